@@ -1,0 +1,1 @@
+"""The graph IR and everything that reads or writes it (imports nothing, so that importing it is free)."""
