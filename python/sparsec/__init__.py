@@ -1,0 +1,37 @@
+"""Compile ONNX models to fast C: the public API, each name imported when it is first used."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparsec.compiler.driver import compile, load
+    from sparsec.compiler.errors import SparsecError
+
+    __version__: str
+
+__all__ = ["SparsecError", "__version__", "compile", "load"]
+
+_HOMES = {
+    "compile": "sparsec.compiler.driver",
+    "load": "sparsec.compiler.driver",
+    "SparsecError": "sparsec.compiler.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    value: object
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value = version("sparsec")
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
