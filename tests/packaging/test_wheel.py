@@ -48,8 +48,6 @@ def test_sdist_has_what_git_has(dist: Path) -> None:
 def test_unpacked_wheel_is_imported_from_where_it_is(dist: Path, tmp_path: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import sparsec.compiler as c, sparsec; print(c.__file__, sparsec.__version__)"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sparsec.compiler as c; print(c.__file__)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, check=True, capture_output=True, text=True)
-    file, version = done.stdout.split()
-    assert Path(file) == tmp_path / "sparsec" / "compiler" / "__init__.py"
-    assert f"sparsec-{version}-" in wheel.name
+    assert Path(done.stdout.strip()) == tmp_path / "sparsec" / "compiler" / "__init__.py"
