@@ -1,0 +1,120 @@
+"""Every model builds, is deterministic, and its outputs are sane and depend on its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+import models
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def run(model: onnx.ModelProto, *seeds: int) -> list[list[NDArray[Any]]]:
+    """Run the model under onnxruntime on the inputs of each seed."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 2
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [session.run(None, models.inputs(model, seed)) for seed in seeds]
+
+
+def distance(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Relative L2 distance."""
+    return float(np.linalg.norm(a - b) / np.linalg.norm(a))
+
+
+def digest(model: onnx.ModelProto) -> str:
+    """Hash the graph and the first 4 KiB of every initializer (all bytes would take seconds on the large models)."""
+    state = hashlib.sha256()
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output):
+        state.update(part.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        state.update(f"{tensor.name}{list(tensor.dims)}{tensor.data_type}".encode() + tensor.raw_data[:4096])
+    return state.hexdigest()
+
+
+@pytest.fixture(scope="module", params=models.names())
+def built(request: pytest.FixtureRequest) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Build each model once for the tests of this file."""
+    yield request.param, models.build(request.param)
+
+
+def test_outputs_depend_on_the_input(built: tuple[str, onnx.ModelProto]) -> None:
+    """Two inputs give clearly different, finite outputs."""
+    name, model = built
+    first, second = run(model, 1, 2)
+    softmax = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
+    for value, a, b in zip(model.graph.output, first, second, strict=True):
+        assert np.isfinite(a).all() and np.isfinite(b).all()
+        assert distance(a, b) > 1e-2, f"{name}: {value.name} hardly depends on the input"
+        if value.name in softmax:
+            assert a.max() < 0.95, f"{name}: saturated"
+            assert np.ptp(a) > 1e-4, f"{name}: uniform"
+        else:
+            assert 1e-3 < a.std() < 1e3, f"{name}: {value.name} is out of range"
+
+
+def test_building_twice_gives_the_same_model(built: tuple[str, onnx.ModelProto]) -> None:
+    """The seed decides the model."""
+    name, model = built
+    assert digest(model) == digest(models.build(name))
+
+
+def test_description_matches_the_model(built: tuple[str, onnx.ModelProto]) -> None:
+    """The described inputs are the graph inputs without defaults, and the checker accepts the graph."""
+    name, model = built
+    info = models.describe(name)
+    given = {tensor.name for tensor in model.graph.initializer}
+    shapes = tuple(
+        (v.name, tuple(d.dim_value for d in v.type.tensor_type.shape.dim)) for v in model.graph.input if v.name not in given
+    )
+    assert info.name == name
+    assert set(info.inputs) == set(shapes)
+    if model.ByteSize() < 200e6:
+        onnx.checker.check_model(model)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+def test_batch(name: str) -> None:
+    """A batch of images gives one output row each."""
+    model = models.build(name, batch=2)
+    (output,) = run(model, 1)[0]
+    assert output.shape == (2, 1000)
+    assert distance(output[0], output[1]) > 1e-2
+
+
+def test_small_models_are_byte_identical() -> None:
+    """The serialized bytes are equal for equal seeds and differ for others."""
+    first, again, other = (models.build("mobilenet_v2", seed=s).SerializeToString(deterministic=True) for s in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("form", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_bert_forms(form: str, dynamic: bool) -> None:
+    """Both exporters' forms run with static and dynamic extents."""
+    model = models.build("bert_base", batch=2, seq_len=24, layers=1, form=form, dynamic_batch=dynamic, dynamic_seq=dynamic)
+    onnx.checker.check_model(model)
+    hidden, pooled = run(model, 1)[0]
+    assert hidden.shape == ((1, 16, 768) if dynamic else (2, 24, 768))
+    assert pooled.shape == (hidden.shape[0], 768)
+
+
+def test_mistakes_are_named() -> None:
+    """Unknown models and options are refused with the known ones."""
+    with pytest.raises(ValueError, match="unknown model 'resnet51'"):
+        models.build("resnet51")
+    with pytest.raises(TypeError, match=r"resnet50 has no option layers \(its options: none\)"):
+        models.build("resnet50", layers=3)
+    with pytest.raises(ValueError, match="unknown form 'jit'"):
+        models.build("bert_base", form="jit")
+    with pytest.raises(ValueError, match="batch must be at least 1"):
+        models.build("resnet50", batch=0)
