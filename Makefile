@@ -39,7 +39,7 @@ types: $(VENV)/.installed-dev ## mypy --strict
 
 layers: $(VENV)/.installed-dev ## import-linter: which room may import which
 	$(call step,lint-imports)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.installed-dev ## the tests alone: make pytest PYTEST_ARGS="-k conv -x"
 	$(call step,pytest)
