@@ -1,0 +1,1 @@
+"""The CPU backend: ahead-of-time C for a chosen instruction set."""

@@ -1,0 +1,66 @@
+"""Storage order of a tensor: row-major, or channel-blocked with a halo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+
+@dataclass(frozen=True, slots=True)
+class RowMajor:
+    """C order over the logical shape."""
+
+    def storage_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the array in memory."""
+        return tuple(shape)
+
+    def __str__(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Channel-blocked storage, known as NCHWc for images: [C / block][all other dims, with halo][block].
+
+    The block index is outermost and the other dimensions (batch included) keep their order, so a concatenation along
+    channels is a plain sub-range of the buffer when every part is a multiple of `block`. Lanes beyond C are zero.
+    `halo` holds, for each dimension but the channel one, the zero-filled positions (before, after) that convolutions read
+    instead of testing bounds; empty means none. Block 1 is planar: [C][positions].
+    """
+
+    axis: int
+    block: int
+    halo: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.halo and not any(any(h) for h in self.halo):  # one spelling for "no halo", so that layouts compare equal
+            object.__setattr__(self, "halo", ())
+
+    def halo_of(self, rank: int) -> tuple[tuple[int, int], ...]:
+        """The halo of each of the rank - 1 non-channel dimensions, zeros made explicit."""
+        return self.halo or ((0, 0),) * (rank - 1)
+
+    def storage_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the array in memory: (C / block, *others with halo, block)."""
+        others = [d for i, d in enumerate(shape) if i != self.axis]
+        halo = self.halo_of(len(shape))
+        padded = [d + lo + hi for d, (lo, hi) in zip(others, halo, strict=True)]
+        return (-(-shape[self.axis] // self.block), *padded, self.block)
+
+    def without_halo(self) -> Blocked:
+        """The same order with no halo."""
+        return Blocked(self.axis, self.block)
+
+    def __str__(self) -> str:
+        halo = "" if not self.halo else "+" + ",".join(f"{lo}:{hi}" for lo, hi in self.halo)
+        return f"@c{self.block}a{self.axis}{halo}"
+
+
+Layout = RowMajor | Blocked
+ROW_MAJOR = RowMajor()
+
+
+def storage_elements(shape: Sequence[int], layout: Layout) -> int:
+    """Elements that the buffer of a tensor holds, halo and padded lanes included."""
+    return prod(layout.storage_shape(shape))

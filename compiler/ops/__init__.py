@@ -1,0 +1,1 @@
+"""Operators of the graph IR, one a file; `load_all` in `registry` imports every one."""
