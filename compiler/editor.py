@@ -125,7 +125,7 @@ class GraphEditor:
     def replace(
         self, node: Node, op: Op, inputs: Sequence[str], *, origin: Sequence[str] = (), outputs: Sequence[str] = ()
     ) -> Node:
-        """Put another op in a node's place: it keeps the name and (unless given) the output values; `origin` is added to its own."""
+        """Put another op in a node's place: it keeps the name, the origin and (unless given) the outputs."""
         self.remove(node)
         outs = tuple(outputs) or node.outputs
         for v in outs:

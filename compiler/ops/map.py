@@ -16,7 +16,7 @@ def broadcast_access(shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[Acce
     """How an operand of `shape` is read when broadcast to `out` over iteration dims d0, d1, ..."""
     lead = len(out) - len(shape)
     return tuple(
-        Iter(f"d{i + lead}") if shape[i] == out[i + lead] and shape[i] != 1 or out[i + lead] == 1 else BROADCAST
+        Iter(f"d{i + lead}") if (shape[i] == out[i + lead] and shape[i] != 1) or out[i + lead] == 1 else BROADCAST
         for i in range(len(shape))
     )
 
