@@ -24,9 +24,19 @@ __all__ = ["ModelInfo", "build", "describe", "inputs", "names", "packaged", "pac
 
 # Model name -> module of this package that declares it.
 _FAMILIES = {
+    "alexnet": "alexnet",
     "bert_base": "bert",
+    "densenet121": "densenet",
+    "inception_v1": "inception",
+    "inception_v2": "inception",
+    "inception_v3": "inception",
     "mobilenet_v2": "mobilenet",
     "resnet50": "resnet",
+    "shufflenet": "shufflenet",
+    "squeezenet": "squeezenet",
+    "vgg16": "vgg",
+    "vgg19": "vgg",
+    "zfnet512": "zfnet",
 }
 
 

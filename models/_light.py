@@ -12,11 +12,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from models._weights import Floats, Weights
+from models._writer import store
 
 _Uses = dict[str, list[tuple[onnx.NodeProto, int]]]
 
@@ -46,7 +46,7 @@ def load(name: str, *, seed: int, batch: int, gains: Mapping[str, float] | None 
         else:
             continue
         gain = _gain(target, gains or {})
-        tensor.CopyFrom(numpy_helper.from_array(_draw(weights, target, shape, uses, gain), target))
+        store(tensor, target, _draw(weights, target, shape, uses, gain))
     for value in graph.input:
         if value.name in shapes:
             target, dims = shapes[value.name]
@@ -93,4 +93,4 @@ def _set_batch(graph: onnx.GraphProto, batch: int) -> None:
             dims = numpy_helper.to_array(target).copy()
             if dims[0] == 1:
                 dims[0] = batch
-                target.CopyFrom(numpy_helper.from_array(np.asarray(dims), target.name))
+                store(target, target.name, dims)

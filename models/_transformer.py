@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models._writer import Writer
+from models._writer import Writer, dotted
 
 FORMS = ("torchscript", "dynamo")
 
@@ -38,11 +38,6 @@ def check_form(form: object) -> bool:
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r} (known: {', '.join(FORMS)})")
     return form == "torchscript"
-
-
-def dotted(scope: str, leaf: str) -> str:
-    """Give the state dict name of a module scope's tensor: ``/encoder/layer.0`` -> ``encoder.layer.0.weight``."""
-    return f"{scope.strip('/').replace('/', '.')}.{leaf}"
 
 
 def linear(w: Writer, scope: str, x: str, shape: tuple[int, int], std: float) -> str:

@@ -64,20 +64,44 @@ class Writer:
 
     def param(self, name: str, value: NDArray[Any]) -> str:
         """Store an initializer."""
-        tensor = self._graph.initializer.add()
-        tensor.name = name
-        tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
-        tensor.dims.extend(value.shape)
-        tensor.raw_data = value.tobytes()
+        store(self._graph.initializer.add(), name, value)
         return name
 
     def folded(self, op_type: str, value: NDArray[Any]) -> str:
         """Store an initializer that the exporter computed, under the anonymous name it would get."""
         return self.param(self._unique(f"onnx::{op_type}", always=True), value)
 
-    def finish(self) -> onnx.ModelProto:
-        """Return the model."""
-        return self.model
+    def conv(
+        self,
+        scope: str,
+        x: str,
+        shape: Sequence[int],
+        *,
+        pads: Sequence[int] = (0, 0, 0, 0),
+        stride: int = 1,
+        group: int = 1,
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> str:
+        """Write a 2-D convolution (weight OIHW) under its state dict names."""
+        names = [self.param(dotted(scope, "weight"), self.weights.conv(dotted(scope, "weight"), shape, gain))]
+        if bias:
+            names.append(self.param(dotted(scope, "bias"), self.weights.normal(dotted(scope, "bias"), shape[:1], 0.05)))
+        attrs: dict[str, Any] = {"dilations": [1, 1], "group": group, "kernel_shape": list(shape[2:]), "pads": list(pads)}
+        return self.op(scope, "Conv", x, *names, **attrs, strides=[stride, stride])
+
+    def batch_norm(self, scope: str, x: str, channels: int, *, epsilon: float = 1e-5, scale: float = 1.0) -> str:
+        """Write an inference batch normalisation under its state dict names."""
+        leaves = ("weight", "bias", "running_mean", "running_var")
+        values = self.weights.batch_norm(dotted(scope, "bn"), channels, scale)
+        names = [self.param(dotted(scope, leaf), value) for leaf, value in zip(leaves, values, strict=True)]
+        return self.op(scope, "BatchNormalization", x, *names, epsilon=epsilon, momentum=0.9)
+
+    def gemm(self, scope: str, x: str, shape: tuple[int, int], *, out: str | None = None, gain: float = 1.0) -> str:
+        """Write a fully connected layer on a matrix; ``shape`` is (out, in)."""
+        weight = self.param(dotted(scope, "weight"), self.weights.conv(dotted(scope, "weight"), shape, gain))
+        bias = self.param(dotted(scope, "bias"), self.weights.normal(dotted(scope, "bias"), shape[:1], 0.05))
+        return self.op(scope, "Gemm", x, weight, bias, out=out, alpha=1.0, beta=1.0, transB=1)
 
     def _unique(self, stem: str, *, always: bool = False) -> str:
         count = self._counts[stem]
@@ -85,6 +109,26 @@ class Writer:
         return f"{stem}_{count}" if count or always else stem
 
 
+def store(tensor: onnx.TensorProto, name: str, value: NDArray[Any]) -> None:
+    """Write a value into a tensor message in place (large weights are worth not copying through another message)."""
+    tensor.Clear()
+    tensor.name = name
+    tensor.data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+    tensor.dims.extend(value.shape)
+    tensor.raw_data = value.tobytes()
+
+
 def batch_dim(batch: int, dynamic_batch: bool, symbol: str = "batch") -> int | str:
     """Give the batch dimension of inputs and outputs: a number, or a symbol when it is dynamic."""
     return symbol if dynamic_batch else batch
+
+
+def dotted(scope: str, leaf: str) -> str:
+    """Give the state dict name of a module scope's tensor: ``/features/features.0`` -> ``features.0.weight``.
+
+    Scopes repeat the container's path in every component (``/layer1/layer1.0/conv1``); the names do not.
+    """
+    path = ""
+    for part in scope.strip("/").split("/"):
+        path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
+    return f"{path}.{leaf}"

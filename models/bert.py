@@ -98,7 +98,7 @@ def encoder(
     pool_bias = w.param("pooler.dense.bias", w.weights.normal("pooler.dense.bias", (hidden,), 0.02))
     pooled = w.op(scope, "Gemm", first, weight, pool_bias, alpha=1.0, beta=1.0, transB=1)
     w.op("/pooler/activation", "Tanh", pooled, out="pooler_output")
-    return w.finish()
+    return w.model
 
 
 def _bert_base(

@@ -72,11 +72,9 @@ def _mobilenet_v2(*, seed: int, batch: int, dynamic_batch: bool = False) -> onnx
     x = _relu6(w, "/features/features.18/features.18.2", x)
     x = w.op("", "GlobalAveragePool", x)
     x = w.op("", "Flatten", x, axis=1)
-    weight = w.param("classifier.1.weight", w.weights.conv("classifier.1.weight", (1000, 1280)))
-    bias = w.param("classifier.1.bias", w.weights.normal("classifier.1.bias", (1000,), 0.05))
     w.output("output", (n, 1000))
-    w.op("/classifier/classifier.1", "Gemm", x, weight, bias, out="output", alpha=1.0, beta=1.0, transB=1)
-    return w.finish()
+    w.gemm("/classifier/classifier.1", x, (1000, 1280), out="output")
+    return w.model
 
 
 MODELS = {
