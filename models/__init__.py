@@ -34,8 +34,12 @@ _FAMILIES = {
     "resnet50": "resnet",
     "shufflenet": "shufflenet",
     "squeezenet": "squeezenet",
+    "tiny_cnn": "tiny",
+    "tiny_nhwc": "tiny",
+    "tiny_transformer": "tiny",
     "vgg16": "vgg",
     "vgg19": "vgg",
+    "vit_b16": "vit",
     "zfnet512": "zfnet",
 }
 

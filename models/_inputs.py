@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,18 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# Extents of dynamic dimensions whose symbol contains the key.
+_EXTENTS = {"seq": 16, "width": 64, "height": 64}
 
-def inputs(name_or_model: str | onnx.ModelProto, seed: int = 0) -> dict[str, Array]:
-    """Draw a value for every input of a model that has no default; dynamic dimensions become 1, or 16 for sequences.
+
+def inputs(name_or_model: str | onnx.ModelProto, seed: int = 0, *, dims: Mapping[str, int] | None = None) -> dict[str, Array]:
+    """Draw a value for every input of a model that has no default.
+
+    Dynamic dimensions take their extents from ``dims`` by symbol, else 16 for sequences, 64 for widths and heights, 1.
 
     Images ([N, C, H, W] or [N, H, W, C] float32) are low-pass noise with some white noise on top, about zero mean and
     unit variance, since white noise alone averages out in pooling. Integers that are looked up in a table by ``Gather``
-    are drawn below the table's size, masks are ones with a padded tail, other integers are 0 or 1.
+    are drawn below the table's size, masks are ones with a padded tail, bytes are below 256, other integers are 0 or 1.
     """
     if isinstance(name_or_model, str):
         from models import build
@@ -32,16 +38,18 @@ def inputs(name_or_model: str | onnx.ModelProto, seed: int = 0) -> dict[str, Arr
         if value.name in given:
             continue
         tensor = value.type.tensor_type
-        shape = tuple(_extent(dim) for dim in tensor.shape.dim)
+        shape = tuple(_extent(dim, dims or {}) for dim in tensor.shape.dim)
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         result[value.name] = _draw(rng, value.name, shape, np.dtype(dtype), limits.get(value.name))
     return result
 
 
-def _extent(dim: onnx.TensorShapeProto.Dimension) -> int:
+def _extent(dim: onnx.TensorShapeProto.Dimension, dims: Mapping[str, int]) -> int:
     if dim.HasField("dim_value"):
         return int(dim.dim_value)
-    return 16 if "seq" in dim.dim_param else 1
+    if dim.dim_param in dims:
+        return dims[dim.dim_param]
+    return next((extent for part, extent in _EXTENTS.items() if part in dim.dim_param), 1)
 
 
 def _table_sizes(graph: onnx.GraphProto) -> dict[str, int]:
@@ -56,7 +64,8 @@ def _draw(rng: np.random.Generator, name: str, shape: tuple[int, ...], dtype: np
     if dtype.kind in "iu":
         if "mask" in name:
             return _mask(rng, shape).astype(dtype)
-        return rng.integers(0, limit or 2, shape).astype(dtype)
+        default = 256 if "bytes" in name else 2
+        return rng.integers(0, limit or default, shape).astype(dtype)
     if len(shape) == 4:
         return _image(rng, shape).astype(dtype)
     return rng.standard_normal(shape).astype(dtype)

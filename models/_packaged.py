@@ -12,6 +12,7 @@ import onnx
 _FILES = {
     "basic_pitch": ("basic-pitch", "basic_pitch/saved_models/icassp_2022/nmp.onnx"),
     "ddddocr": ("ddddocr", "ddddocr/common_det.onnx"),
+    "ddddocr_ocr": ("ddddocr", "ddddocr/common.onnx"),
     "magika": ("magika", "magika/models/standard_v3_3/model.onnx"),
 }
 

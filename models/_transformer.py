@@ -1,8 +1,9 @@
-"""Pieces of transformers, as the TorchScript exporter (opset 13/14) and the dynamo exporter (opset 18+) write them.
+"""Pieces of transformers, as torch's TorchScript exporter and its dynamo exporter write them.
 
-``torchscript``: layer normalisation and GELU are decomposed, and attention's reshapes take their batch and sequence
-extents from ``Shape``/``Gather``/``Unsqueeze``/``Concat`` chains. ``dynamo``: ``LayerNormalization``, attention with
-both operands scaled by the square root of the scale, reshapes with constant targets, ``Gelu`` from opset 20.
+``torchscript``: layer normalisation (before opset 17) and GELU are decomposed, and attention's reshapes take their
+batch and sequence extents from ``Shape``/``Gather``/``Unsqueeze``/``Concat`` chains. ``dynamo``: ``LayerNormalization``,
+attention with both operands scaled by the square root of the scale, reshapes with constant targets, ``Gelu`` from
+opset 20.
 """
 
 from __future__ import annotations
@@ -33,11 +34,16 @@ class Sizes:
         return self.hidden // self.heads
 
 
-def check_form(form: object) -> bool:
-    """Tell whether ``form`` is the TorchScript one; reject unknown forms."""
+def start(seed: int, form: object, opset: object) -> tuple[Writer, bool]:
+    """Start a graph in the given form at the given opset (None: 14, dynamo 18); also tell whether it is TorchScript's."""
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r} (known: {', '.join(FORMS)})")
-    return form == "torchscript"
+    torchscript = form == "torchscript"
+    chosen = (14 if torchscript else 18) if opset is None else opset
+    lowest = 13 if torchscript else 17
+    if not isinstance(chosen, int) or not lowest <= chosen <= 23:
+        raise ValueError(f"opset of the {form} form must be between {lowest} and 23, not {chosen}")
+    return Writer("main_graph", seed=seed, opset=chosen, ir_version=8 if chosen < 19 else 10), torchscript
 
 
 def linear(w: Writer, scope: str, x: str, shape: tuple[int, int], std: float) -> str:
@@ -83,7 +89,7 @@ def extent(w: Writer, scope: str, x: str, axis: int) -> str:
 def reshape_tail(w: Writer, scope: str, x: str, tail: list[int]) -> str:
     """Write ``x.reshape(x.shape[0], x.shape[1], *tail)``."""
     pieces = [extent(w, scope, x, 0), extent(w, scope, x, 1), *(w.constant(scope, [n]) for n in tail)]
-    return w.op(scope, "Reshape", x, w.op(scope, "Concat", *pieces, axis=0), allowzero=0)
+    return w.reshape(scope, x, w.op(scope, "Concat", *pieces, axis=0))
 
 
 def attention(w: Writer, scope: str, x: str, sizes: Sizes, mask: str | None, torchscript: bool) -> str:
@@ -103,7 +109,7 @@ def attention(w: Writer, scope: str, x: str, sizes: Sizes, mask: str | None, tor
         target = [sizes.batch, sizes.seq, sizes.heads, sizes.head]
         # A Reshape may infer one extent: with both dynamic, the batch is copied from the input by 0.
         target = [0, *target[1:]] if target[:2] == [-1, -1] else target
-        k, v, q = (w.op(scope, "Reshape", y, w.constant(scope, target), allowzero=0) for y in (k, v, q))
+        k, v, q = (w.reshape(scope, y, w.constant(scope, target)) for y in (k, v, q))
         v, q = (w.op(scope, "Transpose", y, perm=to_heads) for y in (v, q))
         root = w.constant(scope, sizes.head**-0.25, np.float32)
         q = w.op(scope, "Mul", q, root)
@@ -116,7 +122,7 @@ def attention(w: Writer, scope: str, x: str, sizes: Sizes, mask: str | None, tor
     if torchscript:
         return reshape_tail(w, scope, context, [sizes.hidden])
     flat = [0, -1, sizes.hidden] if sizes.batch == -1 else [sizes.batch, sizes.seq, sizes.hidden]
-    return w.op(scope, "Reshape", context, w.constant(scope, flat), allowzero=0)
+    return w.reshape(scope, context, w.constant(scope, flat))
 
 
 def feed_forward(w: Writer, scope: str, output_scope: str, x: str, sizes: Sizes) -> str:

@@ -71,6 +71,11 @@ class Writer:
         """Store an initializer that the exporter computed, under the anonymous name it would get."""
         return self.param(self._unique(f"onnx::{op_type}", always=True), value)
 
+    def reshape(self, scope: str, x: str, target: str) -> str:
+        """Write a ``Reshape``, which exporters give ``allowzero=0`` from opset 14 on."""
+        attrs: dict[str, Any] = {"allowzero": 0} if self.opset >= 14 else {}
+        return self.op(scope, "Reshape", x, target, **attrs)
+
     def conv(
         self,
         scope: str,

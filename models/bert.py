@@ -15,7 +15,7 @@ _POSITIONS = 512
 _EPSILON = 1e-12
 
 
-def _embeddings(w: Writer, ids: str, types: str, sizes: t.Sizes, vocab: int) -> str:
+def _embeddings(w: Writer, ids: str, types: str, sizes: t.Sizes, vocab: int, torchscript: bool) -> str:
     """Sum word, token type and position embeddings, [batch, seq, hidden], and normalise."""
     scope = "/embeddings"
     prefix = "embeddings"
@@ -25,7 +25,7 @@ def _embeddings(w: Writer, ids: str, types: str, sizes: t.Sizes, vocab: int) -> 
         return w.param(name, w.weights.normal(name, (rows, sizes.hidden), 0.05))
 
     position_ids = w.param("embeddings.position_ids", np.arange(_POSITIONS, dtype=np.int64)[None])
-    derived = sizes.seq == -1 or w.opset < 17
+    derived = sizes.seq == -1 or torchscript
     end = t.extent(w, scope, ids, 1) if derived else w.constant(scope, [sizes.seq])
     starts, axes, steps = w.constant(scope, [0]), w.constant(scope, [1]), w.constant(scope, [1])
     positions = w.op(scope, "Slice", position_ids, starts, end, axes, steps)
@@ -68,16 +68,16 @@ def encoder(
     inner: int,
     vocab: int,
     form: str,
+    opset: int | None,
     dynamic_batch: bool,
     dynamic_seq: bool,
 ) -> onnx.ModelProto:
     """Build a BERT encoder of any size: int64 ids, mask and types [batch, seq] to hidden states and pooled output."""
-    torchscript = t.check_form(form)
     if not 1 <= seq_len <= _POSITIONS:
         raise ValueError(f"seq_len must be between 1 and {_POSITIONS}, not {seq_len}")
     if layers < 1:
         raise ValueError(f"layers must be at least 1, not {layers}")
-    w = Writer("main_graph", seed=seed, opset=14 if torchscript else 18)
+    w, torchscript = t.start(seed, form, opset)
     n, s = batch_dim(batch, dynamic_batch), batch_dim(seq_len, dynamic_seq, "sequence")
     sizes = t.Sizes(-1 if dynamic_batch else batch, -1 if dynamic_seq else seq_len, hidden, heads, inner)
     ids = w.input("input_ids", (n, s), onnx.TensorProto.INT64)
@@ -87,16 +87,13 @@ def encoder(
     w.output("pooler_output", (n, hidden))
 
     bias = _additive_mask(w, mask)
-    x = _embeddings(w, ids, types, sizes, vocab)
+    x = _embeddings(w, ids, types, sizes, vocab, torchscript)
     for index in range(layers):
         out = "last_hidden_state" if index == layers - 1 else None
         x = _layer(w, f"/encoder/layer.{index}", x, bias, sizes, torchscript, out)
 
     first = w.op("/pooler", "Gather", x, w.constant("/pooler", 0), axis=1)
-    scope = "/pooler/dense"
-    weight = w.param("pooler.dense.weight", w.weights.normal("pooler.dense.weight", (hidden, hidden), 1.0 / math.sqrt(hidden)))
-    pool_bias = w.param("pooler.dense.bias", w.weights.normal("pooler.dense.bias", (hidden,), 0.02))
-    pooled = w.op(scope, "Gemm", first, weight, pool_bias, alpha=1.0, beta=1.0, transB=1)
+    pooled = w.gemm("/pooler/dense", first, (hidden, hidden), gain=0.6)
     w.op("/pooler/activation", "Tanh", pooled, out="pooler_output")
     return w.model
 
@@ -108,6 +105,7 @@ def _bert_base(
     seq_len: int = 128,
     layers: int = 12,
     form: str = "torchscript",
+    opset: int | None = None,
     dynamic_batch: bool = False,
     dynamic_seq: bool = False,
 ) -> onnx.ModelProto:
@@ -121,6 +119,7 @@ def _bert_base(
         inner=3072,
         vocab=30522,
         form=form,
+        opset=opset,
         dynamic_batch=dynamic_batch,
         dynamic_seq=dynamic_seq,
     )
@@ -133,7 +132,14 @@ MODELS = {
             "BERT base uncased encoder with pooler, opset 14 in the TorchScript exporter's form (dynamo: opset 18)",
             "arXiv:1810.04805; layout of transformers.BertModel",
             (("input_ids", (1, 128)), ("attention_mask", (1, 128)), ("token_type_ids", (1, 128))),
-            {"seq_len": 128, "layers": 12, "form": "torchscript", "dynamic_batch": False, "dynamic_seq": False},
+            {
+                "seq_len": 128,
+                "layers": 12,
+                "form": "torchscript",
+                "opset": None,
+                "dynamic_batch": False,
+                "dynamic_seq": False,
+            },
         ),
         _bert_base,
     )

@@ -16,13 +16,18 @@ import models
 ort = pytest.importorskip("onnxruntime")
 
 
-def run(model: onnx.ModelProto, *seeds: int) -> list[list[NDArray[Any]]]:
-    """Run the model under onnxruntime on the inputs of each seed."""
+def session(model: onnx.ModelProto) -> Any:
+    """Open the model in onnxruntime."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(None, models.inputs(model, seed)) for seed in seeds]
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, *seeds: int) -> list[list[NDArray[Any]]]:
+    """Run the model under onnxruntime on the inputs of each seed."""
+    opened = session(model)
+    return [opened.run(None, models.inputs(model, seed)) for seed in seeds]
 
 
 def distance(a: NDArray[Any], b: NDArray[Any]) -> float:
@@ -81,7 +86,7 @@ def test_description_matches_the_model(built: tuple[str, onnx.ModelProto]) -> No
         onnx.checker.check_model(model)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet50", "inception_v1", "shufflenet", "mobilenet_v2"])
 def test_batch(name: str) -> None:
     """A batch of images gives one output row each."""
     model = models.build(name, batch=2)
@@ -97,15 +102,29 @@ def test_small_models_are_byte_identical() -> None:
     assert first != other
 
 
+@pytest.mark.parametrize(("form", "opset"), [("torchscript", None), ("torchscript", 13), ("dynamo", None), ("dynamo", 20)])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_transformer_forms(form: str, opset: int | None, dynamic: bool) -> None:
+    """Both exporters' forms run with static and dynamic extents, at several opsets, and compute the same function."""
+    options: dict[str, Any] = {"batch": 2, "dynamic_batch": dynamic, "dynamic_seq": dynamic}
+    model = models.build("tiny_transformer", form=form, opset=opset, **options)
+    onnx.checker.check_model(model)
+    feeds = models.inputs(model, 1, dims={"batch": 2, "sequence": 12})
+    assert feeds["input_ids"].shape == (2, 12)
+    results = [session(m).run(None, feeds) for m in (model, models.build("tiny_transformer", batch=2))]
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["torchscript", "dynamo"])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_bert_forms(form: str, dynamic: bool) -> None:
-    """Both exporters' forms run with static and dynamic extents."""
-    model = models.build("bert_base", batch=2, seq_len=24, layers=1, form=form, dynamic_batch=dynamic, dynamic_seq=dynamic)
+def test_vit_forms(form: str, dynamic: bool) -> None:
+    """Both exporters' forms run with a static and a dynamic batch."""
+    model = models.build("vit_b16", batch=2, layers=1, form=form, dynamic_batch=dynamic)
     onnx.checker.check_model(model)
-    hidden, pooled = run(model, 1)[0]
-    assert hidden.shape == ((1, 16, 768) if dynamic else (2, 24, 768))
-    assert pooled.shape == (hidden.shape[0], 768)
+    (logits,) = session(model).run(None, models.inputs(model, 1, dims={"batch": 2}))
+    assert logits.shape == (2, 1000)
+    assert distance(logits[0], logits[1]) > 1e-2
 
 
 def test_mistakes_are_named() -> None:
@@ -116,5 +135,7 @@ def test_mistakes_are_named() -> None:
         models.build("resnet50", layers=3)
     with pytest.raises(ValueError, match="unknown form 'jit'"):
         models.build("bert_base", form="jit")
+    with pytest.raises(ValueError, match="opset of the dynamo form must be between 17 and 23, not 14"):
+        models.build("vit_b16", form="dynamo", opset=14)
     with pytest.raises(ValueError, match="batch must be at least 1"):
         models.build("resnet50", batch=0)
