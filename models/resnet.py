@@ -8,7 +8,7 @@ from models import _light
 from models._registry import Entry, ModelInfo
 
 # The last normalisation of a block is small, so that the sum over the blocks keeps its range.
-_GAINS = {"branch2c_bn_s_0": 0.3, "branch2c_bn_b_0": 0.3, "pred_w_0": 1.0}
+_GAINS = {"branch2c_bn_s_0": 0.3, "branch2c_bn_b_0": 0.3}
 
 
 def _resnet50(*, seed: int, batch: int) -> onnx.ModelProto:
