@@ -1,0 +1,182 @@
+"""report.json: what a compilation decided and what came of it, as a schema that programs may rely on.
+
+Written by the driver beside the library, read by `sparsec inspect`, `bench`, the benchmarks and `CompiledModel.report`.
+Sizes are in bytes, times in seconds unless the field's name says otherwise. Cycles and predicted times are a cost model's
+estimates, never measurements.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sparsec.compiler.errors import ModelError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "report.json"
+
+
+class _Record(BaseModel):
+    """Base of the records: immutable, and nothing but the declared fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorInfo(_Record):
+    """A named value."""
+
+    name: str = Field(description="name in the ONNX model")
+    dtype: str = Field(description="element type as the IR writes it: f32, i64, bool, ...")
+    shape: tuple[int, ...] = Field(description="logical extents, row-major")
+    layout: str = Field("", description="storage order as the IR writes it; empty for row-major")
+
+
+class ModelInfo(_Record):
+    """The model that was compiled."""
+
+    name: str = Field(description="the graph's name in the ONNX file")
+    path: str = Field("", description="the file as it was given, empty for a model that was passed as an object")
+    sha256: str = Field("", description="of the file's bytes (of the serialised model when it was passed as an object)")
+    opset: int = Field(0, description="opset of the default domain in the file")
+    producer: str = Field("", description="the exporter's name and version")
+    nodes: int = Field(0, description="ONNX nodes in the main graph")
+
+
+class Versions(_Record):
+    """What the compiler ran on."""
+
+    sparsec: str
+    python: str = ""
+    onnx: str = ""
+    cc: str = Field("", description="first line of what `cc --version` prints")
+
+
+class Options(_Record):
+    """The options of the compilation, after defaults were filled in."""
+
+    name: str = Field(description="prefix of every C symbol, and NAME in libNAME.so")
+    target: str = Field(description="machine that the C is for, as x86_64+avx512f; `host` is resolved")
+    threads: int = 1
+    weights: str = Field("incbin", description="incbin, file or inline")
+    passes: str = Field("", description="the pipeline as text")
+    dims: dict[str, int] = Field(default_factory=dict, description="--dim: symbol to extent")
+    input_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict, description="--input: name to shape")
+    cc: str = ""
+    cflags: tuple[str, ...] = ()
+    max_arena: int | None = None
+
+
+class Layer(_Record):
+    """One node of the final graph: where it came from, and how it is computed."""
+
+    node: str = Field(description="the node's name in the final graph")
+    origin: tuple[str, ...] = Field((), description="names of the ONNX nodes that it stands for")
+    op: str = Field(description="operator of the graph IR")
+    inputs: tuple[TensorInfo, ...] = Field((), description="operands, constants included, absent ones left out")
+    outputs: tuple[TensorInfo, ...] = ()
+    macs: int = Field(0, description="multiply-accumulates of the dense computation")
+    bytes: int = Field(0, description="operands read once plus results written once, storage padding included")
+    weight_bytes: int = Field(0, description="the part of `bytes` that is constant")
+    kernel: str = Field("", description="C function that computes it, without `__ISA`; empty when nothing runs (a view)")
+    calls: int = Field(1, description="kernel calls that the node takes")
+    schedule: str = Field("", description="loops by memory level, outermost first")
+    predicted_cycles: float = Field(0.0, description="estimate of the cost model, one thread")
+    predicted_us: float = Field(0.0, description="the same in microseconds at the clock that the target assumes")
+    bound_by: str = Field("", description="what the estimate says limits it: compute, or a memory level")
+    reason: str = Field("", description="why this kernel and these tiles")
+    runner_up: str = Field("", description="the next best choice and by how much it lost")
+
+
+class Buffer(_Record):
+    """An arena buffer: alive from call `first` to call `last`, both included."""
+
+    name: str
+    offset: int
+    bytes: int
+    first: int
+    last: int
+
+
+class Memory(_Record):
+    """The arena that the caller provides, and the weights."""
+
+    arena_bytes: int = Field(description="NAME_ARENA_BYTES: buffers, then scratch for every thread")
+    arena_peak: int = Field(description="bytes that the planned buffers span")
+    arena_lower_bound: int = Field(description="the largest sum of live buffers at any call: no plan can take less")
+    scratch_bytes: int = Field(0, description="scratch of one thread, part of arena_bytes")
+    weights_bytes: int = Field(description="packed weights, alignment included")
+    buffers: tuple[Buffer, ...] = ()
+
+
+class Sources(_Record):
+    """The generated text."""
+
+    c_bytes: int = Field(description="bytes of C text, weights apart")
+    files: tuple[str, ...] = Field((), description="generated files, relative to the folder")
+    kernels: int = Field(0, description="distinct kernel instances")
+
+
+class PhaseTime(_Record):
+    """Wall time of one phase of the compilation (import, a pass, schedule, lower, emit, cc)."""
+
+    phase: str
+    seconds: float
+
+
+class Report(_Record):
+    """The whole of report.json."""
+
+    schema_version: int = SCHEMA_VERSION
+    versions: Versions
+    model: ModelInfo
+    options: Options
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    layers: tuple[Layer, ...]
+    memory: Memory
+    sources: Sources
+    phases: tuple[PhaseTime, ...] = ()
+    peak_rss_bytes: int = Field(0, description="largest resident set of the compiling process so far, C compiler apart")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the compilation."""
+        return sum(p.seconds for p in self.phases)
+
+    @property
+    def predicted_us(self) -> float:
+        """Estimated time of one run on one thread, in microseconds."""
+        return sum(layer.predicted_us for layer in self.layers)
+
+    def text(self) -> str:
+        """The file's text: indented JSON that ends with a newline."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a compiled folder. ModelError when there is none, or another version of sparsec wrote it."""
+    path = folder / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ModelError(f"{folder} holds no readable {FILE_NAME}: compile the model into it first") from exc
+    try:
+        return Report.model_validate_json(text)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{path} is not a report of this version of sparsec ({where}: {first['msg']}): compile again") from exc
+
+
+def schema_text() -> str:
+    """The JSON schema of report.json, as docs/report.schema.json holds it."""
+    schema = Report.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=1, sort_keys=True) + "\n"
