@@ -1,4 +1,7 @@
-"""Import rules: how one ONNX operator becomes IR nodes. Each op's file registers its own."""
+"""Import rules: how one ONNX operator becomes IR nodes. Each op's file registers its own.
+
+Rules read the newest opset's form: `importer.upgrade` has brought older nodes there (attributes that became inputs are inputs).
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,9 @@ class ImportContext(Protocol):
 
     def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """Like `emit`, for ops with several outputs."""
+
+    def inline(self, graph: Any) -> tuple[str, ...]:
+        """Translate a subgraph (the value of a graph attribute) in place; the IR values of its outputs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,3 +33,12 @@ def sort_nodes(nodes: Iterable[Node]) -> tuple[Node, ...]:
         raise ModelError(
             f"the graph has a cycle through nodes {', '.join(map(repr, cycle[:8]))}: an ONNX graph must be acyclic", node=cycle[0]
         ) from None
+
+
+def find_cycle(edges: Iterable[tuple[str, str]]) -> list[str]:
+    """The names along one cycle of a directed graph, empty when it has none."""
+    graph = nx.DiGraph(edges)
+    try:
+        return [edge[0] for edge in nx.find_cycle(graph)]
+    except nx.NetworkXNoCycle:
+        return []

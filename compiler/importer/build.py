@@ -11,6 +11,8 @@ import onnx_ir as ir
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import LimitError, ModelError, SparsecError, UnsupportedError
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
+from sparsec.compiler.importer.check import max_opset
+from sparsec.compiler.importer.upgrade import translate_with_upgrade
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.onnx_rules import RULES, OnnxNode
 from sparsec.compiler.ops.base import Op
@@ -31,9 +33,59 @@ class Builder:
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
+        self.env: dict[str, str] = {ABSENT: ABSENT}  # ONNX value name -> IR value
+        self.weights: dict[str, ir.Value] = {}  # initializers that no node has read yet
+        self._names: set[str] = set()  # of nodes
         self._pending: list[Node] = []  # nodes of the rule in progress
         self._made: list[str] = []  # values of the rule in progress, under provisional names
         self._serial = 0
+
+    def resolve(self, name: str) -> str | None:
+        """The IR value of an ONNX value, None when nothing defines it. An initializer is read here, when it is first used."""
+        if name in self.weights:
+            self.env[name] = self._read_weights(name, self.weights.pop(name))
+        return self.env.get(name)
+
+    def _read_weights(self, name: str, value: ir.Value) -> str:
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"initializer {name!r} has no data", tensor=name)
+        try:
+            dtype = DType.from_onnx(int(tensor.dtype))
+        except KeyError:
+            raise UnsupportedError(
+                f"initializer {name!r} has element type {tensor.dtype.name}, which is not supported", tensor=name
+            ) from None
+        shape = static_dims(tensor)
+        self.limits.check(TensorType(dtype, shape), tensor=name)
+        array = tensor_array(tensor, shape, f"initializer {name!r}")
+        unique = self._free(name)
+        self.types[unique] = TensorType(dtype, shape)
+        self.constants[unique] = np.ascontiguousarray(array).reshape(shape)
+        return unique
+
+    def inline(self, graph: ir.Graph) -> tuple[str, ...]:
+        """Translate a subgraph in place; the IR values of its outputs."""
+        saved = (self._pending, self._made, self.env, self.weights)
+        self.env, self.weights = dict(self.env), dict(self.weights)
+        try:
+            for name, value in graph.initializers.items():
+                self.env.pop(name, None)
+                self.weights[name] = value
+            for node in graph:
+                _translate_node(self, node)
+            results = []
+            for value in graph.outputs:
+                found = self.resolve(value.name or "")
+                if not found:
+                    raise ModelError(f"subgraph output {value.name!r} is not defined by any node", tensor=value.name)
+                results.append(found)
+            return tuple(results)
+        finally:
+            for name in [n for n in saved[3] if n not in self.weights and n not in graph.initializers]:
+                saved[2][name] = self.env[name]  # read here for the first time
+                del saved[3][name]
+            self._pending, self._made, self.env, self.weights = saved
 
     # ---- ImportContext
     def type(self, value: str) -> TensorType:
@@ -71,15 +123,14 @@ class Builder:
         return outputs
 
     # ---- one ONNX node
-    def translate(self, node: OnnxNode) -> tuple[str, ...]:
+    def translate(self, node: OnnxNode, opset: int) -> tuple[str, ...]:
         """Apply the rule of `node`; returns the IR values of its outputs, named after the ONNX outputs where they are new."""
-        info = RULES.get((node.domain, node.op_type))
-        if info is None:
+        if (node.domain, node.op_type) not in RULES:
             where = f"{node.domain}::" if node.domain else ""
             raise UnsupportedError(f"operator {where}{node.op_type} is not supported (`sparsec ops` lists those that are)")
         self._pending, self._made = [], []
-        results = info.rule(self, node)
-        results = (results,) if isinstance(results, str) else results
+        made = translate_with_upgrade(self, node, opset)
+        results = (made,) if isinstance(made, str) else made
         names: dict[str, str] = {}
         for value, wanted in zip(results, node.outputs, strict=False):
             if value in self._made and value not in names and wanted != ABSENT and wanted not in self.types:
@@ -93,22 +144,16 @@ class Builder:
                 self.types[names[value]] = self.types.pop(value)
             if value in self.constants:
                 self.constants[names[value]] = self.constants.pop(value)
-        taken = {n.name for n in self.nodes}
-        for i, made in enumerate(self._pending):
+        for i, n in enumerate(self._pending):
             last = i == len(self._pending) - 1
-            name = node.name if last and node.name and node.name not in taken else names[made.outputs[0]]
-            while name in taken:
+            name = node.name if last and node.name and node.name not in self._names else names[n.outputs[0]]
+            while name in self._names:
                 name += "'"
-            taken.add(name)
-            self.nodes.append(
-                Node(
-                    name,
-                    made.op,
-                    tuple(names.get(v, v) for v in made.inputs),
-                    tuple(names[v] for v in made.outputs),
-                    (node.name or base,),
-                )
-            )
+            self._names.add(name)
+            renamed = (tuple(names.get(v, v) for v in n.inputs), tuple(names[v] for v in n.outputs))
+            self.nodes.append(Node(name, n.op, *renamed, (node.name or base,)))
+        if len(self.nodes) > self.limits.max_nodes:
+            raise LimitError(f"the graph has more than {self.limits.max_nodes:,} nodes (raise the limit with --limits nodes=N)")
         return tuple(names.get(v, v) for v in results)
 
     def _provisional(self) -> str:
@@ -118,15 +163,36 @@ class Builder:
         return name
 
     def _free(self, hint: str) -> str:
-        while hint in self.types:
+        while hint in self.types or hint in self.weights:
             hint += "'"
         return hint
 
 
-def attribute_value(attr: ir.Attr) -> Any:
+def static_dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a tensor, whose extents are always numbers."""
+    return tuple(d for d in tensor.shape if isinstance(d, int))
+
+
+def tensor_array(tensor: ir.TensorProtocol, shape: tuple[int, ...], what: str) -> Array:
+    """The data of a tensor, or a ModelError when there is not as much as its shape asks for."""
+    try:
+        array: Array = tensor.numpy()
+    except (ValueError, TypeError, AssertionError, OSError) as exc:
+        raise ModelError(f"the data of {what} does not fit its type and shape {list(shape)}: {exc}") from exc
+    if array.shape != shape:
+        raise ModelError(f"{what} is declared as {list(shape)}, its data as {list(array.shape)}")
+    return array
+
+
+def attribute_value(attr: ir.Attr, limits: Limits) -> Any:
     """A Python value for an ONNX attribute: tensors become numpy arrays, subgraphs stay onnx-ir graphs."""
     if attr.type == ir.AttributeType.TENSOR:
-        return attr.value.numpy()
+        shape, what = static_dims(attr.value), f"attribute {attr.name!r}"
+        try:
+            limits.check(TensorType(DType.from_onnx(int(attr.value.dtype)), shape), tensor=what)
+        except KeyError:
+            raise UnsupportedError(f"{what} has element type {attr.value.dtype.name}, which is not supported") from None
+        return tensor_array(attr.value, shape, what)
     if attr.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
         return list(attr.value)
     return attr.value
@@ -158,79 +224,62 @@ def static_type(value: ir.Value) -> TensorType:
 
 
 def build_graph(model: ir.Model, limits: Limits) -> Graph:
-    """Translate a normalised model (functions inlined, dims bound, current opset) to a Graph."""
+    """Translate a prepared model (functions inlined, nodes sorted, dims bound) to a Graph."""
     load_all()
     source = model.graph
-    builder = Builder(model.opset_imports.get("", 1), limits)
-    env: dict[str, str] = {ABSENT: ABSENT}
+    builder = Builder(model.opset_imports.get("", max_opset()), limits)
+    builder.weights = dict(source.initializers)
     inputs: list[str] = []
     for value in source.inputs:
-        if value.name in source.initializers:
+        name = value.name or ""
+        if name in source.initializers:
             continue  # an initializer given as input has a default: it is a weight
         t = static_type(value)
-        limits.check(t, tensor=value.name or "")
-        builder.types[value.name or ""] = t
-        env[value.name or ""] = value.name or ""
-        inputs.append(value.name or "")
-    for name, value in source.initializers.items():
-        env[name] = _initializer(builder, name, value, limits)
+        limits.check(t, tensor=name)
+        builder.types[name] = t
+        builder.env[name] = name
+        inputs.append(name)
     for node in source:
-        _translate_node(builder, env, node)
+        _translate_node(builder, node)
     outputs: list[Port] = []
     for value in source.outputs:
-        name = value.name or ""
-        if name not in env:
-            raise ModelError(f"graph output {name!r} is not defined by any node", tensor=name)
-        outputs.append(Port(name, env[name]))
+        found = builder.resolve(value.name or "")
+        if not found:
+            raise ModelError(f"graph output {value.name!r} is not defined by any node", tensor=value.name)
+        outputs.append(Port(value.name or "", found))
     return _swept(source.name or "model", inputs, outputs, builder)
 
 
-def _initializer(builder: Builder, name: str, value: ir.Value, limits: Limits) -> str:
-    tensor = value.const_value
-    if tensor is None:
-        raise ModelError(f"initializer {name!r} has no data", tensor=name)
-    try:
-        dtype = DType.from_onnx(int(tensor.dtype))
-    except KeyError:
-        raise UnsupportedError(
-            f"weights {name!r} have element type {tensor.dtype.name}, which is not supported", tensor=name
-        ) from None
-    limits.check(TensorType(dtype, tuple(int(d) for d in tensor.shape)), tensor=name)
-    array = tensor.numpy()
-    builder.types[name] = TensorType(dtype, tuple(array.shape))
-    builder.constants[name] = np.ascontiguousarray(array).reshape(array.shape)
-    return name
-
-
-def _translate_node(builder: Builder, env: dict[str, str], node: ir.Node) -> None:
+def _translate_node(builder: Builder, node: ir.Node) -> None:
     names = [v.name or "" if v is not None else ABSENT for v in node.inputs]
-    missing = next((n for n in names if n not in env), None)
-    label = node.name or (node.outputs[0].name if node.outputs else "") or node.op_type
+    label = node.name or next((v.name for v in node.outputs if v.name), "") or node.op_type
+    resolved = [builder.resolve(n) for n in names]
+    missing = next((n for n, v in zip(names, resolved, strict=True) if v is None), None)
     if missing is not None:
         raise ModelError(
             f"node {label!r} ({node.op_type}) reads {missing!r}, which no earlier node, input or initializer defines",
             node=label,
             tensor=missing,
         )
-    seen = OnnxNode(
-        node.op_type,
-        "" if node.domain in ("", "ai.onnx") else node.domain,
-        node.name or "",
-        tuple(env[n] for n in names),
-        tuple(v.name or "" for v in node.outputs),
-        {k: attribute_value(a) for k, a in node.attributes.items() if isinstance(a, ir.Attr)},
-    )
+    values = tuple(v or ABSENT for v in resolved)
     try:
-        results = builder.translate(seen)
+        attributes = {k: attribute_value(a, builder.limits) for k, a in node.attributes.items() if isinstance(a, ir.Attr)}
+        domain = "" if node.domain in ("", "ai.onnx") else node.domain
+        seen = OnnxNode(node.op_type, domain, node.name or "", values, tuple(v.name or "" for v in node.outputs), attributes)
+        results = builder.translate(seen, node.version or builder.opset)
     except (ModelError, UnsupportedError, LimitError) as exc:
-        shown = ", ".join(f"{n!r} {builder.types[env[n]]}" for n in names if n and env[n] in builder.types)
-        raise type(exc)(f"node {label!r} ({node.op_type}; inputs {shown}): {exc}", node=label, tensor=exc.tensor) from exc
+        if exc.node is not None and isinstance(exc.__cause__, SparsecError):
+            raise  # a node of a subgraph, which the message names already
+        shown = ", ".join(f"{n!r} {builder.types[v]}" for n, v in zip(names, values, strict=True) if v in builder.types)
+        where = f"node {label!r} ({node.op_type}{'; inputs ' if shown else ''}{shown})"
+        raise type(exc)(f"{where}: {exc}", node=label, tensor=exc.tensor) from exc
     except SparsecError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError) as exc:
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError, MemoryError) as exc:
         raise ModelError(f"node {label!r} ({node.op_type}) is malformed: {exc}", node=label) from exc
     for value, result in zip(node.outputs, results, strict=False):
-        env[value.name or ""] = result
+        builder.env[value.name or ""] = result
+    builder.env[ABSENT] = ABSENT
 
 
 def _swept(name: str, inputs: list[str], outputs: list[Port], builder: Builder) -> Graph:

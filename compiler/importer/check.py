@@ -1,0 +1,118 @@
+"""Structural checks on a ModelProto before anything is built from it: names, opsets, tensors, sizes of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx
+
+from sparsec.compiler.errors import LimitError, ModelError, UnsupportedError
+from sparsec.compiler.limits import Limits
+
+MIN_OPSET = 7
+_DATA_TYPES = frozenset(onnx.TensorProto.DataType.values())
+
+
+def max_opset() -> int:
+    """The newest opset that the installed onnx package knows."""
+    return int(onnx.defs.onnx_opset_version())
+
+
+def check_opset(version: int, where: str = "the model") -> None:
+    """Raise UnsupportedError unless `version` of the default domain can be imported."""
+    if version < MIN_OPSET:
+        raise UnsupportedError(
+            f"{where} uses opset {version}, the oldest supported is {MIN_OPSET}: convert it with onnx.version_converter"
+        )
+    if version > max_opset():
+        raise UnsupportedError(
+            f"{where} uses opset {version}, the newest that the installed onnx package knows is {max_opset()}: upgrade onnx"
+        )
+
+
+def check_proto(proto: onnx.ModelProto, limits: Limits) -> None:
+    """Raise ModelError, UnsupportedError or LimitError for what would be rejected anyway, but less clearly.
+
+    Values are defined once, tensors have valid types and extents, opsets are named and known, and the graph has outputs.
+    """
+    opsets = {o.domain: o.version for o in proto.opset_import}
+    default = opsets.get("", opsets.get("ai.onnx"))
+    if default is None:
+        if not opsets or any(n.domain in ("", "ai.onnx") for n in proto.graph.node):
+            raise ModelError("the model does not say which opset of the default domain it uses (opset_import): export it again")
+    else:
+        check_opset(default)
+    if not proto.graph.output:
+        raise ModelError("the graph has no outputs")
+    total = 0
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        _check_graph(graph)
+        total += len(graph.node)
+        graphs += _subgraphs(graph.node)
+    functions: set[tuple[str, str, str]] = set()
+    for f in proto.functions:
+        if (key := (f.domain, f.name, f.overload)) in functions:
+            raise ModelError(f"function {f.domain}::{f.name} is defined twice")
+        functions.add(key)
+        inner = _subgraphs(f.node)
+        while inner:
+            g = inner.pop()
+            _check_graph(g)
+            inner += _subgraphs(g.node)
+        total += len(f.node)
+    if total > limits.max_nodes:
+        raise LimitError(f"the model has {total:,} nodes, more than the limit of {limits.max_nodes:,} (--limits nodes=N)")
+
+
+def _subgraphs(nodes: Iterable[onnx.NodeProto]) -> list[onnx.GraphProto]:
+    found: list[onnx.GraphProto] = []
+    for node in nodes:
+        for attr in node.attribute:
+            if attr.type == onnx.AttributeProto.GRAPH:
+                found.append(attr.g)
+            elif attr.type == onnx.AttributeProto.GRAPHS:
+                found.extend(attr.graphs)
+            elif attr.type == onnx.AttributeProto.TENSOR:
+                _check_tensor(attr.t, f"attribute {attr.name!r} of node {node.name!r}", None)
+    return found
+
+
+def _check_graph(graph: onnx.GraphProto) -> None:
+    defined: dict[str, str] = {}
+    for value in graph.input:
+        if not value.name or value.name in defined:
+            raise ModelError(f"two graph inputs are called {value.name!r}" if value.name else "a graph input has no name")
+        defined[value.name] = "a graph input"
+    weights: set[str] = set()
+    for tensor in graph.initializer:
+        if tensor.name in weights:
+            raise ModelError(f"two initializers are called {tensor.name!r}", tensor=tensor.name)
+        weights.add(tensor.name)
+        _check_tensor(tensor, f"initializer {tensor.name!r}", tensor.name)
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise UnsupportedError(f"initializer {name!r} is a sparse tensor: store it dense", tensor=name)
+    defined.update((name, "an initializer") for name in weights)
+    for node in graph.node:
+        for name in node.output:
+            if name and name in defined:
+                raise ModelError(
+                    f"value {name!r} is defined by {defined[name]} and again by node {node.name!r} ({node.op_type}): "
+                    f"each value needs one definition",
+                    node=node.name,
+                    tensor=name,
+                )
+            defined[name] = f"node {node.name!r} ({node.op_type})"
+    outputs = [o.name for o in graph.output]
+    for name in outputs:
+        if outputs.count(name) > 1 or not name:
+            raise ModelError(f"two graph outputs are called {name!r}" if name else "a graph output has no name", tensor=name)
+
+
+def _check_tensor(tensor: onnx.TensorProto, what: str, name: str | None) -> None:
+    if tensor.data_type not in _DATA_TYPES or tensor.data_type == onnx.TensorProto.UNDEFINED:
+        raise ModelError(f"{what} has an unknown element type ({tensor.data_type})", tensor=name)
+    if any(d < 0 for d in tensor.dims):
+        raise ModelError(f"{what} has shape {list(tensor.dims)}: extents cannot be negative", tensor=name)
