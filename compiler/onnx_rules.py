@@ -45,7 +45,10 @@ class ImportContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """An ONNX node as a rule sees it: `inputs` are IR values (ABSENT where omitted), `outputs` the ONNX output names."""
+    """An ONNX node as a rule sees it.
+
+    `inputs` are IR values (ABSENT where omitted), `outputs` the ONNX output names (ABSENT where nothing reads them).
+    """
 
     op_type: str
     domain: str

@@ -265,7 +265,8 @@ def _translate_node(builder: Builder, node: ir.Node) -> None:
     try:
         attributes = {k: attribute_value(a, builder.limits) for k, a in node.attributes.items() if isinstance(a, ir.Attr)}
         domain = "" if node.domain in ("", "ai.onnx") else node.domain
-        seen = OnnxNode(node.op_type, domain, node.name or "", values, tuple(v.name or "" for v in node.outputs), attributes)
+        read = tuple((v.name or "") if v.uses() or v.is_graph_output() else ABSENT for v in node.outputs)
+        seen = OnnxNode(node.op_type, domain, node.name or "", values, read, attributes)
         results = builder.translate(seen, node.version or builder.opset)
     except (ModelError, UnsupportedError, LimitError) as exc:
         if exc.node is not None and isinstance(exc.__cause__, SparsecError):

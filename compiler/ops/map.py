@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.compiler.axes import BROADCAST, Access, AxisMap, Dim, Iter
+from sparsec.compiler.onnx_rules import ImportContext
 from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, broadcast_shapes, need, register, value
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
@@ -51,3 +52,8 @@ class Map(Op):
             tuple(broadcast_access(t.shape, out) if t else () for t in inputs),
             (tuple(Iter(d.name) for d in dims),),
         )
+
+
+def emit_map(ctx: ImportContext, program: str, *inputs: str) -> str:
+    """Emit the Map of a program given as text, for import rules; argument i is `inputs[i]`."""
+    return ctx.emit(Map(Program.parse(program)), *inputs)
