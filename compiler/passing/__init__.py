@@ -1,0 +1,1 @@
+"""What a pass is, how rules rewrite, how a pipeline runs and how it is written as text."""
