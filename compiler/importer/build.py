@@ -28,13 +28,14 @@ class Builder:
 
     def __init__(self, opset: int, limits: Limits) -> None:
         """`opset` of the default domain; `limits` bounds what a value may take."""
-        self.opset = opset
+        self.opset = opset  # of nodes that say nothing else
         self.limits = limits
         self.nodes: list[Node] = []
         self.types: dict[str, TensorType] = {}
         self.constants: dict[str, Array] = {}
         self.env: dict[str, str] = {ABSENT: ABSENT}  # ONNX value name -> IR value
         self.weights: dict[str, ir.Value] = {}  # initializers that no node has read yet
+        self.unsupported: dict[str, str] = {}  # node outputs that rules do not make -> why they cannot be read
         self._names: set[str] = set()  # of nodes
         self._pending: list[Node] = []  # nodes of the rule in progress
         self._made: list[str] = []  # values of the rule in progress, under provisional names
@@ -44,6 +45,8 @@ class Builder:
         """The IR value of an ONNX value, None when nothing defines it. An initializer is read here, when it is first used."""
         if name in self.weights:
             self.env[name] = self._read_weights(name, self.weights.pop(name))
+        if name in self.unsupported:
+            raise UnsupportedError(self.unsupported[name], tensor=name)
         return self.env.get(name)
 
     def _read_weights(self, name: str, value: ir.Value) -> str:
@@ -278,8 +281,11 @@ def _translate_node(builder: Builder, node: ir.Node) -> None:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError, MemoryError) as exc:
         raise ModelError(f"node {label!r} ({node.op_type}) is malformed: {exc}", node=label) from exc
-    for value, result in zip(node.outputs, results, strict=False):
-        builder.env[value.name or ""] = result
+    for i, value in enumerate(node.outputs):
+        if i < len(results) and results[i] != ABSENT:
+            builder.env[value.name or ""] = results[i]
+        elif value.name:
+            builder.unsupported[value.name] = f"output {i} ({value.name!r}) of node {label!r} ({node.op_type}) is not supported"
     builder.env[ABSENT] = ABSENT
 
 

@@ -80,3 +80,9 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
         return tuple(int(d) for d in np.broadcast_shapes(*(tuple(s) for s in shapes)))
     except ValueError as exc:
         raise ModelError(f"shapes {', '.join(str(list(s)) for s in shapes)} do not broadcast together") from exc
+
+
+def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
+    """Whether numpy would broadcast `shape` to exactly `target`."""
+    lead = len(target) - len(shape)
+    return lead >= 0 and all(n in (1, target[i + lead]) for i, n in enumerate(shape))
