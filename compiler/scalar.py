@@ -134,7 +134,7 @@ class Program:
         types: list[DType] = []
         for step in self.steps:
             operands: list[Array] = []
-            like = _operand_dtype(step, dtypes, types)
+            like = operand_dtype(step, dtypes, types)
             for a in step.args:
                 if isinstance(a, Imm):
                     operands.append(np.asarray(a.value, dtype=like.numpy))
@@ -186,7 +186,7 @@ def _erf_gelu(x: Array) -> Array:
 
 
 def _int_div(x: Array, y: Array) -> Array:
-    if np.issubdtype(np.asarray(x).dtype, np.floating):
+    if np.asarray(x).dtype.kind not in "iub":  # bfloat16 is of a kind of its own
         return np.divide(x, y)
     safe = np.where(y == 0, 1, y)
     quotient = np.abs(x) // np.abs(safe) * np.sign(x) * np.sign(safe) if np.issubdtype(x.dtype, np.signedinteger) else x // safe
@@ -275,7 +275,7 @@ def _types_of(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> list
     return [args[a.index] if isinstance(a, Arg) else steps[a.index] for a in step.args if not isinstance(a, Imm)]
 
 
-def _operand_dtype(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> DType:
+def operand_dtype(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> DType:
     """The type in which a step's immediates are read: that of its other operands (for `where`, of its branches)."""
     known = _types_of(step, args, steps)
     if step.fn == "where" and len(known) > 1:
