@@ -1,0 +1,121 @@
+"""Which values share a buffer, and where in it each begins: views without copies.
+
+A node may declare that a result is its operand under another shape, or that an operand is a part of its result
+(concatenation). Declarations are united in order; one that contradicts an earlier one is dropped, and the node copies instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.layout import Blocked
+from sparsec.compiler.target import Ties
+from sparsec.compiler.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """The storage of `part` lies inside that of `whole`: at channel block `block` (0 when it begins where `whole` does).
+
+    `same_order`: both have the same dimensions but for the channels, so a halo can be shared.
+    """
+
+    part: str
+    whole: str
+    block: int = 0
+    same_order: bool = False
+
+
+class StorageGroups:
+    """Union-find over values with relative positions in channel blocks."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, tuple[str, int]] = {}
+        self._bare: set[str] = set()
+
+    def find(self, value: str) -> tuple[str, int]:
+        """The root of `value` and the block of the root's storage at which it begins (negative: before it)."""
+        offset = 0
+        while value in self._parent:
+            value, step = self._parent[value]
+            offset += step
+        return value, offset
+
+    def unite(self, alias: Alias) -> bool:
+        """Accept the alias, or return False when it contradicts what is known."""
+        part, at_part = self.find(alias.part)
+        whole, at_whole = self.find(alias.whole)
+        if part == whole:
+            return at_part == at_whole + alias.block
+        if not alias.same_order or part in self._bare:
+            self._bare.add(whole)
+        self._parent[part] = (whole, at_whole + alias.block - at_part)
+        return True
+
+    def is_bare(self, root: str) -> bool:
+        """Whether a group has members of different dimension order, which rules a halo out."""
+        return root in self._bare
+
+
+def storage_groups(graph: Graph, aliases: Iterable[Alias]) -> tuple[StorageGroups, frozenset[tuple[str, str]]]:
+    """United groups, and the (part, whole) pairs that hold."""
+    groups = StorageGroups()
+    fixed = set(graph.inputs) | set(graph.constants)
+    held: set[tuple[str, str]] = set()
+    for alias in aliases:
+        if alias.same_order and alias.part in fixed:
+            continue  # a concatenation cannot place what the caller or the weights hold
+        if groups.unite(alias):
+            held.add((alias.part, alias.whole))
+    return groups, frozenset(held)
+
+
+def ties_of(graph: Graph, groups: StorageGroups) -> Ties:
+    """The groups in the form that layout assignment reads."""
+    leader = {v: groups.find(v)[0] for v in graph.types}
+    bare = {root for v, root in leader.items() if groups.is_bare(root) or not isinstance(graph.types[v].layout, Blocked)}
+    bare |= {leader[v] for v in graph.inputs}
+    return Ties(leader, frozenset(bare))
+
+
+@dataclass(frozen=True, slots=True)
+class Strides:
+    """Strides of a stored value in elements. For blocked storage `dims` has 0 at the channel dimension."""
+
+    block: int
+    dims: tuple[int, ...]
+    origin: int  # of the first interior element
+    total: int
+
+
+def strides_of(t: TensorType) -> Strides:
+    """Strides of a value stored as its type says (row-major: block 0, origin 0)."""
+    storage = t.layout.storage_shape(t.shape)
+    steps = [1] * (len(storage) + 1)
+    for i in range(len(storage) - 1, -1, -1):
+        steps[i] = steps[i + 1] * storage[i]
+    if not isinstance(t.layout, Blocked):
+        return Strides(0, tuple(steps[1:]), 0, steps[0])
+    others = steps[2:-1]
+    origin = sum(lo * s for (lo, _), s in zip(t.layout.halo_of(t.rank), others, strict=True))
+    dims = [*others]
+    dims.insert(t.layout.axis, 0)
+    return Strides(steps[1], tuple(dims), origin, steps[0])
+
+
+def group_extents(types: Mapping[str, TensorType], groups: StorageGroups) -> dict[str, tuple[int, int]]:
+    """For every root: the lowest block at which a member begins, and the bytes from there to the last member's end."""
+    low: dict[str, int] = {}
+    spans: list[tuple[str, int, TensorType]] = []
+    for value, t in types.items():
+        root, block = groups.find(value)
+        low[root] = min(low.get(root, 0), block)
+        spans.append((root, block, t))
+    size: dict[str, int] = {}
+    for root, block, t in spans:
+        s = strides_of(t)
+        end = ((block - low[root]) * s.block + s.total) * t.dtype.itemsize
+        size[root] = max(size.get(root, 0), end)
+    return {root: (low[root], size[root]) for root in size}

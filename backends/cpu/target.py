@@ -1,0 +1,155 @@
+"""CpuTarget: the Target contract for CPUs, by dispatch on the op's lowering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
+from sparsec.backends.cpu.lower.base import LOWERINGS, LowerContext, Lowering, View, stream_cycles
+from sparsec.backends.cpu.lower.halo import fill_halo
+from sparsec.backends.cpu.lower.registry import load_all
+from sparsec.backends.cpu.program import ArenaBuffer, Interface, Program, Ref, Space
+from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_groups, strides_of, ties_of
+from sparsec.compiler.errors import InternalError, UsageError
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import Blocked, Layout
+from sparsec.compiler.ops.relayout import Relayout
+from sparsec.compiler.schedule import LayerSchedule, Schedule
+from sparsec.compiler.target import LayoutOption, Ties
+
+
+@dataclass(frozen=True)
+class CpuTarget:
+    """A CPU with an instruction set, compiled for a number of threads."""
+
+    isa: Isa
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        load_all()
+        if not 1 <= self.threads <= 1024:
+            raise UsageError(f"--threads must be from 1 to 1024, not {self.threads}")
+
+    @staticmethod
+    def named(name: str, threads: int = 1) -> CpuTarget:
+        """The target that the user calls `name` (`host` is the best that this machine runs)."""
+        return CpuTarget(host_isa() if name == "host" else isa_named(name), threads)
+
+    @property
+    def name(self) -> str:
+        """As the user writes it."""
+        return self.isa.name
+
+    def _lowering(self, node: Node) -> Lowering | None:
+        return LOWERINGS.get(type(node.op))
+
+    def legal(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
+        """Layout options of the node; empty when no kernel takes it."""
+        found = self._lowering(node)
+        return found.legal(graph, node, self.isa) if found else ()
+
+    def conversion_cycles(self, graph: Graph, value: str, source: Layout, target: Layout) -> float:
+        """A conversion reads and writes the value once, the transposing side at half speed."""
+        t = graph.types[value]
+        return stream_cycles(t.with_layout(source).nbytes + 2 * t.with_layout(target).nbytes)
+
+    def halo(self, graph: Graph, node: Node, operand: int) -> tuple[tuple[int, int], ...]:
+        """The halo that the node wants on a blocked operand."""
+        found = self._lowering(node)
+        return found.halo(graph, node, operand) if found else ()
+
+    def _groups(self, graph: Graph) -> tuple[StorageGroups, frozenset[tuple[str, str]]]:
+        aliases = [a for node in reversed(graph.nodes) if (f := self._lowering(node)) for a in f.aliases(graph, node)]
+        return storage_groups(graph, aliases)
+
+    def ties(self, graph: Graph) -> Ties:
+        """Values kept in one buffer."""
+        return ties_of(graph, self._groups(graph)[0])
+
+    def cost(self, graph: Graph, node: Node) -> LayerSchedule:
+        """The best schedule for the node as the graph is laid out."""
+        found = self._lowering(node)
+        if found is None:
+            raise InternalError(f"node {node.name!r} ({node.op.name}) reached scheduling without a kernel", node=node.name)
+        return found.schedule(graph, node, self.isa, self.threads)
+
+    def lower(self, graph: Graph, schedule: Schedule) -> Program:
+        """Kernel calls for every node in order; buffers with their lifetimes."""
+        groups, held = self._groups(graph)
+        views, buffers = place_values(graph, groups)
+        ctx = LowerContext(graph, self.isa, self.threads, views, held)
+        for node in graph.nodes:
+            found = LOWERINGS[type(node.op)]
+            found.lower(ctx, node, schedule.layers[node.name])
+            for value in node.outputs:
+                layout = graph.types[value].layout
+                if isinstance(layout, Blocked) and layout.halo and not isinstance(node.op, Relayout):
+                    fill_halo(ctx, node, value)
+        copy_ports(ctx)
+        return Program(
+            graph.name,
+            self.isa,
+            self.threads,
+            tuple(Interface(v, graph.types[v]) for v in graph.inputs),
+            tuple(Interface(p.name, graph.types[p.value]) for p in graph.outputs),
+            tuple(ctx.calls),
+            _lifetimes(ctx, buffers),
+            ctx.weights,
+        )
+
+
+def place_values(graph: Graph, groups: StorageGroups) -> tuple[dict[str, View], dict[str, int]]:
+    """The view of every computed value and graph input, and the size of every arena buffer.
+
+    A group that leaves through exactly one port, row-major and whole, is computed right in the caller's array.
+    """
+    computed = {v: t for v, t in graph.types.items() if v not in graph.constants}
+    extents = group_extents(computed, groups)
+    ports: dict[str, list[str]] = {}
+    for p in graph.outputs:
+        ports.setdefault(groups.find(p.value)[0], []).append(p.name)
+    inputs = {groups.find(v)[0]: v for v in graph.inputs}
+    views: dict[str, View] = {}
+    buffers: dict[str, int] = {}
+    for value, t in computed.items():
+        root, block = groups.find(value)
+        low, size = extents[root]
+        strides = strides_of(t)
+        offset = (block - low) * strides.block * t.dtype.itemsize
+        if root in inputs:
+            ref = Ref(Space.INPUT, inputs[root], offset)
+        elif len(ports.get(root, ())) == 1 and _is_whole(graph, groups, root, size):
+            ref = Ref(Space.OUTPUT, ports[root][0], offset)
+        else:
+            ref = Ref(Space.ARENA, root, offset)
+            buffers[root] = size
+        views[value] = View(ref, t, strides)
+    return views, buffers
+
+
+def _is_whole(graph: Graph, groups: StorageGroups, root: str, size: int) -> bool:
+    port = next(p for p in graph.outputs if groups.find(p.value)[0] == root)
+    t = graph.types[port.value]
+    return not isinstance(t.layout, Blocked) and t.nbytes == size
+
+
+def copy_ports(ctx: LowerContext) -> None:
+    """Copy the outputs that could not be computed in the caller's array (inputs, constants, values that leave twice)."""
+    from sparsec.backends.cpu.lower.copy import copy_to_port
+
+    for port in ctx.graph.outputs:
+        view = ctx.view(port.value)
+        if (view.ref.space, view.ref.buffer) != (Space.OUTPUT, port.name):
+            copy_to_port(ctx, port, view)
+
+
+def _lifetimes(ctx: LowerContext, buffers: dict[str, int]) -> tuple[ArenaBuffer, ...]:
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for i, call in enumerate(ctx.calls):
+        for ref in call.operands:
+            if ref.space is Space.ARENA:
+                first.setdefault(ref.buffer, i)
+                last[ref.buffer] = i
+    return tuple(ArenaBuffer(name, size, first[name], last[name]) for name, size in buffers.items() if name in first)

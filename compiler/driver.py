@@ -1,0 +1,216 @@
+"""The compiler as one call: import, passes, schedule, lower, emit, build, report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from sparsec.compiler.errors import LimitError, UsageError
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.limits import Limits
+from sparsec.compiler.report import FILE_NAME, ModelInfo, Options, PhaseTime, Report, Sources, TensorInfo, Versions
+from sparsec.compiler.runtime import CompiledModel
+
+if TYPE_CHECKING:
+    from sparsec.backends.cpu.emit import Emitted
+    from sparsec.backends.cpu.memory import MemoryPlan
+    from sparsec.backends.cpu.program import Program
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.compiler.schedule import Schedule
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class _Clock:
+    """Wall time by phase, and who is told when one begins."""
+
+    progress: Progress | None
+    phases: list[PhaseTime] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        if self.progress:
+            self.progress(name)
+        start = time.perf_counter()
+        yield
+        self.phases.append(PhaseTime(phase=name, seconds=time.perf_counter() - start))
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Everything between the model and the files, for those who look inside (`inspect`, tests)."""
+
+    imported: Graph
+    graph: Graph
+    schedule: Schedule
+    program: Program
+    plan: MemoryPlan
+    emitted: Emitted
+
+
+def build(
+    graph: Graph,
+    target: CpuTarget,
+    *,
+    passes: str | None = None,
+    weights: str = "incbin",
+    dump_ir: str | None = None,
+    dump_dir: Path | None = None,
+    clock: _Clock | None = None,
+) -> Compilation:
+    """From an imported graph to emitted files, in memory."""
+    from sparsec.backends.cpu.emit import WEIGHTS_MODES, emit
+    from sparsec.backends.cpu.memory import plan_memory
+    from sparsec.passes.pipelines import optimise
+    from sparsec.passes.schedule import make_schedule
+
+    if weights not in WEIGHTS_MODES:
+        raise UsageError(f"--weights is {weights!r}, expected one of {', '.join(WEIGHTS_MODES)}")
+    clock = clock or _Clock(None)
+    with clock.phase("passes"):
+        optimised = optimise(graph, target, passes=passes, dump_ir=dump_ir, dump_dir=dump_dir)
+    with clock.phase("schedule"):
+        schedule = make_schedule(optimised, target)
+    with clock.phase("lower"):
+        program = target.lower(optimised, schedule)
+        plan = plan_memory(program.buffers)
+    with clock.phase("emit"):
+        emitted = emit(program, plan, weights)
+    return Compilation(graph, optimised, schedule, program, plan, emitted)
+
+
+def compile(  # noqa: A001 - the public name is `sparsec.compile`
+    model: str | Path | onnx.ModelProto | bytes,
+    output_dir: str | Path | None = None,
+    *,
+    target: str = "host",
+    threads: int = 1,
+    name: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    passes: str | None = None,
+    weights: str = "incbin",
+    cc: str | None = None,
+    limits: Limits | None = None,
+    dump_ir: str | None = None,
+    max_arena: int | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
+
+    `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
+    text. `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes.
+    The folder appears whole or not at all. Raises a SparsecError (see `sparsec.compiler.errors`).
+    """
+    from sparsec.backends.cpu.naming import identifier
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
+    from sparsec.compiler.importer.api import import_model
+
+    clock = _Clock(progress)
+    machine = CpuTarget.named(target, threads)
+    compiler = find_compiler(cc)
+    path = Path(model) if isinstance(model, str | Path) else None
+    with clock.phase("import"):
+        graph = import_model(model, dims=dims or {}, input_shapes=input_shapes or {}, limits=limits or Limits())
+    label = identifier(name or (path.stem if path else graph.name))
+    graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
+    folder = Path(output_dir) if output_dir is not None else Path("build") / label
+    with _staged(folder) as stage:
+        made = build(graph, machine, passes=passes, weights=weights, dump_ir=dump_ir, dump_dir=stage / "ir", clock=clock)
+        if max_arena is not None and made.emitted.arena_bytes > max_arena:
+            raise LimitError(
+                f"the arena takes {made.emitted.arena_bytes:,} bytes ({made.plan.lower_bound:,} cannot be avoided), more than "
+                f"--max-arena {max_arena:,}: use fewer threads, a smaller batch or a smaller input"
+            )
+        for file, data in made.emitted.files.items():
+            (stage / file).write_bytes(data)
+        (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
+        with clock.phase("cc"):
+            build_library(stage, label, made.emitted.compile_flags, compiler)
+        report = _report(made, machine, clock, model, path, compiler_version(compiler))
+        options = report.options.model_copy(
+            update={
+                "weights": weights,
+                "passes": passes or "",
+                "dims": dict(dims or {}),
+                "input_shapes": {k: tuple(v) for k, v in (input_shapes or {}).items()},
+                "cc": compiler,
+                "max_arena": max_arena,
+            }
+        )
+        (stage / FILE_NAME).write_text(report.model_copy(update={"options": options}).text(), encoding="utf-8")
+    return CompiledModel(folder)
+
+
+def load(directory: str | Path) -> CompiledModel:
+    """Load a folder that `compile` wrote."""
+    return CompiledModel(directory)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A temporary sibling of `folder` that takes its place on success and vanishes on failure.
+
+    Only a folder that sparsec wrote (or an empty one) is replaced.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FILE_NAME).exists())):
+        raise UsageError(f"{folder} exists and was not written by sparsec: choose another output folder with -o")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as exc:
+        raise UsageError(f"cannot write to {folder.parent}: {exc.strerror}") from exc
+    try:
+        yield stage
+        os.chmod(stage, 0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old / "was")
+            os.replace(stage, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(stage, folder)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _dependencies(name: str, files: Mapping[str, bytes], path: Path | None) -> str:
+    """A make rule: the generated files depend on the model."""
+    escape = str(path).replace("\\", "\\\\").replace(" ", "\\ ").replace("#", "\\#").replace("$", "$$").replace("\n", "") if path else ""
+    return f"{' '.join(sorted(files))}:{' ' + escape if escape else ''}\n"
+
+
+def _report(
+    made: Compilation, machine: CpuTarget, clock: _Clock, model: str | Path | onnx.ModelProto | bytes, path: Path | None, cc_version: str
+) -> Report:
+    from sparsec.backends.cpu.describe import describe_layers, describe_memory
+
+    data = path.read_bytes() if path else model if isinstance(model, bytes) else model.SerializeToString() if isinstance(model, onnx.ModelProto) else b""
+    graph = made.graph
+    return Report(
+        versions=Versions(sparsec=version("sparsec"), python=platform.python_version(), onnx=onnx.__version__, cc=cc_version),
+        model=ModelInfo(name=made.imported.name, path=str(path) if path else "", sha256=hashlib.sha256(data).hexdigest(), nodes=len(made.imported.nodes)),
+        options=Options(name=made.emitted.name, target=machine.name, threads=machine.threads, cflags=made.emitted.compile_flags),
+        inputs=tuple(TensorInfo(name=v, dtype=graph.types[v].dtype.value, shape=graph.types[v].shape) for v in graph.inputs),
+        outputs=tuple(TensorInfo(name=p.name, dtype=graph.types[p.value].dtype.value, shape=graph.types[p.value].shape) for p in graph.outputs),
+        layers=describe_layers(made.graph, made.schedule, made.program),
+        memory=describe_memory(made.program, made.plan, made.emitted),
+        sources=Sources(c_bytes=made.emitted.text_bytes, files=tuple(sorted(made.emitted.files)), kernels=len(list(made.program.kernels()))),
+        phases=tuple(clock.phases),
+        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
