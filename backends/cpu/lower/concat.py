@@ -1,0 +1,63 @@
+"""Concat: operands computed in place where the storage allows it, copied where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.copies import copy_region
+from sparsec.backends.cpu.storage import Alias
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import ROW_MAJOR, Blocked
+from sparsec.compiler.ops.concat import Concat
+from sparsec.compiler.schedule import LayerSchedule
+from sparsec.compiler.target import LayoutOption
+
+
+def part_starts(graph: Graph, node: Node, axis: int) -> list[int]:
+    """Where each operand begins along the concatenated dimension."""
+    starts, at = [], 0
+    for v in node.inputs:
+        starts.append(at)
+        at += graph.types[v].shape[axis]
+    return starts
+
+
+@lowering
+class LowerConcat(Lowering):
+    """Parts of one buffer."""
+
+    op = Concat
+
+    def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
+        y = graph.types[node.output]
+        axis = node.op.axis % y.rank  # type: ignore[attr-defined]
+        options = [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), stream_cycles(2 * y.nbytes))]
+        if y.dtype.value != "f32":
+            return options
+        for a in channel_axes(y):
+            layout = blocked(y, a, isa)
+            if a != axis:
+                options.append(LayoutOption((layout,) * len(node.inputs), (layout,), stream_cycles(2 * y.nbytes)))
+            elif all(s % isa.lanes == 0 for s in part_starts(graph, node, axis)):
+                options.append(LayoutOption((layout,) * len(node.inputs), (layout,), 0.0))
+        return options
+
+    def aliases(self, graph: Graph, node: Node) -> Sequence[Alias]:
+        y = graph.types[node.output]
+        axis = node.op.axis % y.rank  # type: ignore[attr-defined]
+        if not isinstance(y.layout, Blocked) or y.layout.axis != axis:
+            return ()
+        return [
+            Alias(v, node.output, start // y.layout.block, same_order=True)
+            for v, start in zip(node.inputs, part_starts(graph, node, axis), strict=True)
+            if graph.types[v].layout == y.layout and v not in graph.constants
+        ]
+
+    def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
+        y = ctx.view(node.output)
+        axis = node.op.axis % y.type.rank  # type: ignore[attr-defined]
+        for v, start in zip(node.inputs, part_starts(ctx.graph, node, axis), strict=True):
+            if not ctx.aliased(v, node.output):
+                copy_region(ctx, node, ctx.view(v), y, axis, start)
