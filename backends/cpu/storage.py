@@ -29,11 +29,16 @@ class Alias:
 
 
 class StorageGroups:
-    """Union-find over values with relative positions in channel blocks."""
+    """Union-find over values with relative positions in channel blocks.
 
-    def __init__(self) -> None:
+    `pinned` values live where the caller put them: they can be viewed, but not made part of a larger buffer.
+    """
+
+    def __init__(self, pinned: Iterable[str] = ()) -> None:
         self._parent: dict[str, tuple[str, int]] = {}
         self._bare: set[str] = set()
+        self._pinned = set(pinned)
+        self._composed: set[str] = set()
 
     def find(self, value: str) -> tuple[str, int]:
         """The root of `value` and the block of the root's storage at which it begins (negative: before it)."""
@@ -49,8 +54,17 @@ class StorageGroups:
         whole, at_whole = self.find(alias.whole)
         if part == whole:
             return at_part == at_whole + alias.block
-        if not alias.same_order or part in self._bare:
-            self._bare.add(whole)
+        composed = alias.same_order or part in self._composed or whole in self._composed
+        pinned = part in self._pinned or whole in self._pinned
+        if composed and pinned:
+            return False
+        for flag, holds in (
+            (self._bare, not alias.same_order or part in self._bare),
+            (self._composed, composed),
+            (self._pinned, pinned),
+        ):
+            if holds:
+                flag.add(whole)
         self._parent[part] = (whole, at_whole + alias.block - at_part)
         return True
 
@@ -59,17 +73,12 @@ class StorageGroups:
         return root in self._bare
 
 
-def storage_groups(graph: Graph, aliases: Iterable[Alias]) -> tuple[StorageGroups, frozenset[tuple[str, str]]]:
-    """United groups, and the (part, whole) pairs that hold."""
-    groups = StorageGroups()
-    fixed = set(graph.inputs) | set(graph.constants)
-    held: set[tuple[str, str]] = set()
+def storage_groups(graph: Graph, aliases: Iterable[Alias]) -> StorageGroups:
+    """The groups that result from uniting `aliases` in order."""
+    groups = StorageGroups(pinned=(*graph.inputs, *graph.constants))
     for alias in aliases:
-        if alias.same_order and alias.part in fixed:
-            continue  # a concatenation cannot place what the caller or the weights hold
-        if groups.unite(alias):
-            held.add((alias.part, alias.whole))
-    return groups, frozenset(held)
+        groups.unite(alias)
+    return groups
 
 
 def ties_of(graph: Graph, groups: StorageGroups) -> Ties:

@@ -59,13 +59,13 @@ class CpuTarget:
         found = self._lowering(node)
         return found.halo(graph, node, operand) if found else ()
 
-    def _groups(self, graph: Graph) -> tuple[StorageGroups, frozenset[tuple[str, str]]]:
+    def _groups(self, graph: Graph) -> StorageGroups:
         aliases = [a for node in reversed(graph.nodes) if (f := self._lowering(node)) for a in f.aliases(graph, node)]
         return storage_groups(graph, aliases)
 
     def ties(self, graph: Graph) -> Ties:
         """Values kept in one buffer."""
-        return ties_of(graph, self._groups(graph)[0])
+        return ties_of(graph, self._groups(graph))
 
     def cost(self, graph: Graph, node: Node) -> LayerSchedule:
         """The best schedule for the node as the graph is laid out."""
@@ -76,9 +76,9 @@ class CpuTarget:
 
     def lower(self, graph: Graph, schedule: Schedule) -> Program:
         """Kernel calls for every node in order; buffers with their lifetimes."""
-        groups, held = self._groups(graph)
+        groups = self._groups(graph)
         views, buffers = place_values(graph, groups)
-        ctx = LowerContext(graph, self.isa, self.threads, views, held)
+        ctx = LowerContext(graph, self.isa, self.threads, views)
         for node in graph.nodes:
             found = LOWERINGS[type(node.op)]
             found.lower(ctx, node, schedule.layers[node.name])

@@ -45,7 +45,6 @@ class LowerContext:
     isa: Isa
     threads: int
     views: dict[str, View]
-    held: frozenset[tuple[str, str]]
     weights: Weights = field(default_factory=Weights)
     calls: list[Call] = field(default_factory=list)
 
@@ -65,9 +64,9 @@ class LowerContext:
         """Put an array into the weights blob as it is."""
         return self.weights.add(array)
 
-    def aliased(self, part: str, whole: str) -> bool:
-        """Whether `part` is stored inside `whole`, so that nothing needs copying."""
-        return (part, whole) in self.held
+    def same_place(self, a: str, b: str) -> bool:
+        """Whether two values begin at the same address, so that a view needs no copy."""
+        return self.view(a).ref == self.view(b).ref
 
     def call(self, node: Node, kernel: Kernel, geometry: Geometry, operands: Sequence[Ref]) -> None:
         """Append a kernel call."""

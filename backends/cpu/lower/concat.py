@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
-from sparsec.backends.cpu.lower.copies import copy_region
+from sparsec.backends.cpu.lower.copies import copy_region, region
 from sparsec.backends.cpu.storage import Alias
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked
@@ -59,5 +59,6 @@ class LowerConcat(Lowering):
         y = ctx.view(node.output)
         axis = node.op.axis % y.type.rank  # type: ignore[attr-defined]
         for v, start in zip(node.inputs, part_starts(ctx.graph, node, axis), strict=True):
-            if not ctx.aliased(v, node.output):
-                copy_region(ctx, node, ctx.view(v), y, axis, start)
+            part = ctx.view(v)
+            if part.ref != region(y, axis, start):
+                copy_region(ctx, node, part, y, axis, start)

@@ -45,5 +45,5 @@ class LowerReshape(Lowering):
         return () if x in graph.constants else (Alias(node.output, x),)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        if not ctx.aliased(node.output, node.inputs[0]):
+        if not ctx.same_place(node.output, node.inputs[0]):
             copy_bytes(ctx, node, ctx.view(node.inputs[0]), ctx.view(node.output))

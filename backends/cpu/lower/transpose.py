@@ -46,7 +46,7 @@ class LowerTranspose(Lowering):
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         x = node.inputs[0]
-        if ctx.aliased(node.output, x):
+        if ctx.same_place(node.output, x):
             return
         source, result = ctx.view(x), ctx.view(node.output)
         perm = node.op.perm  # type: ignore[attr-defined]
