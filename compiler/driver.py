@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sparsec.backends.cpu.memory import MemoryPlan
     from sparsec.backends.cpu.program import Program
     from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.compiler.passing.base import Notes
+    from sparsec.compiler.passing.runner import PassTiming
     from sparsec.compiler.schedule import Schedule
 
 Progress = Callable[[str], None]
@@ -71,18 +73,27 @@ def build(
     dump_ir: str | None = None,
     dump_dir: Path | None = None,
     clock: _Clock | None = None,
+    notes: Notes | None = None,
+    timings: list[PassTiming] | None = None,
 ) -> Compilation:
     """From an imported graph to emitted files, in memory."""
     from sparsec.backends.cpu.emit import WEIGHTS_MODES, emit
     from sparsec.backends.cpu.memory import plan_memory
-    from sparsec.passes.pipelines import optimise
+    from sparsec.compiler.passing.dump import Dumper
+    from sparsec.compiler.passing.pipeline import parse_pipeline
+    from sparsec.compiler.passing.runner import run_pipeline
+    from sparsec.passes.layout import AssignLayouts
+    from sparsec.passes.pipelines import PIPELINES
+    from sparsec.passes.registry import load_all
     from sparsec.passes.schedule import make_schedule
 
     if weights not in WEIGHTS_MODES:
         raise UsageError(f"--weights is {weights!r}, expected one of {', '.join(WEIGHTS_MODES)}")
     clock = clock or _Clock(None)
     with clock.phase("passes"):
-        optimised = optimise(graph, target, passes=passes, dump_ir=dump_ir, dump_dir=dump_dir)
+        steps = parse_pipeline("default" if passes is None else passes, load_all(), PIPELINES)
+        dumper = Dumper(dump_dir, dump_ir) if dump_ir and dump_dir else None
+        optimised = run_pipeline(graph, (*steps, AssignLayouts(target)), notes=notes, timings=timings, dumper=dumper)
     with clock.phase("schedule"):
         schedule = make_schedule(optimised, target)
     with clock.phase("lower"):

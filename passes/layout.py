@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -20,6 +21,7 @@ from sparsec.compiler.errors import InternalError, UnsupportedError
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Layout
 from sparsec.compiler.ops.relayout import Relayout
+from sparsec.compiler.passing.base import Notes, Pass
 from sparsec.compiler.target import LayoutOption, Target
 
 
@@ -106,8 +108,8 @@ def choose_layouts(graph: Graph, target: Target) -> dict[str, LayoutOption]:
     return {n.name: options[n.name][int(np.argmax([solution[x] for x in pick[n.name]]))] for n in graph.nodes}
 
 
-@dataclass(frozen=True, slots=True)
-class AssignLayouts:
+@dataclass(frozen=True)
+class AssignLayouts(Pass):
     """Choose and set layouts, and put `Relayout` nodes where a reader wants another order than the producer makes.
 
     Then give every blocked value the halo that its readers want; where a value cannot carry one (it shares its storage with a
@@ -115,11 +117,10 @@ class AssignLayouts:
     """
 
     target: Target
-    name = "layout"
-    summary = "storage order of every value, by predicted cycles over the whole network"
+    name: ClassVar[str] = "layout"
+    summary: ClassVar[str] = "storage order of every value, by predicted cycles over the whole network"
 
-    def run(self, graph: Graph) -> Graph:
-        """The graph with layouts set; its values are unchanged."""
+    def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         chosen = choose_layouts(graph, self.target)
         editor = GraphEditor(graph)
         for node in graph.nodes:
