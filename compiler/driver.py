@@ -62,6 +62,7 @@ class Compilation:
     program: Program
     plan: MemoryPlan
     emitted: Emitted
+    pipeline: str
 
 
 def build(
@@ -80,7 +81,7 @@ def build(
     from sparsec.backends.cpu.emit import WEIGHTS_MODES, emit
     from sparsec.backends.cpu.memory import plan_memory
     from sparsec.compiler.passing.dump import Dumper
-    from sparsec.compiler.passing.pipeline import parse_pipeline
+    from sparsec.compiler.passing.pipeline import parse_pipeline, print_pipeline
     from sparsec.compiler.passing.runner import run_pipeline
     from sparsec.passes.layout import AssignLayouts
     from sparsec.passes.pipelines import PIPELINES
@@ -101,10 +102,10 @@ def build(
         plan = plan_memory(program.buffers)
     with clock.phase("emit"):
         emitted = emit(program, plan, weights)
-    return Compilation(graph, optimised, schedule, program, plan, emitted)
+    return Compilation(graph, optimised, schedule, program, plan, emitted, print_pipeline(steps))
 
 
-def compile(  # noqa: A001 - the public name is `sparsec.compile`
+def compile(
     model: str | Path | onnx.ModelProto | bytes,
     output_dir: str | Path | None = None,
     *,
@@ -153,18 +154,20 @@ def compile(  # noqa: A001 - the public name is `sparsec.compile`
         (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
         with clock.phase("cc"):
             build_library(stage, label, made.emitted.compile_flags, compiler)
-        report = _report(made, machine, clock, model, path, compiler_version(compiler))
-        options = report.options.model_copy(
-            update={
-                "weights": weights,
-                "passes": passes or "",
-                "dims": dict(dims or {}),
-                "input_shapes": {k: tuple(v) for k, v in (input_shapes or {}).items()},
-                "cc": compiler,
-                "max_arena": max_arena,
-            }
+        options = Options(
+            name=made.emitted.name,
+            target=machine.name,
+            threads=machine.threads,
+            weights=weights,
+            passes=made.pipeline,
+            dims=dict(dims or {}),
+            input_shapes={k: tuple(v) for k, v in (input_shapes or {}).items()},
+            cc=compiler,
+            cflags=made.emitted.compile_flags,
+            max_arena=max_arena,
         )
-        (stage / FILE_NAME).write_text(report.model_copy(update={"options": options}).text(), encoding="utf-8")
+        report = _report(made, _model_info(made, model, path), options, compiler_version(compiler), clock.phases)
+        (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
 
 
@@ -202,26 +205,40 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 def _dependencies(name: str, files: Mapping[str, bytes], path: Path | None) -> str:
     """A make rule: the generated files depend on the model."""
-    escape = str(path).replace("\\", "\\\\").replace(" ", "\\ ").replace("#", "\\#").replace("$", "$$").replace("\n", "") if path else ""
-    return f"{' '.join(sorted(files))}:{' ' + escape if escape else ''}\n"
+    model = str(path) if path else ""
+    for char, escaped in (("\\", "\\\\"), (" ", "\\ "), ("#", "\\#"), ("$", "$$"), ("\n", "")):
+        model = model.replace(char, escaped)
+    return f"{' '.join(sorted(files))}:{' ' + model if model else ''}\n"
 
 
-def _report(
-    made: Compilation, machine: CpuTarget, clock: _Clock, model: str | Path | onnx.ModelProto | bytes, path: Path | None, cc_version: str
-) -> Report:
+def _model_info(made: Compilation, model: str | Path | onnx.ModelProto | bytes, path: Path | None) -> ModelInfo:
+    if path is not None:
+        data = path.read_bytes()
+    else:
+        data = model.SerializeToString(deterministic=True) if isinstance(model, onnx.ModelProto) else bytes(str(model), "utf-8")
+    return ModelInfo(
+        name=made.imported.name,
+        path=str(path) if path else "",
+        sha256=hashlib.sha256(data).hexdigest(),
+        nodes=len({o for n in made.imported.nodes for o in n.origin}),
+    )
+
+
+def _report(made: Compilation, model: ModelInfo, options: Options, cc_version: str, phases: Sequence[PhaseTime]) -> Report:
     from sparsec.backends.cpu.describe import describe_layers, describe_memory
 
-    data = path.read_bytes() if path else model if isinstance(model, bytes) else model.SerializeToString() if isinstance(model, onnx.ModelProto) else b""
-    graph = made.graph
+    types, files = made.graph.types, made.emitted.files
+    inputs = [(v, types[v]) for v in made.graph.inputs]
+    outputs = [(p.name, types[p.value]) for p in made.graph.outputs]
     return Report(
         versions=Versions(sparsec=version("sparsec"), python=platform.python_version(), onnx=onnx.__version__, cc=cc_version),
-        model=ModelInfo(name=made.imported.name, path=str(path) if path else "", sha256=hashlib.sha256(data).hexdigest(), nodes=len(made.imported.nodes)),
-        options=Options(name=made.emitted.name, target=machine.name, threads=machine.threads, cflags=made.emitted.compile_flags),
-        inputs=tuple(TensorInfo(name=v, dtype=graph.types[v].dtype.value, shape=graph.types[v].shape) for v in graph.inputs),
-        outputs=tuple(TensorInfo(name=p.name, dtype=graph.types[p.value].dtype.value, shape=graph.types[p.value].shape) for p in graph.outputs),
+        model=model,
+        options=options,
+        inputs=tuple(TensorInfo(name=v, dtype=t.dtype.value, shape=t.shape) for v, t in inputs),
+        outputs=tuple(TensorInfo(name=v, dtype=t.dtype.value, shape=t.shape) for v, t in outputs),
         layers=describe_layers(made.graph, made.schedule, made.program),
         memory=describe_memory(made.program, made.plan, made.emitted),
-        sources=Sources(c_bytes=made.emitted.text_bytes, files=tuple(sorted(made.emitted.files)), kernels=len(list(made.program.kernels()))),
-        phases=tuple(clock.phases),
+        sources=Sources(c_bytes=made.emitted.text_bytes, files=tuple(sorted(files)), kernels=len(list(made.program.kernels()))),
+        phases=tuple(phases),
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )

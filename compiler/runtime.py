@@ -52,7 +52,8 @@ class CompiledModel:
         weights = aligned_bytes(self.report.memory.weights_bytes or 64)
         data = np.fromfile(path, np.uint8)
         if data.size != self.report.memory.weights_bytes:
-            raise UsageError(f"{path.name} has {data.size} bytes, expected {self.report.memory.weights_bytes}: compile the model again")
+            expected = self.report.memory.weights_bytes
+            raise UsageError(f"{path.name} has {data.size} bytes, expected {expected}: compile the model again")
         weights[: data.size] = data
         return weights
 
@@ -115,7 +116,8 @@ class CompiledModel:
             runner()
             cpu.append(time.process_time() - c)
             wall.append(time.perf_counter() - w)
-        return {"cpu_median": float(np.median(cpu)), "cpu_min": min(cpu), "wall_median": float(np.median(wall)), "wall_min": min(wall)}
+        medians = {"cpu_median": float(np.median(cpu)), "wall_median": float(np.median(wall))}
+        return {**medians, "cpu_min": min(cpu), "wall_min": min(wall)}
 
     def runner(self, feeds: Mapping[str, Array] | None = None) -> Any:
         """A function without arguments that runs once on fixed inputs (random ones by default), for timing loops."""

@@ -10,6 +10,7 @@ import numpy as np
 from sparsec.backends.cpu.kernel import environment, struct_declaration, struct_initializer
 from sparsec.backends.cpu.memory import MemoryPlan
 from sparsec.backends.cpu.naming import comment, identifier, identifiers, string_literal
+from sparsec.backends.cpu.prelude import prelude
 from sparsec.backends.cpu.program import ALIGN, Interface, Program, Ref, Space
 
 OPTIMISE = "-O3"
@@ -102,7 +103,7 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         "scratch_bytes": scratch,
         "inputs": inputs,
         "outputs": outputs,
-        "prelude": program.isa.prelude(),
+        "prelude": prelude(program.isa),
         "structs": [struct_declaration(f, g) for f, g in families],
         "sources": [k.source(program.isa) for k in program.kernels()],
         "geometries": [{"family": f, "value": v, "name": n} for (f, v), n in geometries.items()],
@@ -118,9 +119,7 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
     text = sum(len(files[f]) for f in (f"{name}.h", f"{name}.c"))
     if weights != "inline":
         files[f"{name}_weights.bin"] = blob
-    return Emitted(
-        name, files, int(str(context["arena_bytes"])), scratch, len(blob), text, (OPTIMISE, *compile_flags(program))
-    )
+    return Emitted(name, files, int(str(context["arena_bytes"])), scratch, len(blob), text, (OPTIMISE, *compile_flags(program)))
 
 
 def _words(blob: bytes) -> list[str]:

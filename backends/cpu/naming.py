@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-_KEYWORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline int long register
+_RESERVED = """
+    auto break case char const continue default do double else enum extern float for goto if inline int long register
     restrict return short signed sizeof static struct switch typedef union unsigned void volatile while alignas alignof bool
     complex imaginary noreturn true false nullptr thread_local static_assert typeof asm fortran main errno class new delete
     this template typename namespace using operator private public protected virtual try catch throw explicit friend mutable
-    and or not xor bitand bitor compl not_eq and_eq or_eq xor_eq linux unix i386 in out near far""".split()
-)
+    and or not xor bitand bitor compl not_eq and_eq or_eq xor_eq linux unix i386 in out near far
+"""
+_KEYWORDS = frozenset(_RESERVED.split())
 _MAX = 63  # identifiers that differ only later may be one to a C compiler (C11 5.2.4.1)
 
 

@@ -38,7 +38,19 @@ def build_library(
     """
     library = output or f"lib{name}.so"
     sources = [f"{name}.c", *([f"{name}_weights.S"] if (folder / f"{name}_weights.S").exists() else [])]
-    command = [*cc.split(), *flags, *(f"-D{d}" for d in defines), "-fPIC", "-shared", "-I.", "-Wa,-I.", "-o", library, *sources, "-lm"]
+    command = [
+        *cc.split(),
+        *flags,
+        *(f"-D{d}" for d in defines),
+        "-fPIC",
+        "-shared",
+        "-I.",
+        "-Wa,-I.",
+        "-o",
+        library,
+        *sources,
+        "-lm",
+    ]
     try:
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except OSError as exc:

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sparsec.backends.cpu.memory import lower_bound, plan_memory
 from sparsec.backends.cpu.program import ALIGN, ArenaBuffer
 

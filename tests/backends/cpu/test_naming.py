@@ -6,6 +6,7 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sparsec.backends.cpu.naming import comment, identifier, identifiers, string_literal
 from tests.machine import needs
 
@@ -25,7 +26,7 @@ def test_identifiers_are_distinct(names: list[str]) -> None:
 @pytest.mark.parametrize("word", ["int", "register", "while", "class", "INT", "errno", "", "9", "_", "__x__"])
 def test_reserved_words_are_avoided(word: str) -> None:
     made = identifier(word)
-    assert made.lower() != word.lower() or word.isidentifier() and not word.startswith("_") and word not in ("int", "INT")
+    assert made.lower() != word.lower() or (word.isidentifier() and not word.startswith("_") and word not in ("int", "INT"))
     assert not made.startswith("_")
 
 
