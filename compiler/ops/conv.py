@@ -104,7 +104,8 @@ class Conv(Op):
 
 
 @onnx_rule("Conv", becomes="Conv", constraints="1 to 3 spatial dimensions; weights may be computed")
-def _import_conv(ctx: ImportContext, node: OnnxNode) -> str:
+def import_conv(ctx: ImportContext, node: OnnxNode) -> str:
+    """Conv with its bias, where there is one, in the epilogue."""
     x, w = node.inputs[0], node.inputs[1]
     shape, kernel = ctx.type(x).shape, list(ctx.type(w).shape[2:])
     n = len(kernel)

@@ -36,7 +36,7 @@ def _scale(node: OnnxNode, factor: float, integral: bool) -> Imm:
 
 
 @onnx_rule("Gemm", becomes="MatMul", constraints="alpha and beta are whole numbers for integer data")
-def _import_gemm(ctx: ImportContext, node: OnnxNode) -> str:
+def import_gemm(ctx: ImportContext, node: OnnxNode) -> str:
     """alpha * A B + beta * C: the scaling and C go to the epilogue."""
     inputs, epilogue = list(node.inputs[:2]), Program()
     alpha, beta = float(node.attr("alpha", 1.0)), float(node.attr("beta", 1.0))
