@@ -74,10 +74,13 @@ class ConvTranspose(Op):
         out = np.zeros((batch, g, w.shape[1], *grown), x.dtype)
         for k in np.ndindex(*kernel):
             part = np.matmul(weights[(..., *k)].transpose(0, 2, 1), columns)  # [N, g, OC/g, P]
-            at: list[Any] = [slice(k[i] * d, k[i] * d + (size[i] - 1) * s + 1, s) for i, (s, d) in enumerate(self._steps())]
-            out[tuple([..., *at])] += part.reshape(batch, g, w.shape[1], *size)
-        cut: list[Any] = [slice(self.pads[i], grown[i] - self.pads[n + i]) for i in range(n)]
-        acc = np.ascontiguousarray(out[tuple([..., *cut])])
+            at: tuple[Any, ...] = (
+                ...,
+                *[slice(k[i] * d, k[i] * d + (size[i] - 1) * s + 1, s) for i, (s, d) in enumerate(self._steps())],
+            )
+            out[at] += part.reshape(batch, g, w.shape[1], *size)
+        cut: tuple[Any, ...] = (..., *[slice(self.pads[i], grown[i] - self.pads[n + i]) for i in range(n)])
+        acc = np.ascontiguousarray(out[cut])
         return (apply_epilogue(self.epilogue, acc.reshape(batch, -1, *acc.shape[3:]), inputs[2:]),)
 
     def _steps(self) -> list[tuple[int, int]]:
