@@ -93,6 +93,10 @@ class Kernel(ABC):
     def context(self, isa: Isa) -> dict[str, Any]:
         """What the template reads besides `symbol`, `k` (this kernel), `isa` and `signature`."""
 
+    def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
+        """Bytes of scratch that each thread needs for this geometry (at a 64-byte boundary)."""
+        return 0
+
     def symbol(self, isa: Isa) -> str:
         """The C name: readable, and unique by a short hash of every compile-time parameter."""
         digest = hashlib.sha256(repr(self).encode()).hexdigest()[:6]

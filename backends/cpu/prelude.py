@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 from sparsec.backends.cpu.isa import Isa
@@ -16,6 +17,27 @@ def prelude(isa: Isa) -> str:
     """
     parts = ["isa/scalar.h.j2", f"isa/{isa.symbol}.h.j2"]
     if isa.lanes > 1:
-        parts.append("isa/math.h.j2")
+        parts += ["isa/math.h.j2", "isa/transpose.h.j2"]
     parts.append("isa/functions.h.j2")
-    return "\n".join(environment().get_template(part).render(isa=isa) for part in parts)
+    return "\n".join(environment().get_template(part).render(isa=isa, rounds=_transpose_rounds(isa.lanes)) for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """One round of a transposition: row pairs, and the lanes (0..VL-1 of the first, then the second) that each row gets."""
+
+    pairs: tuple[tuple[int, int], ...]
+    low: str
+    high: str
+
+
+def _transpose_rounds(lanes: int) -> tuple[_Round, ...]:
+    rounds = []
+    step = lanes // 2
+    while step:
+        pairs = tuple((i, i + step) for i in range(lanes) if not i & step)
+        low = ", ".join(str(lanes + j - step if j & step else j) for j in range(lanes))
+        high = ", ".join(str(lanes + j if j & step else j + step) for j in range(lanes))
+        rounds.append(_Round(pairs, low, high))
+        step //= 2
+    return tuple(rounds)

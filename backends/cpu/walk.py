@@ -1,0 +1,100 @@
+"""How a kernel walks tensors: per-dimension strides in elements, with dimensions merged wherever every operand allows it.
+
+Kernels take pointers to the start of a buffer; a geometry holds offsets and strides in elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from sparsec.compiler.layout import Blocked
+from sparsec.compiler.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A loop nest: `extents` outermost first, and for every operand its stride along each of them.
+
+    `halo`: positions before and after each loop that the written operand has beyond `extents`; empty means none.
+    """
+
+    extents: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    halo: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """Number of loops."""
+        return len(self.extents)
+
+    def collapsed(self, limit: int | None = None) -> Walk:
+        """The same walk with unit loops dropped and neighbours merged when they are contiguous for every operand.
+
+        Loops with a halo stay as they are. `limit`: do not merge beyond this extent (keeps rows to divide among threads).
+        """
+        extents: list[int] = []
+        strides: list[list[int]] = [[] for _ in self.strides]
+        halo: list[tuple[int, int]] = []
+        for d in reversed(range(self.rank)):
+            n, around = self.extents[d], self.halo[d] if self.halo else (0, 0)
+            if n == 1 and not any(around):
+                continue
+            fits = (
+                extents
+                and not any(around)
+                and not any(halo[0])
+                and all(s[d] == kept[0] * extents[0] for s, kept in zip(self.strides, strides, strict=True))
+            )
+            if fits and (limit is None or n * extents[0] <= limit):
+                extents[0] *= n
+                continue
+            extents.insert(0, n)
+            halo.insert(0, around)
+            for s, kept in zip(self.strides, strides, strict=True):
+                kept.insert(0, s[d])
+        return Walk(tuple(extents), tuple(tuple(s) for s in strides), tuple(halo))
+
+    def padded(self, rank: int) -> Walk:
+        """The same walk with unit loops put in front, to exactly `rank`."""
+        extra = rank - self.rank
+        if extra < 0:
+            raise ValueError(f"a walk of {self.rank} loops does not fit a kernel with {rank}")
+        halo = ((0, 0),) * (rank - len(self.halo)) + self.halo
+        return Walk((1,) * extra + self.extents, tuple((0,) * extra + s for s in self.strides), halo)
+
+
+def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Element strides of C order."""
+    return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def broadcast_strides(shape: Sequence[int], out: Sequence[int]) -> tuple[int, ...]:
+    """Element strides with which a row-major array of `shape` is read over the loops of `out` (0 where it broadcasts)."""
+    own = row_major_strides(shape)
+    lead = len(out) - len(shape)
+    return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(shape, own, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedView:
+    """Where the interior of a blocked tensor lies in its buffer, in elements."""
+
+    blocks: int  # channel blocks
+    tail: int  # channels in the last block, or 0 when it is full
+    block_stride: int
+    offset: int  # of the first interior position
+    strides: tuple[int, ...]  # of every dimension but the channel one, in order
+    extents: tuple[int, ...]  # of the same, without halo
+
+
+def blocked_view(t: TensorType) -> BlockedView:
+    """The view of a tensor with a `Blocked` layout."""
+    layout = t.layout
+    assert isinstance(layout, Blocked)
+    blocks, *positions, block = layout.storage_shape(t.shape)
+    strides = tuple(prod(positions[i + 1 :]) * block for i in range(len(positions)))
+    offset = sum(lo * s for (lo, _), s in zip(layout.halo_of(t.rank), strides, strict=True))
+    extents = tuple(d for i, d in enumerate(t.shape) if i != layout.axis)
+    return BlockedView(blocks, t.shape[layout.axis] % block, prod(positions) * block, offset, strides, extents)
