@@ -189,8 +189,8 @@ def _int_div(x: Array, y: Array) -> Array:
     if np.asarray(x).dtype.kind not in "iub":  # bfloat16 is of a kind of its own
         return np.divide(x, y)
     safe = np.where(y == 0, 1, y)
-    quotient = np.abs(x) // np.abs(safe) * np.sign(x) * np.sign(safe) if np.issubdtype(x.dtype, np.signedinteger) else x // safe
-    return np.where(y == 0, 0, quotient)  # C truncates toward zero
+    quotient = x // safe + ((x % safe != 0) & ((x < 0) != (safe < 0)))
+    return np.asarray(np.where(y == 0, 0, quotient)).astype(x.dtype, copy=False)  # C truncates toward zero
 
 
 def _round_half_even(x: Array) -> Array:
