@@ -98,3 +98,31 @@ def blocked_view(t: TensorType) -> BlockedView:
     offset = sum(lo * s for (lo, _), s in zip(layout.halo_of(t.rank), strides, strict=True))
     extents = tuple(d for i, d in enumerate(t.shape) if i != layout.axis)
     return BlockedView(blocks, t.shape[layout.axis] % block, prod(positions) * block, offset, strides, extents)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStrides:
+    """A blocked tensor seen as [channel block][batch][row][column][lane]: offsets and strides in elements."""
+
+    blocks: int
+    extents: tuple[int, int, int]  # batch, rows, columns
+    offset: int
+    block: int
+    batch: int
+    row: int
+    halo: tuple[tuple[int, int], tuple[int, int]]  # of rows and columns
+
+
+def image_strides(t: TensorType, lanes: int) -> ImageStrides:
+    """The view of an [N, C, H, W] or [N, C, W] tensor blocked along axis 1 by `lanes`. ValueError when it is stored otherwise."""
+    layout = t.layout
+    if not isinstance(layout, Blocked) or layout.axis != 1 or layout.block != lanes or t.rank not in (3, 4):
+        raise ValueError(f"this kernel reads [N, C, H, W] blocked by {lanes} channels, not {t}")
+    view, halo = blocked_view(t), layout.halo_of(t.rank)
+    if t.rank == 3:
+        extents, batch, row = (view.extents[0], 1, view.extents[1]), view.strides[0], view.strides[0]
+        return ImageStrides(view.blocks, extents, view.offset, view.block_stride, batch, row, ((0, 0), halo[1]))
+    n, h, w = view.extents
+    return ImageStrides(
+        view.blocks, (n, h, w), view.offset, view.block_stride, view.strides[0], view.strides[1], (halo[1], halo[2])
+    )

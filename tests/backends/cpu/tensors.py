@@ -66,3 +66,10 @@ def halo_of(flat: Array, t: TensorType) -> Array:
 def _interior(t: TensorType, layout: Blocked) -> tuple[slice, ...]:
     others = [d for i, d in enumerate(t.shape) if i != layout.axis]
     return tuple(slice(lo, lo + d) for d, (lo, _) in zip(others, layout.halo_of(t.rank), strict=True))
+
+
+def channel_vector(values: Array, lanes: int) -> Array:
+    """One value a channel, padded with zeros to whole blocks."""
+    flat = aligned(-(-values.size // lanes) * lanes, np.float32, 0)
+    flat[: values.size] = values.reshape(-1)
+    return flat
