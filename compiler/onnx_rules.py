@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsec.compiler.errors import UnsupportedError
 from sparsec.compiler.graph import ABSENT
+from sparsec.compiler.limits import Limits
 from sparsec.compiler.ops.base import Op
 from sparsec.compiler.types import TensorType
 
@@ -22,7 +23,7 @@ Array = np.ndarray[Any, Any]
 class ImportContext(Protocol):
     """What a rule may ask and do. Values are IR value names."""
 
-    opset: int
+    limits: Limits
 
     def type(self, value: str) -> TensorType:
         """Static type of a value."""
@@ -31,7 +32,7 @@ class ImportContext(Protocol):
         """The array of a value that is known at compile time, else None."""
 
     def constant(self, array: Array) -> str:
-        """A new constant."""
+        """A new constant. Check `limits.check_constant` before making a large one."""
 
     def emit(self, op: Op, *inputs: str) -> str:
         """Add a node (or fold it when its inputs are small constants) and return its first output."""

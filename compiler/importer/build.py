@@ -20,6 +20,15 @@ from sparsec.compiler.ops.registry import load_all
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
+_LOOP = "loops are not: export the model with the loop unrolled"
+_SEQUENCE = "sequences of tensors are not: export the model with plain tensors"
+_SHAPE = "the shape of its result depends on data, and all shapes must be static"
+_REFUSED = {
+    **dict.fromkeys(("Loop", "Scan"), _LOOP),
+    **dict.fromkeys(("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SplitToSequence", "ConcatFromSequence"), _SEQUENCE),
+    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap"), _SEQUENCE),
+    **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
+}
 _FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
 
 
@@ -130,7 +139,8 @@ class Builder:
         """Apply the rule of `node`; returns the IR values of its outputs, named after the ONNX outputs where they are new."""
         if (node.domain, node.op_type) not in RULES:
             where = f"{node.domain}::" if node.domain else ""
-            raise UnsupportedError(f"operator {where}{node.op_type} is not supported (`sparsec ops` lists those that are)")
+            why = _REFUSED.get(node.op_type, "`sparsec ops` lists those that are")
+            raise UnsupportedError(f"operator {where}{node.op_type} is not supported ({why})")
         self._pending, self._made = [], []
         made = translate_with_upgrade(self, node, opset)
         results = (made,) if isinstance(made, str) else made
