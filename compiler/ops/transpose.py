@@ -66,8 +66,8 @@ def _import_depth_to_space(ctx: ImportContext, node: OnnxNode) -> str:
 @onnx_rule("SpaceToDepth", becomes="Reshape, Transpose")
 def _import_space_to_depth(ctx: ImportContext, node: OnnxNode) -> str:
     n, c, h, w = ctx.type(node.inputs[0]).shape
-    b = int(node.attr("blocksize"))
-    if b < 1 or h % b or w % b:
-        raise node.refuse(f"blocksize {b} does not divide the extents {h} x {w}")
-    split = (n, c, h // b, b, w // b, b)
-    return emit_shuffle(ctx, node.inputs[0], split, (0, 3, 5, 1, 2, 4), (n, c * b * b, h // b, w // b))
+    b, mode = int(node.attr("blocksize")), node.attr("mode", "DCR")
+    if b < 1 or h % b or w % b or mode not in ("DCR", "CRD"):
+        raise node.refuse(f"blocksize {b} and mode {mode!r} do not fit extents {h} x {w}: expected a divisor, DCR or CRD")
+    split, shape = (n, c, h // b, b, w // b, b), (n, c * b * b, h // b, w // b)
+    return emit_shuffle(ctx, node.inputs[0], split, (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4), shape)

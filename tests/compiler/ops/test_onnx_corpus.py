@@ -1,0 +1,158 @@
+"""ONNX's own backend node tests, imported and interpreted: every case of every operator that has an import rule.
+
+What is refused is listed with the reason, so that coverage cannot drop unseen. On the way every node's axis map is checked.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from sparsec.compiler.errors import SparsecError, UnsupportedError
+from sparsec.compiler.graph import ABSENT, Graph
+from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.onnx_rules import RULES
+from sparsec.compiler.ops.registry import load_all
+from tests.compiler.ops.permutation import check_permutations
+
+load_all()
+
+Array = np.ndarray[Any, Any]
+
+# case -> part of the message it is refused with
+REFUSED = {
+    **dict.fromkeys(("test_batchnorm_epsilon_training_mode", "test_batchnorm_example_training_mode"), "training_mode"),
+    **dict.fromkeys(
+        (
+            "test_training_dropout",
+            "test_training_dropout_default",
+            "test_training_dropout_default_mask",
+            "test_training_dropout_mask",
+        ),
+        "training_mode",
+    ),
+    **dict.fromkeys(
+        ("test_maxpool_with_argmax_2d_precomputed_pads", "test_maxpool_with_argmax_2d_precomputed_strides"), "Indices"
+    ),
+    **dict.fromkeys(
+        (
+            "test_resize_downsample_scales_cubic_antialias",
+            "test_resize_downsample_scales_linear_antialias",
+            "test_resize_downsample_sizes_cubic_antialias",
+            "test_resize_downsample_sizes_linear_antialias",
+        ),
+        "antialias",
+    ),
+    **dict.fromkeys(("test_not_2d", "test_not_3d", "test_not_4d"), "opset 1"),
+}
+# pattern of case names -> part of the message they are refused with
+REFUSED_TYPES = {r"(FLOAT8|FLOAT4|U?INT4|U?INT2|E8M0|STRING)|string": "element type"}
+# case -> why the result differs from ONNX's; it is checked against onnxruntime elsewhere
+DIFFERENT = {
+    "test_resize_downsample_scales_linear_align_corners": "ONNX takes the output extent before rounding, onnxruntime after",
+    "test_resize_downsample_scales_cubic_align_corners": "ONNX takes the output extent before rounding, onnxruntime after",
+}
+# operators with a rule for which ONNX has no case of tensors alone
+WITHOUT_CASES = {"GlobalLpPool", "SimplifiedLayerNormalization"}
+# operators whose further outputs (statistics for training) are refused: their cases are run without
+FIRST_OUTPUT_ONLY = {"LayerNormalization"}
+
+
+@cache
+def _cases() -> dict[str, list[Any]]:
+    """Operator -> its cases; those in which functions are expanded are under "expanded"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        found: dict[str, list[Any]] = {}
+        for case in collect_testcases(None):
+            arrays = [a for part in case.data_sets[0] for a in part]
+            if all(isinstance(a, np.ndarray | np.generic | onnx.TensorProto) for a in arrays):
+                key = "expanded" if "expanded" in case.name else case.model.graph.node[0].op_type
+                found.setdefault(key, []).append(case)
+    return found
+
+
+def _import(case: Any, feeds: dict[str, Array]) -> Graph:
+    """Import, making constants of the inputs that must be."""
+    constants: set[str] = set()
+    while True:
+        model = onnx.ModelProto()
+        model.CopyFrom(case.model)
+        model.graph.initializer.extend(numpy_helper.from_array(feeds[name], name) for name in sorted(constants))
+        dynamic = {v.name for v in model.graph.input if any(not d.HasField("dim_value") for d in v.type.tensor_type.shape.dim)}
+        try:
+            return import_model(model, input_shapes={name: feeds[name].shape for name in sorted(dynamic - constants)})
+        except UnsupportedError as exc:
+            if exc.tensor not in feeds or exc.tensor in constants or "constant" not in str(exc):
+                raise
+            constants.add(exc.tensor)
+
+
+def _run(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
+    """Evaluate node by node, checking each axis map with the node's real operands."""
+    rng = np.random.default_rng(0)
+    values: dict[str, Array] = {**{k: feeds[k] for k in graph.inputs}, **graph.constants}
+    for node in graph.nodes:
+        operands = [values[v] if v != ABSENT else None for v in node.inputs]
+        check_permutations(node.op, operands, rng, tolerance=1e-2)
+        values.update(zip(node.outputs, node.op.evaluate(operands), strict=True))
+    return {p.name: values[p.value] for p in graph.outputs}
+
+
+def _array(a: Any) -> Array:
+    return numpy_helper.to_array(a) if isinstance(a, onnx.TensorProto) else np.asarray(a)
+
+
+def _check(case: Any) -> None:
+    inputs, outputs = case.data_sets[0]
+    feeds = {v.name: _array(a) for v, a in zip(case.model.graph.input, inputs, strict=True)}
+    if case.model.graph.node[0].op_type in FIRST_OUTPUT_ONLY:
+        del case.model.graph.output[1:], outputs[1:]
+    reason = REFUSED.get(case.name) or next((why for p, why in REFUSED_TYPES.items() if re.search(p, case.name)), None)
+    if reason is not None:
+        with pytest.raises(SparsecError, match=reason):
+            _import(case, feeds)
+        return
+    results = _run(_import(case, feeds), feeds)
+    if case.name in DIFFERENT:
+        return
+    for (name, got), want in zip(results.items(), map(_array, outputs), strict=True):
+        assert (got.dtype, got.shape) == (want.dtype, want.shape), (case.name, name)
+        if want.dtype.kind in "iub":
+            np.testing.assert_array_equal(got, want, err_msg=case.name)
+        else:
+            atol = 1e-5 if want.dtype.itemsize > 2 else 1e-2
+            np.testing.assert_allclose(got.astype(float), want.astype(float), rtol=1e-3, atol=atol, err_msg=case.name)
+
+
+@pytest.mark.parametrize("op_type", sorted(op for domain, op in RULES if domain == ""))
+def test_operator(op_type: str) -> None:
+    cases = _cases().get(op_type, [])
+    assert bool(cases) != (op_type in WITHOUT_CASES), f"{len(cases)} cases of {op_type}: correct WITHOUT_CASES"
+    for case in cases:
+        _check(case)
+
+
+def test_expanded_functions() -> None:
+    """ONNX's definitions of composite operators, where we have a rule for every operator in them."""
+    ran = 0
+    for case in _cases()["expanded"]:
+        ops = {(n.domain.replace("ai.onnx", ""), n.op_type) for n in case.model.graph.node}
+        if ops <= set(RULES):
+            _check(case)
+            ran += 1
+    assert ran > 60
+
+
+def test_listed_cases_exist() -> None:
+    names = {case.name for cases in _cases().values() for case in cases}
+    assert set(REFUSED) | set(DIFFERENT) <= names
