@@ -1,4 +1,4 @@
-"""Import rules of operators whose result is known at compile time: Constant, Shape, Size, Range, NonZero, EyeLike."""
+"""Import rules of operators whose result is known at compile time: Constant, Shape, Size, Range, NonZero."""
 
 from __future__ import annotations
 
@@ -58,17 +58,3 @@ def _import_nonzero(ctx: ImportContext, node: OnnxNode) -> str:
     x = node.need_const(ctx, 0, "data")
     ctx.limits.check_constant(TensorType(DType.I64, (x.ndim, int(np.count_nonzero(x)))))
     return ctx.constant(np.stack(np.nonzero(np.atleast_1d(x))).astype(np.int64))
-
-
-@onnx_rule("EyeLike", becomes="(constant)")
-def _import_eye_like(ctx: ImportContext, node: OnnxNode) -> str:
-    x = ctx.type(node.inputs[0])
-    if x.rank != 2:
-        raise ModelError(f"EyeLike needs a matrix, not {x}")
-    try:
-        dtype = DType.from_onnx(int(node.attr("dtype", x.dtype.onnx)))
-    except KeyError:
-        raise node.refuse(f"element type {node.attr('dtype')} is not supported") from None
-    ctx.limits.check_constant(TensorType(dtype, x.shape))
-    rows, columns = x.shape
-    return ctx.constant(np.eye(rows, columns, int(node.attr("k", 0)), dtype.numpy))

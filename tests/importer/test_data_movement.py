@@ -215,7 +215,6 @@ def test_constants() -> None:
         constant_of([make("Constant", [], ["y"], **form)])
     constant_of([make("Shape", ["x"], ["y"]), make("Shape", ["x"], ["y1"], start=-1), make("Size", ["x"], ["y2"])])
     constant_of([make("Shape", ["x"], ["y"], start=-9, end=1), make("Shape", ["x"], ["y1"], start=2, end=1)])
-    constant_of([make("EyeLike", ["x"], ["y"], k=1), make("EyeLike", ["x"], ["y1"], dtype=7)])
     weights = {"m": np.array([[0, 2], [3, 0]]), "s": ints(2, 2), "empty": ints(), "none": np.zeros((0,), np.int64)}
     constant_of([make("NonZero", ["m"], ["y"])], weights)
     constant_of([make("ConstantOfShape", ["s"], ["y"]), make("ConstantOfShape", ["empty"], ["y1"])], weights)
