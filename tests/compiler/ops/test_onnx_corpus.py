@@ -92,9 +92,11 @@ def _import(case: Any, feeds: dict[str, Array]) -> Graph:
         try:
             return import_model(model, input_shapes={name: feeds[name].shape for name in sorted(dynamic - constants)})
         except UnsupportedError as exc:
-            if exc.tensor not in feeds or exc.tensor in constants or "constant" not in str(exc):
+            named = {exc.tensor} & set(feeds)
+            shapes = {name for name, a in feeds.items() if a.ndim <= 1 and a.dtype.kind == "i"}  # where a computed value is named
+            if "constant" not in str(exc) or not (named or shapes) - constants:
                 raise
-            constants.add(exc.tensor)
+            constants |= named or shapes
 
 
 def _run(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
