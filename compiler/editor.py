@@ -31,6 +31,7 @@ class GraphEditor:
         self._nodes: dict[str, Node] = {n.name: n for n in graph.nodes}
         self._producer: dict[str, str] = {v: n.name for n in graph.nodes for v in n.outputs}
         self._users: dict[str, dict[str, None]] = {}
+        self._orphans: list[str] = []
         for node in graph.nodes:
             self._link(node)
         self._serial = 0
@@ -45,6 +46,10 @@ class GraphEditor:
     def has(self, node: Node) -> bool:
         """Whether this very node is still in the graph."""
         return self._nodes.get(node.name) is node
+
+    def node(self, name: str) -> Node | None:
+        """The current node of this name."""
+        return self._nodes.get(name)
 
     def producer(self, value: str) -> Node | None:
         """The node that defines `value`, or None for an input or constant."""
@@ -79,7 +84,7 @@ class GraphEditor:
 
     def add_constant(self, array: Array, hint: str) -> str:
         """Add a constant (row-major) and return its value name."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         name = self.fresh_value(hint)
         self.constants[name] = array
         self.types[name] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
@@ -121,6 +126,21 @@ class GraphEditor:
             if self._producer.get(v) == node.name:
                 del self._producer[v]
         self.changed = True
+
+    def fold(self, node: Node, arrays: Sequence[Array]) -> None:
+        """Put constants in a node's place, under the names of its outputs."""
+        self.remove(node)
+        for v, array in zip(node.outputs, arrays, strict=True):
+            self.constants[v] = np.asarray(array, order="C")
+            self.types[v] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
+
+    def sweep(self) -> None:
+        """Remove the nodes whose last reader was removed since the last sweep, and so on towards the inputs."""
+        while self._orphans:
+            value = self._orphans.pop()
+            node = self.producer(value)
+            if node is not None and not any(self.users(v) or self.is_output(v) for v in node.outputs):
+                self.remove(node)
 
     def replace(
         self, node: Node, op: Op, inputs: Sequence[str], *, origin: Sequence[str] = (), outputs: Sequence[str] = ()
@@ -181,7 +201,10 @@ class GraphEditor:
     def _unlink(self, node: Node) -> None:
         for v in node.inputs:
             if v != ABSENT:
-                self._users.get(v, {}).pop(node.name, None)
+                users = self._users.get(v, {})
+                users.pop(node.name, None)
+                if not users:
+                    self._orphans.append(v)
 
     def _fresh(self, hint: str, taken: dict[str, Any]) -> str:
         if hint and hint not in taken:

@@ -51,6 +51,7 @@ def apply_rules(graph: Graph, rules: Sequence[Rule[Any]], notes: Notes) -> Graph
                     rejected.append((node, found))
                 elif found is not None:
                     rule.apply(editor, node, found)
+                    editor.sweep()
                     changed = True
         if not changed:
             for node, why in rejected:

@@ -1,0 +1,1 @@
+"""What several passes share: expressions over scalar programs, per-channel affine folding."""
