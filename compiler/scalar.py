@@ -120,6 +120,17 @@ class Program:
 
         return Program(tuple(Step(s.fn, tuple(sub(a) for a in s.args), s.dtype) for s in self.steps))
 
+    def canonical(self) -> Program:
+        """The program with the operands of commutative functions in one order: results, then arguments, then numbers."""
+
+        def rank(a: Operand) -> tuple[int, int]:
+            return (2, 0) if isinstance(a, Imm) else (0, a.index) if isinstance(a, Tmp) else (1, a.index)
+
+        def order(s: Step) -> Step:
+            return Step(s.fn, tuple(sorted(s.args, key=rank)), s.dtype) if s.fn in COMMUTATIVE else s
+
+        return Program(tuple(order(s) for s in self.steps))
+
     def infer(self, dtypes: Sequence[DType]) -> DType:
         """The element type of the result for arguments of the given types."""
         types: list[DType] = []
@@ -269,6 +280,8 @@ FUNCTIONS: dict[str, Function] = {
     "shr": Function(2, np.right_shift),
     "where": Function(3, np.where, "second"),
 }
+
+COMMUTATIVE = frozenset({"add", "mul", "min", "max", "eq", "and", "or", "xor", "bitand", "bitor", "bitxor"})
 
 
 def _types_of(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> list[DType]:

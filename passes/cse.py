@@ -67,4 +67,3 @@ def _sample(array: Array) -> bytes:
     """A few bytes that tell most arrays apart without reading all of them."""
     flat = array.reshape(-1)
     return flat[:: max(1, flat.size // 16)].tobytes()
-

@@ -54,6 +54,7 @@ class Exprs:
         self.dtypes: list[DType | None] = []  # None: a number
         self.values: dict[int, str] = {}  # expressions that a value of the graph holds
         self._ids: dict[object, int] = {}
+        self._seen: dict[str, int] = {}
 
     def __getitem__(self, e: int) -> Expr:
         return self.nodes[e]
@@ -107,14 +108,17 @@ class Exprs:
 
     def of_value(self, editor: GraphEditor, value: str, depth: int = _DEPTH) -> int:
         """The expression of a value, the Maps that produce it inlined; constants of one element are numbers."""
-        array = editor.constant_of(value)
+        if value in self._seen:
+            return self._seen[value]
+        array, node = editor.constant_of(value), editor.producer(value)
         if array is not None and array.size == 1 and array.dtype.kind in "fi":
-            return self.num(array.reshape(-1)[0].item())
-        node = editor.producer(value)
-        if node is None or not isinstance(node.op, Map) or depth == 0:
-            return self.leaf(value, editor.types[value].dtype)
-        e = self.add_program(node.op.program, [self.of_value(editor, v, depth - 1) for v in node.inputs])
-        self.values.setdefault(e, value)
+            e = self.num(array.reshape(-1)[0].item())
+        elif node is None or not isinstance(node.op, Map) or depth == 0:
+            e = self.leaf(value, editor.types[value].dtype)
+        else:
+            e = self.add_program(node.op.program, [self.of_value(editor, v, depth - 1) for v in node.inputs])
+            self.values.setdefault(e, value)
+        self._seen[value] = e
         return e
 
     def emit(self, root: int, cut: Mapping[int, str]) -> tuple[Program, list[str]]:
@@ -204,7 +208,7 @@ class Exprs:
 
 
 def replace_by_expression(editor: GraphEditor, node: Node, exprs: Exprs, e: int) -> bool:
-    """Put a Map that computes `e` in the place of `node`, reading values that exist. False when the result's type would change."""
+    """Put a Map that computes `e` from existing values in the place of `node`. False when the result's type would change."""
     cut = {k: v for k, v in exprs.values.items() if v not in node.outputs}
     program, leaves = exprs.emit(e, cut)
     op = Map(program)

@@ -1,0 +1,110 @@
+"""Fusion of elementwise work into the epilogue of the operator that computes its operand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from sparsec.compiler.editor import GraphEditor
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.ops.base import Op
+from sparsec.compiler.ops.map import Map
+from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
+from sparsec.compiler.passing.rules import Rule, apply_rules
+from sparsec.compiler.scalar import Arg, Operand, Program, Tmp
+
+
+def has_epilogue(op: Op) -> bool:
+    """Whether the operator ends with a scalar program over its accumulator (argument 0) and extra operands."""
+    return any(f.name == "epilogue" for f in fields(op))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Match:
+    producer: Node
+    epilogue: Program
+    extras: list[str]
+
+
+class _Fuse(Rule[_Match]):
+    """y = f(producer(...), others) -> producer with f in its epilogue."""
+
+    ops = (Map,)
+
+    def __init__(self, graph: Graph, max_extras: int, max_steps: int) -> None:
+        self.order = {n.name: i for i, n in enumerate(graph.nodes)}
+        self.max_extras, self.max_steps = max_extras, max_steps
+
+    def match(self, editor: GraphEditor, node: Node) -> _Match | Rejected | None:
+        candidates = [p for v in dict.fromkeys(node.inputs) if (p := editor.producer(v)) is not None and has_epilogue(p.op)]
+        if not candidates:  # 1
+            return None
+        candidates.sort(key=lambda p: self.order.get(p.name, 0), reverse=True)  # the others are computed before the latest
+        tried = [self._try(editor, node, p) for p in candidates]
+        return next((t for t in tried if isinstance(t, _Match)), tried[0])
+
+    def _try(self, editor: GraphEditor, node: Node, producer: Node) -> _Match | Rejected:
+        assert isinstance(node.op, Map)
+        acc, out = editor.types[producer.output], editor.types[node.output]
+        if editor.only_user(producer.output) is None:  # 2
+            return Rejected(f"the result of {producer.name!r} is used elsewhere, too")
+        if out.shape != acc.shape:  # 3
+            return Rejected(f"it broadcasts the result of {producer.name!r} to {list(out.shape)}")
+        if any(editor.types[v].dtype != acc.dtype for v in (*node.inputs, node.output)):  # 4
+            return Rejected(f"its operands or result are not of the type {acc.dtype.value} of {producer.name!r}")
+        n_main = len(producer.inputs) - self._n_extras(producer)
+        extras = list(producer.inputs[n_main:])
+        binding: list[Operand] = []
+        for v in node.inputs:
+            if v == producer.output:
+                binding.append(Tmp(-1))
+                continue
+            if v not in extras:
+                extras.append(v)
+            binding.append(Arg(1 + extras.index(v)))
+        epilogue = self._epilogue(producer).compose(node.op.program, binding).canonical()
+        if len(extras) > self.max_extras:  # 5
+            return Rejected(
+                f"the epilogue of {producer.name!r} would read {len(extras)} operands; max_extras is {self.max_extras}"
+            )
+        if len(epilogue.steps) > self.max_steps:  # 6
+            return Rejected(
+                f"the epilogue of {producer.name!r} would take {len(epilogue.steps)} steps; max_steps is {self.max_steps}"
+            )
+        return _Match(producer, epilogue, [*producer.inputs[:n_main], *extras])
+
+    def _epilogue(self, node: Node) -> Program:
+        program = getattr(node.op, "epilogue")  # noqa: B009 (only some operators have it)
+        assert isinstance(program, Program)
+        return program
+
+    def _n_extras(self, node: Node) -> int:
+        """Operators with an epilogue have two operands of their own; the rest is the epilogue's."""
+        return len(node.inputs) - 2
+
+    def apply(self, editor: GraphEditor, node: Node, match: _Match) -> None:
+        editor.remove(node)
+        op = replace(match.producer.op, epilogue=match.epilogue)  # type: ignore[type-var]
+        editor.replace(match.producer, op, match.extras, outputs=node.outputs, origin=node.origin)
+
+
+@register_pass
+@dataclass(frozen=True)
+class FuseEpilogue(Pass):
+    """Move Maps into the epilogue of the operator that computes one of their operands: bias, residual, activation, scaling.
+
+    1. An operand is computed by an operator with an epilogue. Of several, the latest takes the Map, because the others are
+       ready by then.
+    2. The Map is the only reader of that result. So no other operand can depend on it, and fusing makes no cycle.
+    3. The result has the accumulator's shape: the other operands broadcast to it, never beyond it.
+    4. All operands and the result have the accumulator's element type.
+    5. The epilogue reads at most `max_extras` operands besides the accumulator,
+    6. and takes at most `max_steps` steps.
+    """
+
+    name = "fuse_epilogue"
+    summary = "fuse elementwise work into the convolution or matrix product before it"
+    max_extras: int = 4
+    max_steps: int = 24
+
+    def rewrite(self, graph: Graph, notes: Notes) -> Graph:
+        return apply_rules(graph, [_Fuse(graph, self.max_extras, self.max_steps)], notes)
