@@ -1,0 +1,143 @@
+"""panel: convolutions and matrix products with constant weights, dense or sparse, over channel-blocked activations.
+
+A panel is `r` vectors of output channels. Its weights are a list of runs: an input offset, relative to the input that belongs
+to an output position, and `k_run` consecutive weight rows of r * lanes floats that multiply the k_run consecutive inputs there.
+Dense convolutions list every offset; a sparse pattern leaves runs out; grouped ones list their own input channels. The
+micro-kernel keeps th x tw positions x r vectors of accumulators in registers: a weight vector is loaded once for all
+positions, an input is broadcast once for r vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.scalar_c import emit_vec
+from sparsec.compiler.scalar import Program
+
+EXTRAS = 2  # `full` operands that an epilogue may have
+_HEAVY = {"exp", "log", "erf", "tanh", "sigmoid", "gelu", "silu", "softplus", "elu", "pow", "sin", "cos", "tan", "fmod", "mod"}
+
+
+@dataclass(frozen=True, slots=True)
+class PanelGeometry(Geometry):
+    """Extents in tiles and strides in elements.
+
+    A row of output positions is `x_full` tiles of tw and then `x_tail` tiles of tw_tail; an image is `y_full` tile rows of th and
+    then `y_tail` of th_tail. `x_row` is what the input advances for the next output row. `e_*` are the strides of the epilogue's
+    `full` operands, in order.
+    """
+
+    n: int
+    panels: int
+    n_runs: int  # runs of each panel; 0 when panels have lists of their own
+    x_full: int
+    x_tail: int
+    y_full: int
+    y_tail: int
+    x_batch: int
+    x_row: int
+    y_batch: int
+    y_block: int
+    y_row: int
+    e_batch: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+    e_block: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+    e_row: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+
+
+@dataclass(frozen=True, slots=True)
+class PanelKernel(Kernel):
+    """One micro-kernel with its loops.
+
+    `x_step` is what the input advances, in elements, for the next output position of a row. `extras` says how the epilogue's
+    arguments 1, 2, ... are read: `channel` (a vector per output channel), `full` (a blocked tensor as the output) or `scalar`.
+    `shared_runs`: all panels read one list of offsets. `oc_outer`: panels are the outer loop, so that a panel's weights stay in
+    cache over all positions; otherwise positions are. `tail_lanes` > 0: the last vector of every panel has only so many channels,
+    and its other lanes are stored as zero. `prefetch`: bytes ahead at which weights are prefetched, 0 for none.
+    """
+
+    r: int
+    k_run: int
+    x_step: int
+    tw: int
+    tw_tail: int = 0
+    th: int = 1
+    th_tail: int = 0
+    shared_runs: bool = True
+    oc_outer: bool = True
+    epilogue: Program = field(default_factory=Program)
+    extras: tuple[str, ...] = ()
+    tail_lanes: int = 0
+    prefetch: int = 0
+    family: ClassVar[str] = "panel"
+    template: ClassVar[str] = "panel.c.j2"
+    geometry: ClassVar[type[Geometry]] = PanelGeometry
+
+    def label(self) -> str:
+        tile = f"{self.th}x{self.tw}x{self.r}" if self.th > 1 else f"{self.tw}x{self.r}"
+        last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
+        return f"f32_panel_{tile}_k{self.k_run}{last}"
+
+    def pointers(self) -> tuple[Pointer, ...]:
+        lists = [Pointer("runs", "int32_t")] + ([] if self.shared_runs else [Pointer("run_begin", "int32_t")])
+        extras = [Pointer(f"e{i}") for i in range(len(self.extras))]
+        return (Pointer("x"), Pointer("w"), *lists, *extras, Pointer("y", const=False))
+
+    @property
+    def tiles(self) -> tuple[tuple[int, int], ...]:
+        """The tile shapes (th, tw) that the kernel has code for."""
+        return tuple((th, tw) for th in (self.th, self.th_tail) if th for tw in (self.tw, self.tw_tail) if tw)
+
+    def context(self, isa: Isa) -> dict[str, Any]:
+        named = list(enumerate(self.extras))
+        position = {i: f"e{i}" for i, kind in named if kind != "scalar"}
+        values = ["a"]
+        for i, kind in named:
+            values.append({"channel": f"e{i}_q", "full": f"e{i}_t", "scalar": f"e{i}_s"}[kind])
+        conditions = {
+            (True, True): "ty < g->y_full && tx < g->x_full",
+            (True, False): "ty < g->y_full",
+            (False, True): "tx < g->x_full",
+        }
+        rows, cols = len(self.tiles) > 1 and self.th_tail > 0, self.tw_tail > 0
+        return {
+            "tiles": self.tiles,
+            "dispatch": [conditions.get((rows and th == self.th, cols and tw == self.tw), "1") for th, tw in self.tiles],
+            "mask": ", ".join("1" if i < self.tail_lanes else "0" for i in range(isa.lanes)) if self.tail_lanes else "",
+            "col": _start("tx", "g->x_full", self.tw, self.tw_tail),
+            "row": _start("ty", "g->y_full", self.th, self.th_tail),
+            "unroll": min(self.k_run, 4) if isa.lanes > 1 else 1,
+            "channel_extras": [f"e{i}" for i, kind in named if kind == "channel"],
+            "full_extras": [f"e{i}" for i, kind in named if kind == "full"],
+            "scalar_extras": [f"e{i}" for i, kind in named if kind == "scalar"],
+            "extra_parameters": "".join(f", const float *e{i}" for i, _ in named),
+            "extra_arguments": "".join(f", {position[i]}_t" if i in position else f", e{i}" for i, _ in named),
+            "epilogue": emit_vec(self.epilogue, values),
+            "heavy": any(s.fn in _HEAVY for s in self.epilogue.steps) or self.tail_lanes > 0,
+        }
+
+
+def legal(kernel: PanelKernel, isa: Isa) -> bool:
+    """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
+    return kernel.th * kernel.tw * kernel.r + kernel.r + 1 <= isa.registers
+
+
+def needs_tail_mask(epilogue: Program, extras: Sequence[str]) -> bool:
+    """Whether lanes beyond the last channel, where accumulator and channel operands are zero, would be stored as non-zero.
+
+    `full` operands are zero there too; scalars are taken as one.
+    """
+    args = [np.zeros(1, np.float32), *(np.full(1, kind == "scalar", np.float32) for kind in extras)]
+    return bool(np.any(epilogue.evaluate(args) != 0))
+
+
+def _start(index: str, full: str, size: int, tail: int) -> str:
+    """The first position of a tile, in C."""
+    if not tail:
+        return f"{index} * {size}"
+    return f"{index} < {full} ? {index} * {size} : {full} * {size} + ({index} - {full}) * {tail}"

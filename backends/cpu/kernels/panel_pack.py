@@ -1,0 +1,107 @@
+"""Weights of panel kernels: which runs a panel has, where they read, and the packed array. Pure numpy.
+
+Weights are seen as w[OC, KH, KW, IC] (for other than two spatial dimensions, any number of tap dimensions in the middle); a
+MatMul constant [K, N] is its transpose [N, K].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of every panel, in order: each reads `k_run` channels from `channel` on at kernel tap `tap` (row-major over taps),
+    or, `along_taps`, one channel at `k_run` taps from `tap` on.
+
+    `begin[p]` to `begin[p + 1]` are panel p's; when `shared`, all panels have the same list, given once.
+    """
+
+    channel: Array
+    tap: Array
+    begin: Array
+    k_run: int
+    shared: bool
+    along_taps: bool = False
+
+    def offsets(self, channel_offset: Array, tap_offset: Array) -> Array:
+        """int32 input offsets, given the offset in elements of every channel and of every tap."""
+        offsets = channel_offset[self.channel] + tap_offset[self.tap]
+        if offsets.size and max(abs(int(offsets.min())), abs(int(offsets.max()))) >= 2**31:
+            raise ValueError("an input offset does not fit in 32 bits")
+        return offsets.astype(np.int32)
+
+
+def tap_offsets(kernel: Sequence[int], dilations: Sequence[int], pads: Sequence[int], strides: Sequence[int]) -> Array:
+    """Offset of every kernel tap from an output position's input; `strides` are the input's, in elements, one a tap dimension."""
+    taps = product(*(range(k) for k in kernel))
+    dims = list(zip(dilations, pads, strides, strict=True))
+    return np.array([sum((k * d - p) * s for k, (d, p, s) in zip(tap, dims, strict=True)) for tap in taps], np.int64)
+
+
+def blocked_channels(channels: int, block: int, x_block: int) -> Array:
+    """Offset of every channel (lanes of the last block included) in blocked storage whose blocks are `x_block` elements apart."""
+    c = np.arange(-(-channels // block) * block)
+    return c // block * x_block + c % block
+
+
+def dense_runs(channels: int, taps: int, lanes: int) -> Runs:
+    """Runs of a dense convolution over blocked input: for every block of `lanes` channels, every tap."""
+    blocks = -(-channels // lanes)
+    channel, tap = np.repeat(np.arange(blocks) * lanes, taps), np.tile(np.arange(taps), blocks)
+    return Runs(channel, tap, np.array([0, channel.size]), lanes, shared=True)
+
+
+def grouped_runs(channels: int, taps: int, lanes: int, groups: int, out_channels: int, r: int) -> Runs:
+    """Runs of a grouped convolution: a panel reads the channel blocks of the groups that its output channels belong to."""
+    width, per_out, per_in = r * lanes, out_channels // groups, channels // groups
+    channel, tap, begin = [], [], [0]
+    for first in range(0, -(-out_channels // lanes) * lanes, width):
+        last = min(first + width, out_channels) - 1
+        low, high = first // per_out * per_in, (last // per_out + 1) * per_in
+        for block in range(low // lanes, -(-high // lanes)):
+            channel += [block * lanes] * taps
+            tap += range(taps)
+        begin.append(len(channel))
+    return Runs(np.array(channel), np.array(tap), np.array(begin), lanes, shared=False)
+
+
+def planar_runs(channels: int, kernel: Sequence[int], dilation: int) -> Runs:
+    """Runs over planar input (one channel after the other): where the last dimension's taps are adjacent, they are one run."""
+    taps, k_run = int(np.prod(kernel)), kernel[-1] if dilation == 1 else 1
+    first = np.arange(0, taps, k_run)
+    channel, tap = np.repeat(np.arange(channels), first.size), np.tile(first, channels)
+    return Runs(channel, tap, np.array([0, channel.size]), k_run, shared=True, along_taps=True)
+
+
+def expand_groups(w: Array, groups: int) -> Array:
+    """[OC, taps..., IC / groups] with zeros for the channels of other groups: [OC, taps..., IC]."""
+    per_out, per_in = w.shape[0] // groups, w.shape[-1]
+    full = np.zeros((*w.shape[:-1], per_in * groups), w.dtype)
+    for g in range(groups):
+        full[g * per_out : (g + 1) * per_out, ..., g * per_in : (g + 1) * per_in] = w[g * per_out : (g + 1) * per_out]
+    return full
+
+
+def pack(w: Array, runs: Runs, r: int, lanes: int) -> Array:
+    """float32 weights [panel][run][k_run][r * lanes] of w[OC, taps..., IC], zero beyond OC and IC, as one vector."""
+    width, channels = r * lanes, w.shape[-1]
+    panels = -(-w.shape[0] // width)
+    step = np.arange(runs.k_run)
+    taps = runs.tap[:, None] + (step if runs.along_taps else 0 * step)
+    at = runs.channel[:, None] + (0 * step if runs.along_taps else step)
+    flat = w.reshape(w.shape[0], -1, channels)
+    padded = np.zeros((panels * width, flat.shape[1], max(int(at.max(initial=0)) + 1, channels)), np.float32)
+    padded[: w.shape[0], :, :channels] = flat
+    parts = []
+    for p in range(panels):
+        rows = slice(None) if runs.shared else slice(runs.begin[p], runs.begin[p + 1])
+        parts.append(np.moveaxis(padded[p * width : (p + 1) * width, taps[rows], at[rows]], 0, -1).ravel())
+    return np.concatenate(parts)

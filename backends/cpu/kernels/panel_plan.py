@@ -1,0 +1,140 @@
+"""Which panel kernel to use for a layer: candidates, a predicted time for each, and the choice.
+
+The prediction is a roofline a tile: cycles of the busiest unit (FMA, loads, instruction issue) against cycles to bring the tile's
+weights and inputs from the cache level in which they stay between uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
+
+# A core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level.
+LOADS, ISSUE, LATENCY = 2.0, 5.0, 4.0
+LEVELS = ((24 << 10, 64.0), (768 << 10, 28.0), (12 << 20, 14.0), (1 << 62, 6.0))
+
+
+@dataclass(frozen=True, slots=True)
+class PanelProblem:
+    """A layer as panel kernels see it: n x oh x ow output positions, `blocks` vectors of output channels, and k weight rows for
+    each of them in runs of k_run. `x_bytes` is the size of the input, `x_step` the input elements from position to position,
+    `epilogue_ops` the vector instructions that an output vector costs beside its store.
+    """
+
+    n: int
+    oh: int
+    ow: int
+    blocks: int
+    k: int
+    k_run: int
+    x_bytes: int
+    epilogue_ops: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How the positions of a layer are cut, and the loop order; the names are those of PanelKernel and PanelGeometry."""
+
+    r: int
+    th: int
+    tw: int
+    th_tail: int
+    tw_tail: int
+    x_full: int
+    x_tail: int
+    y_full: int
+    y_tail: int
+    oc_outer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kernel call: `panels` panels of `tiling.r` vectors, from output-channel block `block` on."""
+
+    block: int
+    panels: int
+    tiling: Tiling
+    cycles: float
+
+
+def split(extent: int, most: int) -> tuple[int, int, int, int]:
+    """(size, full, tail size, tails): `extent` in as few pieces of at most `most` as can be, which differ by one at most."""
+    pieces = -(-extent // most)
+    size = -(-extent // pieces)
+    tails = pieces * size - extent
+    return size, pieces - tails, (size - 1 if tails else 0), tails
+
+
+def tilings(problem: PanelProblem, isa: Isa, r: int) -> Iterator[Tiling]:
+    """Every legal tiling with `r` vectors of output channels, widest tiles first."""
+    seen = set()
+    for positions in range((isa.registers - 1) // r - 1, 0, -1):
+        for th in range(1, min(positions, problem.oh) + 1):
+            tw, x_full, tw_tail, x_tail = split(problem.ow, max(1, positions // th))
+            y_full, th_tail = divmod(problem.oh, th)
+            shape = (th, tw, th_tail, tw_tail, x_full, x_tail, y_full, int(th_tail > 0))
+            if shape in seen or not legal(PanelKernel(r, 1, 1, tw, th=th), isa) or (th > 1 and x_full + x_tail > 1):
+                continue
+            seen.add(shape)
+            for oc_outer in (True, False):
+                yield Tiling(r, *shape, oc_outer)
+
+
+def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> float:
+    """Predicted cycles of one thread for `panels` panels."""
+    weights = problem.k * tiling.r * isa.vector_bytes
+    tiles = []  # (how many, compute cycles, input bytes)
+    for ny, th in ((tiling.y_full, tiling.th), (tiling.y_tail, tiling.th_tail)):
+        for nx, tw in ((tiling.x_full, tiling.tw), (tiling.x_tail, tiling.tw_tail)):
+            if ny * nx:
+                tiles.append((problem.n * ny * nx, _tile(problem, isa, th * tw, tiling.r), th * tw * problem.k * 4))
+    positions = sum(count for count, _, _ in tiles)
+    # the inner loop's operand stays in the level that holds it, the outer loop's comes from further away
+    near_w, far_w = weights, weights * panels
+    total = 0.0
+    for count, compute, inputs in tiles:
+        if tiling.oc_outer:
+            again = inputs / _rate(problem.x_bytes) + weights / _rate(near_w + inputs)
+            first = inputs / _rate(problem.x_bytes) + weights / _rate(max(far_w, LEVELS[1][0]))
+            share = 1 / positions
+        else:
+            again = inputs / _rate(inputs) + weights / _rate(far_w + inputs)
+            first = inputs / _rate(max(problem.x_bytes, LEVELS[1][0])) + weights / _rate(far_w)
+            share = 1 / panels
+        move = share * first + (1 - share) * again
+        total += count * panels * (max(compute, move) + 0.1 * min(compute, move))
+    return total
+
+
+def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
+    fma = positions * r / isa.fma_per_cycle
+    loads = (positions + r) / LOADS
+    issue = (positions * r + r + (positions if not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
+    run = 2.0 / problem.k_run
+    epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
+    return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
+
+
+def _rate(size: float) -> float:
+    return next(rate for capacity, rate in LEVELS if size <= capacity)
+
+
+def choose(problem: PanelProblem, isa: Isa, most_r: int = 8) -> tuple[Part, ...]:
+    """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
+    best: tuple[Part, ...] = ()
+    for r in range(min(most_r, problem.blocks, (isa.registers - 1) // 2), 0, -1):
+        parts = [_best(problem, isa, r, 0, problem.blocks // r)]
+        if rest := problem.blocks % r:
+            parts.append(_best(problem, isa, rest, problem.blocks - rest, 1))
+        if not best or sum(p.cycles for p in parts) < sum(p.cycles for p in best):
+            best = tuple(parts)
+    return best
+
+
+def _best(problem: PanelProblem, isa: Isa, r: int, block: int, panels: int) -> Part:
+    options = ((cycles(problem, isa, t, panels), t) for t in tilings(problem, isa, r))
+    predicted, tiling = min(options, key=lambda option: option[0])
+    return Part(block, panels, tiling, predicted)
