@@ -71,7 +71,7 @@ class Conv(Op):
         cols = view.reshape(x.shape[0], g, w.shape[1], prod(out_spatial), k)
         cols = cols.transpose(1, 0, 3, 2, 4).reshape(g, x.shape[0] * prod(out_spatial), w.shape[1] * k)
         weights = w.reshape(g, w.shape[0] // g, w.shape[1] * k)
-        acc = np.matmul(cols, weights.transpose(0, 2, 1))  # [g, N*P, OC/g]
+        acc = np.matmul(cols, weights.transpose(0, 2, 1)).astype(x.dtype, copy=False)  # [g, N*P, OC/g]
         acc = acc.reshape(g, x.shape[0], prod(out_spatial), w.shape[0] // g).transpose(1, 0, 3, 2)
         acc = np.ascontiguousarray(acc).reshape(x.shape[0], w.shape[0], *out_spatial)
         return (apply_epilogue(self.epilogue, acc, inputs[2:]),)

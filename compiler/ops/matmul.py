@@ -49,7 +49,7 @@ class MatMul(Op):
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
         a, b = value(inputs, 0), value(inputs, 1)
         acc = np.matmul(np.swapaxes(a, -1, -2) if self.trans_a else a, np.swapaxes(b, -1, -2) if self.trans_b else b)
-        return (apply_epilogue(self.epilogue, acc, inputs[2:]),)
+        return (apply_epilogue(self.epilogue, acc.astype(a.dtype, copy=False), inputs[2:]),)  # bfloat16 products come as float32
 
     def axes(self, inputs: InTypes) -> AxisMap:
         m, n, k, batch = self._sizes(inputs)

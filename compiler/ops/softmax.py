@@ -16,7 +16,10 @@ from sparsec.compiler.types import TensorType
 @register
 @dataclass(frozen=True, slots=True)
 class Softmax(Op):
-    """y = exp(x - max) / sum(exp(x - max)) along `axis` (>= 0), or its logarithm with `log`. Floating point."""
+    """y = exp(x - max) / sum(exp(x - max)) along `axis` (>= 0), or its logarithm with `log`.
+
+    Floating point; 16-bit floats are computed in float32.
+    """
 
     axis: int
     log: bool = False
@@ -34,7 +37,8 @@ class Softmax(Op):
         if x.size == 0:
             return (x.copy(),)
         with np.errstate(all="ignore"):
-            shifted = x - x.max(axis=self.axis, keepdims=True)
+            wide = x.astype(np.float32) if x.dtype.itemsize < 4 else x
+            shifted = wide - wide.max(axis=self.axis, keepdims=True)
             e = np.exp(shifted)
             total = e.sum(axis=self.axis, keepdims=True)
             y = shifted - np.log(total) if self.log else e / total

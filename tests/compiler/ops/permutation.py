@@ -23,8 +23,10 @@ def types_of(arrays: Sequence[Array | None]) -> list[TensorType | None]:
 
 
 def check_structure(op: Op, arrays: Sequence[Array | None], results: Sequence[Array]) -> AxisMap:
-    """Every operand dimension has an access, and its extent is what the access says."""
-    axis_map = op.axes(types_of(arrays))
+    """Results are of the inferred types; every operand dimension has an access, and its extent is what the access says."""
+    types = types_of(arrays)
+    assert types_of(results) == list(op.infer(types)), op
+    axis_map = op.axes(types)
     extents = {d.name: d.extent for d in axis_map.dims}
     assert len(extents) == len(axis_map.dims), "two iteration dimensions share a name"
     assert len(axis_map.inputs) == len(arrays) and len(axis_map.outputs) == len(results)
@@ -90,7 +92,11 @@ def check_permutations(op: Op, arrays: Sequence[Array | None], rng: np.random.Ge
         for got, plain, accesses in zip(op.evaluate(moved), results, axis_map.outputs, strict=True):
             want = _permuted(plain, accesses, axis_map, dim.name, order)
             assert want is not None
-            scale = float(np.abs(want[np.isfinite(want)]).max(initial=1e-6)) if want.dtype.kind == "f" else 0.0
-            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale, err_msg=f"{op} along {dim}")
+            if want.dtype.kind in "iub":
+                np.testing.assert_array_equal(got, want, err_msg=f"{op} along {dim}")
+            else:
+                got, want = got.astype(np.float64), want.astype(np.float64)
+                atol = tolerance * float(np.abs(want[np.isfinite(want)]).max(initial=1e-6))
+                np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=f"{op} along {dim}")
         checked.add(dim.name)
     return checked
