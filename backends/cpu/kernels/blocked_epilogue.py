@@ -40,13 +40,17 @@ def lanes_to_keep(program: Program, kinds: Sequence[str], channels: int, block: 
 
     In padded lanes the accumulator and operands with channels are zero, scalars are anything.
     """
+    return padding_to_mask(program, [True, *(k != "scalar" for k in kinds)], channels, block)
+
+
+def padding_to_mask(program: Program, zero_padded: Sequence[bool], channels: int, block: int) -> int:
+    """The same for a program whose argument i is zero in padded lanes if `zero_padded[i]`, and anything otherwise."""
     tail = channels % block
     if not tail:
         return 0
-    zero = np.zeros(1, np.float32)
     for anything in (0.75, -3.0):
-        scalar = np.full(1, anything, np.float32)
-        if program.evaluate([zero, *(scalar if k == "scalar" else zero for k in kinds)]).any():
+        args = [np.full(1, 0.0 if zero else anything, np.float32) for zero in zero_padded]
+        if np.any(program.evaluate(args)):
             return tail
     return 0
 

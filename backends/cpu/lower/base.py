@@ -70,7 +70,7 @@ class LowerContext:
 
     def call(self, node: Node, kernel: Kernel, geometry: Geometry, operands: Sequence[Ref]) -> None:
         """Append a kernel call."""
-        self.calls.append(Call(kernel, geometry, tuple(operands), node.name, kernel.scratch_bytes(geometry)))
+        self.calls.append(Call(kernel, geometry, tuple(operands), node.name, kernel.scratch_bytes(geometry, self.isa)))
 
 
 class Lowering(ABC):
