@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.errors import InternalError, UnsupportedError
 from sparsec.compiler.graph import ABSENT, Graph, Node
-from sparsec.compiler.layout import ROW_MAJOR, Layout
+from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.passing.base import Notes, Pass
 from sparsec.compiler.target import LayoutOption, Target
@@ -150,6 +150,9 @@ class _Converter:
     def get(self, value: str, layout: Layout) -> str:
         if self.editor.types[value].layout == layout:
             return value
+        now = self.editor.types[value].layout
+        if isinstance(now, Blocked) and isinstance(layout, Blocked) and now.axis != layout.axis:
+            return self.get(self.get(value, ROW_MAJOR), layout)
         key = (value, layout)
         if key not in self.made:
             origin = (p.origin if (p := self.editor.producer(value)) else ()) or (value,)

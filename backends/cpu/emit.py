@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 
@@ -109,7 +108,6 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         "geometries": [{"family": f, "value": v, "name": n} for (f, v), n in geometries.items()],
         "calls": calls,
         "inline_words": _words(blob) if weights == "inline" else [],
-        "version": version("sparsec"),
     }
     templates = {f"{name}.h": "library.h.j2", f"{name}.c": "library.c.j2", "Makefile": "Makefile.j2"}
     templates |= {"CMakeLists.txt": "CMakeLists.txt.j2", f"{name}.pc": "library.pc.j2"}

@@ -136,7 +136,6 @@ def _is_whole(graph: Graph, groups: StorageGroups, root: str, size: int) -> bool
 
 def copy_ports(ctx: LowerContext) -> None:
     """Copy the outputs that could not be computed in the caller's array (inputs, constants, values that leave twice)."""
-    from sparsec.backends.cpu.lower.copy import copy_to_port
 
     for port in ctx.graph.outputs:
         view = ctx.view(port.value)
