@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
 from sparsec.backends.cpu.lower.base import LOWERINGS, LowerContext, Lowering, View, stream_cycles
+from sparsec.backends.cpu.lower.copies import copy_to_port
 from sparsec.backends.cpu.lower.halo import fill_halo
 from sparsec.backends.cpu.lower.registry import load_all
 from sparsec.backends.cpu.program import ArenaBuffer, Interface, Program, Ref, Space

@@ -70,7 +70,11 @@ class LowerContext:
 
     def call(self, node: Node, kernel: Kernel, geometry: Geometry, operands: Sequence[Ref]) -> None:
         """Append a kernel call."""
-        self.calls.append(Call(kernel, geometry, tuple(operands), node.name, kernel.scratch_bytes(geometry, self.isa)))
+        self.call_for(node.name, kernel, geometry, operands)
+
+    def call_for(self, label: str, kernel: Kernel, geometry: Geometry, operands: Sequence[Ref]) -> None:
+        """Append a kernel call that belongs to no node (copies into the caller's arrays)."""
+        self.calls.append(Call(kernel, geometry, tuple(operands), label, kernel.scratch_bytes(geometry, self.isa)))
 
 
 class Lowering(ABC):

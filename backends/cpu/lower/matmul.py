@@ -1,0 +1,126 @@
+"""MatMul with a constant right operand: panels over tokens, features in the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering
+from sparsec.backends.cpu.lower.linear import Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
+from sparsec.backends.cpu.storage import strides_of
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import ROW_MAJOR, Layout
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.schedule import LayerSchedule
+from sparsec.compiler.target import LayoutOption
+from sparsec.compiler.types import TensorType
+
+Array = np.ndarray[Any, Any]
+
+
+def matmul_op(node: Node) -> MatMul:
+    """The node's attributes."""
+    assert isinstance(node.op, MatMul)
+    return node.op
+
+
+def constant_weights(graph: Graph, node: Node) -> Array | None:
+    """The right operand as [K, N] when it is a constant matrix shared by the whole batch and the left one is not transposed."""
+    b = graph.constants.get(node.inputs[1])
+    if b is None or matmul_op(node).trans_a or prod(b.shape[:-2]) != 1:
+        return None
+    flat = b.reshape(b.shape[-2:])
+    return flat.T if matmul_op(node).trans_b else flat
+
+
+@lowering
+class LowerMatMul(Lowering):
+    """float32 products with a constant matrix."""
+
+    op = MatMul
+
+    def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
+        x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        kinds = extra_kinds(graph, node, 2, y.rank - 1)
+        if constant_weights(graph, node) is None or x.dtype.value != "f32" or kinds is None or 0 in y.shape or x.rank != y.rank:
+            return ()
+        cycles = _plan(graph, node, kinds, isa).cycles
+        source, result = blocked(x, -1, isa), blocked(y, -1, isa)
+        options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), cycles)]
+        if prod(x.shape[:-1]) == 1:  # one line of features is stored alike either way, but for the padding of the last block
+            choices: list[tuple[Layout, Layout]] = [(source, ROW_MAJOR), (ROW_MAJOR, result), (ROW_MAJOR, ROW_MAJOR)]
+            for a, b in choices:
+                fits_a = a != ROW_MAJOR or x.shape[-1] % isa.lanes == 0
+                fits_b = b != ROW_MAJOR or y.shape[-1] % isa.lanes == 0
+                if fits_a and fits_b:
+                    options.append(LayoutOption((a, None, *extra_layouts(kinds, b)), (b,), cycles))
+        return options
+
+    def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
+        kinds = extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
+        assert kinds is not None
+        traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
+        return schedule_linear(node, _plan(graph, node, kinds, isa), node.op.macs(graph.in_types(node)), traffic, isa)
+
+    def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
+        assert isinstance(layer.plan, LinearPlan)
+        weights = constant_weights(ctx.graph, node)
+        assert weights is not None
+        x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
+        extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
+        packer = MatMulPacker(weights, x, ctx.isa.lanes)
+        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+
+
+def _block_stride(t: TensorType, isa: Isa) -> int:
+    return strides_of(t.with_layout(blocked(t, -1, isa))).block
+
+
+def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearPlan:
+    x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    k, n = x.shape[-1], y.shape[-1]
+    image = Image(0, _block_stride(y, isa), 0)
+    problem = Linear(
+        oc=n,
+        n=1,
+        oh=1,
+        ow=prod(y.shape[:-1]),
+        k_run=isa.lanes,
+        x_step=isa.lanes,
+        x=Image(0, _block_stride(x, isa), 0),
+        y=image,
+        extras=tuple(image if kind == "full" else None for kind in kinds),
+        kinds=kinds,
+        epilogue=matmul_op(node).epilogue,
+        shared=True,
+        rows=-(-k // isa.lanes) * isa.lanes,
+        n_runs=-(-k // isa.lanes),
+    )
+    return plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, n, isa))
+
+
+@dataclass(frozen=True, slots=True)
+class MatMulPacker:
+    """Offsets and weights of a range of output blocks of [K, N] weights."""
+
+    weights: Array
+    x: View
+    lanes: int
+
+    def pack(self, first_block: int, panels: int, r: int) -> tuple[Array, Array, Array]:
+        """(offsets [K / lanes], no lists, weights [panels][K padded][r * lanes])."""
+        k, n = self.weights.shape
+        blocks = -(-k // self.lanes)
+        step = strides_of(self.x.type).block or self.lanes
+        width = r * self.lanes
+        rows = np.zeros((blocks * self.lanes, panels * width), np.float32)
+        part = self.weights[:, first_block * self.lanes : min(first_block * self.lanes + panels * width, n)]
+        rows[:k, : part.shape[1]] = part
+        packed = rows.reshape(-1, panels, width).transpose(1, 0, 2)
+        return np.arange(blocks) * step, np.zeros(0, np.int32), np.ascontiguousarray(packed)
