@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,25 @@ def aligned_bytes(nbytes: int, alignment: int = 64) -> Array:
     return raw[start : start + nbytes]
 
 
+def _load(path: Path) -> ctypes.CDLL:
+    """Load a library that may have replaced another one under the same name, which the loader would return again.
+
+    A hard link under a fresh name makes it look; where the folder cannot be written, the plain name has to do.
+    """
+    alias = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        os.link(path, alias)
+    except OSError:
+        alias = path
+    try:
+        return ctypes.CDLL(str(alias))
+    except OSError as exc:
+        raise ToolchainError(f"cannot load {path.name} of {path.parent}: {exc}") from exc
+    finally:
+        if alias != path:
+            alias.unlink(missing_ok=True)
+
+
 class CompiledModel:
     """A compiled network: `run` it, `bench` it, read its `report`. Not re-entrant (it owns one arena); make one a thread."""
 
@@ -34,10 +55,7 @@ class CompiledModel:
         self.report: Report = read_report(self.directory)
         name = self.report.options.name
         path = (self.directory / (library or f"lib{name}.so")).resolve()
-        try:
-            self._library = ctypes.CDLL(str(path))
-        except OSError as exc:
-            raise ToolchainError(f"cannot load {path.name} of {self.directory}: {exc}") from exc
+        self._library = _load(path)
         self._profiled = library is not None
         self._function = getattr(self._library, f"{name}_{'profile' if self._profiled else 'run'}")
         self._function.restype = ctypes.c_int
