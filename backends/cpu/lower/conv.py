@@ -70,7 +70,9 @@ class LowerConv(Lowering):
         options = []
         for layout in orders:
             source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))  # type: ignore[union-attr]
-            problem = conv_problem(graph, node, kinds, source, y.with_layout(out), [y.with_layout(out)] * kinds.count("full"), isa)
+            problem = conv_problem(
+                graph, node, kinds, source, y.with_layout(out), [y.with_layout(out)] * kinds.count("full"), isa
+            )
             cycles = plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, y.shape[1], isa)).cycles
             options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
         return options

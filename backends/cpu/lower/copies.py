@@ -67,7 +67,16 @@ def copy_region(ctx: LowerContext, node: Node, part: View, whole: View, axis: in
     _, result, result_offset = storage_walk(whole, part.type.shape)
     target = region(whole, axis, start)
     copy_strided(
-        ctx, node, shape, part.ref, source, target, result, part.type.dtype, source_offset=source_offset, result_offset=result_offset
+        ctx,
+        node,
+        shape,
+        part.ref,
+        source,
+        target,
+        result,
+        part.type.dtype,
+        source_offset=source_offset,
+        result_offset=result_offset,
     )
 
 
