@@ -39,7 +39,7 @@ class Image:
 class Linear:
     """A layer as the panel kernel sees it.
 
-    `oc` output channels over n images of oh x ow positions; `x_step`, `x` and `y` are strides. Every output reads `n_runs` runs of
+    `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides. Every output reads `n_runs` runs of
     `k_run` inputs, `rows` weight rows in all (the average where groups make panels differ, which `shared` denies).
     """
 
@@ -86,7 +86,7 @@ class LinearPlan:
 def plan_linear(p: Linear, isa: Isa, tail_lanes: int) -> LinearPlan:
     """The cheapest cover of the channel blocks by kernels, as predicted.
 
-    `tail_lanes` > 0: the lanes beyond so many channels of the last block must be cleared, which makes that block a part of its own.
+    `tail_lanes` > 0: lanes beyond so many channels of the last block must be cleared, which makes that block a part of its own.
     """
     blocks = ceil(p.oc / isa.lanes)
     alone = 1 if tail_lanes and blocks > 1 else 0
