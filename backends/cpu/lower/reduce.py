@@ -12,7 +12,7 @@ from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.schedule import LayerSchedule
 from sparsec.compiler.target import LayoutOption
 
-_GLOBAL = {"mean": "avg", "max": "max"}
+_GLOBAL = ("sum", "mean", "max", "min")
 
 
 def is_global(graph: Graph, node: Node) -> bool:
@@ -37,5 +37,5 @@ class LowerReduce(Lowering):
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         assert isinstance(node.op, Reduce)
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
-        kernel, geometry = global_pool(_GLOBAL[node.op.kind], x.type, y.type, ctx.isa)
+        kernel, geometry = global_pool(node.op.kind, x.type, y.type, ctx.isa)
         ctx.call(node, kernel, geometry, [x.ref, y.ref])
