@@ -291,8 +291,8 @@ def _types_of(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> list
 def operand_dtype(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> DType:
     """The type in which a step's immediates are read: that of its other operands (for `where`, of its branches)."""
     known = _types_of(step, args, steps)
-    if step.fn == "where" and len(known) > 1:
-        return known[1]
+    if step.fn == "where":
+        return known[1] if len(known) > 1 else DType.F32
     return known[0] if known else DType.F32
 
 

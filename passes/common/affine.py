@@ -77,9 +77,11 @@ def scale_outputs(editor: GraphEditor, node: Node, scale: Array, shift: Array, *
     out = editor.types[node.output]
     weights, bias = editor.constants[node.inputs[1]], channel_bias(editor, node)
     assert not isinstance(bias, Rejected)
-    scaled = (weights * _per_output(op, weights, scale)).astype(weights.dtype)
+    name = node.inputs[1]
+    if np.any(scale != 1):
+        name = editor.add_constant((weights * _per_output(op, weights, scale)).astype(weights.dtype), f"{name}.scaled")
     shifted = (bias.astype(np.float64) * scale + shift).astype(weights.dtype)
-    inputs = [node.inputs[0], editor.add_constant(scaled, f"{node.inputs[1]}.scaled")]
+    inputs = [node.inputs[0], name]
     epilogue = Program()
     if shifted.any():
         column = (-1,) + (1,) * (out.rank - 1 - channel_axis(node, out.rank))

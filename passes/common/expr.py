@@ -6,7 +6,7 @@ Map nodes: `of_value` inlines the programs that produce a value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.compiler.dtypes import DType
@@ -52,7 +52,6 @@ class Exprs:
         """Start empty."""
         self.nodes: list[Expr] = []
         self.dtypes: list[DType | None] = []  # None: a number
-        self.values: dict[int, str] = {}  # expressions that a value of the graph holds
         self._ids: dict[object, int] = {}
         self._seen: dict[str, int] = {}
 
@@ -69,9 +68,7 @@ class Exprs:
 
     def leaf(self, value: str, dtype: DType) -> int:
         """The expression that is a value of the graph."""
-        e = self._intern(("leaf", value), Leaf(value), dtype)
-        self.values.setdefault(e, value)
-        return e
+        return self._intern(("leaf", value), Leaf(value), dtype)
 
     def num(self, value: float) -> int:
         """The expression that is a number; 0.0, -0.0 and 0 are three different ones."""
@@ -106,8 +103,12 @@ class Exprs:
             steps.append(self.call(step.fn, *map(operand, step.args), cast=step.dtype))
         return steps[-1] if steps else args[0]
 
-    def of_value(self, editor: GraphEditor, value: str, depth: int = _DEPTH) -> int:
-        """The expression of a value, the Maps that produce it inlined; constants of one element are numbers."""
+    def of_value(self, editor: GraphEditor, value: str, *, depth: int = _DEPTH, shared: bool = False) -> int:
+        """The expression of a value, the Maps that produce it inlined; constants of one element are numbers.
+
+        What several nodes read is a leaf (the value itself excepted), unless `shared`: formulas are told from their arguments
+        by that.
+        """
         if value in self._seen:
             return self._seen[value]
         array, node = editor.constant_of(value), editor.producer(value)
@@ -116,14 +117,18 @@ class Exprs:
         elif node is None or not isinstance(node.op, Map) or depth == 0:
             e = self.leaf(value, editor.types[value].dtype)
         else:
-            e = self.add_program(node.op.program, [self.of_value(editor, v, depth - 1) for v in node.inputs])
-            self.values.setdefault(e, value)
+            e = self.add_program(node.op.program, [self._operand(editor, v, depth - 1, shared) for v in node.inputs])
         self._seen[value] = e
         return e
 
-    def emit(self, root: int, cut: Mapping[int, str]) -> tuple[Program, list[str]]:
-        """The program of an expression and the values that are its arguments; expressions in `cut` (but the root) are leaves."""
-        leaves: dict[str, Operand] = {}
+    def _operand(self, editor: GraphEditor, value: str, depth: int, shared: bool) -> int:
+        if shared or editor.only_user(value) is not None or editor.constant_of(value) is not None:
+            return self.of_value(editor, value, depth=depth, shared=shared)
+        return self.leaf(value, editor.types[value].dtype)
+
+    def emit(self, root: int, *, first: Sequence[str] = ()) -> tuple[Program, list[str]]:
+        """The program of an expression and the values that are its arguments, those of `first` before all others."""
+        leaves: dict[str, Operand] = {v: Arg(i) for i, v in enumerate(first)}
         done: dict[int, Operand] = {}
         steps: list[Step] = []
         stack = [root]
@@ -134,9 +139,8 @@ class Exprs:
                 stack.pop()
             elif isinstance(node, Num):
                 done[e] = Imm(node.value)
-            elif isinstance(node, Leaf) or (e in cut and e != root):
-                name = node.value if isinstance(node, Leaf) else cut[e]
-                done[e] = leaves.setdefault(name, Arg(len(leaves)))
+            elif isinstance(node, Leaf):
+                done[e] = leaves.setdefault(node.value, Arg(len(leaves)))
             elif missing := [a for a in node.args if a not in done]:
                 stack += reversed(missing)
             else:
@@ -189,6 +193,14 @@ class Exprs:
                 found.append((sign, part))
         return constant, sorted(found, key=lambda t: t[1])
 
+    def total(self, terms: Sequence[tuple[float, int]]) -> int:
+        """Sum of terms with their signs; at least one term."""
+        signed = [t if sign > 0 else self.call("neg", t) for sign, t in terms]
+        e = signed[0]
+        for t in signed[1:]:
+            e = self.call("add", e, t)
+        return e
+
     def product(self, coefficient: float, factors: Sequence[int]) -> int:
         """coefficient * product of factors; at least one factor."""
         e = factors[0]
@@ -207,16 +219,29 @@ class Exprs:
         return node.value if isinstance(node, Num) else None
 
 
-def replace_by_expression(editor: GraphEditor, node: Node, exprs: Exprs, e: int) -> bool:
-    """Put a Map that computes `e` from existing values in the place of `node`. False when the result's type would change."""
-    cut = {k: v for k, v in exprs.values.items() if v not in node.outputs}
-    program, leaves = exprs.emit(e, cut)
-    op = Map(program)
+@dataclass(frozen=True)
+class Replacement:
+    """A Map that can take a node's place; `origin` is that of the Maps that it makes superfluous."""
+
+    op: Map
+    inputs: list[str]
+    origin: list[str]
+
+    def apply(self, editor: GraphEditor, node: Node) -> None:
+        """Put it there."""
+        editor.replace(node, self.op, self.inputs, origin=self.origin)
+
+
+def replacement(editor: GraphEditor, node: Node, exprs: Exprs, e: int) -> Replacement | None:
+    """The Map that computes `e` from existing values in the place of `node`; None when that changes the type or nothing."""
+    program, leaves = exprs.emit(e)
+    op = Map(program.canonical())
     if not leaves or op.infer([editor.types[v] for v in leaves])[0] != editor.types[node.output]:
-        return False
+        return None
+    if op == node.op and tuple(leaves) == node.inputs:
+        return None
     inner = _inner_nodes(editor, node, set(leaves))
-    editor.replace(node, op, leaves, origin=[o for n in inner for o in n.origin])
-    return True
+    return Replacement(op, leaves, [o for n in inner for o in n.origin])
 
 
 def _inner_nodes(editor: GraphEditor, root: Node, leaves: set[str]) -> list[Node]:
