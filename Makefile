@@ -58,10 +58,8 @@ bench: $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH=benchm
 	@test -n "$(strip $(BENCH))" || { echo "no benchmarks/bench_*.py yet"; exit 1; }
 	@set -e; for file in $(BENCH); do printf '\n== %s\n' "$$file"; PYTHONPATH=. $(BIN)/python "$$file"; done
 
-docs: $(VENV)/.installed ## regenerate docs/operators.md
-	@mkdir -p docs
-	$(BIN)/sparsec ops > docs/operators.md.new
-	mv docs/operators.md.new docs/operators.md
+docs: $(VENV)/.installed ## regenerate the pages of docs/ that come from the code
+	$(BIN)/python -m sparsec.compiler.cli.reference docs
 
 clean: ## remove .venv, caches and build output
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,9 +13,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsec.compiler.errors import ModelError
+from sparsec.compiler.types import TensorType
 
 SCHEMA_VERSION = 1
 FILE_NAME = "report.json"
+GRAPH_FILE_NAME = "graph.txt"  # the final graph in the text form, constants by hash
 
 
 class _Record(BaseModel):
@@ -30,18 +32,23 @@ class TensorInfo(_Record):
     name: str = Field(description="name in the ONNX model")
     dtype: str = Field(description="element type as the IR writes it: f32, i64, bool, ...")
     shape: tuple[int, ...] = Field(description="logical extents, row-major")
-    layout: str = Field("", description="storage order as the IR writes it; empty for row-major")
+    layout: str = Field(default="", description="storage order as the IR writes it; empty for row-major")
+
+
+def tensor_info(name: str, t: TensorType) -> TensorInfo:
+    """The record of a value of type `t`."""
+    return TensorInfo(name=name, dtype=t.dtype.value, shape=t.shape, layout=str(t.layout))
 
 
 class ModelInfo(_Record):
     """The model that was compiled."""
 
     name: str = Field(description="the graph's name in the ONNX file")
-    path: str = Field("", description="the file as it was given, empty for a model that was passed as an object")
-    sha256: str = Field("", description="of the file's bytes (of the serialised model when it was passed as an object)")
-    opset: int = Field(0, description="opset of the default domain in the file")
-    producer: str = Field("", description="the exporter's name and version")
-    nodes: int = Field(0, description="ONNX nodes in the main graph")
+    path: str = Field(default="", description="the file as it was given, empty for a model that was passed as an object")
+    sha256: str = Field(default="", description="of the file's bytes (of the serialised model when it was passed as an object)")
+    opset: int = Field(default=0, description="opset of the default domain in the file")
+    producer: str = Field(default="", description="the exporter's name and version")
+    nodes: int = Field(default=0, description="ONNX nodes in the main graph")
 
 
 class Versions(_Record):
@@ -50,7 +57,7 @@ class Versions(_Record):
     sparsec: str
     python: str = ""
     onnx: str = ""
-    cc: str = Field("", description="first line of what `cc --version` prints")
+    cc: str = Field(default="", description="first line of what `cc --version` prints")
 
 
 class Options(_Record):
@@ -59,8 +66,8 @@ class Options(_Record):
     name: str = Field(description="prefix of every C symbol, and NAME in libNAME.so")
     target: str = Field(description="machine that the C is for, as x86_64+avx512f; `host` is resolved")
     threads: int = 1
-    weights: str = Field("incbin", description="incbin, file or inline")
-    passes: str = Field("", description="the pipeline as text")
+    weights: str = Field(default="incbin", description="incbin, file or inline")
+    passes: str = Field(default="", description="the pipeline as text")
     dims: dict[str, int] = Field(default_factory=dict, description="--dim: symbol to extent")
     input_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict, description="--input: name to shape")
     cc: str = ""
@@ -72,21 +79,24 @@ class Layer(_Record):
     """One node of the final graph: where it came from, and how it is computed."""
 
     node: str = Field(description="the node's name in the final graph")
-    origin: tuple[str, ...] = Field((), description="names of the ONNX nodes that it stands for")
+    origin: tuple[str, ...] = Field(default=(), description="names of the ONNX nodes that it stands for")
     op: str = Field(description="operator of the graph IR")
-    inputs: tuple[TensorInfo, ...] = Field((), description="operands, constants included, absent ones left out")
+    inputs: tuple[TensorInfo, ...] = Field(default=(), description="operands, constants included, absent ones left out")
     outputs: tuple[TensorInfo, ...] = ()
-    macs: int = Field(0, description="multiply-accumulates of the dense computation")
-    bytes: int = Field(0, description="operands read once plus results written once, storage padding included")
-    weight_bytes: int = Field(0, description="the part of `bytes` that is constant")
-    kernel: str = Field("", description="C function that computes it, without `__ISA`; empty when nothing runs (a view)")
-    calls: int = Field(1, description="kernel calls that the node takes")
-    schedule: str = Field("", description="loops by memory level, outermost first")
-    predicted_cycles: float = Field(0.0, description="estimate of the cost model, one thread")
-    predicted_us: float = Field(0.0, description="the same in microseconds at the clock that the target assumes")
-    bound_by: str = Field("", description="what the estimate says limits it: compute, or a memory level")
-    reason: str = Field("", description="why this kernel and these tiles")
-    runner_up: str = Field("", description="the next best choice and by how much it lost")
+    macs: int = Field(default=0, description="multiply-accumulates of the dense computation")
+    bytes: int = Field(default=0, description="operands read once plus results written once, storage padding included")
+    weight_bytes: int = Field(default=0, description="the part of `bytes` that is constant")
+    kernel: str = Field(default="", description="C function that computes it, without `__ISA`; empty when nothing runs (a view)")
+    calls: int = Field(default=1, description="kernel calls that the node takes")
+    steps: tuple[int, ...] = Field(
+        default=(), description="the numbers of those calls among all calls of a run, as profiles count them"
+    )
+    schedule: str = Field(default="", description="loops by memory level, outermost first")
+    predicted_cycles: float = Field(default=0.0, description="estimate of the cost model, one thread")
+    predicted_us: float = Field(default=0.0, description="the same in microseconds at the clock that the target assumes")
+    bound_by: str = Field(default="", description="what the estimate says limits it: compute, or a memory level")
+    reason: str = Field(default="", description="why this kernel and these tiles")
+    runner_up: str = Field(default="", description="the next best choice and by how much it lost")
 
 
 class Buffer(_Record):
@@ -105,7 +115,7 @@ class Memory(_Record):
     arena_bytes: int = Field(description="NAME_ARENA_BYTES: buffers, then scratch for every thread")
     arena_peak: int = Field(description="bytes that the planned buffers span")
     arena_lower_bound: int = Field(description="the largest sum of live buffers at any call: no plan can take less")
-    scratch_bytes: int = Field(0, description="scratch of one thread, part of arena_bytes")
+    scratch_bytes: int = Field(default=0, description="scratch of one thread, part of arena_bytes")
     weights_bytes: int = Field(description="packed weights, alignment included")
     buffers: tuple[Buffer, ...] = ()
 
@@ -114,8 +124,8 @@ class Sources(_Record):
     """The generated text."""
 
     c_bytes: int = Field(description="bytes of C text, weights apart")
-    files: tuple[str, ...] = Field((), description="generated files, relative to the folder")
-    kernels: int = Field(0, description="distinct kernel instances")
+    files: tuple[str, ...] = Field(default=(), description="generated files, relative to the folder")
+    kernels: int = Field(default=0, description="distinct kernel instances")
 
 
 class PhaseTime(_Record):
@@ -123,6 +133,16 @@ class PhaseTime(_Record):
 
     phase: str
     seconds: float
+
+
+class PassRecord(_Record):
+    """One pass of the pipeline, in the order in which they ran."""
+
+    name: str
+    seconds: float = Field(description="CPU time of the compiling thread")
+    changed: bool = Field(description="whether the pass changed the graph")
+    nodes_before: int
+    nodes_after: int
 
 
 class Report(_Record):
@@ -138,7 +158,8 @@ class Report(_Record):
     memory: Memory
     sources: Sources
     phases: tuple[PhaseTime, ...] = ()
-    peak_rss_bytes: int = Field(0, description="largest resident set of the compiling process so far, C compiler apart")
+    passes: tuple[PassRecord, ...] = ()
+    peak_rss_bytes: int = Field(default=0, description="largest resident set of the compiling process so far, C compiler apart")
 
     @property
     def macs(self) -> int:

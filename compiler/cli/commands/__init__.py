@@ -1,0 +1,1 @@
+"""One module a command (the listings share one)."""

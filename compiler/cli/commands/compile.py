@@ -1,0 +1,176 @@
+"""`sparsec compile`."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
+from sparsec.compiler.cli.options import (
+    COMPILING,
+    TUNING,
+    CcOption,
+    CompileOptions,
+    DimOption,
+    InputOption,
+    JsonOption,
+    LimitsOption,
+    ModelArgument,
+    PassesOption,
+    QuietOption,
+    TargetOption,
+    ThreadsOption,
+    ToleranceOption,
+    parse_size,
+)
+
+if TYPE_CHECKING:
+    from sparsec.compiler.report import Report
+    from sparsec.compiler.runtime import CompiledModel
+
+LOOKING = "Looking inside"
+
+
+class Weights(StrEnum):
+    """Where the weights live."""
+
+    incbin = "incbin"
+    file = "file"
+    inline = "inline"
+
+
+def compile_model(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", help="Folder to write; build/NAME by default.", show_default=False),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            help="Prefix of the C functions and of the library; the file's name by default.",
+            show_default=False,
+        ),
+    ] = None,
+    target: TargetOption = "host",
+    threads: ThreadsOption = 1,
+    dim: DimOption = None,
+    shape: InputOption = None,
+    max_arena: Annotated[
+        str | None,
+        typer.Option(
+            "--max-arena",
+            metavar="BYTES",
+            help="Fail (status 7) when the library needs a larger arena, as 8M.",
+            show_default=False,
+            rich_help_panel=COMPILING,
+        ),
+    ] = None,
+    weights: Annotated[
+        Weights,
+        typer.Option(
+            metavar="incbin|file|inline",
+            help="Where the weights live: linked from a binary file, read by the caller from that file, or C text (tiny models).",
+            rich_help_panel=TUNING,
+        ),
+    ] = Weights.incbin,
+    passes: PassesOption = None,
+    cc: CcOption = None,
+    limits: LimitsOption = None,
+    dump_ir: Annotated[
+        str | None,
+        typer.Option(
+            "--dump-ir",
+            metavar="all|changed|PASS",
+            help="Write the graph after all passes, those that changed it, or one, to DIR/ir/NN-PASS.txt.",
+            show_default=False,
+            rich_help_panel=LOOKING,
+        ),
+    ] = None,
+    print_pass_times: Annotated[
+        bool, typer.Option("--print-pass-times", help="Print what every pass and phase took.", rich_help_panel=LOOKING)
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify/--no-verify", help="Compare the library with onnxruntime on random inputs (where it can run)."),
+    ] = True,
+    tolerance: ToleranceOption = 1e-4,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compile an ONNX model to a C library.
+
+    DIR gets NAME.c, NAME.h, the weights, libNAME.so, build files for make, CMake and pkg-config, and report.json, which says how
+    every layer is computed. DIR appears whole or not at all.
+    """
+    more = {
+        "name": name,
+        "weights": weights.value,
+        "dump_ir": dump_ir,
+        "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
+    }
+    options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
+    with Steps("compile", quiet=quiet) as steps:
+        compiled = options.compile(model, output, steps)
+        checked = _verify(compiled, model, tolerance, steps) if verify else "not verified (--no-verify)"
+    report = compiled.report
+    if json:
+        emit_json(report.model_dump(mode="json"))
+    else:
+        _summary(report, compiled.directory, checked)
+        if print_pass_times:
+            _times(report)
+
+
+def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps) -> str:
+    """Compare with onnxruntime; in words. VerificationError when it is wrong."""
+    from sparsec.compiler.cli.session import reference_feeds, runs_here
+    from sparsec.compiler.errors import ModelError
+    from sparsec.compiler.onnxruntime_reference import OnnxRuntime
+    from sparsec.compiler.verify_model import verify_model
+
+    if not runs_here(compiled):
+        return f"not verified: {compiled.report.options.target} does not run on this machine"
+    steps("verify")
+    feeds = reference_feeds(compiled, model, samples=1)
+    try:
+        reference = OnnxRuntime(model)
+        wanted = [reference.run(feeds[0])]
+    except ModelError as exc:
+        print(f"warning: not verified: {exc}", file=sys.stderr)
+        return "not verified"
+    found = verify_model(compiled.run, lambda _: wanted[0], feeds, tolerance=tolerance)
+    found.require()
+    return f"matches onnxruntime to {found.worst.error:.1e}"
+
+
+def _summary(report: Report, folder: Path, checked: str) -> None:
+    options, memory = report.options, report.memory
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    say(f"{options.name} for {options.target}, {threads}: {folder}")
+    sizes = (
+        f"weights {size(memory.weights_bytes)}, arena {size(memory.arena_bytes)} (lower bound {size(memory.arena_lower_bound)})"
+    )
+    say(f"  {len(report.layers)} layers, {count(report.macs)}MAC; {sizes}, C text {size(report.sources.c_bytes)}")
+    say(f"  compiled in {duration(report.seconds)}; {checked}")
+
+
+def _times(report: Report) -> None:
+    total = report.seconds or 1.0
+    rows = [[p.phase, f"{p.seconds:.3f}", f"{100 * p.seconds / total:.0f} %"] for p in report.phases]
+    table(("phase", ">seconds", ">share"), [*rows, ["total", f"{total:.3f}", "100 %"]])
+    if report.passes:
+        say("")
+        table(
+            ("pass", ">seconds", "changed", ">nodes before", ">after"),
+            [
+                [p.name, f"{p.seconds:.3f}", "yes" if p.changed else "", str(p.nodes_before), str(p.nodes_after)]
+                for p in report.passes
+            ],
+        )

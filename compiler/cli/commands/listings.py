@@ -1,0 +1,91 @@
+"""`sparsec ops`, `sparsec passes`, `sparsec targets`: what there is, generated from the code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from sparsec.compiler.cli.console import emit_json, say, table
+from sparsec.compiler.cli.options import JsonOption
+
+
+class OpsForm(StrEnum):
+    """Which table `sparsec ops` prints."""
+
+    onnx = "onnx"
+    ir = "ir"
+
+
+def ops(
+    form: Annotated[
+        OpsForm,
+        typer.Option("--form", metavar="onnx|ir", help="onnx: operators that models may use; ir: operators of the graph IR."),
+    ] = OpsForm.onnx,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the supported operators.
+
+    For each ONNX operator: what it becomes in the graph IR, and which of its forms are refused.
+    """
+    from sparsec.compiler.cli.reference import ir_operators, markdown_table, onnx_operators
+
+    columns, rows = onnx_operators() if form is OpsForm.onnx else ir_operators()
+    if json:
+        emit_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif markdown:
+        say(markdown_table(columns, rows))
+    else:
+        table(columns, rows)
+
+
+def passes(json: JsonOption = False) -> None:
+    """List the passes and pipelines.
+
+    `sparsec compile --passes` takes both, with the options that are listed here, as fold,fuse{option=value}.
+    """
+    from sparsec.compiler.cli.reference import pass_rows, pipeline_rows
+
+    rows, pipelines = pass_rows(), pipeline_rows()
+    if json:
+        columns = ("pass", "options", "summary")
+        emit_json({"passes": [dict(zip(columns, r, strict=True)) for r in rows], "pipelines": dict(pipelines)})
+        return
+    table(("pass", "options", "what it does"), rows)
+    say("")
+    table(("pipeline", "passes"), pipelines)
+
+
+def targets(json: JsonOption = False) -> None:
+    """List the machines to compile for.
+
+    `--target host`, the default, is the best that this machine runs.
+    """
+    from sparsec.backends.cpu.isa import host_isa, isas, runs_here
+
+    host = host_isa()
+    rows = [
+        {
+            "target": isa.name,
+            "runs here": runs_here(isa),
+            "host": isa is host,
+            "float32 lanes": isa.lanes,
+            "C flags": " ".join(isa.cflags),
+        }
+        for isa in isas()
+    ]
+    if json:
+        emit_json(rows)
+        return
+    shown = [
+        [
+            str(r["target"]),
+            "yes (host)" if r["host"] else "yes" if r["runs here"] else "no",
+            str(r["float32 lanes"]),
+            str(r["C flags"]),
+        ]
+        for r in rows
+    ]
+    table(("target", "runs here", ">float32 lanes", "C flags"), shown)

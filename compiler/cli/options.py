@@ -1,0 +1,165 @@
+"""Arguments and options that several commands share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsec.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.compiler.runtime import CompiledModel
+
+COMPILING, TUNING = "What to compile for", "How to compile"
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
+SubjectArgument = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL|DIR", help="An .onnx file, or a folder that `sparsec compile` wrote.", show_default=False),
+]
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        "--target", metavar="TARGET", help="Machine to compile for (`sparsec targets` lists them).", rich_help_panel=COMPILING
+    ),
+]
+ThreadsOption = Annotated[
+    int,
+    typer.Option(
+        "--threads", "-j", min=1, metavar="N", help="Threads that the library uses (OpenMP).", rich_help_panel=COMPILING
+    ),
+]
+DimOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dim",
+        metavar="NAME=N",
+        help="Extent of a dynamic dimension, as batch=1. Repeatable.",
+        show_default=False,
+        rich_help_panel=COMPILING,
+    ),
+]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", metavar="NAME=N,N,...", help="Shape of an input, as x=1,3,224,224. Repeatable.", show_default=False,
+        rich_help_panel=COMPILING,
+    ),
+]  # fmt: skip
+PassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--passes",
+        metavar="TEXT",
+        help="Pipeline to run instead of the default one: names from `sparsec passes` with commas, options in braces.",
+        show_default=False,
+        rich_help_panel=TUNING,
+    ),
+]
+CcOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cc", metavar="COMPILER", help="C compiler to call, as clang-16. Default: $CC, cc, gcc, clang.", show_default=False,
+        rich_help_panel=TUNING,
+    ),
+]  # fmt: skip
+LimitsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        metavar="KEY=N,...",
+        help="Bounds on what a model may ask for, as tensor-bytes=8G,nodes=1000 (docs/guide.md lists them).",
+        show_default=False,
+        rich_help_panel=TUNING,
+    ),
+]
+ToleranceOption = Annotated[
+    float,
+    typer.Option("--tolerance", min=0.0, metavar="X", help="Largest accepted max|difference| / max|reference| of an output."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of random inputs.")]
+FeedOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feed",
+        "-i",
+        metavar="FILE",
+        help="Inputs: FILE.npz (arrays by input name), NAME=FILE.npy, or FILE.npy. Repeatable; random inputs without it.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+_SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+
+
+def parse_size(text: str, option: str) -> int:
+    """`8M`, `512KiB`, `4096` -> bytes (or a count), with binary prefixes."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise UsageError(f"{option} takes a number such as 4096, 512K or 8M, not {text!r}")
+    return int(found[1]) << (10 * " KMGT".index(found[2].upper() or " "))
+
+
+def parse_dims(entries: Sequence[str] | None) -> dict[str, int]:
+    """`batch=1` entries -> symbol to extent."""
+    found: dict[str, int] = {}
+    for entry in entries or ():
+        name, _, value = entry.rpartition("=")
+        if not name or not value.strip().isdecimal():
+            raise UsageError(f"--dim takes NAME=N, as batch=1, not {entry!r}")
+        found[name] = int(value)
+    return found
+
+
+def parse_shapes(entries: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """`x=1,3,224,224` entries -> input name to shape (`x=` is a scalar)."""
+    found: dict[str, tuple[int, ...]] = {}
+    for entry in entries or ():
+        name, equals, value = entry.rpartition("=")
+        parts = [p.strip() for p in value.split(",")] if value.strip() else []
+        if not equals or not name or not all(p.isdecimal() for p in parts):
+            raise UsageError(f"--input takes NAME=N,N,..., as x=1,3,224,224, not {entry!r}")
+        found[name] = tuple(map(int, parts))
+    return found
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """The options of a compilation as the user wrote them; `arguments` are the driver's."""
+
+    target: str = "host"
+    threads: int = 1
+    dim: Sequence[str] | None = None
+    shape: Sequence[str] | None = None
+    passes: str | None = None
+    cc: str | None = None
+    limits: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `driver.compile`. UsageError for text that cannot be read."""
+        from sparsec.compiler.limits import Limits
+
+        return {
+            "target": self.target,
+            "threads": self.threads,
+            "dims": parse_dims(self.dim),
+            "input_shapes": parse_shapes(self.shape),
+            "passes": self.passes,
+            "cc": self.cc,
+            "limits": Limits.parse(self.limits or ""),
+            **self.more,
+        }
+
+    def compile(self, model: object, folder: Path | None, progress: Callable[[str], None]) -> CompiledModel:
+        """Compile a path or ModelProto into `folder` (None: build/NAME)."""
+        from sparsec.compiler import driver
+
+        return driver.compile(model, folder, progress=progress, **self.arguments())  # type: ignore[arg-type]
