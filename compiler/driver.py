@@ -21,7 +21,18 @@ import onnx
 from sparsec.compiler.errors import LimitError, UsageError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.limits import Limits
-from sparsec.compiler.report import FILE_NAME, ModelInfo, Options, PhaseTime, Report, Sources, TensorInfo, Versions
+from sparsec.compiler.report import (
+    FILE_NAME,
+    GRAPH_FILE_NAME,
+    ModelInfo,
+    Options,
+    PassRecord,
+    PhaseTime,
+    Report,
+    Sources,
+    Versions,
+    tensor_info,
+)
 from sparsec.compiler.runtime import CompiledModel
 
 if TYPE_CHECKING:
@@ -132,8 +143,10 @@ def compile(
     from sparsec.backends.cpu.target import CpuTarget
     from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
     from sparsec.compiler.importer.api import import_model
+    from sparsec.compiler.text.printer import print_graph
 
     clock = _Clock(progress)
+    timings: list[PassTiming] = []
     machine = CpuTarget.named(target, threads)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
@@ -143,7 +156,9 @@ def compile(
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label
     with _staged(folder) as stage:
-        made = build(graph, machine, passes=passes, weights=weights, dump_ir=dump_ir, dump_dir=stage / "ir", clock=clock)
+        made = build(
+            graph, machine, passes=passes, weights=weights, dump_ir=dump_ir, dump_dir=stage / "ir", clock=clock, timings=timings
+        )
         if max_arena is not None and made.emitted.arena_bytes > max_arena:
             raise LimitError(
                 f"the arena takes {made.emitted.arena_bytes:,} bytes ({made.plan.lower_bound:,} cannot be avoided), more than "
@@ -152,6 +167,7 @@ def compile(
         for file, data in made.emitted.files.items():
             (stage / file).write_bytes(data)
         (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
+        (stage / GRAPH_FILE_NAME).write_text(print_graph(made.graph), encoding="ascii")
         with clock.phase("cc"):
             build_library(stage, label, made.emitted.compile_flags, compiler)
         options = Options(
@@ -166,7 +182,7 @@ def compile(
             cflags=made.emitted.compile_flags,
             max_arena=max_arena,
         )
-        report = _report(made, _model_info(made, model, path), options, compiler_version(compiler), clock.phases)
+        report = _report(made, _model_info(made, model), options, compiler_version(compiler), clock.phases, timings)
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
 
@@ -211,34 +227,45 @@ def _dependencies(name: str, files: Mapping[str, bytes], path: Path | None) -> s
     return f"{' '.join(sorted(files))}:{' ' + model if model else ''}\n"
 
 
-def _model_info(made: Compilation, model: str | Path | onnx.ModelProto | bytes, path: Path | None) -> ModelInfo:
-    if path is not None:
-        data = path.read_bytes()
+def _model_info(made: Compilation, model: str | Path | onnx.ModelProto | bytes) -> ModelInfo:
+    if isinstance(model, str | Path):
+        with open(model, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
     else:
-        data = model.SerializeToString(deterministic=True) if isinstance(model, onnx.ModelProto) else bytes(str(model), "utf-8")
+        digest = hashlib.sha256(model if isinstance(model, bytes) else model.SerializeToString(deterministic=True))
     return ModelInfo(
         name=made.imported.name,
-        path=str(path) if path else "",
-        sha256=hashlib.sha256(data).hexdigest(),
+        path=str(model) if isinstance(model, str | Path) else "",
+        sha256=digest.hexdigest(),
         nodes=len({o for n in made.imported.nodes for o in n.origin}),
     )
 
 
-def _report(made: Compilation, model: ModelInfo, options: Options, cc_version: str, phases: Sequence[PhaseTime]) -> Report:
+def _report(
+    made: Compilation,
+    model: ModelInfo,
+    options: Options,
+    cc_version: str,
+    phases: Sequence[PhaseTime],
+    timings: Sequence[PassTiming],
+) -> Report:
     from sparsec.backends.cpu.describe import describe_layers, describe_memory
 
     types, files = made.graph.types, made.emitted.files
-    inputs = [(v, types[v]) for v in made.graph.inputs]
-    outputs = [(p.name, types[p.value]) for p in made.graph.outputs]
+    passes = [
+        PassRecord(name=t.name, seconds=t.seconds, changed=t.changed, nodes_before=t.nodes_before, nodes_after=t.nodes_after)
+        for t in timings
+    ]
     return Report(
         versions=Versions(sparsec=version("sparsec"), python=platform.python_version(), onnx=onnx.__version__, cc=cc_version),
         model=model,
         options=options,
-        inputs=tuple(TensorInfo(name=v, dtype=t.dtype.value, shape=t.shape) for v, t in inputs),
-        outputs=tuple(TensorInfo(name=v, dtype=t.dtype.value, shape=t.shape) for v, t in outputs),
+        inputs=tuple(tensor_info(v, types[v]) for v in made.graph.inputs),
+        outputs=tuple(tensor_info(p.name, types[p.value]) for p in made.graph.outputs),
         layers=describe_layers(made.graph, made.schedule, made.program),
         memory=describe_memory(made.program, made.plan, made.emitted),
         sources=Sources(c_bytes=made.emitted.text_bytes, files=tuple(sorted(files)), kernels=len(list(made.program.kernels()))),
         phases=tuple(phases),
+        passes=tuple(passes),
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )

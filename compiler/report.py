@@ -46,9 +46,7 @@ class ModelInfo(_Record):
     name: str = Field(description="the graph's name in the ONNX file")
     path: str = Field(default="", description="the file as it was given, empty for a model that was passed as an object")
     sha256: str = Field(default="", description="of the file's bytes (of the serialised model when it was passed as an object)")
-    opset: int = Field(default=0, description="opset of the default domain in the file")
-    producer: str = Field(default="", description="the exporter's name and version")
-    nodes: int = Field(default=0, description="ONNX nodes in the main graph")
+    nodes: int = Field(default=0, description="ONNX nodes that compute something at run time")
 
 
 class Versions(_Record):

@@ -50,23 +50,33 @@ class CompiledModel:
     """A compiled network: `run` it, `bench` it, read its `report`. Not re-entrant (it owns one arena); make one a thread."""
 
     def __init__(self, directory: str | Path, *, library: str | None = None) -> None:
-        """Load the library in `directory`, as `sparsec compile` left it. `library` names another build of it."""
+        """Open `directory`, as `sparsec compile` left it. `library` names another build: the one with profile hooks.
+
+        The library itself is loaded when it is first needed, so that one for another machine can be looked at.
+        """
         self.directory = Path(directory)
         self.report: Report = read_report(self.directory)
-        name = self.report.options.name
-        path = (self.directory / (library or f"lib{name}.so")).resolve()
-        self._library = _load(path)
         self._profiled = library is not None
-        self._function = getattr(self._library, f"{name}_{'profile' if self._profiled else 'run'}")
-        self._function.restype = ctypes.c_int
+        self._path = (self.directory / (library or f"lib{self.report.options.name}.so")).resolve()
+        self._function: Any = None
+        self._outputs = [np.empty(t.shape, DType(t.dtype).numpy) for t in self.outputs]
+
+    def load(self) -> None:
+        """Load the library and allocate the arena, once. ToolchainError when this machine cannot load it."""
+        if self._function is not None:
+            return
+        name = self.report.options.name
+        library = _load(self._path)
         self._arena = aligned_bytes(self.report.memory.arena_bytes)
         self._weights = self._read_weights(name)
-        self._outputs = [np.empty(t.shape, DType(t.dtype).numpy) for t in self.outputs]
+        function = getattr(library, f"{name}_{'profile' if self._profiled else 'run'}")
+        function.restype = ctypes.c_int
+        self._function = function
 
     def _read_weights(self, name: str) -> Array | None:
         if self.report.options.weights != "file":
             return None
-        path = self.directory / f"{name}_weights.bin"
+        path = self._path.parent / f"{name}_weights.bin"
         weights = aligned_bytes(self.report.memory.weights_bytes or 64)
         data = np.fromfile(path, np.uint8)
         if data.size != self.report.memory.weights_bytes:
@@ -114,6 +124,7 @@ class CompiledModel:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run once. `feeds`: input name -> array of exactly the input's dtype and shape. Returns output name -> new array."""
         arrays = self._feed(feeds)
+        self.load()
         seconds = np.zeros(max(self.steps, 1)) if self._profiled else None
         self._invoke(self._pointers(arrays), self._pointers(self._outputs), seconds)
         return {t.name: a.copy() for t, a in zip(self.outputs, self._outputs, strict=True)}
@@ -143,6 +154,7 @@ class CompiledModel:
             rng = np.random.default_rng(0)
             feeds = {t.name: random_array(rng, t) for t in self.inputs}
         arrays = self._feed(feeds)
+        self.load()
         inputs, outputs = self._pointers(arrays), self._pointers(self._outputs)
         seconds = np.zeros(max(self.steps, 1)) if self._profiled else None
 

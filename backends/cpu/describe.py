@@ -6,46 +6,45 @@ from sparsec.backends.cpu.emit import Emitted
 from sparsec.backends.cpu.memory import MemoryPlan
 from sparsec.backends.cpu.program import Call, Program
 from sparsec.compiler.graph import ABSENT, Graph, Node
-from sparsec.compiler.report import Buffer, Layer, Memory, TensorInfo
+from sparsec.compiler.report import Buffer, Layer, Memory, tensor_info
 from sparsec.compiler.schedule import LayerSchedule, Schedule
 
+Steps = list[tuple[int, Call]]  # the calls of a node, with their places among all calls
 ASSUMED_HZ = 3.0e9  # turns predicted cycles into a time for people to read
 
 
 def describe_layers(graph: Graph, schedule: Schedule, program: Program) -> tuple[Layer, ...]:
     """One record a node, in order; copies into the caller's arrays come last, under the port's name."""
-    calls: dict[str, list[Call]] = {}
-    for call in program.calls:
-        calls.setdefault(call.node, []).append(call)
+    calls: dict[str, Steps] = {}
+    for index, call in enumerate(program.calls):
+        calls.setdefault(call.node, []).append((index, call))
     layers = [_layer(graph, node, schedule.layers[node.name], calls.pop(node.name, []), program) for node in graph.nodes]
     for name, rest in calls.items():
-        layers.append(Layer(node=name, op="Copy", calls=len(rest), kernel=_kernel(rest, program)))
+        layers.append(
+            Layer(node=name, op="Copy", calls=len(rest), steps=tuple(i for i, _ in rest), kernel=_kernel(rest, program))
+        )
     return tuple(layers)
 
 
-def _kernel(calls: list[Call], program: Program) -> str:
-    return calls[0].kernel.symbol(program.isa).split("__")[0] if calls else ""
+def _kernel(calls: Steps, program: Program) -> str:
+    return calls[0][1].kernel.symbol(program.isa).split("__")[0] if calls else ""
 
 
-def _info(graph: Graph, value: str) -> TensorInfo:
-    t = graph.types[value]
-    return TensorInfo(name=value, dtype=t.dtype.value, shape=t.shape, layout=str(t.layout))
-
-
-def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: list[Call], program: Program) -> Layer:
+def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, program: Program) -> Layer:
     operands = [v for v in node.inputs if v != ABSENT]
     weight_bytes = sum(graph.types[v].nbytes for v in operands if v in graph.constants)
     return Layer(
         node=node.name,
         origin=node.origin,
         op=node.op.name,
-        inputs=tuple(_info(graph, v) for v in operands),
-        outputs=tuple(_info(graph, v) for v in node.outputs),
+        inputs=tuple(tensor_info(v, graph.types[v]) for v in operands),
+        outputs=tuple(tensor_info(v, graph.types[v]) for v in node.outputs),
         macs=node.op.macs(graph.in_types(node)),
         bytes=sum(graph.types[v].nbytes for v in (*operands, *node.outputs)),
         weight_bytes=weight_bytes,
         kernel=_kernel(calls, program),
         calls=len(calls),
+        steps=tuple(i for i, _ in calls),
         schedule=str(chosen),
         predicted_cycles=chosen.cost.cycles if calls else 0.0,
         predicted_us=chosen.cost.cycles / ASSUMED_HZ * 1e6 if calls else 0.0,
