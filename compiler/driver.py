@@ -104,8 +104,11 @@ def build(
     clock = clock or _Clock(None)
     with clock.phase("passes"):
         steps = parse_pipeline("default" if passes is None else passes, load_all(), PIPELINES)
+        every = (*steps, AssignLayouts(target))
+        if dump_ir and dump_ir not in (dumpable := ("all", "changed", *dict.fromkeys(s.name for s in every))):
+            raise UsageError(f"--dump-ir is {dump_ir!r}, expected one of {', '.join(dumpable)}")
         dumper = Dumper(dump_dir, dump_ir) if dump_ir and dump_dir else None
-        optimised = run_pipeline(graph, (*steps, AssignLayouts(target)), notes=notes, timings=timings, dumper=dumper)
+        optimised = run_pipeline(graph, every, notes=notes, timings=timings, dumper=dumper)
     with clock.phase("schedule"):
         schedule = make_schedule(optimised, target)
     with clock.phase("lower"):
