@@ -29,6 +29,7 @@ _REFUSED = {
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap"), _SEQUENCE),
     **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
 }
+_NOT_FOLDED = frozenset({"Conv", "ConvTranspose", "Pool", "Resize", "LRN"})  # windows may need far more memory than the result
 _FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
 
 
@@ -125,7 +126,7 @@ class Builder:
         types = op.infer([self.types[v] if v != ABSENT else None for v in inputs])
         for t in types:
             self.limits.check(t)
-        known = all(v == ABSENT or v in self.constants for v in inputs)
+        known = op.name not in _NOT_FOLDED and all(v == ABSENT or v in self.constants for v in inputs)
         if known and all(t.elements <= _FOLD_ELEMENTS for t in types):
             arrays = op.evaluate([self.constants[v] if v != ABSENT else None for v in inputs])
             return tuple(self.constant(a) for a in arrays)
@@ -206,6 +207,8 @@ def attribute_value(attr: ir.Attr, limits: Limits) -> Any:
         except KeyError:
             raise UnsupportedError(f"{what} has element type {attr.value.dtype.name}, which is not supported") from None
         return tensor_array(attr.value, shape, what)
+    if attr.type in (ir.AttributeType.FLOAT, ir.AttributeType.FLOATS) and np.isnan(attr.value).any():
+        raise ModelError(f"attribute {attr.name!r} is not a number (NaN)")
     if attr.type in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
         return list(attr.value)
     return attr.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import onnx
@@ -35,6 +36,7 @@ def check_proto(proto: onnx.ModelProto, limits: Limits) -> None:
 
     Values are defined once, tensors have valid types and extents, opsets are named and known, and the graph has outputs.
     """
+    _check_text("an opset import", [o.domain for o in proto.opset_import])
     opsets = {o.domain: o.version for o in proto.opset_import}
     default = opsets.get("", opsets.get("ai.onnx"))
     if default is None:
@@ -56,6 +58,8 @@ def check_proto(proto: onnx.ModelProto, limits: Limits) -> None:
         if (key := (f.domain, f.name, f.overload)) in functions:
             raise ModelError(f"function {f.domain}::{f.name} is defined twice")
         functions.add(key)
+        _check_text("a local function", [*key, *f.input, *f.output, *f.attribute])
+        _check_nodes(f.node, dict.fromkeys(f.input, "a function input"))
         inner = _subgraphs(f.node)
         while inner:
             g = inner.pop()
@@ -80,6 +84,10 @@ def _subgraphs(nodes: Iterable[onnx.NodeProto]) -> list[onnx.GraphProto]:
 
 
 def _check_graph(graph: onnx.GraphProto) -> None:
+    values = [*graph.input, *graph.output, *graph.value_info]
+    labels = [d.dim_param for v in values for d in v.type.tensor_type.shape.dim]
+    names = [graph.name, *(v.name for v in values), *(t.name for t in graph.initializer), *labels]
+    _check_text("the graph", names)
     defined: dict[str, str] = {}
     for value in graph.input:
         if not value.name or value.name in defined:
@@ -95,7 +103,17 @@ def _check_graph(graph: onnx.GraphProto) -> None:
         name = graph.sparse_initializer[0].values.name
         raise UnsupportedError(f"initializer {name!r} is a sparse tensor: store it dense", tensor=name)
     defined.update((name, "an initializer") for name in weights)
-    for node in graph.node:
+    _check_nodes(graph.node, defined)
+    outputs = [o.name for o in graph.output]
+    for name, count in Counter(outputs).items():
+        if count > 1 or not name:
+            raise ModelError(f"two graph outputs are called {name!r}" if name else "a graph output has no name", tensor=name)
+
+
+def _check_nodes(nodes: Iterable[onnx.NodeProto], defined: dict[str, str]) -> None:
+    for node in nodes:
+        attributes = [text for a in node.attribute for text in (a.name, a.ref_attr_name)]
+        _check_text("a node", [node.name, node.op_type, node.domain, node.overload, *node.input, *node.output, *attributes])
         for name in node.output:
             if name and name in defined:
                 raise ModelError(
@@ -105,10 +123,13 @@ def _check_graph(graph: onnx.GraphProto) -> None:
                     tensor=name,
                 )
             defined[name] = f"node {node.name!r} ({node.op_type})"
-    outputs = [o.name for o in graph.output]
-    for name in outputs:
-        if outputs.count(name) > 1 or not name:
-            raise ModelError(f"two graph outputs are called {name!r}" if name else "a graph output has no name", tensor=name)
+
+
+def _check_text(what: str, names: Iterable[str | bytes]) -> None:
+    """Protobuf hands over text that is not UTF-8 as bytes."""
+    for name in names:
+        if isinstance(name, bytes):
+            raise ModelError(f"{what} has a name that is not UTF-8 text: {name[:60]!r}")
 
 
 def _check_tensor(tensor: onnx.TensorProto, what: str, name: str | None) -> None:

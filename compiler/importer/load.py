@@ -5,6 +5,7 @@ Weights stay where they are: initializers are views of the parsed message, exter
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -77,10 +78,15 @@ def _parse(data: bytes, what: str) -> onnx.ModelProto:
 
 def _from_proto(proto: onnx.ModelProto, folder: Path | None, limits: Limits, size: int) -> ir.Model:
     check_proto(proto, limits)
+    log = logging.getLogger("onnx_ir")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it warns of what is an error here, or does not matter
     try:
         model = serde.deserialize_model(proto)
-    except (serde.SerdeError, ValueError, TypeError, NotImplementedError, AttributeError) as exc:
+    except (serde.SerdeError, ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as exc:
         raise ModelError(f"the model is malformed: {_root_cause(exc)}") from exc
+    finally:
+        log.setLevel(level)
     for info, value in zip(proto.graph.input, model.graph.inputs, strict=True):
         serde.deserialize_value_info_proto(info, value)  # an output of the same name has overwritten its shape
     if folder is not None:

@@ -34,7 +34,7 @@ def _causal(ctx: ImportContext, rows: int, columns: int, offset: int, dtype: DTy
     """[rows, columns]: 0 where column <= row + offset, else `fill`."""
     ctx.limits.check_constant(TensorType(dtype, (rows, columns)))
     future = np.arange(columns)[None, :] > np.arange(rows)[:, None] + offset
-    return ctx.constant(np.where(future, fill, 0.0).astype(dtype.numpy))
+    return ctx.constant(np.where(future, dtype.numpy.type(fill), dtype.numpy.type(0)))
 
 
 def _total(ctx: ImportContext, masks: list[str]) -> list[str]:

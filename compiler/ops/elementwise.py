@@ -6,6 +6,7 @@ import numpy as np
 
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
+from sparsec.compiler.ops.expand import Expand
 from sparsec.compiler.ops.map import emit_map
 from sparsec.compiler.types import TensorType
 
@@ -102,7 +103,7 @@ def _import_dropout(ctx: ImportContext, node: OnnxNode) -> tuple[str, ...]:
             raise node.refuse("it has training_mode set: export the model for inference")
     if len(node.outputs) < 2 or not node.outputs[1]:
         return (node.inputs[0],)
-    return (node.inputs[0], ctx.constant(np.ones(ctx.type(node.inputs[0]).shape, dtype=np.bool_)))
+    return (node.inputs[0], ctx.emit(Expand(ctx.type(node.inputs[0]).shape), ctx.constant(np.asarray(True))))
 
 
 @onnx_rule("Where", becomes="Map")

@@ -6,6 +6,7 @@ import numpy as np
 
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
+from sparsec.compiler.types import TensorType
 
 
 @onnx_rule("EyeLike", becomes="(constant)")
@@ -15,4 +16,5 @@ def _import_eye_like(ctx: ImportContext, node: OnnxNode) -> str:
         raise node.refuse(f"it needs a matrix, not {t}")
     code = node.attr("dtype")
     dtype = t.dtype if code is None else DType.from_onnx(int(code))
+    ctx.limits.check_constant(TensorType(dtype, t.shape))
     return ctx.constant(np.eye(t.shape[0], t.shape[1], k=int(node.attr("k", 0)), dtype=dtype.numpy))

@@ -40,7 +40,7 @@ def _import_trilu(ctx: ImportContext, node: OnnxNode) -> str:
     k = int(node.need_const(ctx, 1, "k").reshape(())) if node.has(1) else 0
     rows, columns = x.shape[-2:]
     ctx.limits.check_constant(TensorType(DType.BOOL, (rows, columns)))
-    gap = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-    kept = ctx.constant(gap >= k if node.attr("upper", 1) else gap <= k)
+    column, diagonal = np.arange(columns)[None, :], np.arange(rows)[:, None] + k
+    kept = ctx.constant(column >= diagonal if node.attr("upper", 1) else column <= diagonal)
     zero = "0.0" if x.dtype.is_float else "0"
     return emit_map(ctx, f"where(a1,a0,{zero})", node.inputs[0], kept)
