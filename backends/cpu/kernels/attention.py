@@ -79,7 +79,7 @@ class Attention(Kernel):
 
     def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
         keys, staged = self.padded_keys(isa), 0 if self.blocked else self.rows * self.depth
-        return 4 * (self.depth * keys + self.rows * keys + -(-self.rows // 16) * 16 + staged)
+        return 4 * (self.depth * keys + self.rows * (keys + isa.lanes) + -(-self.rows // 16) * 16 + staged)
 
     def context(self, isa: Isa) -> dict[str, Any]:
         if self.blocked and (self.depth % isa.lanes or self.value_depth % isa.lanes):
@@ -106,7 +106,7 @@ def attention(
         raise ValueError(f"heads of {sizes.d} and {sizes.dv} channels are not whole blocks of {isa.lanes}")
     rows, rest = balanced_tile(sizes.s, (isa.registers - 4) // 2)
     widths = ((q, sizes.d), (k, sizes.d), (v, sizes.dv), (y, sizes.dv))
-    strides = [s for t, width in widths for s in (_blocked_strides(t, width, isa) if blocked else _plain_strides(t, width))]
+    of_q, of_k, of_v, of_y = (_blocked_strides(t, n, isa) if blocked else _plain_strides(t, n) for t, n in widths)
     mask_strides = (0, 0, 0)
     if mask is not None:
         if not mask.rank or mask.shape[-1] != sizes.l or isinstance(mask.layout, Blocked):
@@ -115,7 +115,9 @@ def attention(
         steps = broadcast_strides(mask.shape, full)
         mask_strides = (steps[0], steps[1], steps[2])
     spec = Attention(sizes.d, sizes.dv, sizes.l, rows, rest, op.scale, mask is not None, blocked)
-    return spec, AttentionGeometry(sizes.b, op.heads, op.heads // op.kv_heads, sizes.s, *strides, *mask_strides)
+    return spec, AttentionGeometry(
+        sizes.b, op.heads, op.heads // op.kv_heads, sizes.s, *of_q, *of_k, *of_v, *of_y, *mask_strides
+    )  # fmt: skip
 
 
 def _blocked_strides(t: TensorType, width: int, isa: Isa) -> tuple[int, int, int, int]:
