@@ -98,7 +98,8 @@ class Pool(Op):
 _KINDS = {"MaxPool": "max", "AveragePool": "avg", "LpPool": "lp"}
 
 
-@onnx_rule(*_KINDS, becomes="Pool", constraints="1 to 3 spatial dimensions; MaxPool's Indices must be unused")
+@onnx_rule("AveragePool", "LpPool", becomes="Pool", constraints="1 to 3 spatial dimensions")
+@onnx_rule("MaxPool", becomes="Pool", constraints="1 to 3 spatial dimensions; nothing reads Indices")
 def _import_pool(ctx: ImportContext, node: OnnxNode) -> str:
     if any(node.outputs[1:]):
         raise node.refuse(f"its output {node.outputs[1]!r} (Indices) is not supported")
