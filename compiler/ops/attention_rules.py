@@ -48,12 +48,14 @@ def _total(ctx: ImportContext, masks: list[str]) -> list[str]:
 @onnx_rule(
     "Attention",
     becomes="Attention",
-    constraints="no softcap, no nonpad_kv_seqlen; the scores (output 3) cannot be read; softmax in the data's precision",
+    constraints="no softcap, nonpad_kv_seqlen or window; the scores (output 3) cannot be read; softmax in the data's precision",
 )
 def _import_attention(ctx: ImportContext, node: OnnxNode) -> tuple[str, ...]:
     q, k, v = node.inputs[:3]
     if node.attr("softcap", 0.0) != 0.0 or node.has(6):
         raise node.refuse("softcap and nonpad_kv_seqlen are not supported")
+    if max(node.attr("left_window_size", -1), node.attr("right_window_size", -1)) >= 0:
+        raise node.refuse("a sliding window (left_window_size, right_window_size) is not supported")
     flat = ctx.type(q).rank == 3
     heads = int(node.attr("q_num_heads", 0)) if flat else ctx.type(q).shape[1]
     shared = int(node.attr("kv_num_heads", 0)) if flat else ctx.type(k).shape[1]

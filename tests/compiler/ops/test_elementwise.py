@@ -123,7 +123,7 @@ def test_broadcasting(op: str, shapes: Any, seed: int) -> None:
 def test_three_operands(shapes: Any, op: str) -> None:
     rng = np.random.default_rng(0)
     a, b, c = (np.asarray(rng.standard_normal(s), F32) for s in shapes.input_shapes)
-    check_node(op, {"a": a > 0 if op == "Where" else a, "b": b, "c": c})
+    check_node(op, {"a": np.asarray(a > 0) if op == "Where" else a, "b": b, "c": c})
 
 
 INTEGERS = {"a": np.array([-7, 7, -8, 9, 1], np.int32), "b": np.array([3, -3, 2, 4, -1], np.int32)}

@@ -6,18 +6,18 @@ import re
 
 import pytest
 
-from sparsec.compiler.onnx_rules import RULES, RuleInfo, onnx_rule
+from sparsec.compiler.onnx_rules import RULES, onnx_rule
 from sparsec.compiler.ops.base import OPS
 from sparsec.compiler.ops.registry import load_all
 
 load_all()
 
 
-@pytest.mark.parametrize("info", RULES.values(), ids=lambda r: r.op_type)
-def test_a_rule_becomes_ops_that_exist(info: RuleInfo) -> None:
+def test_rules_become_ops_that_exist() -> None:
     """`becomes` is a list of IR ops, or in parentheses what stands in for one."""
-    for name in re.sub(r"\([^)]*\)", "", info.becomes).replace(" or ", ",").split(","):
-        assert not name.strip() or name.strip() in OPS
+    for info in RULES.values():
+        for name in re.sub(r"\([^)]*\)", "", info.becomes).replace(" or ", ",").split(","):
+            assert not name.strip() or name.strip() in OPS, info
 
 
 def test_every_op_says_what_it_computes() -> None:
