@@ -83,9 +83,11 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         arguments = [f"&{geometry}"]
         for pointer, ref in zip(call.kernel.pointers(), call.operands, strict=True):
             arguments.append(_address(ref, pointer.ctype, pointer.const, plan, fields))
-        calls.append({"symbol": call.kernel.symbol(program.isa), "arguments": arguments, "comment": comment(call.node)})
+        symbol = call.kernel.symbol(program.isa)
+        calls.append({"symbol": symbol, "arguments": arguments, "comment": comment(call.node), "parts": call.parts})
     families = dict.fromkeys((c.kernel.family, c.kernel.geometry) for c in program.calls)
     scratch = program.scratch_bytes
+    counters = ALIGN * len(program.calls) if program.threads > 1 else 0
     context = {
         "name": name,
         "macro": macro,
@@ -96,7 +98,9 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         "cflags": comment(" ".join((OPTIMISE, *compile_flags(program)))),
         "optimise": OPTIMISE,
         "isa_flags": " ".join(program.isa.cflags),
-        "arena_bytes": plan.peak + scratch * program.threads or ALIGN,
+        "arena_bytes": plan.peak + scratch * program.threads + counters or ALIGN,
+        "counters_offset": plan.peak + scratch * program.threads,
+        "counters_bytes": counters,
         "weights_bytes": len(blob),
         "scratch_offset": plan.peak,
         "scratch_bytes": scratch,

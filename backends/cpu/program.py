@@ -44,13 +44,14 @@ NULL = Ref(Space.NULL, "")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One kernel call. `node` is the graph node it belongs to; `macs` what the dense computation would take."""
+    """One kernel call. `node` is the graph node it belongs to; its work is dealt out to threads in `parts` pieces."""
 
     kernel: Kernel
     geometry: Geometry
     operands: tuple[Ref, ...]
     node: str
     scratch_bytes: int = 0
+    parts: int = 1
 
 
 @dataclass

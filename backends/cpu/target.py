@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
 from sparsec.backends.cpu.lower.base import LOWERINGS, LowerContext, Lowering, View, stream_cycles
 from sparsec.backends.cpu.lower.copies import copy_to_port
 from sparsec.backends.cpu.lower.halo import fill_halo
 from sparsec.backends.cpu.lower.registry import load_all
-from sparsec.backends.cpu.program import ArenaBuffer, Interface, Program, Ref, Space
+from sparsec.backends.cpu.program import ArenaBuffer, Call, Interface, Program, Ref, Space
 from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_groups, strides_of, ties_of
 from sparsec.compiler.errors import InternalError, UsageError
 from sparsec.compiler.graph import Graph, Node
@@ -18,6 +19,10 @@ from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.schedule import LayerSchedule, Schedule
 from sparsec.compiler.target import LayoutOption, Ties
+
+
+_PIECES = 4  # of a thread's share
+_PIECE_CYCLES = 20_000.0  # a piece takes at least this long, well above the price of fetching its number
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,25 @@ class CpuTarget:
             self.threads,
             tuple(Interface(v, graph.types[v]) for v in graph.inputs),
             tuple(Interface(p.name, graph.types[p.value]) for p in graph.outputs),
-            tuple(ctx.calls),
+            share_out(ctx.calls, schedule, self.threads),
             _lifetimes(ctx, buffers),
             ctx.weights,
         )
+
+
+def share_out(calls: Sequence[Call], schedule: Schedule, threads: int) -> tuple[Call, ...]:
+    """Give every call the number of pieces that its work is dealt out in: a few more than threads where it is long enough.
+
+    A thread that loses its core for a moment then holds the others up by a piece and not by its whole share.
+    """
+    per_node = Counter(c.node for c in calls)
+    shared = []
+    for call in calls:
+        layer = schedule.layers.get(call.node)
+        cycles = layer.cost.cycles / per_node[call.node] if layer else 0.0
+        pieces = max(1, min(_PIECES, int(cycles / (threads * _PIECE_CYCLES))))
+        shared.append(replace(call, parts=threads * pieces if threads > 1 else 1))
+    return tuple(shared)
 
 
 def place_values(graph: Graph, groups: StorageGroups) -> tuple[dict[str, View], dict[str, int]]:
