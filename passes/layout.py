@@ -18,11 +18,12 @@ from scipy.sparse import coo_array
 
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.errors import InternalError, UnsupportedError
-from sparsec.compiler.graph import ABSENT, Graph, Node
-from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
-from sparsec.compiler.ops.relayout import Relayout
+from sparsec.compiler.graph import ABSENT, Graph
+from sparsec.compiler.layout import ROW_MAJOR, Layout
 from sparsec.compiler.passing.base import Notes, Pass
 from sparsec.compiler.target import LayoutOption, Target
+from sparsec.passes.common.conversions import Converter
+from sparsec.passes.common.halos import assign_halos
 
 
 @dataclass
@@ -47,7 +48,7 @@ class _Program:
         scale = max(max(self.costs), 1.0)
         result = milp(
             np.asarray(self.costs) / scale,
-            integrality=self.integral,
+            integrality=np.asarray(self.integral),
             bounds=Bounds(0, 1),
             constraints=LinearConstraint(matrix.tocsr(), [r[1] for r in self.rows], [r[2] for r in self.rows]),
             options={"mip_rel_gap": 1e-4, "time_limit": 20.0},
@@ -97,9 +98,9 @@ def choose_layouts(graph: Graph, target: Target) -> dict[str, LayoutOption]:
 
     for node in graph.nodes:
         for x, option in zip(pick[node.name], options[node.name], strict=True):
-            for value, layout in zip(node.inputs, option.inputs, strict=True):
-                if value != ABSENT and layout is not None and value not in graph.constants:
-                    want(value, layout, x)
+            for value, wanted in zip(node.inputs, option.inputs, strict=True):
+                if value != ABSENT and wanted is not None and value not in graph.constants:
+                    want(value, wanted, x)
     for port in graph.outputs:
         want(port.value, ROW_MAJOR, None)
     if not graph.nodes:
@@ -126,7 +127,7 @@ class AssignLayouts(Pass):
         for node in graph.nodes:
             for value, layout in zip(node.outputs, chosen[node.name].outputs, strict=True):
                 editor.set_layout(value, layout)
-        converter = _Converter(editor)
+        converter = Converter(editor)
         for node in graph.nodes:
             wanted = chosen[node.name].inputs
             inputs = [
@@ -138,83 +139,3 @@ class AssignLayouts(Pass):
             if graph.types[port.value].layout != ROW_MAJOR or editor.types[port.value].layout != ROW_MAJOR:
                 converter.rewire_output(port.name, converter.get(port.value, ROW_MAJOR))
         return assign_halos(editor.finish(), self.target)
-
-
-class _Converter:
-    """Makes each (value, layout) conversion once."""
-
-    def __init__(self, editor: GraphEditor) -> None:
-        self.editor = editor
-        self.made: dict[tuple[str, Layout], str] = {}
-
-    def get(self, value: str, layout: Layout) -> str:
-        if self.editor.types[value].layout == layout:
-            return value
-        now = self.editor.types[value].layout
-        if isinstance(now, Blocked) and isinstance(layout, Blocked) and now.axis != layout.axis:
-            return self.get(self.get(value, ROW_MAJOR), layout)
-        key = (value, layout)
-        if key not in self.made:
-            origin = (p.origin if (p := self.editor.producer(value)) else ()) or (value,)
-            hint = f"{value}{layout}" if str(layout) else f"{value}@row"
-            self.made[key] = self.editor.add(Relayout(layout), [value], hint=hint, origin=origin).output
-        return self.made[key]
-
-    def rewire(self, node: Node, inputs: Sequence[str]) -> None:
-        if tuple(inputs) != node.inputs:
-            layouts = [self.editor.types[v].layout for v in node.outputs]
-            self.editor.replace(node, node.op, inputs)
-            for v, layout in zip(node.outputs, layouts, strict=True):
-                self.editor.set_layout(v, layout)
-
-    def rewire_output(self, port: str, value: str) -> None:
-        self.editor.outputs = [type(p)(p.name, value) if p.name == port else p for p in self.editor.outputs]
-
-
-Halo = tuple[tuple[int, int], ...]
-
-
-def _join(a: Halo, b: Halo) -> Halo:
-    if not a or not b:
-        return a or b
-    return tuple((max(x[0], y[0]), max(x[1], y[1])) for x, y in zip(a, b, strict=True))
-
-
-def assign_halos(graph: Graph, target: Target) -> Graph:
-    """Give every blocked value the largest halo that a reader wants; values that share storage share it."""
-    ties = target.ties(graph)
-    wanted: dict[str, Halo] = {}
-    bare: dict[str, list[tuple[Node, int, Halo]]] = {}
-    for node in graph.nodes:
-        for i, value in enumerate(node.inputs):
-            if value == ABSENT or value in graph.constants:
-                continue
-            halo = target.halo(graph, node, i)
-            if halo and any(any(h) for h in halo):
-                group = ties.group(value)
-                if group in ties.bare:
-                    bare.setdefault(value, []).append((node, i, halo))
-                else:
-                    wanted[group] = _join(wanted.get(group, ()), halo)
-    editor = GraphEditor(graph)
-    for value, t in graph.types.items():
-        halo = wanted.get(ties.group(value), ())
-        if halo and t.layout != ROW_MAJOR:
-            editor.set_layout(value, type(t.layout)(t.layout.axis, t.layout.block, halo))
-    converter = _Converter(editor)
-    for value, readers in bare.items():
-        layout = graph.types[value].layout
-        assert layout != ROW_MAJOR
-        halo = ()
-        for _, _, h in readers:
-            halo = _join(halo, h)
-        copy = converter.get(value, type(layout)(layout.axis, layout.block, halo))
-        for node, i, _ in readers:
-            now = next(n for n in editor.nodes if n.name == node.name)
-            converter.rewire(now, [copy if k == i else v for k, v in enumerate(now.inputs)])
-    # a Relayout's attribute is its result's order
-    for node in editor.nodes:
-        if isinstance(node.op, Relayout) and node.op.layout != editor.types[node.output].layout:
-            layout = editor.types[node.output].layout
-            editor.replace(node, Relayout(layout), node.inputs)
-    return editor.finish()

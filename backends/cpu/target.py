@@ -20,7 +20,6 @@ from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.schedule import LayerSchedule, Schedule
 from sparsec.compiler.target import LayoutOption, Ties
 
-
 _PIECES = 4  # of a thread's share
 _PIECE_CYCLES = 20_000.0  # a piece takes at least this long, well above the price of fetching its number
 
