@@ -9,19 +9,13 @@ positions, an input is broadcast once for r vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.scalar_c import emit_vec
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers, heavy
 from sparsec.compiler.scalar import Program
-
-EXTRAS = 2  # `full` operands that an epilogue may have
-_HEAVY = {"exp", "log", "erf", "tanh", "sigmoid", "gelu", "silu", "softplus", "elu", "pow", "sin", "cos", "tan", "fmod", "mod"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +79,7 @@ class PanelKernel(Kernel):
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = [Pointer("runs", "int32_t")] + ([] if self.shared_runs else [Pointer("run_begin", "int32_t")])
-        extras = [Pointer(f"e{i}") for i in range(len(self.extras))]
-        return (Pointer("x"), Pointer("w"), *lists, *extras, Pointer("y", const=False))
+        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers(self.extras), Pointer("y", const=False))
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
@@ -94,11 +87,6 @@ class PanelKernel(Kernel):
         return tuple((th, tw) for th in (self.th, self.th_tail) if th for tw in (self.tw, self.tw_tail) if tw)
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        named = list(enumerate(self.extras))
-        position = {i: f"e{i}" for i, kind in named if kind != "scalar"}
-        values = ["a"]
-        for i, kind in named:
-            values.append({"channel": f"e{i}_q", "full": f"e{i}_t", "scalar": f"e{i}_s"}[kind])
         conditions = {
             (True, True): "ty < g->y_full && tx < g->x_full",
             (True, False): "ty < g->y_full",
@@ -108,32 +96,17 @@ class PanelKernel(Kernel):
         return {
             "tiles": self.tiles,
             "dispatch": [conditions.get((rows and th == self.th, cols and tw == self.tw), "1") for th, tw in self.tiles],
-            "mask": ", ".join("1" if i < self.tail_lanes else "0" for i in range(isa.lanes)) if self.tail_lanes else "",
             "col": _start("tx", "g->x_full", self.tw, self.tw_tail),
             "row": _start("ty", "g->y_full", self.th, self.th_tail),
             "unroll": min(self.k_run, 4) if isa.lanes > 1 else 1,
-            "channel_extras": [f"e{i}" for i, kind in named if kind == "channel"],
-            "full_extras": [f"e{i}" for i, kind in named if kind == "full"],
-            "scalar_extras": [f"e{i}" for i, kind in named if kind == "scalar"],
-            "extra_parameters": "".join(f", const float *e{i}" for i, _ in named),
-            "extra_arguments": "".join(f", {position[i]}_t" if i in position else f", e{i}" for i, _ in named),
-            "epilogue": emit_vec(self.epilogue, values),
-            "heavy": any(s.fn in _HEAVY for s in self.epilogue.steps) or self.tail_lanes > 0,
+            "heavy": heavy(self.epilogue) or self.tail_lanes > 0,
+            **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa),
         }
 
 
 def legal(kernel: PanelKernel, isa: Isa) -> bool:
     """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
     return kernel.th * kernel.tw * kernel.r + kernel.r + 1 <= isa.registers
-
-
-def needs_tail_mask(epilogue: Program, extras: Sequence[str]) -> bool:
-    """Whether lanes beyond the last channel, where accumulator and channel operands are zero, would be stored as non-zero.
-
-    `full` operands are zero there too; scalars are taken as one.
-    """
-    args = [np.zeros(1, np.float32), *(np.full(1, kind == "scalar", np.float32) for kind in extras)]
-    return bool(np.any(epilogue.evaluate(args) != 0))
 
 
 def _start(index: str, full: str, size: int, tail: int) -> str:

@@ -62,7 +62,9 @@ def dense_runs(channels: int, taps: int, lanes: int) -> Runs:
 def grouped_runs(channels: int, taps: int, lanes: int, groups: int, out_channels: int, r: int) -> Runs:
     """Runs of a grouped convolution: a panel reads the channel blocks of the groups that its output channels belong to."""
     width, per_out, per_in = r * lanes, out_channels // groups, channels // groups
-    channel, tap, begin = [], [], [0]
+    channel: list[int] = []
+    tap: list[int] = []
+    begin = [0]
     for first in range(0, -(-out_channels // lanes) * lanes, width):
         last = min(first + width, out_channels) - 1
         low, high = first // per_out * per_in, (last // per_out + 1) * per_in

@@ -14,7 +14,8 @@ from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 
 # A core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level.
 LOADS, ISSUE, LATENCY = 2.0, 5.0, 4.0
-LEVELS = ((24 << 10, 64.0), (768 << 10, 28.0), (12 << 20, 14.0), (1 << 62, 6.0))
+DRAM = 9.0
+LEVELS = ((24 << 10, 64.0), (768 << 10, 40.0), (12 << 20, 20.0), (1 << 62, DRAM))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +98,16 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
     total = 0.0
     for count, compute, inputs in tiles:
         if tiling.oc_outer:
-            again = inputs / _rate(problem.x_bytes) + weights / _rate(near_w + inputs)
-            first = inputs / _rate(problem.x_bytes) + weights / _rate(max(far_w, LEVELS[1][0]))
+            again = inputs / rate(problem.x_bytes) + weights / rate(near_w + inputs)
+            first = inputs / rate(problem.x_bytes) + weights / rate(max(far_w, LEVELS[1][0]))
             share = 1 / positions
         else:
-            again = inputs / _rate(inputs) + weights / _rate(far_w + inputs)
-            first = inputs / _rate(max(problem.x_bytes, LEVELS[1][0])) + weights / _rate(far_w)
+            again = inputs / rate(inputs) + weights / rate(far_w + inputs)
+            first = inputs / rate(max(problem.x_bytes, LEVELS[1][0])) + weights / rate(far_w)
             share = 1 / panels
         move = share * first + (1 - share) * again
         total += count * panels * (max(compute, move) + 0.1 * min(compute, move))
-    return total
+    return max(total, far_w / DRAM)  # a network's weights are used once a run, and come from DRAM
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
@@ -118,7 +119,8 @@ def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
 
 
-def _rate(size: float) -> float:
+def rate(size: float) -> float:
+    """Bytes a cycle at which an operand of `size` bytes streams, from the level that holds it."""
     return next(rate for capacity, rate in LEVELS if size <= capacity)
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sparsec.backends.cpu.isa import isa_named, isas
 from sparsec.backends.cpu.kernel import struct_declaration, struct_initializer
 from sparsec.backends.cpu.kernels import panel_pack
-from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel, legal, needs_tail_mask
+from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel, legal
+from sparsec.backends.cpu.kernels.panel_epilogue import needs_tail_mask
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, Part, choose, split, tilings
 from sparsec.backends.cpu.prelude import prelude
 from sparsec.compiler.layout import Blocked

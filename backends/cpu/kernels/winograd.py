@@ -1,0 +1,143 @@
+"""winograd: stride-1 3x3 convolutions by minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
+
+Tiles of (m + 2)^2 inputs and the weights are transformed to (m + 2)^2 frequencies, at each of which the convolution is a matrix
+product over channels, carried by the panel micro-kernel; m^2 outputs a tile come back. Multiplications fall by 2.25 (m = 2) or 4
+(m = 4); the weights grow by 1.8 or 4. Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015
+(interpolation points 0, 1, -1, 2, -2 for m = 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers
+from sparsec.compiler.scalar import Program
+
+Array = np.ndarray[Any, Any]
+
+_G = {
+    2: [[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]],
+    4: [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradGeometry(Geometry):
+    """Extents in tiles of m x m outputs and strides in elements.
+
+    The n * tiles_y * tiles_x tiles are cut into `full` pieces of tw and then `tails` of tw_tail; `block_pieces` pieces, at most
+    `block_tiles` tiles, are transformed together. x points at the first input that the first output reads, and oh + 2 rows of
+    ow + 2 positions exist from there on (the halo of the padding among them).
+    """
+
+    in_blocks: int
+    panels: int
+    tiles_y: int
+    tiles_x: int
+    oh: int
+    ow: int
+    full: int
+    tails: int
+    block_pieces: int
+    block_tiles: int
+    x_batch: int
+    x_block: int
+    x_row: int
+    y_batch: int
+    y_block: int
+    y_row: int
+    e_batch: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+    e_block: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+    e_row: tuple[int, ...] = field(default=(0,) * EXTRAS, metadata={"length": EXTRAS})
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradKernel(Kernel):
+    """F(m x m, 3 x 3): `tw` tiles and `r` vectors of output channels in the register tile; the rest as in PanelKernel."""
+
+    m: int
+    r: int
+    tw: int
+    tw_tail: int = 0
+    epilogue: Program = field(default_factory=Program)
+    extras: tuple[str, ...] = ()
+    tail_lanes: int = 0
+    prefetch: int = 0
+    family: ClassVar[str] = "winograd"
+    template: ClassVar[str] = "winograd.c.j2"
+    geometry: ClassVar[type[Geometry]] = WinogradGeometry
+
+    def label(self) -> str:
+        last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
+        return f"f32_winograd{self.m}_{self.tw}x{self.r}{last}"
+
+    def pointers(self) -> tuple[Pointer, ...]:
+        return (Pointer("x"), Pointer("w"), *extra_pointers(self.extras), Pointer("y", const=False))
+
+    def scratch_bytes(self, geometry: WinogradGeometry, isa: Isa) -> int:
+        tiles = geometry.block_tiles  # an odd number of vectors between frequencies spreads them over the cache's sets
+        vectors = (geometry.in_blocks * tiles | 1) + (self.r * tiles | 1)
+        return (self.m + 2) ** 2 * vectors * isa.vector_bytes
+
+    def context(self, isa: Isa) -> dict[str, Any]:
+        shared = epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa)
+        kinds = [(f"e{i}", {"channel": "_q", "full": "_p", "scalar": "_s"}[kind]) for i, kind in enumerate(self.extras)]
+        types = {"_q": "vec ", "_p": "const float *", "_s": "vec "}
+        return {
+            **shared,
+            "pieces": [tw for tw in (self.tw, self.tw_tail) if tw],
+            "unroll": 4 if isa.lanes > 1 else 1,
+            "output_parameters": "".join(f", {types[s]}{e}{s}" for e, s in kinds),
+            "output_arguments": "".join(f", {e}{s}" for e, s in kinds),
+            "call_arguments": "".join(f", {e}" for e, _ in kinds),
+            "start_of": self._start_of,
+        }
+
+    def _start_of(self, piece: str) -> str:
+        """The first tile of a piece, in C."""
+        if not self.tw_tail:
+            return f"{piece} * {self.tw}"
+        full = f"g->full * {self.tw} + ({piece} - g->full) * {self.tw_tail}"
+        return f"({piece} < g->full ? {piece} * {self.tw} : {full})"
+
+
+def transform(w: Array, m: int) -> Array:
+    """G w G' of w[OC, 3, 3, IC], in float64: [(m + 2)^2, OC, IC]."""
+    g = np.array(_G[m], np.float64)
+    u: Array = np.einsum("ai,oijc,bj->aboc", g, w.astype(np.float64), g)
+    return u.reshape(-1, *u.shape[2:])
+
+
+def pack(w: Array, m: int, r: int, lanes: int) -> Array:
+    """float32 weights [panel][frequency][input channel][r * lanes] of w[OC, 3, 3, IC], zero beyond OC and IC, as one vector."""
+    u = transform(w, m)
+    frequencies, oc, ic = u.shape
+    width, depth = r * lanes, -(-ic // lanes) * lanes
+    panels = -(-oc // width)
+    padded = np.zeros((frequencies, panels * width, depth), np.float32)
+    padded[:, :oc, :ic] = u
+    packed: Array = padded.reshape(frequencies, panels, width, depth).transpose(1, 0, 3, 2).ravel()
+    return packed
+
+
+def packed_elements(oc: int, ic: int, m: int, r: int, lanes: int) -> int:
+    """Floats of the packed weights."""
+    return -(-oc // (r * lanes)) * r * lanes * -(-ic // lanes) * lanes * (m + 2) ** 2
+
+
+def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int) -> bool:
+    """Whether a convolution is one that this family computes."""
+    return tuple(kernel) == (3, 3) and tuple(strides) == tuple(dilations) == (1, 1) and groups == 1

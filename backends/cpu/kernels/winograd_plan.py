@@ -1,0 +1,104 @@
+"""Whether and how to compute a layer by Winograd's minimal filtering: a predicted time, and the choice of its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.panel_plan import DRAM, ISSUE, LATENCY, LOADS, rate, split
+
+# Vector instructions to transform one tile of inputs and of outputs, memory accesses included, counted in the C.
+_IN = {2: 64, 4: 240}
+_OUT = {2: 50, 4: 150}
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradProblem:
+    """A stride-1 3x3 convolution: n images of oh x ow outputs, channels in vectors; `epilogue_ops` as in PanelProblem."""
+
+    n: int
+    oh: int
+    ow: int
+    in_blocks: int
+    out_blocks: int
+    epilogue_ops: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradTiling:
+    """The names are those of WinogradKernel and WinogradGeometry."""
+
+    m: int
+    r: int
+    tiles_y: int
+    tiles_x: int
+    tw: int
+    tw_tail: int
+    full: int
+    tails: int
+    block_pieces: int
+
+    @property
+    def block_tiles(self) -> int:
+        """Tiles that are transformed together, at most."""
+        return self.block_pieces * self.tw
+
+
+@dataclass(frozen=True, slots=True)
+class WinogradPart:
+    """One kernel call: `panels` panels of `tiling.r` vectors, from output-channel block `block` on."""
+
+    block: int
+    panels: int
+    tiling: WinogradTiling
+    cycles: float
+
+
+def cycles(problem: WinogradProblem, isa: Isa, t: WinogradTiling, panels: int) -> float:
+    """Predicted cycles of one thread for `panels` panels: transforms and products, or moving their operands if that is longer."""
+    frequencies, tiles = (t.m + 2) ** 2, problem.n * t.tiles_y * t.tiles_x
+    pieces, k = t.full + t.tails, problem.in_blocks * isa.lanes
+    product = 0.0
+    row = t.r * isa.vector_bytes  # a weight row; a panel's rows at one frequency are read again for every piece
+    for count, tw in ((t.full, t.tw), (t.tails, t.tw_tail)):
+        units = (tw * t.r / isa.fma_per_cycle, (tw + t.r) / LOADS, (tw * t.r + t.r + tw) / ISSUE)
+        busiest = max(*units, LATENCY, row / rate(k * row))
+        product += count * panels * frequencies * (k * busiest + tw * t.r * 1.5 + 20)
+    epilogue = t.m**2 * (1 + problem.epilogue_ops) * t.r * panels
+    transforms = tiles * (_IN[t.m] * problem.in_blocks + _OUT[t.m] * t.r * panels + epilogue) / 2
+    blocks = -(-pieces // t.block_pieces)
+    weights = frequencies * k * t.r * panels * isa.vector_bytes
+    inputs = frequencies * problem.in_blocks * t.block_tiles * isa.vector_bytes  # read again for every panel
+    outputs = frequencies * t.r * t.block_tiles * isa.vector_bytes
+    move = blocks * (weights / rate(weights + inputs) + panels * inputs / rate(inputs + outputs))
+    compute = product + transforms
+    return max(compute, move, weights / DRAM) + 0.1 * min(compute, move)
+
+
+def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4)) -> tuple[WinogradPart, ...]:
+    """The parts of the fastest predicted plan with m among `sizes`; channel blocks that are no multiple of r get a call."""
+    best: tuple[WinogradPart, ...] = ()
+    for m in sizes:
+        for r in range(min(8, problem.out_blocks, (isa.registers - 1) // 2), 0, -1):
+            parts = [_best(problem, isa, m, r, 0, problem.out_blocks // r)]
+            if rest := problem.out_blocks % r:
+                parts.append(_best(problem, isa, m, rest, problem.out_blocks - rest, 1))
+            if not best or total(parts) < total(best):
+                best = tuple(parts)
+    return best
+
+
+def total(parts: tuple[WinogradPart, ...] | list[WinogradPart]) -> float:
+    """Predicted cycles of a plan."""
+    return sum(p.cycles for p in parts)
+
+
+def _best(problem: WinogradProblem, isa: Isa, m: int, r: int, block: int, panels: int) -> WinogradPart:
+    tiles_y, tiles_x = -(-problem.oh // m), -(-problem.ow // m)
+    tw, full, tw_tail, tails = split(problem.n * tiles_y * tiles_x, (isa.registers - 1) // r - 1)
+    options = []
+    for pieces in (1, 2, 3, 4, 6, 8):
+        if pieces <= full + tails:
+            t = WinogradTiling(m, r, tiles_y, tiles_x, tw, tw_tail, full, tails, pieces)
+            options.append(WinogradPart(block, panels, t, cycles(problem, isa, t, panels)))
+    return min(options, key=lambda part: part.cycles)
