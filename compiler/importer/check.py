@@ -12,6 +12,7 @@ from sparsec.compiler.limits import Limits
 
 MIN_OPSET = 7
 _DATA_TYPES = frozenset(onnx.TensorProto.DataType.values())
+_DATA_FIELDS = ("float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data")
 
 
 def max_opset() -> int:
@@ -137,3 +138,11 @@ def _check_tensor(tensor: onnx.TensorProto, what: str, name: str | None) -> None
         raise ModelError(f"{what} has an unknown element type ({tensor.data_type})", tensor=name)
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"{what} has shape {list(tensor.dims)}: extents cannot be negative", tensor=name)
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        for entry in tensor.external_data:
+            if entry.key in ("offset", "length") and not (entry.value.isascii() and entry.value.isdigit()):
+                raise ModelError(
+                    f"{what} has external data with {entry.key} {entry.value!r}: expected a count of bytes", tensor=name
+                )
+    elif 0 not in tensor.dims and not tensor.HasField("raw_data") and not any(len(getattr(tensor, f)) for f in _DATA_FIELDS):
+        raise ModelError(f"{what} holds no data", tensor=name)
