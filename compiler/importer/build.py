@@ -288,18 +288,24 @@ def _translate_node(builder: Builder, node: ir.Node) -> None:
         if exc.node is not None and isinstance(exc.__cause__, SparsecError):
             raise  # a node of a subgraph, which the message names already
         shown = ", ".join(f"{n!r} {builder.types[v]}" for n, v in zip(names, values, strict=True) if v in builder.types)
-        where = f"node {label!r} ({node.op_type}{'; inputs ' if shown else ''}{shown})"
-        raise type(exc)(f"{where}: {exc}", node=label, tensor=exc.tensor) from exc
+        where = f"node {label!r} ({node.op_type}{'; inputs ' if shown else ''}{_brief(shown)})"
+        raise type(exc)(f"{where}: {_brief(str(exc))}", node=label, tensor=exc.tensor) from exc
     except SparsecError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, OverflowError, ZeroDivisionError, AttributeError, MemoryError) as exc:
-        raise ModelError(f"node {label!r} ({node.op_type}) is malformed: {exc}", node=label) from exc
+        raise ModelError(f"node {label!r} ({node.op_type}) is malformed: {_brief(str(exc))}", node=label) from exc
     for i, value in enumerate(node.outputs):
         if i < len(results) and results[i] != ABSENT:
             builder.env[value.name or ""] = results[i]
         elif value.name:
             builder.unsupported[value.name] = f"output {i} ({value.name!r}) of node {label!r} ({node.op_type}) is not supported"
     builder.env[ABSENT] = ABSENT
+
+
+def _brief(text: str) -> str:
+    """One line of bounded length: hostile shapes and lists can be megabytes long."""
+    line = " ".join(text[:2000].split())
+    return line if len(line) <= 300 else f"{line[:297]}..."
 
 
 def _swept(name: str, inputs: list[str], outputs: list[Port], builder: Builder) -> Graph:

@@ -142,7 +142,7 @@ def _check_tensor(tensor: onnx.TensorProto, what: str, name: str | None) -> None
         for entry in tensor.external_data:
             if entry.key in ("offset", "length") and not (entry.value.isascii() and entry.value.isdigit()):
                 raise ModelError(
-                    f"{what} has external data with {entry.key} {entry.value!r}: expected a count of bytes", tensor=name
+                    f"{what} has external data of {entry.key} {entry.value!r}: expected a count of bytes", tensor=name
                 )
     elif 0 not in tensor.dims and not tensor.HasField("raw_data") and not any(len(getattr(tensor, f)) for f in _DATA_FIELDS):
         raise ModelError(f"{what} holds no data", tensor=name)

@@ -115,12 +115,6 @@ def _batch_norm(ctx: ImportContext, node: OnnxNode, opset: int) -> str | tuple[s
     return _apply(ctx, node)
 
 
-def _grid_sample(ctx: ImportContext, node: OnnxNode, opset: int) -> str | tuple[str, ...]:
-    """GridSample 20 calls its modes linear and cubic."""
-    mode = node.attr("mode", "bilinear")
-    return _apply(ctx, _with(node, mode={"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)))
-
-
 def _group_norm(ctx: ImportContext, node: OnnxNode, opset: int) -> str | tuple[str, ...]:
     """GroupNormalization 18 to 20 scales each group; 21 each channel."""
     groups, channels = int(node.attr("num_groups", 1)), ctx.type(node.inputs[0]).shape[1]
@@ -134,7 +128,6 @@ def _group_norm(ctx: ImportContext, node: OnnxNode, opset: int) -> str | tuple[s
 # operator -> (opset since which it is as today, how to bring an older node there)
 _CHANGED: dict[str, tuple[int, Callable[[ImportContext, OnnxNode, int], str | tuple[str, ...]]]] = {
     "BatchNormalization": (14, _batch_norm),
-    "GridSample": (20, _grid_sample),
     "GroupNormalization": (21, _group_norm),
     "Hardmax": (13, _softmax),
     "LogSoftmax": (13, _softmax),

@@ -27,9 +27,7 @@ X = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 def add() -> onnx.ModelProto:
     """y = x + w."""
-    return make_model(
-        [helper.make_node("Add", ["x", "w"], ["y"], name="add")], {"x": X}, ["y"], {"w": X if weight is None else weight}
-    )
+    return make_model([helper.make_node("Add", ["x", "w"], ["y"], name="add")], {"x": X}, ["y"], {"w": X})
 
 
 def same(a: Graph, b: Graph) -> bool:
@@ -139,12 +137,12 @@ def test_external_data_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"location": "link"}, "leads out of the model's folder"),
         ({"location": "folder/secret.bin"}, "leads out of the model's folder"),
         ({"offset": 17}, "needs 24 bytes at offset 17 of 'w.bin', which has only 40"),
-        ({"offset": -1}, "'w' has external data with offset '-1'"),
+        ({"offset": -1}, "'w' has external data of offset '-1'"),
         ({"offset": 1 << 62}, "which has only 40"),
         ({"length": 23}, "needs 24 bytes, its external data has 23"),
         ({"length": 1 << 62}, "needs 24 bytes, its external data has"),
-        ({"length": -24}, "'w' has external data with length '-24'"),
-        ({"offset": "x"}, "'w' has external data with offset 'x': expected a count of bytes"),
+        ({"length": -24}, "'w' has external data of length '-24'"),
+        ({"offset": "x"}, "'w' has external data of offset 'x': expected a count of bytes"),
     ],
 )
 def test_external_data_that_lies(tmp_path: Path, entries: dict[str, Any], message: str) -> None:
@@ -238,7 +236,7 @@ def not_utf8(m: onnx.ModelProto) -> None:
         ),
         (lambda m: m.graph.input[0].type.sequence_type.elem_type.tensor_type.SetInParent(), SparsecError, "malformed|'x'"),
         (not_utf8, ModelError, "not UTF-8 text"),
-        (lambda m: setattr(m.graph.node[0], "op_type", ""), UnsupportedError, "operator  is not supported"),
+        (lambda m: setattr(m.graph.node[0], "op_type", ""), UnsupportedError, "operator +is not supported"),
     ],
 )
 def test_malformed_models(change: Any, kind: type[SparsecError], message: str) -> None:
