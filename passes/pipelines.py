@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
+from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
 from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
@@ -12,6 +13,7 @@ from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.fuse_map import FuseMap
 from sparsec.passes.gelu import Gelu
 from sparsec.passes.identity import Identity
+from sparsec.passes.layernorm import RecogniseLayerNorm
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.swish import Swish
 
@@ -21,7 +23,9 @@ DEFAULT: tuple[Pass, ...] = (
     Identity(),  # what does nothing would hide producers from the patterns below
     Algebra(),  # one spelling of each formula for the patterns below
     Gelu(),  # before epilogues take the formula apart: its argument is read twice
+    RecogniseLayerNorm(),  # for the same reason
     Swish(),  # for the same reason
+    RecogniseAttention(),  # before epilogues take scale and mask, and before transposes move away from it
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation
     FoldScale(),  # after batchnorm, for the same reason
     FuseEpilogue(),  # before fuse_map, which would merge the activation of one convolution with the residual of the next

@@ -6,7 +6,7 @@ Map nodes: `of_value` inlines the programs that produce a value.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sparsec.compiler.dtypes import DType
@@ -103,28 +103,36 @@ class Exprs:
             steps.append(self.call(step.fn, *map(operand, step.args), cast=step.dtype))
         return steps[-1] if steps else args[0]
 
-    def of_value(self, editor: GraphEditor, value: str, *, depth: int = _DEPTH, shared: bool = False) -> int:
+    def of_value(
+        self,
+        editor: GraphEditor,
+        value: str,
+        *,
+        depth: int = _DEPTH,
+        shared: bool = False,
+        stop: Collection[str] = (),
+    ) -> int:
         """The expression of a value, the Maps that produce it inlined; constants of one element are numbers.
 
         What several nodes read is a leaf (the value itself excepted), unless `shared`: formulas are told from their arguments
-        by that.
+        by that. The values of `stop` are leaves, too.
         """
         if value in self._seen:
             return self._seen[value]
         array, node = editor.constant_of(value), editor.producer(value)
         if array is not None and array.size == 1 and array.dtype.kind in "fi":
             e = self.num(array.reshape(-1)[0].item())
-        elif node is None or not isinstance(node.op, Map) or depth == 0:
+        elif node is None or not isinstance(node.op, Map) or depth == 0 or value in stop:
             e = self.leaf(value, editor.types[value].dtype)
         else:
-            e = self.add_program(node.op.program, [self._operand(editor, v, depth - 1, shared) for v in node.inputs])
+            args = []
+            for v in node.inputs:
+                inlined = shared or editor.only_user(v) is not None or editor.constant_of(v) is not None
+                below = depth - 1 if inlined else 0
+                args.append(self.of_value(editor, v, depth=below, shared=shared, stop=stop))
+            e = self.add_program(node.op.program, args)
         self._seen[value] = e
         return e
-
-    def _operand(self, editor: GraphEditor, value: str, depth: int, shared: bool) -> int:
-        if shared or editor.only_user(value) is not None or editor.constant_of(value) is not None:
-            return self.of_value(editor, value, depth=depth, shared=shared)
-        return self.leaf(value, editor.types[value].dtype)
 
     def emit(self, root: int, *, first: Sequence[str] = ()) -> tuple[Program, list[str]]:
         """The program of an expression and the values that are its arguments, those of `first` before all others."""
