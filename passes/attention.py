@@ -255,9 +255,9 @@ class _HeadsInside(Rule[_Inside]):
         operands: list[str] = []
         for value, given in zip(match.operands, node.inputs, strict=False):
             b, h, length, d = editor.types[given].shape
-            shape = (b, length, h * d)
-            if editor.types[value].shape != shape:
-                value = editor.add(Reshape(shape), [value], hint=f"{value}.lines", origin=node.origin).output
+            lines = (b, length, h * d)
+            if editor.types[value].shape != lines:
+                value = editor.add(Reshape(lines), [value], hint=f"{value}.lines", origin=node.origin).output
             operands.append(value)
         operands += [v for v in node.inputs[3:] if v != ABSENT]
         shape = editor.types[match.last.output].shape

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.ops.concat import Concat
+from sparsec.compiler.ops.expand import Expand
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.pad import Pad
 from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.ops.reshape import Reshape
+from sparsec.compiler.ops.slice import Slice
+from sparsec.compiler.ops.tile import Tile
 from sparsec.compiler.ops.transpose import Transpose
 from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
@@ -31,8 +34,10 @@ def is_identity(editor: GraphEditor, node: Node) -> bool:
                 and all(s.args == (Arg(0),) or i > 0 for i, s in enumerate(steps))
                 and len(steps) <= 1
             )
-        case Reshape():
+        case Reshape() | Expand() | Tile():
             return True
+        case Slice():
+            return not any(op.starts)  # the type is the same, so every step is 1
         case Transpose():
             return op.perm == tuple(range(x.rank))
         case Pad():
@@ -80,8 +85,9 @@ class Identity(Pass):
     """Remove nodes whose result is their first operand.
 
     1. The operand has the type of the result (dtype, shape, storage order).
-    2. It is a Map without steps or with one identity or cast; a Reshape; a Transpose that keeps the order; a Pad of nothing; a
-       Concat of one; a max or average pool of single positions; or a Reduce over extents of 1.
+    2. It is a Map without steps or with one identity or cast; a Reshape, Expand or Tile; a Transpose that keeps the order; a
+       Slice of everything; a Pad of nothing; a Concat of one; a max or average pool of single positions; or a Reduce over
+       extents of 1.
 
     Empty parts of a Concat are left out first.
     """

@@ -14,8 +14,10 @@ from sparsec.passes.fuse_map import FuseMap
 from sparsec.passes.gelu import Gelu
 from sparsec.passes.identity import Identity
 from sparsec.passes.layernorm import RecogniseLayerNorm
+from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.swish import Swish
+from sparsec.passes.transposes import Transposes
 
 DEFAULT: tuple[Pass, ...] = (
     Fold(),  # first: later passes ask whether an operand is constant
@@ -26,6 +28,10 @@ DEFAULT: tuple[Pass, ...] = (
     RecogniseLayerNorm(),  # for the same reason
     Swish(),  # for the same reason
     RecogniseAttention(),  # before epilogues take scale and mask, and before transposes move away from it
+    Transposes(),  # after the patterns, which know their transpositions; before fusion, because it moves Maps to producers
+    Reshapes(),  # for the same reason
+    Fold(),  # transposed and reshaped constants
+    Identity(),  # what the moves left over
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation
     FoldScale(),  # after batchnorm, for the same reason
     FuseEpilogue(),  # before fuse_map, which would merge the activation of one convolution with the residual of the next

@@ -29,7 +29,7 @@ class _Fold(Rule[tuple[Node, Array, Array]]):
         data, other = steps[0].args
         if steps[0].fn in ("mul", "add") and not self._is_data(editor, node, data):
             data, other = other, data
-        if not self._is_data(editor, node, data) or not isinstance(data, Arg):
+        if not self._is_data(editor, node, data) or self._is_data(editor, node, other) or not isinstance(data, Arg):
             return None
         value = node.inputs[data.index]
         producer = foldable(editor, editor.producer(value), value)
