@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.layout import Blocked
+from sparsec.compiler.ops.map import Map
 from sparsec.compiler.target import Ties
 from sparsec.compiler.types import TensorType
 
@@ -128,3 +129,28 @@ def group_extents(types: Mapping[str, TensorType], groups: StorageGroups) -> dic
         end = ((block - low[root]) * s.block + s.total) * t.dtype.itemsize
         size[root] = max(size.get(root, 0), end)
     return {root: (low[root], size[root]) for root in size}
+
+
+def unite_in_place(graph: Graph, groups: StorageGroups) -> None:
+    """Let elementwise nodes write over an operand that nobody reads afterwards.
+
+    1. The node is a Map, and the operand has exactly the result's type.
+    2. The operand's buffer holds nothing else, and no view of it is read later or leaves the graph.
+    """
+    position = {node.name: i for i, node in enumerate(graph.nodes)}
+    ends = {v: max((position[n.name] for n in users), default=-1) for v, users in graph.users.items()}
+    members: dict[str, list[str]] = {}
+    for v in graph.types:
+        members.setdefault(groups.find(v)[0], []).append(v)
+    kept = {groups.find(v)[0] for v in (*graph.inputs, *graph.constants, *graph.output_values)}
+    for i, node in enumerate(graph.nodes):
+        if not isinstance(node.op, Map):
+            continue
+        for value in dict.fromkeys(node.inputs):
+            root, whole = groups.find(value)[0], groups.find(node.output)[0]
+            if graph.types[value] != graph.types[node.output] or root in kept or root == whole:
+                continue
+            alike = all(graph.types[m].nbytes == graph.types[value].nbytes for m in members[root])
+            if alike and all(ends[m] <= i for m in members[root]) and groups.unite(Alias(value, node.output, 0, same_order=True)):
+                members[whole] += members.pop(root)
+                break

@@ -12,7 +12,7 @@ from sparsec.backends.cpu.lower.copies import copy_to_port
 from sparsec.backends.cpu.lower.halo import fill_halo
 from sparsec.backends.cpu.lower.registry import load_all
 from sparsec.backends.cpu.program import ArenaBuffer, Call, Interface, Program, Ref, Space
-from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_groups, strides_of, ties_of
+from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_groups, strides_of, ties_of, unite_in_place
 from sparsec.compiler.errors import InternalError, UsageError
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
@@ -82,6 +82,7 @@ class CpuTarget:
     def lower(self, graph: Graph, schedule: Schedule) -> Program:
         """Kernel calls for every node in order; buffers with their lifetimes."""
         groups = self._groups(graph)
+        unite_in_place(graph, groups)
         views, buffers = place_values(graph, groups)
         ctx = LowerContext(graph, self.isa, self.threads, views)
         for node in graph.nodes:
