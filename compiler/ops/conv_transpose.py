@@ -55,7 +55,10 @@ class ConvTranspose(Op):
             raise ModelError(
                 f"a transposed convolution over {n} dimensions needs data and weights of rank {n + 2}, not {x} and {w}"
             )
-        if x.shape[1] != w.shape[0] or x.shape[1] % self.groups:
+        lengths = (len(self.dilations), len(self.pads), len(self.output_padding))
+        if lengths != (n, 2 * n, n) or any(s < 1 for s in (*self.strides, *self.dilations, *w.shape)):
+            raise ModelError(f"strides {self.strides}, dilations {self.dilations}, pads {self.pads} do not fit weights {w}")
+        if self.groups < 1 or x.shape[1] != w.shape[0] or x.shape[1] % self.groups:
             raise ModelError(f"ConvTranspose weights {w} do not fit {x.shape[1]} input channels in {self.groups} groups")
         spatial = self._spatial(x, w)
         if any(d < 1 for d in spatial) or any(p < 0 for p in (*self.pads, *self.output_padding)):

@@ -36,9 +36,9 @@ class LRN(Op):
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
         x = value(inputs, 0)
-        before = (self.size - 1) // 2
-        padded = np.pad(x * x, [(0, 0), (before, self.size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
-        squares = np.lib.stride_tricks.sliding_window_view(padded, self.size, axis=1).sum(axis=-1)
+        before, after = (min(n, x.shape[1]) for n in ((self.size - 1) // 2, self.size // 2))
+        padded = np.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+        squares = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1)
         kind = x.dtype.type
         base = kind(self.bias) + kind(self.alpha / self.size) * squares
         return ((x / base ** kind(self.beta)).astype(x.dtype, copy=False),)

@@ -42,8 +42,13 @@ class Pool(Op):
             raise ModelError(f"a pool with {n} spatial dimensions needs data of rank {n + 2}, not {x}")
         if self.kind != "max" and not x.dtype.is_float:
             raise ModelError(f"{self.kind} pooling needs floating-point data, not {x}")
-        if any(p < 0 for p in self.pads):
-            raise ModelError(f"pads {list(self.pads)} must not be negative")
+        if (len(self.strides), len(self.dilations), len(self.pads)) != (n, n, 2 * n) or any(k < 1 for k in self.kernel):
+            raise ModelError(
+                f"strides {self.strides}, dilations {self.dilations}, pads {self.pads} do not fit kernel {self.kernel}"
+            )
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        if any(not 0 <= p < span for p, span in zip(self.pads, spans * 2, strict=True)):
+            raise ModelError(f"pads {list(self.pads)} must be from 0 to one less than the windows' extents {spans}")
         return (TensorType(x.dtype, (*x.shape[:2], *(self._extent(i, x.shape[2 + i]) for i in range(n)))),)
 
     def _extent(self, i: int, extent: int) -> int:
@@ -69,7 +74,7 @@ class Pool(Op):
         x, n = value(inputs, 0), len(self.kernel)
         window = tuple(range(-n, 0))
         if self.kind == "max":
-            lowest = -np.inf if np.issubdtype(x.dtype, np.inexact) else np.iinfo(x.dtype).min
+            lowest = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
             return (self._windows(x, lowest).max(axis=window),)
         if self.kind == "lp":
             total = (np.abs(self._windows(x, 0)) ** x.dtype.type(self.p)).sum(axis=window)

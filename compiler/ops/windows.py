@@ -9,7 +9,9 @@ def window_extent(extent: int, kernel: int, stride: int, dilation: int, before: 
     """Number of window positions along one dimension (ONNX rule; with `ceil` the last window must start inside the data)."""
     span = (kernel - 1) * dilation + 1
     room = extent + before + after - span
-    if room < 0 or stride < 1 or dilation < 1:
+    if stride < 1 or dilation < 1:
+        raise ModelError(f"stride {stride} and dilation {dilation} must be positive")
+    if room < 0:
         raise ModelError(
             f"a window of {span} (kernel {kernel}, dilation {dilation}) does not fit {extent} + padding {before} + {after}"
         )

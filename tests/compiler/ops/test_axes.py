@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,18 @@ def test_permuting_what_the_map_declares_commutes_with_the_op(
 ) -> None:
     rng = np.random.default_rng(0)
     assert check_permutations(op, _data(rng, shapes), rng) == permutable
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-5), (np.float16, 1e-2), (ml_dtypes.bfloat16, 5e-2)])
+@pytest.mark.parametrize(("op", "shapes", "permutable"), CASES, ids=lambda v: type(v).name if isinstance(v, Op) else None)
+def test_other_float_types_compute_the_same(
+    op: Op, shapes: list[tuple[int, ...]], permutable: set[str], dtype: Any, tolerance: float
+) -> None:
+    data = _data(np.random.default_rng(0), shapes)
+    for got, want in zip(op.evaluate([a.astype(dtype) for a in data]), op.evaluate(data), strict=True):
+        assert got.dtype == (dtype if want.dtype == np.float32 else want.dtype)
+        atol = tolerance * float(np.abs(want).max())
+        np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=0, atol=atol)
 
 
 @settings(max_examples=40)

@@ -139,9 +139,17 @@ def test_macs_count_the_dense_products() -> None:
     ("op", "shape", "weights", "attributes", "message"),
     [
         ("MaxPool", (1, 1, 3, 3), {}, {"kernel_shape": [4, 4]}, "does not fit"),
+        ("MaxPool", (1, 1, 3, 3), {}, {"kernel_shape": [0, 1]}, "do not fit kernel"),
+        ("MaxPool", (1, 1, 3, 3), {}, {"kernel_shape": [2, 2], "strides": [1]}, "do not fit kernel"),
+        ("MaxPool", (1, 1, 3, 3), {}, {"kernel_shape": [2, 2], "strides": [0, 1]}, "stride 0 and dilation 1 must be positive"),
+        ("AveragePool", (1, 1, 3, 3), {}, {"kernel_shape": [2, 2], "pads": [0, 2, 0, 0]}, "pads .* must be from 0 to"),
+        ("AveragePool", (1, 1, 3, 3), {}, {"kernel_shape": [2, 2], "auto_pad": "SAME"}, "not one of NOTSET"),
+        ("AveragePool", (1, 1, 3, 3), {}, {}, "malformed"),
         ("AveragePool", (1, 1, 2, 2, 2, 2), {}, {"kernel_shape": [1] * 4}, "1 to 3 are"),
         ("ConvTranspose", (1, 2, 3), {"w": np.ones((3, 2, 2), F32)}, {}, "do not fit 2 input channels"),
         ("ConvTranspose", (1, 2, 3), {"w": np.ones((2, 2, 2), F32)}, {"pads": [3, 3]}, "leave an output of"),
+        ("ConvTranspose", (1, 2, 3), {"w": np.ones((2, 2, 2), F32)}, {"strides": [0]}, "do not fit weights"),
+        ("ConvTranspose", (1, 2, 3), {"w": np.ones((2, 2, 2), F32)}, {"group": 0}, "in 0 groups"),
         ("Conv", (1, 2, 3), {"w": np.ones((3, 1, 2), F32)}, {}, "do not fit 2 input channels"),
     ],
 )
