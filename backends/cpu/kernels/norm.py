@@ -36,7 +36,7 @@ class BlockedNorm(Kernel):
     """y[p, c] = (x[p, c] - mean) / sqrt(variance + epsilon) * scale[c] + bias[c], statistics over all channels of a position.
 
     With `rms` the mean counts as zero. Pointers: x, scale and bias where present (padded with zeros to whole blocks), y. `tail`:
-    channels in the last block (0: all lanes). Four positions are computed at a time.
+    channels in the last block (0: all lanes). Several positions are computed at a time.
     """
 
     channels: int
@@ -58,7 +58,7 @@ class BlockedNorm(Kernel):
 
     def context(self, isa: Isa) -> dict[str, Any]:
         share = float_literal(1.0 / self.channels)
-        return {"L": isa.lanes, "epsilon": float_literal(self.epsilon), "share": share, "width": 4}
+        return {"L": isa.lanes, "epsilon": float_literal(self.epsilon), "share": share, "width": 8 if isa.registers >= 32 else 4}
 
 
 def blocked_norm(

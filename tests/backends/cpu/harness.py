@@ -90,7 +90,7 @@ def bound(lib: Library, kernel: Kernel, geometry: Geometry, arrays: Sequence[Arr
     scratch = aligned(kernel.scratch_bytes(geometry, lib.isa), np.uint8)
     function = lib.handle[f"call_{kernel.symbol(lib.isa)}"]
 
-    def call(tid: int = 0) -> None:
+    def call(tid: int = 0, keep: Any = (g, arrays, scratch)) -> None:
         function(ctypes.c_void_p(g.ctypes.data), p, ctypes.c_void_p(scratch.ctypes.data), tid, threads)
 
     return call
