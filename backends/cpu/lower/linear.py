@@ -24,6 +24,7 @@ from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
 Array = np.ndarray[Any, Any]
+_PREFETCH = 1024  # bytes: weights that come from beyond L2 are wanted about 250 FMAs later
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         th_tail=t.th_tail,
         shared_runs=p.shared,
         oc_outer=t.oc_outer,
+        prefetch=_PREFETCH if t.oc_outer else 0,
         epilogue=p.epilogue,
         extras=p.kinds,
         tail_lanes=tail_lanes,
