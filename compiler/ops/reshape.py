@@ -113,10 +113,7 @@ def _import_flatten(ctx: ImportContext, node: OnnxNode) -> str:
 
 
 def _axes_of(ctx: ImportContext, node: OnnxNode) -> list[int] | None:
-    if node.has(1):
-        return [int(a) for a in node.need_const(ctx, 1, "axes").reshape(-1)]
-    found = node.attr("axes")
-    return None if found is None else list(found)
+    return [int(a) for a in node.need_const(ctx, 1, "axes").reshape(-1)] if node.has(1) else None
 
 
 @onnx_rule("Squeeze", becomes="Reshape", constraints="axes constant")
