@@ -6,7 +6,7 @@ A node may declare that a result is its operand under another shape, or that an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsec.compiler.graph import Graph
@@ -20,22 +20,47 @@ from sparsec.compiler.types import TensorType
 class Alias:
     """The storage of `part` lies inside that of `whole`: at channel block `block` (0 when it begins where `whole` does).
 
-    `same_order`: both have the same dimensions but for the channels, so a halo can be shared.
+    `same_order`: both have the same dimensions but for the channels, so a halo can be shared. `fills`: the part is what is
+    computed, right where the whole has it (concatenation); else the part is only a view of the whole.
     """
 
     part: str
     whole: str
     block: int = 0
     same_order: bool = False
+    fills: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Blocks [start, end) of a group's storage that `owner` writes."""
+
+    owner: str
+    start: int
+    end: int
+
+    def moved(self, blocks: int) -> _Claim:
+        return _Claim(self.owner, self.start + blocks, self.end + blocks)
+
+    def without(self, start: int, end: int) -> list[_Claim]:
+        pieces = [_Claim(self.owner, self.start, min(self.end, start)), _Claim(self.owner, max(self.start, end), self.end)]
+        return [p for p in pieces if p.start < p.end]
+
+
+def _collide(a: Sequence[_Claim], b: Sequence[_Claim]) -> bool:
+    return any(x.start < y.end and y.start < x.end for x in a for y in b)
 
 
 class StorageGroups:
-    """Union-find over values with relative positions in channel blocks.
+    """Union-find over values with relative positions in channel blocks, `blocks[value]` of them long.
 
-    `pinned` values live where the caller put them: they can be viewed, but not made part of a larger buffer.
+    `pinned` values live where the caller put them: they can be viewed, but not made part of a larger buffer. No two values that
+    are computed apart ever share a block.
     """
 
-    def __init__(self, pinned: Iterable[str] = ()) -> None:
+    def __init__(self, blocks: Mapping[str, int], pinned: Iterable[str] = ()) -> None:
+        self._blocks = blocks
+        self._claims = {v: [_Claim(v, 0, n)] for v, n in blocks.items()}
         self._parent: dict[str, tuple[str, int]] = {}
         self._bare: set[str] = set()
         self._pinned = set(pinned)
@@ -49,8 +74,11 @@ class StorageGroups:
             offset += step
         return value, offset
 
-    def unite(self, alias: Alias) -> bool:
-        """Accept the alias, or return False when it contradicts what is known."""
+    def unite(self, alias: Alias, *, in_turn: bool = False) -> bool:
+        """Accept the alias, or return False when it contradicts what is known.
+
+        `in_turn`: the caller knows that nothing of the part's group is read once the whole is computed.
+        """
         part, at_part = self.find(alias.part)
         whole, at_whole = self.find(alias.whole)
         if part == whole:
@@ -59,6 +87,13 @@ class StorageGroups:
         pinned = part in self._pinned or whole in self._pinned
         if composed and pinned:
             return False
+        at = at_whole + alias.block - at_part  # of the part's group in the whole's
+        viewed, behind = (alias.whole, at_whole + alias.block) if alias.fills else (alias.part, at_whole + alias.block)
+        end = behind + self._blocks[alias.part]
+        theirs = [c.moved(at) for c in self._claims[part]]
+        merged = [self._without(claims, viewed, behind, end) for claims in (self._claims[whole], theirs)]
+        if not in_turn and _collide(*merged):
+            return False
         for flag, holds in (
             (self._bare, not alias.same_order or part in self._bare),
             (self._composed, composed),
@@ -66,8 +101,13 @@ class StorageGroups:
         ):
             if holds:
                 flag.add(whole)
-        self._parent[part] = (whole, at_whole + alias.block - at_part)
+        self._claims[whole] = merged[0] + merged[1]
+        self._parent[part] = (whole, at)
         return True
+
+    @staticmethod
+    def _without(claims: Sequence[_Claim], owner: str, start: int, end: int) -> list[_Claim]:
+        return [piece for c in claims for piece in (c.without(start, end) if c.owner == owner else [c])]
 
     def is_bare(self, root: str) -> bool:
         """Whether a group has members of different dimension order, which rules a halo out."""
@@ -76,7 +116,8 @@ class StorageGroups:
 
 def storage_groups(graph: Graph, aliases: Iterable[Alias]) -> StorageGroups:
     """The groups that result from uniting `aliases` in order."""
-    groups = StorageGroups(pinned=(*graph.inputs, *graph.constants))
+    blocks = {v: t.layout.storage_shape(t.shape)[0] if isinstance(t.layout, Blocked) else 1 for v, t in graph.types.items()}
+    groups = StorageGroups(blocks, pinned=(*graph.inputs, *graph.constants))
     for alias in aliases:
         groups.unite(alias)
     return groups
@@ -151,6 +192,7 @@ def unite_in_place(graph: Graph, groups: StorageGroups) -> None:
             if graph.types[value] != graph.types[node.output] or root in kept or root == whole:
                 continue
             alike = all(graph.types[m].nbytes == graph.types[value].nbytes for m in members[root])
-            if alike and all(ends[m] <= i for m in members[root]) and groups.unite(Alias(value, node.output, 0, same_order=True)):
+            dead = alike and all(ends[m] <= i for m in members[root])
+            if dead and groups.unite(Alias(value, node.output, 0, same_order=True), in_turn=True):
                 members[whole] += members.pop(root)
                 break

@@ -14,10 +14,10 @@ from sparsec.backends.cpu.lower.registry import load_all
 from sparsec.backends.cpu.program import ArenaBuffer, Call, Interface, Program, Ref, Space
 from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_groups, strides_of, ties_of, unite_in_place
 from sparsec.compiler.errors import InternalError, UsageError
-from sparsec.compiler.graph import Graph, Node
-from sparsec.compiler.layout import Blocked, Layout
+from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.relayout import Relayout
-from sparsec.compiler.schedule import LayerSchedule, Schedule
+from sparsec.compiler.schedule import Cost, LayerSchedule, Schedule
 from sparsec.compiler.target import LayoutOption, Ties
 
 _PIECES = 4  # of a thread's share
@@ -51,6 +51,9 @@ class CpuTarget:
 
     def legal(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """Layout options of the node; empty when no kernel takes it."""
+        if nothing_to_compute(graph, node):
+            rows = tuple(None if v == ABSENT or v in graph.constants else ROW_MAJOR for v in node.inputs)
+            return (LayoutOption(rows, (ROW_MAJOR,) * len(node.outputs), 0.0),)
         found = self._lowering(node)
         return found.legal(graph, node, self.isa) if found else ()
 
@@ -62,10 +65,15 @@ class CpuTarget:
     def halo(self, graph: Graph, node: Node, operand: int) -> tuple[tuple[int, int], ...]:
         """The halo that the node wants on a blocked operand."""
         found = self._lowering(node)
-        return found.halo(graph, node, operand) if found else ()
+        return found.halo(graph, node, operand) if found and not nothing_to_compute(graph, node) else ()
 
     def _groups(self, graph: Graph) -> StorageGroups:
-        aliases = [a for node in reversed(graph.nodes) if (f := self._lowering(node)) for a in f.aliases(graph, node)]
+        aliases = [
+            a
+            for node in reversed(graph.nodes)
+            if (f := self._lowering(node)) and not nothing_to_compute(graph, node)
+            for a in f.aliases(graph, node)
+        ]
         return storage_groups(graph, aliases)
 
     def ties(self, graph: Graph) -> Ties:
@@ -74,6 +82,8 @@ class CpuTarget:
 
     def cost(self, graph: Graph, node: Node) -> LayerSchedule:
         """The best schedule for the node as the graph is laid out."""
+        if nothing_to_compute(graph, node):
+            return LayerSchedule(node.name, "nothing", (), Cost(0.0))
         found = self._lowering(node)
         if found is None:
             raise InternalError(f"node {node.name!r} ({node.op.name}) reached scheduling without a kernel", node=node.name)
@@ -86,6 +96,8 @@ class CpuTarget:
         views, buffers = place_values(graph, groups)
         ctx = LowerContext(graph, self.isa, self.threads, views)
         for node in graph.nodes:
+            if nothing_to_compute(graph, node):
+                continue
             found = LOWERINGS[type(node.op)]
             found.lower(ctx, node, schedule.layers[node.name])
             for value in node.outputs:
@@ -118,6 +130,11 @@ def share_out(calls: Sequence[Call], schedule: Schedule, threads: int) -> tuple[
         pieces = max(1, min(_PIECES, int(cycles / (threads * _PIECE_CYCLES))))
         shared.append(replace(call, parts=threads * pieces if threads > 1 else 1))
     return tuple(shared)
+
+
+def nothing_to_compute(graph: Graph, node: Node) -> bool:
+    """Whether a node's results have no elements."""
+    return all(graph.types[v].elements == 0 for v in node.outputs)
 
 
 def place_values(graph: Graph, groups: StorageGroups) -> tuple[dict[str, View], dict[str, int]]:

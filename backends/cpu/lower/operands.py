@@ -6,8 +6,9 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.blocked_epilogue import FULL, lanes_to_keep
-from sparsec.backends.cpu.lower.base import LowerContext
+from sparsec.backends.cpu.lower.base import LowerContext, View
 from sparsec.backends.cpu.program import Ref
+from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.scalar import Program
@@ -66,6 +67,14 @@ def full_types(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...]
         for v, k in zip(node.inputs[first:], kinds, strict=True)
         if k == "full"
     ]
+
+
+def blocked_constant(ctx: LowerContext, value: str, layout: Layout) -> View:
+    """Where a constant is stored in the order of `layout`, without its halo."""
+    if not isinstance(layout, Blocked):
+        return ctx.view(value)
+    t = ctx.graph.types[value].with_layout(layout.without_halo())
+    return View(ctx.pack(block_array(ctx.graph.constants[value], layout)), t, strides_of(t))
 
 
 def block_array(array: np.ndarray, layout: Blocked) -> np.ndarray:

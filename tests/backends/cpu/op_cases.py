@@ -1,0 +1,169 @@
+"""Small models, one or two nodes each, that together reach every lowering: layouts, element types, tails, empty tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from tests.reference import make_model
+
+Array = np.ndarray[Any, Any]
+RNG = np.random.default_rng(20)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and an input for it."""
+
+    name: str
+    model: onnx.ModelProto
+    feeds: Mapping[str, Array] = field(repr=False)
+
+
+def normal(*shape: int, dtype: Any = np.float32) -> Array:
+    """Normally distributed numbers."""
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def integers(low: int, high: int, *shape: int, dtype: Any = np.int64) -> Array:
+    """Integers in [low, high)."""
+    return RNG.integers(low, high, shape).astype(dtype)
+
+
+def i64(*numbers: int) -> Array:
+    """A vector of int64."""
+    return np.asarray(numbers, np.int64)
+
+
+def one(
+    name: str,
+    op_type: str,
+    feeds: dict[str, Array],
+    weights: dict[str, Array] | None = None,
+    *,
+    outputs: int = 1,
+    **attributes: Any,
+) -> Case:
+    """A case of one node, whose inputs are the feeds and then the weights; a weight called "" is an absent operand."""
+    weights = weights or {}
+    names = [n if not n.startswith("-") else "" for n in (*feeds, *weights)]
+    ys = [f"y{i}" for i in range(outputs)]
+    node = helper.make_node(op_type, names, ys, name=op_type, **attributes)
+    kept = {n: a for n, a in weights.items() if not n.startswith("-")}
+    return Case(name, make_model([node], feeds, ys, kept), feeds)
+
+
+def between_convs(name: str, op_type: str, x: Array, weights: dict[str, Array] | None = None, **attributes: Any) -> Case:
+    """A pointwise convolution, the node, and a 3x3 convolution of the node's first two dimensions' channels: blocked data."""
+    inner = helper.make_node(op_type, ["a", *(weights or {})], ["b"], name=op_type, **attributes)
+    first = normal(x.shape[1], x.shape[1], 1, 1)
+    probe = make_model([inner], {"a": x}, ["b"], weights)
+    channels = onnx.shape_inference.infer_shapes(probe, data_prop=True).graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    constants = {"w1": first, "w2": normal(8, channels, 3, 3), **(weights or {})}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["a"], name="before"),
+        inner,
+        helper.make_node("Conv", ["b", "w2"], ["y"], name="after", pads=[1, 1, 1, 1]),
+    ]
+    return Case(name, make_model(nodes, {"x": x}, ["y"], constants), {"x": x})
+
+
+def data_movement() -> list[Case]:
+    """Slice, Pad, Expand, Tile, Concat, Transpose."""
+    image, tokens = normal(2, 20, 5, 7), normal(2, 6, 24)
+    cases = []
+    for dtype in (np.float32, np.int64, np.int8, np.float64, np.float16, np.bool_, np.uint16):
+        x = (
+            integers(0, 2, 3, 4, 5, dtype=dtype)
+            if dtype == np.bool_
+            else integers(-9 if dtype != np.uint16 else 0, 9, 3, 4, 5, dtype=dtype)
+        )
+        kind = np.dtype(dtype).name
+        bounds = {"starts": i64(2, 3, 0), "ends": i64(-100, 1, 9), "axes": i64(0, 1, 2), "steps": i64(-1, -1, 2)}
+        cases.append(one(f"slice_{kind}", "Slice", {"x": x}, bounds))
+        cases.append(one(f"transpose_{kind}", "Transpose", {"x": x}, perm=[2, 0, 1]))
+        cases.append(one(f"expand_{kind}", "Expand", {"x": x[:, :1]}, {"shape": i64(2, 3, 4, 5)}))
+        cases.append(one(f"tile_{kind}", "Tile", {"x": x}, {"repeats": i64(2, 1, 3)}))
+        cases.append(one(f"concat_{kind}", "Concat", {"a": x, "b": x[:, :2]}, axis=1))
+        if dtype != np.uint16:
+            value = {"pads": i64(1, 0, 2, 0, 3, 1), "value": np.asarray(3).astype(dtype)}
+            cases.append(one(f"pad_{kind}", "Pad", {"x": x}, value))
+    for mode in ("constant", "edge", "reflect", "wrap"):
+        cases.append(one(f"pad_{mode}", "Pad", {"x": image}, {"pads": i64(0, 2, 4, 1, 1, 0, 3, 5)}, mode=mode))
+        cases.append(between_convs(f"pad_{mode}_blocked", "Pad", image, {"pads": i64(0, 0, 1, 2, 0, 0, 2, 1)}, mode=mode))
+    cases.append(one("pad_wrap_far", "Pad", {"x": normal(2, 3)}, {"pads": i64(3, 7, 2, 8)}, mode="wrap"))
+    cases.append(one("pad_crop", "Pad", {"x": image}, {"pads": i64(0, -3, 2, -1, 1, 0, -1, 2)}, mode="edge"))
+    cases.append(one("pad_value", "Pad", {"x": image}, {"pads": i64(0, 1, 1, 0, 0, 0, 1, 0), "value": np.float32(2.5)}))
+    cases.append(
+        between_convs("pad_value_blocked", "Pad", image[:, :16], {"pads": i64(0, 0, 1, 2, 0, 0, 2, 1), "value": np.float32(2.5)})
+    )
+    cases.append(one("pad_tokens", "Pad", {"x": tokens}, {"pads": i64(0, 1, 0, 0, 1, 0)}))
+    wide = normal(1, 50, 4, 5)
+    for name, (start, end) in {"blocks": (16, 48), "tail": (32, 50), "odd": (3, 41), "few": (17, 19), "head": (0, 20)}.items():
+        cases.append(between_convs(f"slice_channels_{name}", "Slice", wide, {"s": i64(start), "e": i64(end), "ax": i64(1)}))
+    cases.append(between_convs("slice_space", "Slice", wide, {"s": i64(0, 1), "e": i64(9, 4), "ax": i64(2, 3), "p": i64(2, 1)}))
+    cases.append(between_convs("slice_back", "Slice", wide, {"s": i64(3, 16), "e": i64(0, 49), "ax": i64(2, 1), "p": i64(-1, 1)}))
+    cases.append(between_convs("slice_channel_steps", "Slice", wide, {"s": i64(1), "e": i64(49), "ax": i64(1), "p": i64(3)}))
+    return cases
+
+
+def concatenations() -> list[Case]:
+    """Concatenations of blocked values: aligned and not, shared parts, constants, slices of one value."""
+    x = normal(1, 16, 5, 6)
+    w = {f"w{i}": normal(n, 16, 1, 1) for i, n in enumerate((16, 32, 5, 20))}
+    convs = [helper.make_node("Conv", ["x", f"w{i}"], [f"p{i}"], name=f"c{i}") for i in range(4)]
+
+    def graph(name: str, nodes: list[onnx.NodeProto], outputs: list[str], extra: dict[str, Array] | None = None) -> Case:
+        return Case(name, make_model([*convs, *nodes], {"x": x}, outputs, {**w, **(extra or {})}), {"x": x})
+
+    def concat(inputs: list[str], output: str, axis: int = 1) -> onnx.NodeProto:
+        return helper.make_node("Concat", inputs, [output], name=output, axis=axis)
+
+    def last(value: str, channels: int) -> tuple[onnx.NodeProto, dict[str, Array]]:
+        weights = {f"v{value}": normal(4, channels, 3, 3)}
+        return helper.make_node("Conv", [value, f"v{value}"], [f"y{value}"], name=f"l{value}", pads=[1] * 4), weights
+
+    cases = []
+    for name, parts in {"aligned": [0, 1, 3], "unaligned": [2, 0, 3, 2, 1], "twice": [0, 0, 1], "small": [2, 2]}.items():
+        end, weights = last("z", sum((16, 32, 5, 20)[p] for p in parts))
+        cases.append(graph(f"concat_{name}", [concat([f"p{p}" for p in parts], "z"), end], ["yz"], weights))
+    a, wa = last("z1", 48)
+    b, wb = last("z2", 36)
+    cases.append(graph("concat_shared", [concat(["p0", "p1"], "z1"), concat(["p0", "p3"], "z2"), a, b], ["yz1", "yz2"], wa | wb))
+    halves = [helper.make_node("Slice", ["p1", f"s{i}", f"e{i}", "ax"], [f"h{i}"], name=f"h{i}") for i in range(2)]
+    bounds = {"s0": i64(0), "e0": i64(16), "s1": i64(16), "e1": i64(32), "ax": i64(1)}
+    c, wc = last("z", 48)
+    cases.append(graph("concat_shuffle", [*halves, concat(["h1", "p0", "h0"], "z"), c], ["yz"], wc | bounds))
+    d, wd = last("z", 23)
+    cases.append(graph("concat_constant", [concat(["k", "p3"], "z"), d], ["yz"], wd | {"k": normal(1, 3, 5, 6)}))
+    e, we = last("z", 20)
+    cases.append(graph("concat_rows", [concat(["p3", "p3"], "z", 2), e], ["yz"], we))
+    return cases
+
+
+def empty() -> list[Case]:
+    """Tensors without elements."""
+    none = np.zeros((0, 3), np.float32)
+    return [
+        one("empty_concat", "Concat", {"a": none, "b": normal(2, 3)}, axis=0),
+        one("empty_relu", "Relu", {"x": none}),
+        one("empty_conv", "Conv", {"x": np.zeros((0, 3, 5, 5), np.float32)}, {"w": normal(4, 3, 3, 3)}),
+        one("empty_pad", "Pad", {"x": none}, {"pads": i64(2, 0, 1, 1)}),
+    ]
+
+
+@cache
+def all_cases() -> dict[str, Case]:
+    """Every case by its name."""
+    found: dict[str, Case] = {}
+    for make in (data_movement, concatenations, empty):
+        for case in make():
+            assert case.name not in found, case.name
+            found[case.name] = case
+    return found
