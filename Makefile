@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 PYTEST_ARGS ?=
-BENCH ?= $(sort $(wildcard benchmarks/bench_*.py))
+BENCH ?= benchmarks/cpu_dense.py
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -19,7 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.installed ## build ResNet-50, compile it, check it against onnxruntime, time both
-	PYTHONPATH=. $(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/demo.py
 
 test: lint types layers pytest ## everything that has to pass: ruff, mypy, import-linter, pytest
 
@@ -54,9 +54,8 @@ goldens: $(VENV)/.installed-dev ## rewrite tests/golden/ (read the diff before c
 
 trained: $(VENV)/.installed-trained ## install the packages whose trained models some tests and benchmarks use
 
-bench: $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH=benchmarks/bench_conv.py
-	@test -n "$(strip $(BENCH))" || { echo "no benchmarks/bench_*.py yet"; exit 1; }
-	@set -e; for file in $(BENCH); do printf '\n== %s\n' "$$file"; PYTHONPATH=. $(BIN)/python "$$file"; done
+bench: $(VENV)/.installed-trained ## run the benchmarks: make bench BENCH="benchmarks/cpu_dense.py resnet50"
+	$(BIN)/python $(BENCH)
 
 docs: $(VENV)/.installed ## regenerate the pages of docs/ that come from the code
 	$(BIN)/python -m sparsec.compiler.cli.reference docs

@@ -32,12 +32,13 @@ class Timing:
 
 
 def take_turns(
-    runs: Mapping[str, Run], *, rounds: int = 10, seconds: float = 0.1, tick: Callable[[], None] | None = None
+    runs: Mapping[str, Run], *, rounds: int = 10, seconds: float = 0.1, pause: float = 0.0, tick: Callable[[], None] | None = None
 ) -> dict[str, Timing]:
     """Time several functions in turns of about `seconds`, `rounds` turns each, after one turn to warm up.
 
     A turn begins with an untimed run, so that each finds its own data in the caches, and the order turns round by round, so
-    that what else the machine does hits all alike. `tick` is called after every round.
+    that what else the machine does hits all alike. `pause` seconds before a turn let threads that the last engine left
+    spinning go to sleep. `tick` is called after every round.
     """
     repeats = {name: _repeats(run, seconds) for name, run in runs.items()}
     cpu: dict[str, list[float]] = {name: [] for name in runs}
@@ -46,6 +47,7 @@ def take_turns(
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             run = runs[name]
+            time.sleep(pause)
             run()
             for _ in range(repeats[name]):
                 w, c = time.perf_counter(), time.process_time()
