@@ -1,0 +1,75 @@
+"""Small models on every target and thread count, through Python and through C, against onnxruntime."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import models
+from sparsec.compiler.feeds import random_feeds
+from sparsec.compiler.onnxruntime_reference import OnnxRuntime
+from sparsec.compiler.verify_model import verify_model
+from tests.end_to_end.program import WARNINGS, build, check, link, small_graph, tiny
+from tests.machine import needs, needs_cpu
+
+MODELS = ["tiny_cnn", "tiny_nhwc", "tiny_transformer"]
+TARGETS = [
+    pytest.param("x86_64+avx512f", marks=needs_cpu("avx512f", "avx512bw", "avx512dq", "avx512vl")),
+    pytest.param("x86_64+avx2+fma", marks=needs_cpu("avx2", "fma")),
+    "generic",
+]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_python_runs_what_onnxruntime_runs(name: str, target: str, threads: int, tmp_path: Path) -> None:
+    model = tiny(name)
+    library = build(model, tmp_path / "net", target=target, threads=threads)
+    feeds = [models.inputs(model, seed=seed) for seed in range(3)]
+    found = verify_model(library.run, OnnxRuntime(model).run, feeds)
+    found.require()
+    outputs = [found.reference for found in found.checks]
+    assert len({round(o, 12) for o in outputs}) > 1, "the outputs do not depend on the inputs"
+
+
+@needs("aarch64-linux-gnu-gcc", "qemu-aarch64")
+@pytest.mark.parametrize("name", MODELS)
+def test_neon_under_qemu(name: str, tmp_path: Path) -> None:
+    model = tiny(name)
+    library = build(model, tmp_path / "net", target="aarch64+neon", cc="aarch64-linux-gnu-gcc")
+    program = link(library, "aarch64-linux-gnu-gcc", "-std=c11", "-static", *WARNINGS)
+    check(library, model, ["qemu-aarch64", program], library.directory)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 5, 6), (3, 3, 8, 1)])
+def test_dynamic_dimensions_are_bound(shape: tuple[int, ...], tmp_path: Path) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(small_graph())
+    for value in (*model.graph.input, *model.graph.output):
+        for i, dim in enumerate(value.type.tensor_type.shape.dim):
+            dim.dim_param = f"{value.name}{i}" if i != 1 else ""
+            if i == 1:
+                dim.dim_value = {"x": 3, "y": 5, "z": 6}[value.name]
+    library = build(model, tmp_path / "net", dims={"x0": shape[0]}, input_shapes={"x": shape})
+    assert library.inputs[0].shape == shape
+    verify_model(library.run, OnnxRuntime(model).run, [random_feeds(library.inputs)]).require()
+
+
+@needs("clang")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_clang_computes_the_same(threads: int, tmp_path: Path) -> None:
+    model = tiny("tiny_cnn")
+    library = build(model, tmp_path / "net", target="host", threads=threads, cc="clang")
+    feeds = [models.inputs(model, seed=5)]
+    verify_model(library.run, OnnxRuntime(model).run, feeds).require()
+
+
+def test_more_threads_than_work(tmp_path: Path) -> None:
+    model = small_graph()
+    one, many = build(model, tmp_path / "one"), build(model, tmp_path / "many", threads=9)
+    feeds = random_feeds(one.inputs)
+    a, b = one.run(feeds), many.run(feeds)
+    assert all(np.array_equal(a[k], b[k]) for k in a)
+    assert many.report.memory.arena_bytes >= one.report.memory.arena_bytes
