@@ -1,30 +1,31 @@
 """ONNX's own backend node tests, imported and interpreted: every case of every operator that has an import rule.
 
-What is refused is listed with the reason, so that coverage cannot drop unseen. On the way every node's axis map is checked.
+What is refused is listed with the reason, so that coverage cannot drop unseen. On the way every node's
+axis map is checked, and that the text form of every graph reads back.
 """
 
 from __future__ import annotations
 
 import re
-import warnings
-from functools import cache
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
-from sparsec.compiler.errors import SparsecError, UnsupportedError
+from sparsec.compiler.errors import SparsecError
 from sparsec.compiler.graph import ABSENT, Graph
-from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.onnx_rules import RULES
 from sparsec.compiler.ops.registry import load_all
+from sparsec.compiler.text.diff import same_graph
+from sparsec.compiler.text.parser import parse_graph
+from sparsec.compiler.text.printer import print_graph
+from sparsec.compiler.text.store import ConstantStore
 from tests.compiler.ops.permutation import check_permutations
+from tests.onnx_corpus import Array, cases, feeds_of, import_case, outputs_of
 
 load_all()
 
-Array = np.ndarray[Any, Any]
+STORE = ConstantStore()  # in memory
 
 # pattern of whole case names -> part of the message they are refused with
 REFUSED = {
@@ -51,40 +52,6 @@ WITHOUT_CASES = {"GlobalLpPool", "SimplifiedLayerNormalization"}
 FIRST_OUTPUT_ONLY = {"LayerNormalization"}
 
 
-@cache
-def _cases() -> dict[str, list[Any]]:
-    """Operator -> its cases; those in which functions are expanded are under "expanded"."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from onnx.backend.test.case.node import collect_testcases
-
-        found: dict[str, list[Any]] = {}
-        for case in collect_testcases(None):
-            arrays = [a for part in case.data_sets[0] for a in part]
-            if all(isinstance(a, np.ndarray | np.generic | onnx.TensorProto) for a in arrays):
-                key = "expanded" if "expanded" in case.name else case.model.graph.node[0].op_type
-                found.setdefault(key, []).append(case)
-    return found
-
-
-def _import(case: Any, feeds: dict[str, Array]) -> Graph:
-    """Import, making constants of the inputs that must be."""
-    constants: set[str] = set()
-    while True:
-        model = onnx.ModelProto()
-        model.CopyFrom(case.model)
-        model.graph.initializer.extend(numpy_helper.from_array(feeds[name], name) for name in sorted(constants))
-        dynamic = {v.name for v in model.graph.input if any(not d.HasField("dim_value") for d in v.type.tensor_type.shape.dim)}
-        try:
-            return import_model(model, input_shapes={name: feeds[name].shape for name in sorted(dynamic - constants)})
-        except UnsupportedError as exc:
-            named = {exc.tensor} & set(feeds)
-            shapes = {name for name, a in feeds.items() if a.ndim <= 1 and a.dtype.kind == "i"}  # where a computed value is named
-            if "constant" not in str(exc) or not (named or shapes) - constants:
-                raise
-            constants |= named or shapes
-
-
 def _run(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
     """Evaluate node by node, checking each axis map with the node's real operands."""
     rng = np.random.default_rng(0)
@@ -96,25 +63,22 @@ def _run(graph: Graph, feeds: dict[str, Array]) -> dict[str, Array]:
     return {p.name: values[p.value] for p in graph.outputs}
 
 
-def _array(a: Any) -> Array:
-    return numpy_helper.to_array(a) if isinstance(a, onnx.TensorProto) else np.asarray(a)
-
-
 def _check(case: Any) -> None:
-    inputs, outputs = case.data_sets[0]
-    feeds = {v.name: _array(a) for v, a in zip(case.model.graph.input, inputs, strict=True)}
+    feeds, outputs = feeds_of(case), outputs_of(case)
     if case.model.graph.node[0].op_type in FIRST_OUTPUT_ONLY:
         del case.model.graph.output[1:]
-        outputs = outputs[:1]  # a new list: the expanded case shares the old one
+        del outputs[1:]
     reason = next((why for pattern, why in REFUSED.items() if re.fullmatch(pattern, case.name)), None)
     if reason is not None:
         with pytest.raises(SparsecError, match=reason):
-            _import(case, feeds)
+            import_case(case)
         return
-    results = _run(_import(case, feeds), feeds)
+    graph = import_case(case)
+    assert same_graph(parse_graph(print_graph(graph, STORE), STORE), graph), case.name
+    results = _run(graph, feeds)
     if case.name in DIFFERENT:
         return
-    for (name, got), want in zip(results.items(), map(_array, outputs), strict=True):
+    for (name, got), want in zip(results.items(), outputs, strict=True):
         assert (got.dtype, got.shape) == (want.dtype, want.shape), (case.name, name)
         if want.dtype.kind in "iub":
             np.testing.assert_array_equal(got, want, err_msg=case.name)
@@ -125,16 +89,16 @@ def _check(case: Any) -> None:
 
 @pytest.mark.parametrize("op_type", sorted(op for domain, op in RULES if domain == ""))
 def test_operator(op_type: str) -> None:
-    cases = _cases().get(op_type, [])
-    assert bool(cases) != (op_type in WITHOUT_CASES), f"{len(cases)} cases of {op_type}: correct WITHOUT_CASES"
-    for case in cases:
+    found = cases().get(op_type, [])
+    assert bool(found) != (op_type in WITHOUT_CASES), f"{len(found)} cases of {op_type}: correct WITHOUT_CASES"
+    for case in found:
         _check(case)
 
 
 def test_expanded_functions() -> None:
     """ONNX's definitions of composite operators, where we have a rule for every operator in them."""
     ran = 0
-    for case in _cases()["expanded"]:
+    for case in cases()["expanded"]:
         ops = {(n.domain.replace("ai.onnx", ""), n.op_type) for n in case.model.graph.node}
         if ops <= set(RULES):
             _check(case)
@@ -143,6 +107,6 @@ def test_expanded_functions() -> None:
 
 
 def test_listed_cases_exist() -> None:
-    names = {case.name for op_type, cases in _cases().items() if ("", op_type) in RULES for case in cases}
+    names = {case.name for op_type, found in cases().items() if ("", op_type) in RULES for case in found}
     assert set(DIFFERENT) <= names
     assert [p for p in REFUSED if not any(re.fullmatch(p, name) for name in names)] == []
