@@ -18,8 +18,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of every panel, in order: each reads `k_run` channels from `channel` on at kernel tap `tap` (row-major over taps),
-    or, `along_taps`, one channel at `k_run` taps from `tap` on.
+    """The runs of every panel, in order: each reads `k_run` channels from `channel` on at kernel tap `tap` (row-major over taps).
 
     `begin[p]` to `begin[p + 1]` are panel p's; when `shared`, all panels have the same list, given once.
     """
@@ -29,7 +28,6 @@ class Runs:
     begin: Array
     k_run: int
     shared: bool
-    along_taps: bool = False
 
     def offsets(self, channel_offset: Array, tap_offset: Array) -> Array:
         """int32 input offsets, given the offset in elements of every channel and of every tap."""
@@ -75,12 +73,14 @@ def grouped_runs(channels: int, taps: int, lanes: int, groups: int, out_channels
     return Runs(np.array(channel), np.array(tap), np.array(begin), lanes, shared=False)
 
 
-def planar_runs(channels: int, kernel: Sequence[int], dilation: int) -> Runs:
-    """Runs over planar input (one channel after the other): where the last dimension's taps are adjacent, they are one run."""
-    taps, k_run = int(np.prod(kernel)), kernel[-1] if dilation == 1 else 1
-    first = np.arange(0, taps, k_run)
-    channel, tap = np.repeat(np.arange(channels), first.size), np.tile(first, channels)
-    return Runs(channel, tap, np.array([0, channel.size]), k_run, shared=True, along_taps=True)
+def planar_runs(channels: int, taps: int) -> Runs:
+    """Runs over planar input (one channel after the other): one row each.
+
+    Adjacent taps are not one longer run: neighbouring positions share inputs there, and compilers that see it keep the broadcast
+    inputs of several rows alive and spill accumulators.
+    """
+    channel, tap = np.repeat(np.arange(channels), taps), np.tile(np.arange(taps), channels)
+    return Runs(channel, tap, np.array([0, channel.size]), 1, shared=True)
 
 
 def expand_groups(w: Array, groups: int) -> Array:
@@ -96,14 +96,12 @@ def pack(w: Array, runs: Runs, r: int, lanes: int) -> Array:
     """float32 weights [panel][run][k_run][r * lanes] of w[OC, taps..., IC], zero beyond OC and IC, as one vector."""
     width, channels = r * lanes, w.shape[-1]
     panels = -(-w.shape[0] // width)
-    step = np.arange(runs.k_run)
-    taps = runs.tap[:, None] + (step if runs.along_taps else 0 * step)
-    at = runs.channel[:, None] + (0 * step if runs.along_taps else step)
+    at = runs.channel[:, None] + np.arange(runs.k_run)
     flat = w.reshape(w.shape[0], -1, channels)
     padded = np.zeros((panels * width, flat.shape[1], max(int(at.max(initial=0)) + 1, channels)), np.float32)
     padded[: w.shape[0], :, :channels] = flat
     parts = []
     for p in range(panels):
         rows = slice(None) if runs.shared else slice(runs.begin[p], runs.begin[p + 1])
-        parts.append(np.moveaxis(padded[p * width : (p + 1) * width, taps[rows], at[rows]], 0, -1).ravel())
+        parts.append(np.moveaxis(padded[p * width : (p + 1) * width, runs.tap[rows, None], at[rows]], 0, -1).ravel())
     return np.concatenate(parts)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel import EXTRAS, PanelGeometry, PanelKernel
+from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, choose
 from sparsec.backends.cpu.kernels.panel_plan import Part as PanelPart
 from sparsec.backends.cpu.lower.base import LowerContext

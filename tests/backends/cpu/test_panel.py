@@ -70,7 +70,7 @@ def calls_of(layer: Layer, isa, tiling=None):
     taps = panel_pack.tap_offsets(layer.kernel, (layer.dilation,) * 2, pads, (wd * block, block))
     channel = panel_pack.blocked_channels(layer.ic, block, n * h * wd * block)
     if layer.planar:
-        make = lambda r: panel_pack.planar_runs(layer.ic, layer.kernel, layer.dilation)  # noqa: E731
+        make = lambda r: panel_pack.planar_runs(layer.ic, prod(layer.kernel))  # noqa: E731
     elif layer.groups > 1:
         weights = panel_pack.expand_groups(weights, layer.groups)
         make = lambda r: panel_pack.grouped_runs(layer.ic, prod(layer.kernel), lanes, layer.groups, layer.oc, r)  # noqa: E731
