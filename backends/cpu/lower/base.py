@@ -98,7 +98,8 @@ class Lowering(ABC):
         """The best schedule for the node as the graph is laid out; memory-bound by default."""
         moved = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
         cost = Cost(stream_cycles(moved), 0, {"L2": moved}, "memory")
-        dims = tuple(Loop(f"d{i}", n) for i, n in enumerate(graph.out_types(node)[0].shape))
+        found = node.op.axes(graph.in_types(node)).dims
+        dims = tuple(Loop(d.name, d.extent) for d in found if d.extent > 1)
         return LayerSchedule(node.name, node.op.name.lower(), (Level("L2", dims),), cost)
 
     @abstractmethod

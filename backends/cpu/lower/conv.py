@@ -12,13 +12,14 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
-from sparsec.backends.cpu.lower.linear import Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.storage import Strides, strides_of
+from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.schedule import LayerSchedule
+from sparsec.compiler.schedule import LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
@@ -92,7 +93,7 @@ class LowerConv(Lowering):
         problem = conv_problem(graph, node, kinds, graph.types[node.inputs[0]], y, full, isa)
         plan = plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, y.shape[1], isa))
         traffic = sum(t.nbytes for t in (*graph.in_types(node), y) if t)
-        return schedule_linear(node, plan, node.op.macs(graph.in_types(node)), traffic, isa)
+        return schedule_linear(node, plan, _dims(graph, node), node.op.macs(graph.in_types(node)), traffic, isa)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -113,6 +114,12 @@ class LowerConv(Lowering):
         origins = iter(strides_of(t).origin for t in full)
         extras = [e.at(next(origins) * 4) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+
+
+def _dims(graph: Graph, node: Node) -> Dims:
+    found = node.op.axes(graph.in_types(node)).dims
+    reduced = tuple(Loop(d.name, d.extent) for d in found if d.kind is DimKind.REDUCED and d.extent > 1)
+    return Dims("N", "OH", "OW", "OC", reduced)
 
 
 def conv_problem(

@@ -142,29 +142,43 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
     return Part(first, chosen.panels, kernel, geometry, chosen.cycles)
 
 
-def schedule_linear(node: Node, plan: LinearPlan, macs: int, traffic: int, isa: Isa) -> LayerSchedule:
-    """The plan's loops in the schedule's terms."""
+@dataclass(frozen=True, slots=True)
+class Dims:
+    """The layer's iteration dimensions, as its op's axis map names them: images, rows, columns, outputs, and what is summed."""
+
+    n: str
+    rows: str
+    columns: str
+    out: str
+    reduced: tuple[Loop, ...]
+
+
+def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic: int, isa: Isa) -> LayerSchedule:
+    """The plan's loops in the schedule's terms (of its first part, when channel blocks need two)."""
     p, main = plan.problem, plan.parts[0]
     k, g = main.kernel, main.geometry
-    oc = Loop("OC", g.panels)
-    pos = tuple(lp for lp in (Loop("N", p.n), Loop("OH", g.y_full + g.y_tail), Loop("OW", g.x_full + g.x_tail)) if lp.extent > 1)
-    outer, inner = ((oc,), pos) if k.oc_outer else (pos, (oc,))
+    panels = (Loop(dims.out, g.panels),)
+    tiles = (Loop(dims.n, p.n), Loop(dims.rows, g.y_full + g.y_tail), Loop(dims.columns, g.x_full + g.x_tail))
+    tiles = tuple(loop for loop in tiles if loop.extent > 1)
     levels = (
-        Level("L3", outer, ("w",) if k.oc_outer else ("x",)),
-        Level("L2", inner, ("x",) if k.oc_outer else ("w",)),
-        Level("L1", (Loop("IC*K", p.rows),), ("x",)),
+        Level("L3", panels if k.oc_outer else tiles, ("w",) if k.oc_outer else ("x",)),
+        Level("L2", tiles if k.oc_outer else panels, ("x",) if k.oc_outer else ("w",)),
+        Level("L1", dims.reduced, ("x",)),
         Level(
             "registers",
             (
-                Loop("OH", k.th, LoopKind.UNROLLED),
-                Loop("OW", k.tw, LoopKind.UNROLLED),
-                Loop("OC", k.r, LoopKind.UNROLLED),
-                Loop("OC", isa.lanes, LoopKind.VECTOR),
+                *(Loop(d, n, LoopKind.UNROLLED) for d, n in ((dims.rows, k.th), (dims.columns, k.tw)) if n > 1),
+                *((Loop(dims.out, k.r, LoopKind.UNROLLED),) if k.r > 1 else ()),
+                Loop(dims.out, isa.lanes, LoopKind.VECTOR),
             ),
             ("y",),
         ),
     )
-    return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan)
+    order = (
+        "outputs outside, so that a panel of weights stays in L2" if k.oc_outer else "positions outside: all weights stay in L2"
+    )
+    reason = f"{k.th * k.tw} positions x {k.r} vectors in registers; {order}"
+    return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 
 Pack = Callable[[int, int, int], tuple[Array, Array, Array]]

@@ -11,13 +11,13 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering
-from sparsec.backends.cpu.lower.linear import Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Layout
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.schedule import LayerSchedule
+from sparsec.compiler.schedule import LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
@@ -66,7 +66,8 @@ class LowerMatMul(Lowering):
         kinds = extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
         assert kinds is not None
         traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
-        return schedule_linear(node, _plan(graph, node, kinds, isa), node.op.macs(graph.in_types(node)), traffic, isa)
+        dims = Dims("", "", "M", "N", (Loop("K", graph.types[node.inputs[0]].shape[-1]),))
+        return schedule_linear(node, _plan(graph, node, kinds, isa), dims, node.op.macs(graph.in_types(node)), traffic, isa)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         assert isinstance(layer.plan, LinearPlan)
