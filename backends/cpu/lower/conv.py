@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd, prod
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
+from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
+from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
@@ -70,11 +72,12 @@ class LowerConv(Lowering):
             orders.insert(0, Blocked(1, 1))
         options = []
         for layout in orders:
-            source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))  # type: ignore[union-attr]
+            assert isinstance(layout, Blocked)
+            source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))
             problem = conv_problem(
                 graph, node, kinds, source, y.with_layout(out), [y.with_layout(out)] * kinds.count("full"), isa
             )
-            cycles = plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, y.shape[1], isa)).cycles
+            cycles = min(p.cycles for p in _plans(graph, node, problem, layout, isa))
             options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
         return options
 
@@ -91,9 +94,13 @@ class LowerConv(Lowering):
         full = [graph.types[v] for v, k in zip(node.inputs[2:], kinds, strict=True) if k == "full"]
         full = [t if isinstance(t.layout, Blocked) else t.with_layout(Blocked(1, isa.lanes)) for t in full]
         problem = conv_problem(graph, node, kinds, graph.types[node.inputs[0]], y, full, isa)
-        plan = plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, y.shape[1], isa))
-        traffic = sum(t.nbytes for t in (*graph.in_types(node), y) if t)
-        return schedule_linear(node, plan, _dims(graph, node), node.op.macs(graph.in_types(node)), traffic, isa)
+        plans = _plans(graph, node, problem, graph.types[node.inputs[0]].layout, isa)
+        best, direct = min(plans, key=lambda p: p.cycles), plans[0]
+        traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
+        if isinstance(best, WinogradPlan):
+            return schedule_winograd(node, best, direct.cycles, macs, traffic, isa)
+        runner_up = f"winograd, {plans[1].cycles:.0f} cycles" if len(plans) > 1 else ""
+        return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -109,11 +116,26 @@ class LowerConv(Lowering):
             )
             ctx.call(node, kernel, geometry, [x.ref, ctx.pack(pack_depthwise(weights, ctx.isa.lanes)), *extras, y.ref])
             return
-        assert isinstance(layer.plan, LinearPlan)
-        packer = ConvPacker(weights, op, x, layer.plan.problem.k_run, ctx.isa.lanes)
         origins = iter(strides_of(t).origin for t in full)
         extras = [e.at(next(origins) * 4) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
+        if isinstance(layer.plan, WinogradPlan):
+            corner = x.interior.at(-4 * (op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]))
+            taps_inside = weights.transpose(0, 2, 3, 1)
+            lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
+            return
+        assert isinstance(layer.plan, LinearPlan)
+        packer = ConvPacker(weights, op, x, layer.plan.problem.k_run, ctx.isa.lanes)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+
+
+def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[LinearPlan | WinogradPlan]:
+    """The ways to compute a convolution: direct, and by minimal filtering where it applies."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    tail = padded_lanes(problem.epilogue, problem.kinds, w.shape[0], isa)
+    plans: list[LinearPlan | WinogradPlan] = [plan_linear(problem, isa, tail)]
+    if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
+        plans.append(plan_winograd(problem, w.shape[1], isa, tail))
+    return plans
 
 
 def _dims(graph: Graph, node: Node) -> Dims:

@@ -158,8 +158,8 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
     p, main = plan.problem, plan.parts[0]
     k, g = main.kernel, main.geometry
     panels = (Loop(dims.out, g.panels),)
-    tiles = (Loop(dims.n, p.n), Loop(dims.rows, g.y_full + g.y_tail), Loop(dims.columns, g.x_full + g.x_tail))
-    tiles = tuple(loop for loop in tiles if loop.extent > 1)
+    every = (Loop(dims.n, p.n), Loop(dims.rows, g.y_full + g.y_tail), Loop(dims.columns, g.x_full + g.x_tail))
+    tiles = tuple(loop for loop in every if loop.extent > 1)
     levels = (
         Level("L3", panels if k.oc_outer else tiles, ("w",) if k.oc_outer else ("x",)),
         Level("L2", tiles if k.oc_outer else panels, ("x",) if k.oc_outer else ("w",)),
@@ -192,9 +192,12 @@ def lower_linear(ctx: LowerContext, node: Node, plan: LinearPlan, x: Ref, y: Ref
         lists = [ctx.pack(offsets.astype(np.int32))]
         if not p.shared:
             lists.append(ctx.pack(begin.astype(np.int32)))
-        shifted = [
-            e.at(part.first_block * (lanes if kind == "channel" else image.block if image else 0) * 4) if kind != "scalar" else e
-            for e, kind, image in zip(extras, p.kinds, p.extras, strict=True)
-        ]
-        operands = [x, ctx.pack(weights), *lists, *shifted, y.at(part.first_block * p.y.block * 4)]
+        moved = shifted(p, extras, part.first_block, lanes)
+        operands = [x, ctx.pack(weights), *lists, *moved, y.at(part.first_block * p.y.block * 4)]
         ctx.call(node, part.kernel, part.geometry, operands)
+
+
+def shifted(p: Linear, extras: Sequence[Ref], first_block: int, lanes: int) -> list[Ref]:
+    """Addresses of the extra operands for the outputs from channel block `first_block` on."""
+    steps = [image.block if image else lanes for image in p.extras]
+    return [e if kind == "scalar" else e.at(first_block * step * 4) for e, kind, step in zip(extras, p.kinds, steps, strict=True)]
