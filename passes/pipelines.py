@@ -6,6 +6,7 @@ from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
+from sparsec.passes.canonical import Canonical
 from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
 from sparsec.passes.fold import Fold
@@ -14,8 +15,10 @@ from sparsec.passes.fuse_map import FuseMap
 from sparsec.passes.gelu import Gelu
 from sparsec.passes.identity import Identity
 from sparsec.passes.layernorm import RecogniseLayerNorm
+from sparsec.passes.pad import FoldPad
 from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
+from sparsec.passes.softmax import RecogniseSoftmax
 from sparsec.passes.swish import Swish
 from sparsec.passes.transposes import Transposes
 
@@ -24,12 +27,15 @@ DEFAULT: tuple[Pass, ...] = (
     CommonSubexpressions(),  # before fusion: a fused node no longer equals its twin
     Identity(),  # what does nothing would hide producers from the patterns below
     Algebra(),  # one spelling of each formula for the patterns below
+    Canonical(),  # for the same reason; after algebra, which turns divisions into products
     Gelu(),  # before epilogues take the formula apart: its argument is read twice
     RecogniseLayerNorm(),  # for the same reason
     Swish(),  # for the same reason
+    RecogniseSoftmax(),  # before attention, which begins there
     RecogniseAttention(),  # before epilogues take scale and mask, and before transposes move away from it
     Transposes(),  # after the patterns, which know their transpositions; before fusion, because it moves Maps to producers
     Reshapes(),  # for the same reason
+    FoldPad(),  # after transposes, which brings Pad and window together
     Fold(),  # transposed and reshaped constants
     Identity(),  # what the moves left over
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation

@@ -132,12 +132,8 @@ class _PastMap(Rule[list[str]]):
         if not reshaped:
             return None
         source = editor.types[reshaped[0].inputs[0]].shape
-        makes = [editor.producer(p.inputs[0]) for p in reshaped]
         following = editor.only_user(node.output)
-        joins = any(
-            m is not None and has_epilogue(m.op) and editor.only_user(m.output) and editor.only_user(p.output)
-            for m, p in zip(makes, reshaped, strict=True)
-        )
+        joins = any(_fusable(editor, p.inputs[0]) and editor.only_user(p.output) is not None for p in reshaped)
         if not joins and not (following is not None and isinstance(following.op, Reshape)):  # 2
             return None
         moved: list[str] = []
@@ -170,6 +166,14 @@ class _PastMap(Rule[list[str]]):
         assert isinstance(node.op, Map)
         inner = editor.add(node.op, inputs, hint=f"{node.output}.flat", origin=node.origin)
         editor.replace(node, Reshape(out), [inner.output])
+
+
+def _fusable(editor: GraphEditor, value: str, depth: int = 8) -> bool:
+    """Whether `value` is computed by an operator with an epilogue, or by Maps that can join one; nothing else reads it."""
+    node = editor.producer(value)
+    if node is None or editor.only_user(value) is None or depth == 0:
+        return False
+    return has_epilogue(node.op) or (isinstance(node.op, Map) and any(_fusable(editor, v, depth - 1) for v in node.inputs))
 
 
 def moved_shape(shape: tuple[int, ...], out: tuple[int, ...], source: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -102,6 +102,10 @@ def _finish(editor: GraphEditor, node: Node, op: Op, inputs: list[str], after: P
         editor.replace(node, op, inputs)
         return
     inner = editor.add(op, inputs, hint=f"{node.output.removesuffix('.moved')}.moved", origin=node.origin)
+    for user in editor.users(node.output):
+        if user.op == Transpose(inverse(after)):  # cancels at once, so that no rule sees the pair
+            editor.replace_uses(user.output, inner.output)
+            editor.remove(user)
     editor.replace(node, Transpose(after), [inner.output])
 
 
@@ -131,7 +135,7 @@ class _PastMap(Rule[_Operands]):
         removed = sum(editor.only_user(v) is not None for v in dict.fromkeys(same))
         users = editor.users(node.output)
         cancels = bool(users) and not editor.is_output(node.output) and all(u.op == Transpose(inverse(perm)) for u in users)
-        if inserted and removed - inserted - 1 + cancels < 1:  # 2
+        if inserted and removed - inserted - 1 + 2 * cancels < 1:  # 2
             return Rejected(f"{inserted} other operands would have to be transposed instead")
         return _Operands(perm, operands)
 

@@ -1,0 +1,161 @@
+"""Attention recognised in the forms that exporters write, with its head split and merge."""
+
+import math
+
+import pytest
+
+from sparsec.compiler.ops.attention import Attention
+from sparsec.passes.algebra import Algebra
+from sparsec.passes.attention import RecogniseAttention
+from sparsec.passes.reshapes import Reshapes
+from tests.passes.helpers import check, graph_of, ops, rejections
+
+SPLIT = """input %xq: f32[2,5,12]
+input %xk: f32[2,7,12]
+input %xv: f32[2,7,12]
+%rq = Reshape(%xq) {shape=(2, 5, 3, 4)} -> f32[2,5,3,4]
+%rk = Reshape(%xk) {shape=(2, 7, 3, 4)} -> f32[2,7,3,4]
+%rv = Reshape(%xv) {shape=(2, 7, 3, 4)} -> f32[2,7,3,4]
+%q = Transpose(%rq) {perm=(0, 2, 1, 3)} -> f32[2,3,5,4]
+%k = Transpose(%rk) {perm=(0, 2, 3, 1)} -> f32[2,3,4,7]
+%v = Transpose(%rv) {perm=(0, 2, 1, 3)} -> f32[2,3,7,4]
+"""
+MERGE = """
+%p = Softmax(%s) {axis=3} -> f32[2,3,5,7]
+%o = MatMul(%p, %v) -> f32[2,3,5,4]
+%to = Transpose(%o) {perm=(0, 2, 1, 3)} -> f32[2,5,3,4]
+%y = Reshape(%to) {shape=(2, 5, 12)} -> f32[2,5,12]
+output "y" = %y"""
+SCORES = {
+    "after, by division": ("%c = MatMul(%q, %k) -> f32[2,3,5,7]\n%s = Map(%c) {program='div(a0,2.0)'} -> f32[2,3,5,7]", 0.5),
+    "after, by a factor": ("%c = MatMul(%q, %k) -> f32[2,3,5,7]\n%s = Map(%c) {program='mul(0.5,a0)'} -> f32[2,3,5,7]", 0.5),
+    "before, on queries": ("%c = Map(%q) {program='mul(a0,0.5)'} -> f32[2,3,5,4]\n%s = MatMul(%c, %k) -> f32[2,3,5,7]", 0.5),
+    "before, on both": (
+        """%c = Map(%q) {program='mul(a0,0.8408964152537146)'} -> f32[2,3,5,4]
+        %d = Map(%k) {program='mul(a0,0.8408964152537146)'} -> f32[2,3,4,7]
+        %s = MatMul(%c, %d) -> f32[2,3,5,7]""",
+        math.sqrt(0.5),
+    ),
+    "none": ("%s = MatMul(%q, %k) -> f32[2,3,5,7]", 1.0),
+}
+
+
+@pytest.mark.parametrize(("scores", "scale"), SCORES.values(), ids=SCORES)
+def test_scales(scores: str, scale: float) -> None:
+    after = check(RecogniseAttention(), graph_of(SPLIT + scores + MERGE))
+    after = check(Reshapes(), after)
+    (node,) = after.nodes
+    assert isinstance(node.op, Attention) and (node.op.heads, node.op.kv_heads) == (3, 3)
+    assert math.isclose(node.op.scale, scale) and node.inputs == ("xq", "xk", "xv")
+
+
+@pytest.mark.parametrize("mask", ["f32[2,1,1,7]", "f32[5,7]", "f32[2,3,5,7]"])
+@pytest.mark.parametrize("program", ["mul(a0,0.5);add(t0,a1)", "div(a0,2.0);add(a1,t0)"])
+def test_masks_that_add(mask: str, program: str) -> None:
+    scores = f"""input %m: {mask}
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %s = Map(%c, %m) {{program='{program}'}} -> f32[2,3,5,7]"""
+    after = check(RecogniseAttention(), graph_of(SPLIT + scores + MERGE))
+    attention = next(n for n in after.nodes if isinstance(n.op, Attention))
+    assert attention.inputs[3] == "m" and "Softmax" not in ops(after)
+
+
+def test_a_mask_that_is_computed_by_a_map() -> None:
+    scores = """input %keep: f32[2,1,1,7]
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %d = Map(%c) {program='div(a0,2.0)'} -> f32[2,3,5,7]
+    %n = Map(%keep) {program='sub(1.0,a0)'} -> f32[2,1,1,7]
+    %m = Map(%n) {program='mul(a0,-10000.0)'} -> f32[2,1,1,7]
+    %s = Map(%d, %m) {program='add(a0,a1)'} -> f32[2,3,5,7]"""
+    after = check(RecogniseAttention(), check(Algebra(), graph_of(SPLIT + scores + MERGE)), tolerance=1e-4)
+    attention = next(n for n in after.nodes if isinstance(n.op, Attention))
+    assert after.types[attention.inputs[3]].shape == (2, 1, 1, 7)
+
+
+@pytest.mark.parametrize(("program", "low"), [("where(a0,a1,a2)", "-inf"), ("where(a0,a2,a1)", "-3.4e38")])
+def test_masks_that_choose(program: str, low: str) -> None:
+    operands = "%keep, %d, %low" if program == "where(a0,a1,a2)" else "%keep, %low, %d"
+    scores = f"""const %keep: bool[5,7] = [{", ".join(["true"] * 10)}]
+    const %low: f32[] = [{low}]
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %d = Map(%c) {{program='div(a0,2.0)'}} -> f32[2,3,5,7]
+    %s = Map({operands}) {{program='where(a0,a1,a2)'}} -> f32[2,3,5,7]"""
+    scores = scores.replace("const %keep: bool[5,7] = [" + ", ".join(["true"] * 10) + "]", "")
+    sign = "ge" if program == "where(a0,a1,a2)" else "lt"
+    scores = f"%keep = Map(%grid) {{program='{sign}(a0,-1.5)'}} -> bool[5,7]\n" + scores
+    g = graph_of(SPLIT + scores + MERGE, constants="grid: f32[5,7]")
+    assert "Attention" in ops(check(RecogniseAttention(), g))
+
+
+def test_rank_three_is_one_batch() -> None:
+    g = graph_of(
+        """input %q: f32[3,5,4]
+        input %k: f32[3,7,4]
+        input %v: f32[3,7,6]
+        %s = MatMul(%q, %k) {trans_b=true} -> f32[3,5,7]
+        %p = Softmax(%s) {axis=2} -> f32[3,5,7]
+        %y = MatMul(%p, %v) -> f32[3,5,6]
+        output "y" = %y"""
+    )
+    after = check(RecogniseAttention(), g)
+    assert ops(after).count("Attention") == 1 and "MatMul" not in ops(after)
+
+
+def test_heads_split_by_transposing_a_line_first() -> None:
+    """[S, B, E] -> [S, B * H, D] -> [B * H, S, D], as torch's multi-head attention writes it for a batch of one."""
+    split = "\n".join(
+        f"""input %x{c}: f32[5,1,12]
+        %r{c} = Reshape(%x{c}) {{shape=(5, 3, 4)}} -> f32[5,3,4]
+        %{c} = Transpose(%r{c}) {{perm=(1, 0, 2)}} -> f32[3,5,4]"""
+        for c in "qkv"
+    )
+    g = graph_of(
+        split
+        + """
+        %kt = Transpose(%k) {perm=(0, 2, 1)} -> f32[3,4,5]
+        %s = MatMul(%q, %kt) -> f32[3,5,5]
+        %p = Softmax(%s) {axis=2} -> f32[3,5,5]
+        %o = MatMul(%p, %v) -> f32[3,5,4]
+        %to = Transpose(%o) {perm=(1, 0, 2)} -> f32[5,3,4]
+        %y = Reshape(%to) {shape=(5, 1, 12)} -> f32[5,1,12]
+        output "y" = %y"""
+    )
+    after = check(Reshapes(), check(RecogniseAttention(), g))
+    assert "Transpose" not in ops(after) and next(n.op for n in after.nodes if isinstance(n.op, Attention)).heads == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("%p = Softmax(%s)", 'output "s" = %s\n%p = Softmax(%s)', None),
+        ("%s = MatMul(%q, %k)", "input %e: f32[7]\n%s = MatMul(%q, %k, %e) {epilogue='add(a0,a1)'}", "has an epilogue"),
+    ],
+)
+def test_rejections(old: str, new: str, why: str | None) -> None:
+    found = rejections(RecogniseAttention(), graph_of((SPLIT + SCORES["none"][0] + MERGE).replace(old, new)))
+    assert len(found) == (why is not None) and all(why is not None and why in f for f in found)
+
+
+def test_a_low_score_that_is_not_low_enough() -> None:
+    scores = """input %keep: bool[5,7]
+    const %low: f32[] = [-100.0]
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %s = Map(%keep, %c, %low) {program='where(a0,a1,a2)'} -> f32[2,3,5,7]"""
+    (found,) = rejections(RecogniseAttention(), graph_of(SPLIT + scores + MERGE))
+    assert "replaces masked scores by -100.0" in found
+
+
+def test_two_masks() -> None:
+    scores = """input %m: f32[5,7]
+    input %n: f32[7]
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %s = Map(%c, %m, %n) {program='add(a0,a1);add(t0,a2)'} -> f32[2,3,5,7]"""
+    (found,) = rejections(RecogniseAttention(), graph_of(SPLIT + scores + MERGE))
+    assert "sum with 2 other values" in found
+
+
+def test_heads_that_are_not_merged_stay_outside() -> None:
+    g = graph_of(SPLIT + SCORES["none"][0] + MERGE.replace('output "y" = %y', 'output "o" = %o'))
+    after = check(RecogniseAttention(), g)
+    attention = next(n for n in after.nodes if isinstance(n.op, Attention))
+    assert after.types[attention.output].rank == 4
