@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.compiler.errors import UsageError
@@ -61,10 +62,11 @@ def _symbol(dim: int | ir.SymbolicDim) -> str:
     return "" if isinstance(dim, int) else str(dim.value or "")
 
 
-def _extent(n: int, by: str) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or not 0 < n < 1 << 31:
+def _extent(n: object, by: str) -> int:
+    extent = int(n) if isinstance(n, int | np.integer) and not isinstance(n, bool) else 0
+    if not 0 < extent < 1 << 31:
         raise UsageError(f"{by} gives the extent {n!r}: expected a whole number from 1 to {(1 << 31) - 1}")
-    return n
+    return extent
 
 
 def _names(names: Iterable[str]) -> str:

@@ -171,8 +171,10 @@ class Builder:
         return tuple(names.get(v, v) for v in results)
 
     def _provisional(self) -> str:
-        self._serial += 1
-        name = f"\0{self._serial}"
+        name = ""
+        while not name or name in self.types:  # a model's own names may be anything
+            self._serial += 1
+            name = f"\0{self._serial}"
         self._made.append(name)
         return name
 
@@ -195,6 +197,8 @@ def tensor_array(tensor: ir.TensorProtocol, shape: tuple[int, ...], what: str) -
         raise ModelError(f"the data of {what} does not fit its type and shape {list(shape)}: {exc}") from exc
     if array.shape != shape:
         raise ModelError(f"{what} is declared as {list(shape)}, its data as {list(array.shape)}")
+    if array.dtype == np.bool_:
+        return np.asarray(array.view(np.uint8) != 0)  # bytes other than 0 and 1 are true
     return array
 
 
@@ -268,7 +272,7 @@ def build_graph(model: ir.Model, limits: Limits) -> Graph:
 
 def _translate_node(builder: Builder, node: ir.Node) -> None:
     names = [v.name or "" if v is not None else ABSENT for v in node.inputs]
-    label = node.name or next((v.name for v in node.outputs if v.name), "") or node.op_type
+    label = _brief(node.name or next((v.name for v in node.outputs if v.name), "") or node.op_type)
     resolved = [builder.resolve(n) for n in names]
     missing = next((n for n, v in zip(names, resolved, strict=True) if v is None), None)
     if missing is not None:
@@ -279,7 +283,7 @@ def _translate_node(builder: Builder, node: ir.Node) -> None:
         )
     values = tuple(v or ABSENT for v in resolved)
     try:
-        attributes = {k: attribute_value(a, builder.limits) for k, a in node.attributes.items() if isinstance(a, ir.Attr)}
+        attributes = {k: attribute_value(a, builder.limits) for k, a in node.attributes.items() if not a.is_ref()}
         domain = "" if node.domain in ("", "ai.onnx") else node.domain
         read = tuple((v.name or "") if v.uses() or v.is_graph_output() else ABSENT for v in node.outputs)
         seen = OnnxNode(node.op_type, domain, node.name or "", values, read, attributes)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir import external_data, serde
 
 from sparsec.compiler.errors import LimitError, ModelError, UnsupportedError, UsageError
-from sparsec.compiler.importer.check import check_proto
+from sparsec.compiler.importer.check import check_opset, check_proto
 from sparsec.compiler.limits import Limits
 
 Source = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
@@ -31,6 +31,7 @@ def load_model(source: Source, limits: Limits) -> ir.Model:
     too short or outside the model's folder, LimitError for files larger than `limits.max_file_bytes`.
     """
     if isinstance(source, ir.Model):
+        check_opset(source.opset_imports.get("", 0))
         return source.clone()
     if isinstance(source, onnx.ModelProto):
         return _from_proto(source, None, limits, 0)
@@ -89,6 +90,8 @@ def _from_proto(proto: onnx.ModelProto, folder: Path | None, limits: Limits, siz
         log.setLevel(level)
     for info, value in zip(proto.graph.input, model.graph.inputs, strict=True):
         serde.deserialize_value_info_proto(info, value)  # an output of the same name has overwritten its shape
+    if "ai.onnx" in model.opset_imports:
+        model.opset_imports.setdefault("", model.opset_imports["ai.onnx"])
     if folder is not None:
         external_data.set_base_dir(model.graph, str(folder))
     _check_external(model, folder, limits, size)

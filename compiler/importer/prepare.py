@@ -62,7 +62,7 @@ def _record_versions(model: ir.Model) -> None:
     """A function may use another opset than the model: note it on its nodes, so that inlining can forget it."""
     versions = model.graph.opset_imports
     for key, function in model.functions.items():
-        own = function.opset_imports.get("")
+        own = function.opset_imports.get("", function.opset_imports.get("ai.onnx"))
         if own is not None and own != versions.setdefault("", own):
             check_opset(own, f"local function {_label(key)}")
             for node in function.all_nodes():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.limits import Limits
-from tests.reference import make_model
+from tests.reference import check_model, make_model
 
 Array = np.ndarray[Any, Any]
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -299,3 +300,35 @@ def test_limits_from_text() -> None:
             Limits.parse(text)
     with pytest.raises(LimitError, match="more than the limit of 0"):
         import_model(add(), limits=Limits(max_nodes=0))
+
+
+def test_the_default_domain_may_be_spelled_out() -> None:
+    model = add()
+    model.opset_import[0].domain = model.graph.node[0].domain = "ai.onnx"
+    assert same(import_model(model), import_model(add()))
+
+
+def test_names_that_look_like_the_importers_own() -> None:
+    """Provisional names begin with NUL; a model may use such names too."""
+    names = [f"\0{i}" for i in range(1, 9)]
+    nodes = [helper.make_node("Softplus", [a], [b]) for a, b in pairwise(names)]
+    nodes.append(helper.make_node("Gemm", [names[-1], "w"], ["y"], alpha=0.5))
+    model = make_model(nodes, {names[0]: X}, ["y"], {"w": X.T.copy()})
+    check_model(model, {names[0]: X})
+
+
+def test_bytes_of_booleans() -> None:
+    model = make_model([helper.make_node("Where", ["c", "x", "w"], ["y"])], {"x": X}, ["y"], {"c": np.zeros(3, bool), "w": -X})
+    model.graph.initializer[0].raw_data = b"\x00\x02\xff"
+    graph = import_model(model)
+    assert interpret(graph, {"x": X})["y"][1].tolist() == [-3, 4, 5]
+    assert graph.constants["c"].tobytes() == b"\x00\x01\x01"
+
+
+def test_long_names_make_short_messages() -> None:
+    model = add()
+    model.graph.node[0].name = "n" * 1_000_000
+    model.graph.node[0].op_type = "Frobnicate"
+    with pytest.raises(UnsupportedError) as caught:
+        import_model(model)
+    assert len(str(caught.value)) < 1000
