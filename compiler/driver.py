@@ -95,6 +95,7 @@ def build(
     from sparsec.compiler.passing.pipeline import parse_pipeline, print_pipeline
     from sparsec.compiler.passing.runner import run_pipeline
     from sparsec.passes.layout import AssignLayouts
+    from sparsec.passes.legalise import Legalise
     from sparsec.passes.pipelines import PIPELINES
     from sparsec.passes.registry import load_all
     from sparsec.passes.schedule import make_schedule
@@ -104,7 +105,7 @@ def build(
     clock = clock or _Clock(None)
     with clock.phase("passes"):
         steps = parse_pipeline("default" if passes is None else passes, load_all(), PIPELINES)
-        every = (*steps, AssignLayouts(target))
+        every = (*steps, Legalise(target), AssignLayouts(target))
         if dump_ir and dump_ir not in (dumpable := ("all", "changed", *dict.fromkeys(s.name for s in every))):
             raise UsageError(f"--dump-ir is {dump_ir!r}, expected one of {', '.join(dumpable)}")
         dumper = Dumper(dump_dir, dump_ir) if dump_ir and dump_dir else None

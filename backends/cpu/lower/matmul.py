@@ -1,27 +1,30 @@
-"""MatMul with a constant right operand: panels over tokens, features in the blocks."""
+"""MatMul: panels over tokens where the right operand is a constant matrix, row-major tiles for any other operands."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering
+from sparsec.backends.cpu.kernels.matmul import FULL, matmul
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.storage import strides_of
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
-from sparsec.compiler.layout import ROW_MAJOR, Layout
+from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.schedule import LayerSchedule, Loop
+from sparsec.compiler.schedule import Cost, LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
+_GENERAL_EFFICIENCY = 0.7  # of the FMA peak
 
 
 def matmul_op(node: Node) -> MatMul:
@@ -41,19 +44,30 @@ def constant_weights(graph: Graph, node: Node) -> Array | None:
 
 @lowering
 class LowerMatMul(Lowering):
-    """float32 products with a constant matrix."""
+    """float32 products."""
 
     op = MatMul
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        kinds = extra_kinds(graph, node, 2, y.rank - 1)
-        if constant_weights(graph, node) is None or x.dtype.value != "f32" or kinds is None or 0 in y.shape or x.rank != y.rank:
+        if x.dtype is not DType.F32 or 0 in y.shape or 0 in x.shape:
             return ()
+        options = []
+        if row_kinds(graph, node) is not None:
+            cycles = _general_cycles(graph, node, isa)
+            options.append(LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles))
+        return [*options, *self._panels(graph, node, isa)]
+
+    def _panels(self, graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
+        """Options of the panel kernel: blocked features, or one line of them, which is stored alike either way."""
+        x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        kinds = extra_kinds(graph, node, 2, y.rank - 1)
+        if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank:
+            return []
         cycles = _plan(graph, node, kinds, isa).cycles
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
         options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), cycles)]
-        if prod(x.shape[:-1]) == 1:  # one line of features is stored alike either way, but for the padding of the last block
+        if prod(x.shape[:-1]) == 1:  # but for the padding of the last block
             choices: list[tuple[Layout, Layout]] = [(source, ROW_MAJOR), (ROW_MAJOR, result), (ROW_MAJOR, ROW_MAJOR)]
             for a, b in choices:
                 fits_a = a != ROW_MAJOR or x.shape[-1] % isa.lanes == 0
@@ -63,6 +77,10 @@ class LowerMatMul(Lowering):
         return options
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
+        if not uses_panels(graph, node):
+            layer = super().schedule(graph, node, isa, threads)
+            cost = Cost(_general_cycles(graph, node, isa), node.op.macs(graph.in_types(node)), layer.cost.bytes, "compute")
+            return replace(layer, cost=cost)
         kinds = extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
         assert kinds is not None
         traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
@@ -70,13 +88,61 @@ class LowerMatMul(Lowering):
         return schedule_linear(node, _plan(graph, node, kinds, isa), dims, node.op.macs(graph.in_types(node)), traffic, isa)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        assert isinstance(layer.plan, LinearPlan)
+        if not isinstance(layer.plan, LinearPlan):
+            self._general(ctx, node)
+            return
         weights = constant_weights(ctx.graph, node)
         assert weights is not None
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
         extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
         packer = MatMulPacker(weights, x, ctx.isa.lanes)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+
+    def _general(self, ctx: LowerContext, node: Node) -> None:
+        op, kinds = matmul_op(node), row_kinds(ctx.graph, node)
+        assert kinds is not None
+        views = [ctx.view(v) for v in node.inputs]
+        a, b, *extras = [v.type.shape for v in views]
+        full = [e for e, kind in zip(extras, kinds, strict=True) if kind == "full"]
+        kernel, geometry = matmul(
+            a, b, ctx.isa, trans_a=op.trans_a, trans_b=op.trans_b, epilogue=op.epilogue, kinds=kinds, full=full
+        )
+        ctx.call(node, kernel, geometry, [*(v.ref for v in views), ctx.view(node.output).ref])
+
+
+def row_kinds(graph: Graph, node: Node) -> tuple[str, ...] | None:
+    """Kinds of the epilogue's operands for the row-major kernel: scalar, row (a value a column), full; None for others."""
+    y = graph.types[node.output]
+    kinds = []
+    for value in node.inputs[2:]:
+        t = graph.types[value]
+        if t.dtype is not DType.F32:
+            return None
+        if t.elements == 1:
+            kinds.append("scalar")
+        elif t.shape[-1:] == y.shape[-1:] and t.elements == y.shape[-1]:
+            kinds.append("row")
+        elif t.shape[-2:] == y.shape[-2:]:
+            kinds.append("full")
+        else:
+            return None
+    return tuple(kinds) if kinds.count("full") <= FULL else None
+
+
+def uses_panels(graph: Graph, node: Node) -> bool:
+    """Whether the graph's layouts are those of the panel kernel."""
+    x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    line = prod(x.shape[:-1]) == 1 and constant_weights(graph, node) is not None and x.rank == y.rank
+    blocked_io = isinstance(x.layout, Blocked) or isinstance(y.layout, Blocked)
+    return blocked_io or (line and extra_kinds(graph, node, 2, y.rank - 1) is not None)
+
+
+def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
+    """Predicted cycles of the row-major kernel, packing included."""
+    macs, y = node.op.macs(graph.in_types(node)), graph.types[node.output]
+    moved = sum(t.nbytes for t in graph.in_types(node) if t) + y.nbytes
+    lanes = -(-y.shape[-1] // isa.lanes) * isa.lanes / max(y.shape[-1], 1)
+    return stream_cycles(2 * moved) + macs * lanes / isa.lanes / isa.fma_per_cycle / _GENERAL_EFFICIENCY
 
 
 def _block_stride(t: TensorType, isa: Isa) -> int:
