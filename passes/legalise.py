@@ -47,6 +47,4 @@ class Legalise(Pass):
         result = node.output
         editor.remove(node)
         acc = editor.add(op, bare, hint=f"{result}.bare", origin=node.origin, name=node.name)
-        editor.add(
-            Map(program), [acc.output, *(node.inputs[i] for i in extras)], hint=result, origin=node.origin, outputs=[result]
-        )
+        editor.add(Map(program), [acc.output, *extras], hint=result, origin=node.origin, outputs=[result])
