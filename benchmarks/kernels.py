@@ -156,7 +156,18 @@ def direct(layer: Layer, w: Array, isa: Isa) -> Candidate:
     for part in choose_panel(problem, isa):
         t = part.tiling
         kernel = PanelKernel(
-            t.r, runs.k_run, layer.stride * block, t.tw, t.tw_tail, t.th, t.th_tail, True, t.oc_outer, EPILOGUE, EXTRAS
+            t.r,
+            runs.k_run,
+            layer.stride * block,
+            t.tw,
+            t.tw_tail,
+            t.th,
+            t.th_tail,
+            True,
+            t.oc_outer,
+            EPILOGUE,
+            EXTRAS,
+            prefetch=1024 if t.oc_outer and t.tw > 4 else 0,
         )
         geometry = PanelGeometry(
             1, part.panels, runs.channel.size, t.x_full, t.x_tail, t.y_full, t.y_tail,

@@ -75,7 +75,6 @@ class WinogradKernel(Kernel):
     epilogue: Program = field(default_factory=Program)
     extras: tuple[str, ...] = ()
     tail_lanes: int = 0
-    prefetch: int = 0
     family: ClassVar[str] = "winograd"
     template: ClassVar[str] = "winograd.c.j2"
     geometry: ClassVar[type[Geometry]] = WinogradGeometry

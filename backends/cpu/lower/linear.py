@@ -26,6 +26,7 @@ from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
 Array = np.ndarray[Any, Any]
 _PREFETCH = 1024  # bytes: weights that come from beyond L2 are wanted about 250 FMAs later
+_FEW = 4  # positions of a tile below which weights stream as fast as they can anyway, and prefetching slows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         th_tail=t.th_tail,
         shared_runs=p.shared,
         oc_outer=t.oc_outer,
-        prefetch=_PREFETCH if t.oc_outer else 0,
+        prefetch=_PREFETCH if t.oc_outer and t.th * t.tw >= _FEW else 0,
         epilogue=p.epilogue,
         extras=p.kinds,
         tail_lanes=tail_lanes,
