@@ -77,7 +77,7 @@ class LowerMatMul(Lowering):
         return options
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
-        if not uses_panels(graph, node):
+        if not uses_panels(graph, node, isa):
             layer = super().schedule(graph, node, isa, threads)
             cost = Cost(_general_cycles(graph, node, isa), node.op.macs(graph.in_types(node)), layer.cost.bytes, "compute")
             return replace(layer, cost=cost)
@@ -129,12 +129,14 @@ def row_kinds(graph: Graph, node: Node) -> tuple[str, ...] | None:
     return tuple(kinds) if kinds.count("full") <= FULL else None
 
 
-def uses_panels(graph: Graph, node: Node) -> bool:
-    """Whether the graph's layouts are those of the panel kernel."""
+def uses_panels(graph: Graph, node: Node, isa: Isa) -> bool:
+    """Whether the graph's layouts are those of the panel kernel. Between row-major values it takes one line of whole blocks."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
-    line = prod(x.shape[:-1]) == 1 and constant_weights(graph, node) is not None and x.rank == y.rank
-    blocked_io = isinstance(x.layout, Blocked) or isinstance(y.layout, Blocked)
-    return blocked_io or (line and extra_kinds(graph, node, 2, y.rank - 1) is not None)
+    if isinstance(x.layout, Blocked) or isinstance(y.layout, Blocked):
+        return True
+    whole = x.shape[-1] % isa.lanes == 0 and y.shape[-1] % isa.lanes == 0
+    line = prod(x.shape[:-1]) == 1 and x.rank == y.rank and constant_weights(graph, node) is not None
+    return whole and line and extra_kinds(graph, node, 2, y.rank - 1) is not None
 
 
 def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
