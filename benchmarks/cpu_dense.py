@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads of every engine (default: 1)")
     parser.add_argument("--targets", default="host", help="targets with commas (default: host)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each engine; 0 verifies only (default: 10)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn (default: 0.3)")
     parser.add_argument("--samples", type=int, default=3, help="input sets to verify on (default: 3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep models and libraries in DIR, and take models from there")
@@ -105,7 +106,8 @@ def _one(name: str, target: str, folder: Path, arguments: Any) -> Measurement:
     single = None
     if arguments.threads > 1 and arguments.rounds:
         single = compile_model(path, folder / f"{label}-1", target=target)
-    one = measure(path, compiled, samples=arguments.samples, rounds=arguments.rounds, single=single)
+    effort = {"samples": arguments.samples, "rounds": arguments.rounds, "seconds": arguments.seconds}
+    one = measure(path, compiled, single=single, **effort)
     ratios = "".join(f", {r:.2f} of {engine}" for engine in one.times if engine != "sparsec" for r in [one.ratio(engine)])
     print(f"{name} for {compiled.report.options.target}: error {one.verification.worst.error:.1e}{ratios}", flush=True)
     return one
