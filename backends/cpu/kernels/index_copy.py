@@ -80,4 +80,6 @@ def pad_positions(extent: int, before: int, after: int, mode: str) -> Array:
     lo, hi = max(0, before), max(0, after)
     if mode == "constant":
         return np.concatenate([np.full(lo, -1), kept, np.full(hi, -1)]).astype(np.int64)
-    return np.pad(kept, (lo, hi), mode={"reflect": "reflect", "edge": "edge", "wrap": "wrap"}[mode])
+    if mode == "reflect":
+        return np.pad(kept, (lo, hi), mode="reflect")
+    return np.pad(kept, (lo, hi), mode="edge" if mode == "edge" else "wrap")

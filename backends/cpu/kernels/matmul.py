@@ -73,8 +73,8 @@ class MatMul(Kernel):
         if self.thin:
             return 0
         staged = self.rows * -(-geometry.k // CHUNK) * CHUNK
-        packed: int = geometry.group * 2 * isa.lanes * geometry.k
-        return 4 * (staged + self.rows * 2 * isa.lanes + packed)
+        packed = geometry.group * 2 * isa.lanes * geometry.k
+        return 4 * int(staged + self.rows * 2 * isa.lanes + packed)
 
     def context(self, isa: Isa) -> dict[str, Any]:
         names = ["acc", *(f"v{i}" for i in range(len(self.kinds)))]
