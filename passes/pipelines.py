@@ -9,6 +9,7 @@ from sparsec.passes.batchnorm import FoldBatchNorm
 from sparsec.passes.canonical import Canonical
 from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
+from sparsec.passes.decompose import Decompose
 from sparsec.passes.fold import Fold
 from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.fuse_map import FuseMap
@@ -21,9 +22,11 @@ from sparsec.passes.scale import FoldScale
 from sparsec.passes.softmax import RecogniseSoftmax
 from sparsec.passes.swish import Swish
 from sparsec.passes.transposes import Transposes
+from sparsec.passes.widen import Widen
 
 DEFAULT: tuple[Pass, ...] = (
-    Fold(),  # first: later passes ask whether an operand is constant
+    Widen(),  # first of all: everything below knows float32 best
+    Fold(),  # early: later passes ask whether an operand is constant
     CommonSubexpressions(),  # before fusion: a fused node no longer equals its twin
     Identity(),  # what does nothing would hide producers from the patterns below
     Algebra(),  # one spelling of each formula for the patterns below
@@ -40,6 +43,7 @@ DEFAULT: tuple[Pass, ...] = (
     Identity(),  # what the moves left over
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation
     FoldScale(),  # after batchnorm, for the same reason
+    Decompose(),  # what no pass took in; before fusion, which merges the pieces
     FuseEpilogue(),  # before fuse_map, which would merge the activation of one convolution with the residual of the next
     FuseMap(),  # what no epilogue took
     DeadCode(),  # last: sweeps what the others left unread

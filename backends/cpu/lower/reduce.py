@@ -4,38 +4,84 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.pool import global_pool
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.kernels.reduce import reduce
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.copies import fill
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.schedule import LayerSchedule
 from sparsec.compiler.target import LayoutOption
+from sparsec.compiler.types import TensorType
 
 _GLOBAL = ("sum", "mean", "max", "min")
 
 
-def is_global(graph: Graph, node: Node) -> bool:
-    """Whether a node reduces all spatial dimensions of [N, C, ...], which the pooling kernel does."""
-    op, x = node.op, graph.types[node.inputs[0]]
-    assert isinstance(op, Reduce)
-    return x.rank in (3, 4) and op.over == tuple(range(2, x.rank)) and op.keepdims and op.kind in _GLOBAL
+def reduce_op(node: Node) -> Reduce:
+    """The node's attributes."""
+    assert isinstance(node.op, Reduce)
+    return node.op
+
+
+def is_global(op: Reduce, x: TensorType, axis: int) -> bool:
+    """Whether all dimensions but the first and the channels `axis` are reduced, which the pooling kernel does."""
+    return x.rank in (3, 4) and op.over == tuple(i for i in range(1, x.rank) if i != axis) and op.kind in _GLOBAL
+
+
+def as_image(t: TensorType, axis: int, layout: Layout) -> TensorType:
+    """The type whose channels are dimension 1, with the same blocked storage."""
+    assert isinstance(layout, Blocked)
+    others = [n for i, n in enumerate(t.shape) if i != axis]
+    return TensorType(t.dtype, (others[0], t.shape[axis], *others[1:]), Blocked(1, layout.block, layout.halo))
 
 
 @lowering
 class LowerReduce(Lowering):
-    """Global pooling."""
+    """Sums, means, extremes and products."""
 
     op = Reduce
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
-        x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        if x.dtype.value != "f32" or not is_global(graph, node) or 0 in x.shape:
-            return ()
-        return (LayoutOption((blocked(x, 1, isa),), (blocked(y, 1, isa),), stream_cycles(x.nbytes)),)
+        x, y, op = graph.types[node.inputs[0]], graph.types[node.output], reduce_op(node)
+        options = []
+        if self._kernel_takes(op, x):
+            wide = op.over and op.over[-1] == x.rank - 1 and x.dtype is DType.F32
+            options.append(
+                LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), stream_cycles(x.nbytes) + x.elements / (isa.lanes if wide else 2))
+            )
+        if x.dtype is DType.F32 and 0 not in x.shape:
+            for a in channel_axes(x):
+                b = a if op.keepdims else 1
+                if is_global(op, x, a) and b in channel_axes(y):
+                    options.append(LayoutOption((blocked(x, a, isa),), (blocked(y, b, isa),), stream_cycles(x.nbytes)))
+        return options
+
+    @staticmethod
+    def _kernel_takes(op: Reduce, x: TensorType) -> bool:
+        try:
+            reduce(op.kind, x.dtype, x.shape, op.over)
+        except ValueError:  # more loops than it has
+            return False
+        return True
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        assert isinstance(node.op, Reduce)
-        x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
-        kernel, geometry = global_pool(node.op.kind, x.type, y.type, ctx.isa)
-        ctx.call(node, kernel, geometry, [x.ref, y.ref])
+        op, x, y = reduce_op(node), ctx.view(node.inputs[0]), ctx.view(node.output)
+        layout = x.type.layout
+        if isinstance(layout, Blocked):
+            source = as_image(x.type, layout.axis, layout)
+            kept = (*source.shape[:2], *(1,) * (source.rank - 2))
+            whole = as_image(y.type, layout.axis, y.type.layout) if op.keepdims else None
+            result = whole or TensorType(y.type.dtype, kept, Blocked(1, layout.block))
+            over_blocks = global_pool(op.kind, source, result, ctx.isa)
+            ctx.call(node, *over_blocks, [x.ref, y.ref])
+        elif x.type.elements == 0:
+            with np.errstate(all="ignore"):
+                fill(ctx, node, y, op.evaluate([np.zeros(x.type.shape, x.type.dtype.numpy)])[0].reshape(-1)[:1])
+        else:
+            rows = reduce(op.kind, x.type.dtype, x.type.shape, op.over)
+            ctx.call(node, *rows, [x.ref, y.ref])

@@ -147,6 +147,63 @@ def concatenations() -> list[Case]:
     return cases
 
 
+def lines() -> list[Case]:
+    """Reductions, softmax, normalisations."""
+    image, tokens = normal(2, 20, 5, 7), normal(2, 6, 24)
+    cases = []
+    for op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceLogSumExp"):
+        for name, axes in {"rows": (2, 3), "mixed": (0, 2), "channels": (1,), "all": (0, 1, 2, 3), "last": (3,)}.items():
+            cases.append(one(f"{op}_{name}", op, {"x": image * 0.5}, {"axes": i64(*axes)}, keepdims=len(axes) % 2))
+        cases.append(between_convs(f"{op}_blocked", op, image, {"axes": i64(2, 3)}))
+    for dtype in (np.float64, np.float16, np.int32, np.int64, np.int8, np.uint8):
+        kind, x = np.dtype(dtype).name, integers(1, 5, 3, 4, 5, dtype=dtype)
+        for op in ("ReduceSum", "ReduceMax", "ReduceMean", "ReduceMin"):
+            if dtype not in (np.int8, np.uint8) or op in ("ReduceMax", "ReduceMin"):
+                cases.append(one(f"{op}_{kind}", op, {"x": x}, {"axes": i64(0, 2)}))
+        for op in ("ArgMax", "ArgMin"):
+            cases.append(one(f"{op}_{kind}", op, {"x": x}, axis=1, select_last_index=int(op == "ArgMin"), keepdims=0))
+    cases.append(one("argmax", "ArgMax", {"x": image}, axis=3))
+    cases.append(one("mean_tokens", "ReduceMean", {"x": tokens}, {"axes": i64(1)}, keepdims=0))
+    for axis in (1, 2, 3):
+        cases.append(one(f"softmax_{axis}", "Softmax", {"x": image * 4}, axis=axis))
+        cases.append(one(f"log_softmax_{axis}", "LogSoftmax", {"x": image * 4}, axis=axis))
+    for dtype in (np.float64, np.float16):
+        kind = np.dtype(dtype).name
+        cases.append(one(f"softmax_{kind}", "Softmax", {"x": normal(3, 5, dtype=dtype)}, axis=-1))
+    scale, bias = {"scale": normal(20)}, {"bias": normal(20)}
+    cases.append(one("instance_norm", "InstanceNormalization", {"x": image}, scale | bias))
+    cases.append(one("group_norm", "GroupNormalization", {"x": image}, scale | bias, num_groups=4))
+    cases.append(one("group_norm_computed", "GroupNormalization", {"x": image} | scale | bias, num_groups=1))
+    statistics = {"m": normal(20), "v": np.abs(normal(20)) + 0.5}
+    cases.append(one("batch_norm", "BatchNormalization", {"x": image}, scale | bias | statistics))
+    cases.append(one("batch_norm_computed", "BatchNormalization", {"x": image} | scale | bias | statistics))
+    cases.append(one("layer_norm", "LayerNormalization", {"x": tokens, "scale": normal(24), "bias": normal(24)}))
+    return cases
+
+
+def positions() -> list[Case]:
+    """Gathers and scatters."""
+    cases = []
+    for dtype in (np.float32, np.int64, np.int8, np.float64, np.float16, np.bool_):
+        x = integers(0, 2, 5, 4, 6, dtype=dtype) if dtype == np.bool_ else integers(-9, 9, 5, 4, 6, dtype=dtype)
+        kind = np.dtype(dtype).name
+        cases.append(one(f"gather_{kind}", "Gather", {"x": x, "i": integers(-4, 4, 2, 3)}, axis=1))
+        cases.append(one(f"gather_constant_{kind}", "Gather", {"x": x}, {"i": i64(3, 0, 1, -1, 2)}, axis=0))
+        i = integers(-6, 6, 3, 4, 7, dtype=np.int32)
+        cases.append(one(f"gather_elements_{kind}", "GatherElements", {"x": x, "i": i}, axis=2))
+        cases.append(one(f"gather_nd_{kind}", "GatherND", {"x": x, "i": integers(-4, 4, 5, 3, 1)}, batch_dims=1))
+        i = np.stack([RNG.permutation(6)[:5] for _ in range(12)]).reshape(3, 4, 5)
+        cases.append(one(f"scatter_elements_{kind}", "ScatterElements", {"x": x, "i": i, "u": x[:3, :, :5]}, axis=2))
+        pairs = np.stack(np.divmod(RNG.permutation(20)[:7], 4), axis=1)
+        u = integers(0, 2, 7, 6, dtype=dtype)
+        cases.append(one(f"scatter_nd_{kind}", "ScatterND", {"x": x, "i": pairs, "u": u}))
+    for reduction in ("add", "mul", "min", "max"):
+        x, i, u = normal(4, 5), integers(-4, 4, 6, 5), normal(6, 5)
+        cases.append(one(f"scatter_elements_{reduction}", "ScatterElements", {"x": x, "i": i, "u": u}, reduction=reduction))
+        cases.append(one(f"scatter_nd_{reduction}", "ScatterND", {"x": x, "i": i[:, :1], "u": u}, reduction=reduction))
+    return cases
+
+
 def empty() -> list[Case]:
     """Tensors without elements."""
     none = np.zeros((0, 3), np.float32)
@@ -154,6 +211,8 @@ def empty() -> list[Case]:
         one("empty_concat", "Concat", {"a": none, "b": normal(2, 3)}, axis=0),
         one("empty_relu", "Relu", {"x": none}),
         one("empty_conv", "Conv", {"x": np.zeros((0, 3, 5, 5), np.float32)}, {"w": normal(4, 3, 3, 3)}),
+        one("empty_softmax", "Softmax", {"x": none}),
+        one("empty_sum", "ReduceSum", {"x": none}, {"axes": i64(0)}, keepdims=0),
         one("empty_pad", "Pad", {"x": none}, {"pads": i64(2, 0, 1, 1)}),
     ]
 
@@ -162,7 +221,7 @@ def empty() -> list[Case]:
 def all_cases() -> dict[str, Case]:
     """Every case by its name."""
     found: dict[str, Case] = {}
-    for make in (data_movement, concatenations, empty):
+    for make in (data_movement, concatenations, lines, positions, empty):
         for case in make():
             assert case.name not in found, case.name
             found[case.name] = case

@@ -1,0 +1,124 @@
+"""Operators that no kernel computes as they are, written in operators that have kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.editor import GraphEditor
+from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.ops.base import Op
+from sparsec.compiler.ops.batch_norm import BatchNorm
+from sparsec.compiler.ops.group_norm import GroupNorm
+from sparsec.compiler.ops.layer_norm import LayerNorm
+from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.reduce import Reduce
+from sparsec.compiler.ops.reshape import Reshape
+from sparsec.compiler.ops.softmax import Softmax
+from sparsec.compiler.passing.base import Notes, Pass, register_pass
+from sparsec.compiler.scalar import Program
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Adds the nodes that stand in for one node."""
+
+    editor: GraphEditor
+    node: Node
+
+    def emit(self, op: Op, *inputs: str) -> str:
+        """A new node's output."""
+        return self.editor.add(op, inputs, hint=f"{self.node.name}.{op.name.lower()}", origin=self.node.origin).output
+
+    def map(self, program: str, *inputs: str) -> str:
+        """A new Map's output; argument i of the program is input i."""
+        return self.emit(Map(Program.parse(program)), *inputs)
+
+    def shape(self, value: str) -> tuple[int, ...]:
+        """The extents of a value."""
+        return self.editor.types[value].shape
+
+
+def _channels(w: _Writer, value: str, rank: int) -> str:
+    """A vector of one value a channel as [C, 1, 1, ...], to broadcast along dimension 1 of `rank`."""
+    return w.emit(Reshape((w.shape(value)[0], *[1] * (rank - 2))), value)
+
+
+def _batch_norm(w: _Writer, op: BatchNorm) -> str:
+    x = w.node.inputs[0]
+    parameters = [_channels(w, v, len(w.shape(x))) for v in w.node.inputs[1:]]
+    dtype = w.editor.types[x].dtype.value
+    program = f"sub(a0,a3);add(a4,{op.epsilon!r});sqrt(t1);div(t0,t2);mul(t3,a1);add(t4,a2);cast.{dtype}(t5)"
+    return w.map(program, x, *parameters)
+
+
+def _softmax(w: _Writer, op: Softmax) -> str:
+    x = w.node.inputs[0]
+    top = w.emit(Reduce("max", (op.axis,)), x)
+    if not op.log:
+        powers = w.map("sub(a0,a1);exp(t0)", x, top)
+        return w.map("div(a0,a1)", powers, w.emit(Reduce("sum", (op.axis,)), powers))
+    shifted = w.map("sub(a0,a1)", x, top)
+    total = w.emit(Reduce("sum", (op.axis,)), w.map("exp(a0)", shifted))
+    return w.map("log(a1);sub(a0,t0)", shifted, total)
+
+
+def _normalise(w: _Writer, x: str, over: tuple[int, ...], epsilon: float, *, rms: bool = False) -> str:
+    centred = x if rms else w.map("sub(a0,a1)", x, w.emit(Reduce("mean", over), x))
+    spread = w.emit(Reduce("mean", over), w.map("mul(a0,a0)", centred))
+    return w.map(f"add(a1,{epsilon!r});sqrt(t0);div(a0,t1)", centred, spread)
+
+
+def _layer_norm(w: _Writer, op: LayerNorm) -> str:
+    x, *parameters = w.node.inputs
+    y = _normalise(w, x, tuple(range(op.axis, len(w.shape(x)))), op.epsilon, rms=op.rms)
+    for value, fn in zip(parameters, ("mul", "add"), strict=False):
+        y = w.map(f"{fn}(a0,a1)", y, value) if value != ABSENT else y
+    return y
+
+
+def _group_norm(w: _Writer, op: GroupNorm) -> str:
+    x, scale, bias = w.node.inputs
+    shape, wide = w.shape(x), w.editor.types[scale].dtype
+    grouped = w.emit(Reshape((shape[0], op.groups, w.editor.types[x].elements // (shape[0] * op.groups))), x)
+    y = w.emit(Reshape(shape), _normalise(w, grouped, (2,), op.epsilon))
+    dtype = w.editor.types[x].dtype
+    program = f"cast.{wide.value}(a0);mul(t0,a1);add(t1,a2);cast.{dtype.value}(t2)"
+    return w.map(program, y, _channels(w, scale, len(shape)), _channels(w, bias, len(shape)))
+
+
+_RULES: dict[type[Op], Callable[..., str]] = {
+    BatchNorm: _batch_norm,
+    Softmax: _softmax,
+    LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
+}
+_ALWAYS = (BatchNorm,)
+
+
+@register_pass
+@dataclass(frozen=True)
+class Decompose(Pass):
+    """Write operators that have no kernel for their element types as reductions and elementwise programs.
+
+    1. The operator is BatchNorm (what is left of them has computed statistics), or
+    2. Softmax, LayerNorm or GroupNorm, and some operand is not float32.
+    """
+
+    name = "decompose"
+    summary = "write operators that have no kernel for their element types in simpler ones"
+
+    def rewrite(self, graph: Graph, notes: Notes) -> Graph:
+        editor = GraphEditor(graph)
+        for node in graph.nodes:
+            rule = _RULES.get(type(node.op))
+            if rule is None or graph.types[node.output].elements == 0:
+                continue
+            if isinstance(node.op, _ALWAYS) or any(t.dtype is not DType.F32 for t in graph.in_types(node) if t):
+                value = rule(_Writer(editor, node), node.op)
+                last = editor.producer(value)
+                assert last is not None
+                editor.remove(node)
+                editor.replace(last, last.op, last.inputs, outputs=node.outputs)
+        return editor.finish()
