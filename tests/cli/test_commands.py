@@ -67,7 +67,7 @@ def test_compile_as_json_prints_the_report(model: Path, capsys: Out) -> None:
     assert (report.options.target, err) == ("generic", "")
     assert report == Report.model_validate_json(Path("out/report.json").read_text())
     assert {p.phase for p in report.phases} >= {"import", "passes", "schedule", "lower", "emit", "cc"}
-    assert [p.name for p in report.passes][:1] == ["fold"]
+    assert [p.name for p in report.passes][:2] == ["widen", "fold"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_compile_as_json_prints_the_report(model: Path, capsys: Out) -> None:
         (["nowhere.onnx"], 2, "error: cannot read 'nowhere.onnx'"),
         (["MODEL", "--target", "z80"], 2, "error: target 'z80' is not known"),
         (["MODEL", "--passes", "fold,wings"], 2, "error: there is no pass 'wings'"),
-        (["MODEL", "--dump-ir", "wings"], 2, "error: --dump-ir is 'wings', expected one of all, changed, fold"),
+        (["MODEL", "--dump-ir", "wings"], 2, "error: --dump-ir is 'wings', expected one of all, changed, widen, fold"),
         (["MODEL", "--cc", "no-such-compiler"], 6, "error: no C compiler"),
         (["MODEL", "--max-arena", "1K"], 7, "error: the arena takes"),
         (["MODEL", "--limits", "nodes=1"], 7, "error: "),
