@@ -147,7 +147,7 @@ def direct(layer: Layer, w: Array, isa: Isa) -> Candidate:
     planar = layer.ic < lanes and not layer.tokens
     block = 1 if planar else lanes
     plane, row = (ow * block, ow * block) if flat else (side * side * block, side * block)
-    runs = panel_pack.planar_runs(layer.ic, layer.k**2) if planar else panel_pack.dense_runs(layer.ic, layer.k**2, lanes)
+    runs = panel_pack.dense_runs(layer.ic, layer.k**2, 1 if planar else lanes)
     taps = panel_pack.tap_offsets((layer.k,) * 2, (1, 1), (pad, pad), (row, block))
     offsets = runs.offsets(panel_pack.blocked_channels(layer.ic, block, plane), taps)
     blocks = -(-layer.oc // lanes)

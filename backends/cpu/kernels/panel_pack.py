@@ -50,37 +50,36 @@ def blocked_channels(channels: int, block: int, x_block: int) -> Array:
     return c // block * x_block + c % block
 
 
-def dense_runs(channels: int, taps: int, lanes: int) -> Runs:
-    """Runs of a dense convolution over blocked input: for every block of `lanes` channels, every tap."""
-    blocks = -(-channels // lanes)
-    channel, tap = np.repeat(np.arange(blocks) * lanes, taps), np.tile(np.arange(taps), blocks)
-    return Runs(channel, tap, np.array([0, channel.size]), lanes, shared=True)
+def dense_runs(channels: int, taps: int, k_run: int) -> Runs:
+    """Runs of a dense convolution: for every `k_run` channels, every tap. k_run divides the input's channel block.
+
+    Over planar input (blocks of one channel) a run is one row. Adjacent taps are not one longer run: neighbouring positions share
+    inputs there, and compilers that see it keep the broadcast inputs of several rows alive and spill accumulators.
+    """
+    pieces = -(-channels // k_run)
+    channel, tap = np.repeat(np.arange(pieces) * k_run, taps), np.tile(np.arange(taps), pieces)
+    return Runs(channel, tap, np.array([0, channel.size]), k_run, shared=True)
 
 
-def grouped_runs(channels: int, taps: int, lanes: int, groups: int, out_channels: int, r: int) -> Runs:
-    """Runs of a grouped convolution: a panel reads the channel blocks of the groups that its output channels belong to."""
-    width, per_out, per_in = r * lanes, out_channels // groups, channels // groups
+def grouped_runs(
+    channels: int, taps: int, k_run: int, groups: int, out_channels: int, width: int, first_out: int = 0, last_out: int = 0
+) -> Runs:
+    """Runs of a grouped convolution: a panel of `width` outputs reads the channels of the groups that its outputs belong to.
+
+    `k_run` divides the channels of a group and the input's channel block. Outputs are those in [first_out, last_out), or all.
+    """
+    per_out, per_in = out_channels // groups, channels // groups
     channel: list[int] = []
     tap: list[int] = []
     begin = [0]
-    for first in range(0, -(-out_channels // lanes) * lanes, width):
-        last = min(first + width, out_channels) - 1
-        low, high = first // per_out * per_in, (last // per_out + 1) * per_in
-        for block in range(low // lanes, -(-high // lanes)):
-            channel += [block * lanes] * taps
+    end = last_out or out_channels
+    for first in range(first_out, end, width):
+        last = min(first + width, end) - 1
+        for start in range(first // per_out * per_in, (last // per_out + 1) * per_in, k_run):
+            channel += [start] * taps
             tap += range(taps)
         begin.append(len(channel))
-    return Runs(np.array(channel), np.array(tap), np.array(begin), lanes, shared=False)
-
-
-def planar_runs(channels: int, taps: int) -> Runs:
-    """Runs over planar input (one channel after the other): one row each.
-
-    Adjacent taps are not one longer run: neighbouring positions share inputs there, and compilers that see it keep the broadcast
-    inputs of several rows alive and spill accumulators.
-    """
-    channel, tap = np.repeat(np.arange(channels), taps), np.tile(np.arange(taps), channels)
-    return Runs(channel, tap, np.array([0, channel.size]), 1, shared=True)
+    return Runs(np.array(channel), np.array(tap), np.array(begin), k_run, shared=False)
 
 
 def expand_groups(w: Array, groups: int) -> Array:

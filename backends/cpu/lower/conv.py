@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import gcd, prod
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
+from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
 from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
@@ -124,8 +126,8 @@ class LowerConv(Lowering):
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
         assert isinstance(layer.plan, LinearPlan)
-        packer = ConvPacker(weights, op, x, layer.plan.problem.k_run, ctx.isa.lanes)
-        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+        panels = _panel_weights(weights, op, x, layer.plan.problem.k_run)
+        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
 
 def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[LinearPlan | WinogradPlan]:
@@ -186,66 +188,11 @@ def _image(s: Strides, isa: Isa) -> Image:
     return Image(s.dims[0], s.block, s.dims[2])
 
 
-def run_length(per_group: int, groups: int, lanes: int) -> int:
-    """Consecutive channels a run reads: a power of two that divides the block, long where little padding results."""
-    if groups > 1:
-        return gcd(per_group, lanes)
-    best = lanes
-    while best > 1 and -(-per_group // best) * best * 20 > 21 * per_group:
-        best //= 2
-    return best
-
-
-@dataclass(frozen=True, slots=True)
-class ConvPacker:
-    """Offsets and weights of a range of channel blocks."""
-
-    weights: Array
-    op: Conv
-    x: View
-    k_run: int
-    lanes: int
-
-    def pack(self, first_block: int, panels: int, r: int) -> tuple[Array, Array, Array]:
-        """(offsets int32 [runs], run_begin int32 [panels + 1], weights f32 [runs of all panels][k_run][r * lanes])."""
-        if self.op.groups == 1:
-            offsets, index = self._runs(0, self.weights.shape[1])
-            parts = [self._panel((first_block + p * r) * self.lanes, r, index, 0) for p in range(panels)]
-            return offsets, np.zeros(0, np.int32), np.concatenate(parts)
-        per_out, per_in = self.weights.shape[0] // self.op.groups, self.weights.shape[1]
-        all_offsets, begin, parts = [], [0], []
-        for p in range(panels):
-            lo = (first_block + p * r) * self.lanes
-            hi = min(lo + r * self.lanes, self.weights.shape[0])
-            first, last = lo // per_out, -(-hi // per_out)
-            offsets, index = self._runs(first * per_in, last * per_in)
-            all_offsets.append(offsets)
-            begin.append(begin[-1] + len(offsets))
-            parts.append(self._panel(lo, r, index, first * per_in))
-        return np.concatenate(all_offsets), np.asarray(begin), np.concatenate(parts)
-
-    def _runs(self, first: int, last: int) -> tuple[Array, Array]:
-        """Offsets of all taps of input channels [first, last), channel runs outermost, and (channel, tap) of every weight row."""
-        s, block = self.x.strides, self.x.type.layout.block  # type: ignore[union-attr]
-        kh, kw = self.weights.shape[2:]
-        starts = np.arange(first, last, self.k_run)
-        at = starts // block * s.block + starts % block
-        taps = np.arange(kh)[:, None] * self.op.dilations[0] * s.dims[2] + np.arange(kw) * self.op.dilations[1] * s.dims[3]
-        origin = self.op.pads[0] * s.dims[2] + self.op.pads[1] * s.dims[3]
-        offsets = (at[:, None] + taps.reshape(-1) - origin).reshape(-1)
-        channel = starts[:, None, None] + np.arange(self.k_run)
-        channel = np.broadcast_to(channel, (len(starts), kh * kw, self.k_run)).reshape(-1)
-        tap = np.broadcast_to(np.arange(kh * kw)[:, None], (len(starts), kh * kw, self.k_run)).reshape(-1)
-        return offsets, np.stack([channel, tap])
-
-    def _panel(self, first_out: int, r: int, index: Array, first_in: int) -> Array:
-        """Weight rows [len(index)][r * lanes]: zero beyond the channels and outside an output's own group."""
-        oc, per_in = self.weights.shape[:2]
-        flat = self.weights.reshape(oc, per_in, -1)
-        channel, tap = index
-        rows = np.zeros((channel.size, r * self.lanes), np.float32)
-        outs = np.arange(first_out, min(first_out + r * self.lanes, oc))
-        own = channel[:, None] - (outs // (oc // self.op.groups)) * per_in
-        valid = (own >= 0) & (own < per_in)
-        rows[:, : outs.size] = np.where(valid, flat[outs[None, :], np.where(valid, own, 0), tap[:, None]], 0)
-        return rows
+def _panel_weights(weights: Array, op: Conv, x: View, k_run: int) -> PanelWeights:
+    """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
+    layout, s = x.type.layout, x.strides
+    assert isinstance(layout, Blocked)
+    taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
+    channels = blocked_channels(x.type.shape[1], layout.block, s.block)
+    taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
+    return PanelWeights(taps_inside, op.groups, k_run, channels, taps)

@@ -6,12 +6,9 @@ is outside) are chosen by `kernels.panel_plan`; here a layer is brought to its t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
-
-import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel
@@ -19,12 +16,12 @@ from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, choose
 from sparsec.backends.cpu.kernels.panel_plan import Part as PanelPart
 from sparsec.backends.cpu.lower.base import LowerContext
+from sparsec.backends.cpu.lower.panel_weights import PanelWeights
 from sparsec.backends.cpu.program import Ref
 from sparsec.compiler.graph import Node
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
-Array = np.ndarray[Any, Any]
 _PREFETCH = 1024  # bytes: weights that come from beyond L2 are wanted about 250 FMAs later
 _FEW = 4  # positions of a tile below which weights stream as fast as they can anyway, and prefetching slows them
 
@@ -182,17 +179,12 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
     return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 
-Pack = Callable[[int, int, int], tuple[Array, Array, Array]]
-
-
-def lower_linear(ctx: LowerContext, node: Node, plan: LinearPlan, x: Ref, y: Ref, extras: Sequence[Ref], pack: Pack) -> None:
-    """Append the calls of a plan. `pack(first block, panels, r)` gives offsets, run_begin and weights of a part."""
+def lower_linear(ctx: LowerContext, node: Node, plan: LinearPlan, x: Ref, y: Ref, extras: Sequence[Ref], w: PanelWeights) -> None:
+    """Append the calls of a plan. `x` and `y` are the addresses of the first interior elements."""
     lanes, p = ctx.isa.lanes, plan.problem
     for part in plan.parts:
-        offsets, begin, weights = pack(part.first_block, part.panels, part.kernel.r)
-        lists = [ctx.pack(offsets.astype(np.int32))]
-        if not p.shared:
-            lists.append(ctx.pack(begin.astype(np.int32)))
+        offsets, begin, weights = w.part(part.first_block * lanes, part.kernel.r * lanes, part.panels)
+        lists = [ctx.pack(offsets), *([] if p.shared else [ctx.pack(begin)])]
         moved = shifted(p, extras, part.first_block, lanes)
         operands = [x, ctx.pack(weights), *lists, *moved, y.at(part.first_block * p.y.block * 4)]
         ctx.call(node, part.kernel, part.geometry, operands)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.matmul import FULL, matmul
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
+from sparsec.backends.cpu.lower.panel_weights import PanelWeights
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -95,8 +97,10 @@ class LowerMatMul(Lowering):
         assert weights is not None
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
         extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
-        packer = MatMulPacker(weights, x, ctx.isa.lanes)
-        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, packer.pack)
+        step = strides_of(x.type).block or ctx.isa.lanes
+        channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)
+        panels = PanelWeights(weights.T[:, None, :], 1, ctx.isa.lanes, channels, np.zeros(1, np.int64))
+        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
     def _general(self, ctx: LowerContext, node: Node) -> None:
         op, kinds = matmul_op(node), row_kinds(ctx.graph, node)
@@ -172,24 +176,3 @@ def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearP
         n_runs=-(-k // isa.lanes),
     )
     return plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, n, isa))
-
-
-@dataclass(frozen=True, slots=True)
-class MatMulPacker:
-    """Offsets and weights of a range of output blocks of [K, N] weights."""
-
-    weights: Array
-    x: View
-    lanes: int
-
-    def pack(self, first_block: int, panels: int, r: int) -> tuple[Array, Array, Array]:
-        """(offsets [K / lanes], no lists, weights [panels][K padded][r * lanes])."""
-        k, n = self.weights.shape
-        blocks = -(-k // self.lanes)
-        step = strides_of(self.x.type).block or self.lanes
-        width = r * self.lanes
-        rows = np.zeros((blocks * self.lanes, panels * width), np.float32)
-        part = self.weights[:, first_block * self.lanes : min(first_block * self.lanes + panels * width, n)]
-        rows[:k, : part.shape[1]] = part
-        packed = rows.reshape(-1, panels, width).transpose(1, 0, 2)
-        return np.arange(blocks) * step, np.zeros(0, np.int32), np.ascontiguousarray(packed)

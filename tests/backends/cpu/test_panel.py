@@ -16,6 +16,7 @@ from sparsec.backends.cpu.kernels import panel_pack
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel, legal
 from sparsec.backends.cpu.kernels.panel_epilogue import needs_tail_mask
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, Part, choose, split, tilings
+from sparsec.backends.cpu.lower.panel_weights import run_length
 from sparsec.backends.cpu.prelude import prelude
 from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
@@ -69,13 +70,15 @@ def calls_of(layer: Layer, isa, tiling=None):
     weights = np.moveaxis(w, 1, -1)
     taps = panel_pack.tap_offsets(layer.kernel, (layer.dilation,) * 2, pads, (wd * block, block))
     channel = panel_pack.blocked_channels(layer.ic, block, n * h * wd * block)
-    if layer.planar:
-        make = lambda r: panel_pack.planar_runs(layer.ic, prod(layer.kernel))  # noqa: E731
-    elif layer.groups > 1:
+    k_run = run_length(layer.ic // layer.groups, layer.groups, block)
+    if layer.groups > 1:
         weights = panel_pack.expand_groups(weights, layer.groups)
-        make = lambda r: panel_pack.grouped_runs(layer.ic, prod(layer.kernel), lanes, layer.groups, layer.oc, r)  # noqa: E731
-    else:
-        make = lambda r: panel_pack.dense_runs(layer.ic, prod(layer.kernel), lanes)  # noqa: E731
+
+    def make(r: int) -> panel_pack.Runs:
+        if layer.groups == 1:
+            return panel_pack.dense_runs(layer.ic, prod(layer.kernel), k_run)
+        return panel_pack.grouped_runs(layer.ic, prod(layer.kernel), k_run, layer.groups, layer.oc, r * lanes)
+
     probe = make(1)
     k = (int(np.diff(probe.begin).max())) * probe.k_run
     blocks = -(-layer.oc // lanes)
