@@ -48,7 +48,7 @@ def _main(
     pass
 
 
-def make_app(markup: Literal["markdown"] | None) -> typer.Typer:
+def make_app(markup: Literal["rich"] | None) -> typer.Typer:
     """The application; `markup` None gives help without boxes and colours."""
     app = typer.Typer(
         name="sparsec",
@@ -79,4 +79,4 @@ def make_app(markup: Literal["markdown"] | None) -> typer.Typer:
 def command() -> Any:
     """The command to run: boxed help in a terminal with colours, plain help elsewhere."""
     fancy = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    return typer.main.get_command(make_app("markdown" if fancy else None))
+    return typer.main.get_command(make_app("rich" if fancy else None))

@@ -31,6 +31,7 @@ def test_every_command_explains_itself(path: tuple[str, ...], capsys: pytest.Cap
 def test_every_option_and_argument_has_a_meaning(path: tuple[str, ...], command: Any) -> None:
     assert command.help
     assert [p.name for p in command.params if not p.help] == []
+    assert [p.name for p in command.params if "[" in p.help] == [], "rich would take it for markup"
 
 
 def test_help_loads_nothing_heavy() -> None:

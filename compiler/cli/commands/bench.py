@@ -79,7 +79,7 @@ def bench(
             reference = OnnxRuntime(model_path(subject, compiled), threads=compiled.report.options.threads)
             runs[vs.value] = reference.runner(feeds)
         steps(f"time {' and '.join(runs)}")
-        timings = take_turns(runs, rounds=rounds)
+        timings = take_turns(runs, rounds=rounds, pause=0.05 if compiled.report.options.threads > 1 else 0.0)
         profile: list[float] = []
         if layers:
             steps("time every layer")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sparsec.compiler.runtime import CompiledModel
 
 LOOKING = "Looking inside"
+PHASES = 6  # import, passes, schedule, lower, emit, cc: for the progress bar
 
 
 class Weights(StrEnum):
@@ -116,7 +117,7 @@ def compile_model(
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
-    with Steps("compile", quiet=quiet) as steps:
+    with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
         compiled = options.compile(model, output, steps)
         checked = _verify(compiled, model, tolerance, steps) if verify else "not verified (--no-verify)"
     report = compiled.report
