@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def bound(candidate: Candidate, layer: Layer, compiled: Compiled, x: Array, cold
             part()
 
     for parts in zip(*sets, strict=False):
-        yield lambda parts=parts: run_all(parts)
+        yield partial(run_all, parts)
 
 
 def reference(layer: Layer, w: Array, cold: bool) -> Iterator[Callable[[], None]]:
@@ -245,7 +246,7 @@ def reference(layer: Layer, w: Array, cold: bool) -> Iterator[Callable[[], None]
     sessions = [ort.InferenceSession(model, options, providers=["CPUExecutionProvider"]) for _ in range(min(count, 64))]
     x = {"x": np.random.default_rng(0).normal(size=shape).astype(np.float32)}
     for session in itertools.cycle(sessions):
-        yield lambda session=session: session.run(None, x)
+        yield partial(session.run, None, x)
 
 
 def measure(ways: dict[str, Iterator[Callable[[], None]]], rounds: int, calls: int) -> dict[str, float]:
