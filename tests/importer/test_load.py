@@ -332,3 +332,13 @@ def test_long_names_make_short_messages() -> None:
     with pytest.raises(UnsupportedError) as caught:
         import_model(model)
     assert len(str(caught.value)) < 1000
+
+
+def test_the_callers_arrays_stay_writable() -> None:
+    """Graphs freeze their constants; an onnx-ir model may hold the caller's own array."""
+    weight = X.copy()
+    model = ir.from_proto(add())
+    model.graph.initializers["w"].const_value = ir.tensor(weight)
+    graph = import_model(model)
+    weight[0, 0] = 7
+    assert not graph.constants["w"].flags.writeable

@@ -13,12 +13,17 @@ import pytest
 from onnx import helper
 
 import models
-from sparsec.compiler.errors import ModelError, UnsupportedError
+from sparsec.compiler.errors import ModelError
 from sparsec.compiler.importer.api import import_model
 from tests.reference import check_model, make_model
 
 SMALL = ("tiny_cnn", "tiny_nhwc", "tiny_transformer", "squeezenet", "mobilenet_v2", "shufflenet")
-TRAINED: dict[str, dict[str, int]] = {"basic_pitch": {"unk__749": 1}, "ddddocr": {}, "magika": {"unk__214": 1}}
+TRAINED: dict[str, dict[str, int]] = {
+    "basic_pitch": {"unk__749": 1},
+    "ddddocr": {},
+    "ddddocr_ocr": {"image_width": 64},
+    "magika": {"unk__214": 1},
+}
 # Imports a file in a process of its own and prints the CPU seconds and MiB that this took beyond starting Python.
 RUNNER = """
 import resource, sys, time
@@ -59,15 +64,6 @@ def test_trained_models(name: str) -> None:
     except FileNotFoundError as error:
         pytest.skip(str(error))
     check_model(model, models.inputs(model, seed=1), dims=TRAINED[name], tolerance=1e-4)
-
-
-def test_a_recurrent_model_is_refused_by_name() -> None:
-    try:
-        model = models.packaged("ddddocr_ocr")
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
-    with pytest.raises(UnsupportedError, match=r"node 'LSTM_79' \(LSTM; .*operator LSTM is not supported"):
-        import_model(model, dims={"image_width": 96})
 
 
 @pytest.mark.slow

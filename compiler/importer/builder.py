@@ -1,0 +1,227 @@
+"""The ImportContext: applies the import rule of one ONNX node after another and collects what they emit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import LimitError, ModelError, SparsecError, UnsupportedError
+from sparsec.compiler.graph import ABSENT, Node
+from sparsec.compiler.importer.tensors import attribute_value, tensor_array, tensor_type
+from sparsec.compiler.importer.upgrade import translate_with_upgrade
+from sparsec.compiler.limits import Limits
+from sparsec.compiler.onnx_rules import RULES, OnnxNode
+from sparsec.compiler.ops.base import Op
+from sparsec.compiler.types import TensorType
+
+Array = np.ndarray[Any, Any]
+_LOOP = "loops are not: export the model with the loop unrolled"
+_SEQUENCE = "sequences of tensors are not: export the model with plain tensors"
+_SHAPE = "the shape of its result depends on data, and all shapes must be static"
+_REFUSED = {
+    **dict.fromkeys(("Loop", "Scan"), _LOOP),
+    **dict.fromkeys(("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SplitToSequence", "ConcatFromSequence"), _SEQUENCE),
+    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap"), _SEQUENCE),
+    **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
+}
+_NOT_FOLDED = frozenset({"Conv", "ConvTranspose", "Pool", "Resize", "LRN"})  # windows may need far more memory than the result
+_FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
+
+
+class Builder:
+    """The ImportContext: collects nodes, types and constants while rules emit."""
+
+    def __init__(self, opset: int, limits: Limits) -> None:
+        """`opset` of the default domain; `limits` bounds what a value may take."""
+        self.opset = opset  # of nodes that say nothing else
+        self.limits = limits
+        self.nodes: list[Node] = []
+        self.types: dict[str, TensorType] = {}
+        self.constants: dict[str, Array] = {}
+        self.env: dict[str, str] = {ABSENT: ABSENT}  # ONNX value name -> IR value
+        self.weights: dict[str, ir.Value] = {}  # initializers that no node has read yet
+        self.unsupported: dict[str, str] = {}  # node outputs that rules do not make -> why they cannot be read
+        self._names: set[str] = set()  # of nodes
+        self._pending: list[Node] = []  # nodes of the rule in progress
+        self._made: list[str] = []  # values of the rule in progress, under provisional names
+        self._serial = 0
+
+    def resolve(self, name: str) -> str | None:
+        """The IR value of an ONNX value, None when nothing defines it. An initializer is read here, when it is first used."""
+        if name in self.weights:
+            self.env[name] = self._read_weights(name, self.weights.pop(name))
+        if name in self.unsupported:
+            raise UnsupportedError(self.unsupported[name], tensor=name)
+        return self.env.get(name)
+
+    def _read_weights(self, name: str, value: ir.Value) -> str:
+        tensor = value.const_value
+        if tensor is None:
+            raise ModelError(f"initializer {name!r} has no data", tensor=name)
+        what = f"initializer {name!r}"
+        t = tensor_type(tensor, self.limits, what, name)
+        unique = self._free(name)
+        self.types[unique] = t
+        self.constants[unique] = tensor_array(tensor, t.shape, what)
+        return unique
+
+    def inline(self, graph: ir.Graph) -> tuple[str, ...]:
+        """Translate a subgraph in place; the IR values of its outputs."""
+        saved = (self._pending, self._made, self.env, self.weights)
+        self.env, self.weights = dict(self.env), dict(self.weights)
+        try:
+            for name, value in graph.initializers.items():
+                self.env.pop(name, None)
+                self.weights[name] = value
+            for node in graph:
+                self.translate_node(node)
+            results = []
+            for value in graph.outputs:
+                found = self.resolve(value.name or "")
+                if not found:
+                    raise ModelError(f"subgraph output {value.name!r} is not defined by any node", tensor=value.name)
+                results.append(found)
+            return tuple(results)
+        finally:
+            for name in [n for n in saved[3] if n not in self.weights and n not in graph.initializers]:
+                saved[2][name] = self.env[name]  # read here for the first time
+                del saved[3][name]
+            self._pending, self._made, self.env, self.weights = saved
+
+    # ---- ImportContext
+    def type(self, value: str) -> TensorType:
+        """Static type of a value."""
+        return self.types[value]
+
+    def const(self, value: str) -> Array | None:
+        """The array of a constant, else None."""
+        return self.constants.get(value)
+
+    def constant(self, array: Array) -> str:
+        """A new constant."""
+        array = np.asarray(array)
+        name = self._provisional()
+        self.types[name] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
+        self.constants[name] = np.ascontiguousarray(array).reshape(array.shape)
+        return name
+
+    def emit(self, op: Op, *inputs: str) -> str:
+        """Add a node or fold it; its first output."""
+        return self.emit_all(op, inputs)[0]
+
+    def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
+        """Add a node or fold it; all its outputs."""
+        types = op.infer([self.types[v] if v != ABSENT else None for v in inputs])
+        for t in types:
+            self.limits.check(t)
+        known = op.name not in _NOT_FOLDED and all(v == ABSENT or v in self.constants for v in inputs)
+        if known and all(t.elements <= _FOLD_ELEMENTS for t in types):
+            arrays = op.evaluate([self.constants[v] if v != ABSENT else None for v in inputs])
+            return tuple(self.constant(a) for a in arrays)
+        outputs = tuple(self._provisional() for _ in types)
+        self.types.update(zip(outputs, types, strict=True))
+        self._pending.append(Node(outputs[0], op, tuple(inputs), outputs))
+        return outputs
+
+    # ---- one ONNX node
+    def translate_node(self, node: ir.Node) -> None:
+        """Translate one ONNX node; an error names it and its inputs."""
+        names = [v.name or "" if v is not None else ABSENT for v in node.inputs]
+        label = _brief(node.name or next((v.name for v in node.outputs if v.name), "") or node.op_type)
+        resolved = [self.resolve(n) for n in names]
+        missing = next((n for n, v in zip(names, resolved, strict=True) if v is None), None)
+        if missing is not None:
+            raise ModelError(
+                f"node {label!r} ({node.op_type}) reads {missing!r}, which no earlier node, input or initializer defines",
+                node=label,
+                tensor=missing,
+            )
+        values = tuple(v or ABSENT for v in resolved)
+        try:
+            attributes = {k: attribute_value(a, self.limits) for k, a in node.attributes.items() if not a.is_ref()}
+            domain = "" if node.domain in ("", "ai.onnx") else node.domain
+            read = tuple((v.name or "") if v.uses() or v.is_graph_output() else ABSENT for v in node.outputs)
+            seen = OnnxNode(node.op_type, domain, node.name or "", values, read, attributes)
+            results = self._apply_rule(seen, node.version or self.opset)
+        except (ModelError, UnsupportedError, LimitError) as exc:
+            if exc.node is not None and isinstance(exc.__cause__, SparsecError):
+                raise  # a node of a subgraph, which the message names already
+            shown = ", ".join(f"{n!r} {self.types[v]}" for n, v in zip(names, values, strict=True) if v in self.types)
+            where = f"node {label!r} ({node.op_type}{'; inputs ' if shown else ''}{_brief(shown)})"
+            raise type(exc)(f"{where}: {_brief(str(exc))}", node=label, tensor=exc.tensor) from exc
+        except SparsecError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            IndexError,
+            KeyError,
+            OverflowError,
+            ZeroDivisionError,
+            AttributeError,
+            MemoryError,
+        ) as exc:
+            raise ModelError(f"node {label!r} ({node.op_type}) is malformed: {_brief(str(exc))}", node=label) from exc
+        for i, value in enumerate(node.outputs):
+            if i < len(results) and results[i] != ABSENT:
+                self.env[value.name or ""] = results[i]
+            elif value.name:
+                self.unsupported[value.name] = f"output {i} ({value.name!r}) of node {label!r} ({node.op_type}) is not supported"
+        self.env[ABSENT] = ABSENT
+
+    def _apply_rule(self, node: OnnxNode, opset: int) -> tuple[str, ...]:
+        """Apply the rule of `node`; returns the IR values of its outputs, named after the ONNX outputs where they are new."""
+        if (node.domain, node.op_type) not in RULES:
+            where = f"{node.domain}::" if node.domain else ""
+            why = _REFUSED.get(node.op_type, "`sparsec ops` lists those that are")
+            raise UnsupportedError(f"operator {where}{node.op_type} is not supported ({why})")
+        self._pending, self._made = [], []
+        made = translate_with_upgrade(self, node, opset)
+        results = (made,) if isinstance(made, str) else made
+        names: dict[str, str] = {}
+        for value, wanted in zip(results, node.outputs, strict=False):
+            if value in self._made and value not in names and wanted != ABSENT and wanted not in self.types:
+                names[value] = wanted
+        base = next((o for o in node.outputs if o), node.name or node.op_type)
+        for value in self._made:
+            if value not in names:
+                names[value] = self._free(f"{base}/{len(names)}")
+        for value in self._made:
+            if value in self.types:
+                self.types[names[value]] = self.types.pop(value)
+            if value in self.constants:
+                self.constants[names[value]] = self.constants.pop(value)
+        for i, n in enumerate(self._pending):
+            last = i == len(self._pending) - 1
+            name = node.name if last and node.name and node.name not in self._names else names[n.outputs[0]]
+            while name in self._names:
+                name += "'"
+            self._names.add(name)
+            renamed = (tuple(names.get(v, v) for v in n.inputs), tuple(names[v] for v in n.outputs))
+            self.nodes.append(Node(name, n.op, *renamed, (node.name or base,)))
+        if len(self.nodes) > self.limits.max_nodes:
+            raise LimitError(f"the graph has more than {self.limits.max_nodes:,} nodes (raise the limit with --limits nodes=N)")
+        return tuple(names.get(v, v) for v in results)
+
+    def _provisional(self) -> str:
+        name = ""
+        while not name or name in self.types:  # a model's own names may be anything
+            self._serial += 1
+            name = f"\0{self._serial}"
+        self._made.append(name)
+        return name
+
+    def _free(self, hint: str) -> str:
+        while hint in self.types or hint in self.weights:
+            hint += "'"
+        return hint
+
+
+def _brief(text: str) -> str:
+    """One line of bounded length: hostile shapes and lists can be megabytes long."""
+    line = " ".join(text[:2000].split())
+    return line if len(line) <= 300 else f"{line[:297]}..."
