@@ -54,6 +54,10 @@ class _Fold(Rule[_Match]):
         """Why the window would not see what the padding holds; None when it does."""
         assert isinstance(pad.op, Pad)
         fill = pad.op.fill
+        if isinstance(op, Pool):
+            spans = [(k - 1) * d + 1 for k, d in zip(op.kernel, op.dilations, strict=True)]
+            if any(p >= spans[i % n] for i, p in enumerate(pads)):  # 6
+                return f"some windows would lie in the padding of {pad.name!r} alone"
         if isinstance(op, Conv) or op.kind == "lp":  # 3
             return None if fill == 0 else f"{pad.name!r} pads with {fill}, not with zeros"
         if op.kind == "avg":  # 4
@@ -62,8 +66,7 @@ class _Fold(Rule[_Match]):
             return None if fill == 0 else f"{pad.name!r} pads with {fill}, not with zeros"
         if fill == -math.inf:  # 5
             return None
-        spans = [(k - 1) * d + 1 for k, d in zip(op.kernel, op.dilations, strict=True)]
-        if fill == 0 and _nonnegative(editor, pad.inputs[0]) and all(p < spans[i % n] for i, p in enumerate(pads)):  # 6
+        if fill == 0 and _nonnegative(editor, pad.inputs[0]):
             return None
         return f"{pad.name!r} pads with {fill}, which may be the maximum"
 
@@ -92,8 +95,8 @@ class FoldPad(Pass):
     2. with a constant, by no negative numbers.
     3. Convolution and Lp pool: the constant is 0.
     4. Average pool: the constant is 0, and the pool counts its own padding or has none; it counts all of it afterwards.
-    5. Max pool: the constant is -inf,
-    6. or it is 0, the data are not negative (a Relu's), and no window lies in the padding alone.
+    5. Max pool: the constant is -inf, or it is 0 and the data are not negative (a Relu's).
+    6. No window of a pool lies in the padding alone.
     """
 
     name = "pad"

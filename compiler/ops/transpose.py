@@ -31,7 +31,7 @@ class Transpose(Op):
         return (TensorType(x.dtype, tuple(x.shape[p] for p in self.perm)),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
-        return (np.ascontiguousarray(np.transpose(value(inputs, 0), self.perm)),)
+        return (np.asarray(np.transpose(value(inputs, 0), self.perm), order="C"),)
 
     def axes(self, inputs: InTypes) -> AxisMap:
         x = need(inputs, 0, "data")
