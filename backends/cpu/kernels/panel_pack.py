@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.compiler.errors import LimitError
+
 Array = np.ndarray[Any, Any]
 
 
@@ -33,7 +35,7 @@ class Runs:
         """int32 input offsets, given the offset in elements of every channel and of every tap."""
         offsets = channel_offset[self.channel] + tap_offset[self.tap]
         if offsets.size and max(abs(int(offsets.min())), abs(int(offsets.max()))) >= 2**31:
-            raise ValueError("an input offset does not fit in 32 bits")
+            raise LimitError("a convolution reads inputs more than 2^31 elements apart: reduce its batch or image")
         return offsets.astype(np.int32)
 
 

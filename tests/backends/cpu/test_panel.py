@@ -18,6 +18,7 @@ from sparsec.backends.cpu.kernels.panel_epilogue import needs_tail_mask
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, Part, choose, split, tilings
 from sparsec.backends.cpu.lower.panel_weights import run_length
 from sparsec.backends.cpu.prelude import prelude
+from sparsec.compiler.errors import LimitError
 from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.scalar import Program
@@ -253,3 +254,9 @@ def test_symbols_tell_tile_and_epilogue():
     kernel = PanelKernel(2, 16, 16, 14, epilogue=BIAS_RELU[0], extras=BIAS_RELU[1])
     assert kernel.symbol(isa_named("x86_64+avx512f")).startswith("spc_f32_panel_14x2_k16_relu_")
     assert PanelKernel(2, 16, 16, 7, th=2).label() == "f32_panel_2x7x2_k16"
+
+
+def test_offsets_beyond_32_bits_are_refused():
+    runs = panel_pack.dense_runs(32, 1, 16)
+    with pytest.raises(LimitError, match=r"more than 2\^31 elements apart"):
+        runs.offsets(panel_pack.blocked_channels(32, 16, 2**31), np.zeros(1, np.int64))
