@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,20 @@ def small_graph(names: Mapping[str, str] | None = None) -> onnx.ModelProto:
 def build(model: onnx.ModelProto, folder: Path, **options: Any) -> CompiledModel:
     """Compile into `folder`; by default for generic machines, whose C compiles fastest."""
     return compile_model(model, folder, **{"target": "generic", "name": "net", **options})
+
+
+def emit(model: onnx.ModelProto, folder: Path, *, target: str = "generic", threads: int = 1) -> tuple[str, ...]:
+    """Write the files of a library called net, without building it; the flags that its C wants."""
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.compiler import driver
+    from sparsec.compiler.importer.api import import_model
+
+    graph = replace(import_model(model), name="net")
+    emitted = driver.build(graph, CpuTarget.named(target, threads)).emitted
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in emitted.files.items():
+        (folder / name).write_bytes(data)
+    return emitted.compile_flags
 
 
 def run(command: Sequence[str | Path], cwd: Path, **environment: str) -> str:

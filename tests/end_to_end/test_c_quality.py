@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sparsec.compiler.runtime import CompiledModel
-from tests.end_to_end.program import WARNINGS, build, check, link, run, small_graph, tiny
+from tests.end_to_end.program import WARNINGS, build, check, emit, link, run, small_graph, tiny
 from tests.machine import needs, needs_cpu
 
 TARGETS = ["x86_64+avx512f", "x86_64+avx2+fma", "generic"]
@@ -17,28 +17,17 @@ SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ["tiny_cnn", "tiny_transformer"])
 def test_no_warnings(name: str, target: str, tmp_path: Path) -> None:
-    library = build(tiny(name), tmp_path / "net", target=target, threads=2)
-    isa = [f for f in library.report.options.cflags if f.startswith("-m")]
+    isa = [f for f in emit(tiny(name), tmp_path, target=target, threads=2) if f.startswith("-m")]
     for cc in ("gcc", "clang"):
         for flags in ((), ("-fopenmp",), ("-fopenmp", "-DNET_SERIAL"), ("-DNET_PROFILE",)):
-            run([cc, *STRICT, *isa, *flags, "-fsyntax-only", "net.c"], library.directory)
-    run(
-        ["gcc", *STRICT, "-O2", *isa, "-fopenmp", "-c", "-o", "net.o", "net.c"], library.directory
-    )  # warnings that need data flow
-
-
-@needs("gcc")
-def test_no_large_stack_frames_and_no_heap(tmp_path: Path) -> None:
-    library = build(tiny("tiny_cnn"), tmp_path / "net", target="host")
-    isa = [f for f in library.report.options.cflags if f.startswith("-m")]
-    run(["gcc", "-std=c11", "-O3", "-fno-pie", *isa, "-Wframe-larger-than=16384", "-Werror", "-c", "net.c"], library.directory)
-    undefined = run(["nm", "--undefined-only", "--format=posix", "net.o"], library.directory)
+            run([cc, *STRICT, *isa, *flags, "-fsyntax-only", "net.c"], tmp_path)
+    # Warnings that need data flow, large frames, and what the object holds.
+    run(["gcc", *STRICT, "-O2", "-fno-pie", *isa, "-fopenmp", "-Wframe-larger-than=16384", "-c", "net.c"], tmp_path)
+    undefined = run(["nm", "--undefined-only", "--format=posix", "net.o"], tmp_path)
     needed = {line.split(" ")[0] for line in undefined.splitlines()}
     assert not needed & {"malloc", "calloc", "realloc", "free", "alloca", "printf", "abort", "exit"}
-    writable = [
-        line for line in run(["nm", "--format=posix", "net.o"], library.directory).splitlines() if line.split(" ")[1] in "dDbBC"
-    ]
-    assert writable == [], "the library has mutable globals"
+    symbols = run(["nm", "--format=posix", "net.o"], tmp_path).splitlines()
+    assert [line for line in symbols if line.split(" ")[1] in "dDbBC"] == [], "the library has mutable globals"
 
 
 def sanitized(library: CompiledModel) -> Path:
