@@ -78,7 +78,7 @@ def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     """numpy's broadcasting of static shapes, as a ModelError when they do not fit."""
     try:
         return tuple(int(d) for d in np.broadcast_shapes(*(tuple(s) for s in shapes)))
-    except ValueError as exc:
+    except (ValueError, RuntimeError) as exc:  # RuntimeError: more dimensions than numpy has
         raise ModelError(f"shapes {', '.join(str(list(s)) for s in shapes)} do not broadcast together") from exc
 
 

@@ -160,3 +160,9 @@ def test_concat_of_parts_that_do_not_fit() -> None:
     node = helper.make_node("Concat", ["a", "b"], ["y"], name="join", axis=1)
     with pytest.raises(ModelError, match=r"'join'.*cannot concatenate f32\[2,3\] and f32\[3,3\] along axis 1"):
         import_model(make_model([node], {"a": np.ones((2, 3), F32), "b": np.ones((3, 3), F32)}, ["y"]))
+
+
+def test_more_dimensions_than_numpy_has_are_refused() -> None:
+    node = helper.make_node("Expand", ["x", "shape"], ["y"], name="grow")
+    with pytest.raises(ModelError, match=r"'grow'.*do not broadcast together"):
+        import_model(make_model([node], {"x": np.ones(1, F32)}, ["y"], {"shape": np.ones(70, np.int64)}))
