@@ -19,6 +19,7 @@ class Fold(Pass):
     1. Every operand is a constant, and there is one.
     2. The results are stored row-major.
     3. The results take at most `max_growth` bytes more than the operands; else the model would swell, and the reason is kept.
+    4. Evaluating takes no more memory than that either (windows may slide over far more padding than data).
 
     When the constants of the whole graph grow by more than `max_growth`, a note says by how much.
     """
@@ -39,6 +40,9 @@ class Fold(Pass):
             if after > before + self.max_growth:  # 3
                 grown = f"folding would turn {before:,} bytes of constants into {after:,}; max_growth is {self.max_growth:,}"
                 notes.reject(node, Rejected(grown))
+                continue
+            if (workspace := node.op.workspace(graph.in_types(node))) > before + self.max_growth:  # 4
+                notes.reject(node, Rejected(f"evaluating it takes {workspace:,} bytes; max_growth is {self.max_growth:,}"))
                 continue
             editor.fold(node, node.op.evaluate(arrays))
         folded = editor.finish()

@@ -28,7 +28,7 @@ _REFUSED = {
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap"), _SEQUENCE),
     **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
 }
-_NOT_FOLDED = frozenset({"Conv", "ConvTranspose", "Pool", "Resize", "LRN"})  # windows may need far more memory than the result
+_FOLD_WORKSPACE = 1 << 20  # bytes
 _FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
 
 
@@ -115,11 +115,12 @@ class Builder:
 
     def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """Add a node or fold it; all its outputs."""
-        types = op.infer([self.types[v] if v != ABSENT else None for v in inputs])
+        operands = [self.types[v] if v != ABSENT else None for v in inputs]
+        types = op.infer(operands)
         for t in types:
             self.limits.check(t)
-        known = op.name not in _NOT_FOLDED and all(v == ABSENT or v in self.constants for v in inputs)
-        if known and all(t.elements <= _FOLD_ELEMENTS for t in types):
+        small = all(t.elements <= _FOLD_ELEMENTS for t in types) and op.workspace(operands) <= _FOLD_WORKSPACE
+        if small and all(v == ABSENT or v in self.constants for v in inputs):
             arrays = op.evaluate([self.constants[v] if v != ABSENT else None for v in inputs])
             return tuple(self.constant(a) for a in arrays)
         outputs = tuple(self._provisional() for _ in types)

@@ -46,6 +46,10 @@ class Op(ABC):
         """Multiply-accumulates of the dense computation (0 for what does not contract)."""
         return 0
 
+    def workspace(self, inputs: InTypes) -> int:
+        """About how many bytes `evaluate` needs besides operands and results, where that may be far more than those."""
+        return 0
+
 
 OPS: dict[str, type[Op]] = {}
 T = TypeVar("T", bound=type[Op])

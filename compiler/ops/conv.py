@@ -102,6 +102,13 @@ class Conv(Op):
     def macs(self, inputs: InTypes) -> int:
         return prod(self.infer(inputs)[0].shape) * prod(need(inputs, 1, "weights").shape[1:])
 
+    def workspace(self, inputs: InTypes) -> int:
+        """The padded data, and every window's elements side by side."""
+        x, w, n = need(inputs, 0, "data"), need(inputs, 1, "weights"), len(self.strides)
+        padded = prod(x.shape[:2]) * prod(x.shape[2 + i] + self.pads[i] + self.pads[n + i] for i in range(n))
+        windows = prod(self.infer(inputs)[0].shape[2:]) * x.shape[0] * x.shape[1] * prod(w.shape[2:])
+        return (padded + windows) * x.dtype.itemsize
+
 
 @onnx_rule("Conv", becomes="Conv", constraints="1 to 3 spatial dimensions; weights may be computed")
 def import_conv(ctx: ImportContext, node: OnnxNode) -> str:

@@ -104,6 +104,13 @@ class ConvTranspose(Op):
     def macs(self, inputs: InTypes) -> int:
         return need(inputs, 0, "data").elements * prod(need(inputs, 1, "weights").shape[1:])
 
+    def workspace(self, inputs: InTypes) -> int:
+        """The result before `pads` are cut off."""
+        x, w, n = need(inputs, 0, "data"), need(inputs, 1, "weights"), len(self.strides)
+        cut = [self.pads[i] + self.pads[n + i] for i in range(n)]
+        grown = [d + c for d, c in zip(self._spatial(x, w), cut, strict=True)]
+        return x.shape[0] * w.shape[1] * self.groups * prod(grown) * x.dtype.itemsize
+
 
 def _placement(
     node: OnnxNode, size: list[int], kernel: list[int], strides: list[int], dilations: list[int]

@@ -99,6 +99,14 @@ class Pool(Op):
     def macs(self, inputs: InTypes) -> int:
         return 0 if self.kind == "max" else prod(self.infer(inputs)[0].shape) * prod(self.kernel)
 
+    def workspace(self, inputs: InTypes) -> int:
+        """The padded data, as far as the last window reaches."""
+        x, out, n = need(inputs, 0, "data"), self.infer(inputs)[0].shape[2:], len(self.kernel)
+        spans = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]
+        reach = [(o - 1) * s + span for o, s, span in zip(out, self.strides, spans, strict=True)]
+        padded = [x.shape[2 + i] + self.pads[i] + self.pads[n + i] for i in range(n)]
+        return prod(x.shape[:2]) * prod(map(max, reach, padded)) * x.dtype.itemsize
+
 
 _KINDS = {"MaxPool": "max", "AveragePool": "avg", "LpPool": "lp"}
 

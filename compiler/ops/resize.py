@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -56,6 +57,11 @@ class Resize(Op):
         if any(not s > 0 for s in self.scales) or (0 in x.shape and 0 not in self.sizes):
             raise ModelError(f"scales {list(self.scales)} of {x} must be positive")
         return (TensorType(x.dtype, self.sizes),)
+
+    def workspace(self, inputs: InTypes) -> int:
+        """The data, resized along some dimensions and not yet along others, in up to four taps."""
+        x = need(inputs, 0, "data")
+        return 4 * prod(map(max, x.shape, self.sizes)) * max(x.dtype.itemsize, 4)
 
     def resized(self, shape: tuple[int, ...]) -> list[int]:
         """The dimensions of data of this shape that change (the others pass through)."""

@@ -42,6 +42,14 @@ def test_fold_refuses_to_swell_and_says_so() -> None:
     assert [str(n) for n in notes.entries] == ["fold: constants grew by 32,256 bytes to 32,768"]
 
 
+def test_fold_refuses_what_takes_far_more_memory_than_its_result() -> None:
+    """A window of one element that steps over a gibibyte of padding: three elements of result, 8 GiB on the way."""
+    body = """%y = Conv(%a, %b) {strides=(1073741824,), dilations=(1,), pads=(1073741824, 1073741824)} -> f32[1,1,3]
+    output "y" = %y"""
+    g = graph_of(body, constants="a: f32[1,1,1]\nb: f32[1,1,1]")
+    assert rejections(Fold(), g) == ["fold: y: evaluating it takes 8,589,934,608 bytes; max_growth is 33,554,432"]
+
+
 def test_cse_merges_nodes_and_constants_in_one_sweep() -> None:
     g = graph_of(
         """input %x: f32[3]

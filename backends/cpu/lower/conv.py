@@ -62,7 +62,9 @@ class LowerConv(Lowering):
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
         kinds = extra_kinds(graph, node, 2, 1)
-        if x.dtype.value != "f32" or x.rank != 4 or node.inputs[1] not in graph.constants or kinds is None or 0 in y.shape:
+        if x.dtype.value != "f32" or x.rank != 4 or node.inputs[0] in graph.constants or node.inputs[1] not in graph.constants:
+            return ()
+        if kinds is None or 0 in y.shape:
             return ()
         out = blocked(y, 1, isa)
         if is_depthwise(graph, node):
