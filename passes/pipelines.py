@@ -20,6 +20,7 @@ from sparsec.passes.pad import FoldPad
 from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.softmax import RecogniseSoftmax
+from sparsec.passes.split import Split
 from sparsec.passes.swish import Swish
 from sparsec.passes.transposes import Transposes
 from sparsec.passes.widen import Widen
@@ -35,6 +36,7 @@ DEFAULT: tuple[Pass, ...] = (
     RecogniseLayerNorm(),  # for the same reason
     Swish(),  # for the same reason
     RecogniseSoftmax(),  # before attention, which begins there
+    Split(),  # before attention, which wants queries, keys and values from products of their own
     RecogniseAttention(),  # before epilogues take scale and mask, and before transposes move away from it
     Transposes(),  # after the patterns, which know their transpositions; before fusion, because it moves Maps to producers
     Reshapes(),  # for the same reason

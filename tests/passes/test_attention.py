@@ -8,6 +8,7 @@ from sparsec.compiler.ops.attention import Attention
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.reshapes import Reshapes
+from sparsec.passes.split import Split
 from tests.passes.helpers import check, graph_of, ops, rejections
 
 SPLIT = """input %xq: f32[2,5,12]
@@ -159,3 +160,56 @@ def test_heads_that_are_not_merged_stay_outside() -> None:
     after = check(RecogniseAttention(), g)
     attention = next(n for n in after.nodes if isinstance(n.op, Attention))
     assert after.types[attention.output].rank == 4
+
+
+@pytest.mark.parametrize("bias", ["map", "epilogue", "none"])
+@pytest.mark.parametrize("trans_b", [True, False])
+def test_a_fused_projection_is_split(bias: str, trans_b: bool) -> None:
+    """One product gives [B, N, 3, H, D]; vision transformers slice it after a transposition to [3, B, H, N, D]."""
+    attributes = [*(["trans_b=true"] if trans_b else []), *(["epilogue='add(a0,a1)'"] if bias == "epilogue" else [])]
+    extra = ", %b" if bias == "epilogue" else ""
+    text = f"""input %x: f32[2,5,8]
+    %m = MatMul(%x, %w{extra}) {{{", ".join(attributes)}}} -> f32[2,5,36]
+    %n = Map(%m{", %b" if bias == "map" else ""}) {{program='{"add(a0,a1)" if bias == "map" else "mul(a0,2.0)"}'}} -> f32[2,5,36]
+    %r = Reshape(%n) {{shape=(2, 5, 3, 3, 4)}} -> f32[2,5,3,3,4]
+    %t = Transpose(%r) {{perm=(2, 0, 3, 1, 4)}} -> f32[3,2,3,5,4]
+    """
+    for i, c in enumerate("qkv"):
+        text += f"""%s{c} = Slice(%t) {{starts=({i}, 0, 0, 0, 0), steps=(1, 1, 1, 1, 1), sizes=(1, 2, 3, 5, 4)}} -> f32[1,2,3,5,4]
+        %{c} = Reshape(%s{c}) {{shape=(2, 3, 5, 4)}} -> f32[2,3,5,4]
+        """
+    text += """%kt = Transpose(%k) {perm=(0, 1, 3, 2)} -> f32[2,3,4,5]
+    %s = MatMul(%q, %kt) -> f32[2,3,5,5]
+    %p = Softmax(%s) {axis=3} -> f32[2,3,5,5]
+    %o = MatMul(%p, %v) -> f32[2,3,5,4]
+    %to = Transpose(%o) {perm=(0, 2, 1, 3)} -> f32[2,5,3,4]
+    %y = Reshape(%to) {shape=(2, 5, 12)} -> f32[2,5,12]
+    output "y" = %y"""
+    g = graph_of(text, constants=("w: f32[36,8]" if trans_b else "w: f32[8,36]") + "\nb: f32[36]")
+    after = check(Reshapes(), check(RecogniseAttention(), check(Split(), g)))
+    assert ops(after).count("MatMul") == 3 and not {"Slice", "Transpose", "Reshape"} & set(ops(after))
+
+
+def test_overlapping_slices_stay() -> None:
+    g = graph_of(
+        """input %x: f32[5,8]
+        %m = MatMul(%x, %w) -> f32[5,6]
+        %a = Slice(%m) {starts=(0, 0), steps=(1, 1), sizes=(5, 4)} -> f32[5,4]
+        %b = Slice(%m) {starts=(0, 2), steps=(1, 1), sizes=(5, 4)} -> f32[5,4]
+        %y = Map(%a, %b) {program='add(a0,a1)'} -> f32[5,4]
+        output "y" = %y""",
+        constants="w: f32[8,6]",
+    )
+    assert rejections(Split(), g) == [f"split: {v}: the slices of 'm' overlap" for v in "ab"]
+
+
+def test_a_product_that_is_read_as_a_whole_stays() -> None:
+    g = graph_of(
+        """input %x: f32[5,8]
+        %m = MatMul(%x, %w) -> f32[5,6]
+        %a = Slice(%m) {starts=(0, 0), steps=(1, 1), sizes=(5, 4)} -> f32[5,4]
+        output "a" = %a
+        output "m" = %m""",
+        constants="w: f32[8,6]",
+    )
+    assert rejections(Split(), g) == ["split: a: the result of 'm' is also read as a whole"]
