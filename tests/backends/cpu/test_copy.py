@@ -21,6 +21,10 @@ VIEWS: list[tuple[tuple[int, ...], Callable[[Array], Array]]] = [
     ((3, 4, 1), lambda a: np.broadcast_to(a, (2, 3, 4, 6))),
     ((2, 3, 2, 3, 2, 3), lambda a: a.transpose(0, 3, 1, 5, 2, 4)),
     ((1, 8, 6, 6), lambda a: a.reshape(2, 2, 2, 6, 6).transpose(2, 3, 0, 4, 1)),
+    ((2, 37, 3), lambda a: a.transpose(0, 2, 1)),
+    ((2, 3, 37), lambda a: a.transpose(0, 2, 1)),
+    ((5, 9, 4), lambda a: a.transpose(2, 0, 1)),
+    ((2, 5, 9), lambda a: a.transpose(1, 2, 0)),
     ((), lambda a: a),
     ((4, 0, 3), lambda a: a.transpose(2, 1, 0)),
 ]
