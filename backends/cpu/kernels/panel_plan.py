@@ -15,6 +15,7 @@ from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 # A core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level.
 LOADS, ISSUE, LATENCY = 2.0, 5.0, 4.0
 DRAM = 9.0
+CLEARLY = 0.96  # what a prediction must gain to overrule the usual choice
 LEVELS = ((24 << 10, 64.0), (768 << 10, 40.0), (12 << 20, 20.0), (1 << 62, DRAM))
 
 
@@ -127,11 +128,12 @@ def rate(size: float) -> float:
 def choose(problem: PanelProblem, isa: Isa, most_r: int = 8) -> tuple[Part, ...]:
     """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
     best: tuple[Part, ...] = ()
-    for r in range(min(most_r, problem.blocks, (isa.registers - 1) // 2), 0, -1):
+    widths = range(1, min(most_r, problem.blocks, (isa.registers - 1) // 2) + 1)
+    for r in sorted(widths, key=lambda width: abs(width - 2)):  # two vectors are the usual choice: weights stream best
         parts = [_best(problem, isa, r, 0, problem.blocks // r)]
         if rest := problem.blocks % r:
             parts.append(_best(problem, isa, rest, problem.blocks - rest, 1))
-        if not best or sum(p.cycles for p in parts) < sum(p.cycles for p in best):
+        if not best or sum(p.cycles for p in parts) < CLEARLY * sum(p.cycles for p in best):
             best = tuple(parts)
     return best
 

@@ -260,3 +260,8 @@ def test_offsets_beyond_32_bits_are_refused():
     runs = panel_pack.dense_runs(32, 1, 16)
     with pytest.raises(LimitError, match=r"more than 2\^31 elements apart"):
         runs.offsets(panel_pack.blocked_channels(32, 16, 2**31), np.zeros(1, np.int64))
+
+
+def test_a_matrix_vector_product_streams_two_vectors():
+    (part,) = choose(PanelProblem(1, 1, 1, 256, 25088, 16, 25088 * 4), isa_named("x86_64+avx512f"))
+    assert (part.tiling.r, part.panels) == (2, 128)
