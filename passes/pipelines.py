@@ -7,6 +7,7 @@ from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
 from sparsec.passes.canonical import Canonical
+from sparsec.passes.channel_shuffle import ChannelShuffle
 from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
 from sparsec.passes.decompose import Decompose
@@ -41,6 +42,7 @@ DEFAULT: tuple[Pass, ...] = (
     Transposes(),  # after the patterns, which know their transpositions; before fusion, because it moves Maps to producers
     Reshapes(),  # for the same reason
     FoldPad(),  # after transposes, which brings Pad and window together
+    ChannelShuffle(),  # after reshapes, which makes shuffles short; before batchnorm, which may refuse a shuffled operand
     Fold(),  # transposed and reshaped constants
     Identity(),  # what the moves left over
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation
