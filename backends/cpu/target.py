@@ -16,6 +16,7 @@ from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_g
 from sparsec.compiler.errors import InternalError, UsageError
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
+from sparsec.compiler.ops.concat import Concat
 from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.schedule import Cost, LayerSchedule, Schedule
 from sparsec.compiler.target import LayoutOption, Ties
@@ -55,7 +56,8 @@ class CpuTarget:
             rows = tuple(None if v == ABSENT or v in graph.constants else ROW_MAJOR for v in node.inputs)
             return (LayoutOption(rows, (ROW_MAJOR,) * len(node.outputs), 0.0),)
         found = self._lowering(node)
-        return found.legal(graph, node, self.isa) if found else ()
+        options = found.legal(graph, node, self.isa) if found else ()
+        return [o for o in options if isinstance(node.op, Concat) or not wants_blocked_constants(graph, node, o)]
 
     def conversion_cycles(self, graph: Graph, value: str, source: Layout, target: Layout) -> float:
         """A conversion reads and writes the value once, the transposing side at half speed."""
@@ -135,6 +137,11 @@ def share_out(calls: Sequence[Call], schedule: Schedule, threads: int) -> tuple[
 def nothing_to_compute(graph: Graph, node: Node) -> bool:
     """Whether a node's results have no elements."""
     return all(graph.types[v].elements == 0 for v in node.outputs)
+
+
+def wants_blocked_constants(graph: Graph, node: Node, option: LayoutOption) -> bool:
+    """Whether an option reads a constant in blocks, where it is stored row-major (folding leaves none but very large ones)."""
+    return any(isinstance(w, Blocked) and v in graph.constants for v, w in zip(node.inputs, option.inputs, strict=True))
 
 
 def place_values(graph: Graph, groups: StorageGroups) -> tuple[dict[str, View], dict[str, int]]:
