@@ -57,7 +57,10 @@ class CpuTarget:
             return (LayoutOption(rows, (ROW_MAJOR,) * len(node.outputs), 0.0),)
         found = self._lowering(node)
         options = found.legal(graph, node, self.isa) if found else ()
-        return [o for o in options if isinstance(node.op, Concat) or not wants_blocked_constants(graph, node, o)]
+        if node.inputs and node.inputs[0] in graph.constants and not isinstance(node.op, Concat):
+            # constants are stored row-major, and folding leaves none as data but very large ones
+            return [o for o in options if not isinstance(o.inputs[0], Blocked)]
+        return options
 
     def conversion_cycles(self, graph: Graph, value: str, source: Layout, target: Layout) -> float:
         """A conversion reads and writes the value once, the transposing side at half speed."""
@@ -137,11 +140,6 @@ def share_out(calls: Sequence[Call], schedule: Schedule, threads: int) -> tuple[
 def nothing_to_compute(graph: Graph, node: Node) -> bool:
     """Whether a node's results have no elements."""
     return all(graph.types[v].elements == 0 for v in node.outputs)
-
-
-def wants_blocked_constants(graph: Graph, node: Node, option: LayoutOption) -> bool:
-    """Whether an option reads a constant in blocks, where it is stored row-major (folding leaves none but very large ones)."""
-    return any(isinstance(w, Blocked) and v in graph.constants for v, w in zip(node.inputs, option.inputs, strict=True))
 
 
 def place_values(graph: Graph, groups: StorageGroups) -> tuple[dict[str, View], dict[str, int]]:
