@@ -1,6 +1,6 @@
 """Dense float32 models on the CPU: sparsec beside onnxruntime (and OpenVINO where it is installed), in one process.
 
-    python benchmarks/cpu_dense.py                      every model of models/, one thread
+    python benchmarks/cpu_dense.py                      every model of models/ and every trained one that is installed, one thread
     python benchmarks/cpu_dense.py resnet50 --threads 2
     python benchmarks/cpu_dense.py --targets host,x86_64+avx2+fma,generic --rounds 0      correctness alone
 
@@ -21,7 +21,6 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import models
 from benchmarks.side_by_side import (
     CompileFailure,
     Measurement,
@@ -30,6 +29,7 @@ from benchmarks.side_by_side import (
     build_model,
     compile_model,
     measure,
+    model_names,
     write_json,
 )
 from sparsec.compiler.cli.console import plain_table
@@ -55,7 +55,7 @@ GOALS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; 1 when a model did not compile or is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of models/ (default: all)")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of models/ (default: all, trained ones too)")
     parser.add_argument("--threads", type=int, default=1, help="threads of every engine (default: 1)")
     parser.add_argument("--targets", default="host", help="targets with commas (default: host)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each engine; 0 verifies only (default: 10)")
@@ -64,10 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE too")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep models and libraries in DIR, and take models from there")
     arguments = parser.parse_args(argv)
-    names = arguments.models or list(models.names())
-    unknown = sorted(set(names) - set(models.names()))
+    known = model_names()
+    names = arguments.models or list(known)
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        parser.error(f"no model is called {unknown[0]}; there are {', '.join(models.names())}")
+        parser.error(f"no model is called {unknown[0]}; there are {', '.join(known)}")
     line = header(arguments.threads)
     print(line, flush=True)
     found: list[Measurement] = []
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             for target in arguments.targets.split(","):
                 try:
-                    one = _one(name, target, Path(folder), arguments)
+                    one = _one(name, target, Path(folder).resolve(), arguments)
                     found.append(one)
                     failed += not one.verification.ok
                 except (CompileFailure, SparsecError) as exc:

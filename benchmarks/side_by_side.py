@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,11 +61,24 @@ class Measurement:
         return self.seconds(other) / self.seconds(engine)
 
 
+def model_names() -> tuple[str, ...]:
+    """The models that can be built, then the trained ones whose packages are installed."""
+    trained = []
+    for name in models.packaged_names():
+        with suppress(FileNotFoundError):
+            models.packaged(name)
+            trained.append(name)
+    return (*models.names(), *trained)
+
+
 def build_model(name: str, folder: Path, *, reuse: bool = False) -> Path:
     """Write the model to `folder`/NAME.onnx, in a process of its own so that its memory is given back."""
     path = folder / f"{name}.onnx"
     if not (reuse and path.exists()):
         folder.mkdir(parents=True, exist_ok=True)
+        if name in models.packaged_names():
+            onnx.save(models.packaged(name), path)
+            return path
         _run([sys.executable, "-m", "models", "build", name, "-o", str(path)])
     return path
 
@@ -73,25 +86,42 @@ def build_model(name: str, folder: Path, *, reuse: bool = False) -> Path:
 def compile_model(model: Path, folder: Path, *, target: str = "host", threads: int = 1) -> Compiled:
     """`sparsec compile` in a process of its own, so that its memory can be told from ours."""
     command = [sys.executable, "-m", "sparsec.compiler.cli", "compile", str(model), "-o", str(folder), "--target", target]
-    start = time.perf_counter()
+    for name, array in inputs_for(model, 1)[0].items():  # binds what is dynamic
+        command += ["--input", f"{name}={','.join(map(str, array.shape))}"]
     usage = _run([*command, "--threads", str(threads), "--no-verify", "--quiet"])
-    wall = time.perf_counter() - start
-    return Compiled(folder, load(folder).report, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Compiled(folder, load(folder).report, usage.wall, usage.cpu, usage.peak_bytes)
 
 
-def _run(command: Sequence[str]) -> Any:
-    """Run to the end; its resource usage, children included. CompileFailure with its last line when it fails."""
+@dataclass(frozen=True)
+class _Usage:
+    """What a process and its children took: wall and CPU seconds, and the largest resident set of any of them in bytes."""
+
+    wall: float
+    cpu: float
+    peak_bytes: int
+
+
+# Linux counts the memory of the process that starts another as the other's too, so a small process stands between.
+_WATCH = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+wall, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+print(json.dumps([os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * 1024]))
+"""
+
+
+def _run(command: Sequence[str]) -> _Usage:
+    """Run to the end. CompileFailure with its last line when it fails."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), str(ROOT)])}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    process.stderr.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        last = (errors.strip().splitlines() or ["no message"])[-1]
-        raise CompileFailure(f"status {process.returncode}: {last}")
-    return usage
+    watch = [sys.executable, "-I", "-S", "-c", _WATCH, *command]
+    done = subprocess.run(watch, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    status, wall, cpu, peak = json.loads(done.stdout)
+    if status:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CompileFailure(f"status {status}: {last}")
+    return _Usage(wall, cpu, peak)
 
 
 def inputs_for(model: Path, samples: int) -> list[Feeds]:
