@@ -15,6 +15,7 @@ import numpy as np
 from scipy import special
 
 from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
@@ -137,6 +138,13 @@ class Program:
         for step in self.steps:
             types.append(step_dtype(step, dtypes, types))
         return types[-1] if types else dtypes[0]
+
+    def check(self, dtypes: Sequence[DType]) -> None:
+        """Raise ModelError when a function is not defined on the types that reach it."""
+        types: list[DType] = []
+        for step in self.steps:
+            _check_types(step, _types_of(step, dtypes, types))
+            types.append(step_dtype(step, dtypes, types))
 
     def evaluate(self, args: Sequence[Array]) -> Array:
         """Run on numpy arrays, with numpy broadcasting; shapes and dtypes of `args` as given, result in `infer`'s dtype."""
@@ -282,6 +290,26 @@ FUNCTIONS: dict[str, Function] = {
 }
 
 COMMUTATIVE = frozenset({"add", "mul", "min", "max", "eq", "and", "or", "xor", "bitand", "bitor", "bitxor"})
+
+
+_ON_INTEGERS = frozenset({"bitand", "bitor", "bitxor", "bitnot", "shl", "shr"})
+_ON_FLOATS = frozenset({
+    "sqrt", "rsqrt", "reciprocal", "exp", "log", "floor", "ceil", "round", "sin", "cos", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "asinh", "acosh", "atanh", "sigmoid", "tanh", "erf", "gelu", "silu", "hard_sigmoid", "hard_swish",
+    "elu", "softplus", "softsign", "isnan", "isinf",
+})  # fmt: skip
+_ON_NUMBERS = frozenset({"add", "sub", "mul", "div", "pow", "mod", "fmod", "neg", "abs", "sign", "relu", "leaky_relu"})
+
+
+def _check_types(step: Step, known: Sequence[DType]) -> None:
+    """ModelError when the function is not defined on operands of these types."""
+    for t in known:
+        if step.fn in _ON_INTEGERS and t.is_float:
+            raise ModelError(f"{step.fn} is defined on integers, not on {t.value}")
+        if step.fn in _ON_FLOATS and not t.is_float:
+            raise ModelError(f"{step.fn} is defined on floating-point numbers, not on {t.value}")
+        if step.fn in _ON_NUMBERS and t is DType.BOOL:
+            raise ModelError(f"{step.fn} is not defined on booleans")
 
 
 def _types_of(step: Step, args: Sequence[DType], steps: Sequence[DType]) -> list[DType]:

@@ -10,7 +10,7 @@ from sparsec.compiler.axes import FIXED, Access, AxisMap, Dim, Iter
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
-from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, register, value
+from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, normal_axis, register, value
 from sparsec.compiler.ops.map import emit_map
 from sparsec.compiler.types import TensorType
 
@@ -55,9 +55,7 @@ class ArgReduce(Op):
 def _import_arg(ctx: ImportContext, node: OnnxNode) -> str:
     rank, axis = ctx.type(node.inputs[0]).rank, int(node.attr("axis", 0))
     kind = "max" if node.op_type == "ArgMax" else "min"
-    op = ArgReduce(
-        kind, axis + rank if axis < 0 else axis, bool(node.attr("keepdims", 1)), bool(node.attr("select_last_index", 0))
-    )
+    op = ArgReduce(kind, axis + rank if axis < 0 else axis, node.attr("keepdims", 1) == 1, node.attr("select_last_index", 0) == 1)
     return ctx.emit(op, node.inputs[0])
 
 
@@ -65,7 +63,7 @@ def _import_arg(ctx: ImportContext, node: OnnxNode) -> str:
 def _import_hardmax(ctx: ImportContext, node: OnnxNode) -> str:
     """One where the first maximum along the axis stands, else zero."""
     x = ctx.type(node.inputs[0])
-    axis = int(node.attr("axis", -1)) % x.rank
+    axis = normal_axis(int(node.attr("axis", -1)), x.rank)
     where = ctx.emit(ArgReduce("max", axis), node.inputs[0])
     positions = ctx.constant(np.arange(x.shape[axis], dtype=np.int64).reshape(-1, *[1] * (x.rank - 1 - axis)))
     return emit_map(ctx, f"eq(a0,a1);cast.{x.dtype.value}(t0)", where, positions)

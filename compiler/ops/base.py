@@ -90,3 +90,10 @@ def broadcasts_to(shape: Sequence[int], target: Sequence[int]) -> bool:
     """Whether numpy would broadcast `shape` to exactly `target`."""
     lead = len(target) - len(shape)
     return lead >= 0 and all(n in (1, target[i + lead]) for i, n in enumerate(shape))
+
+
+def normal_axis(axis: int, rank: int) -> int:
+    """`axis`, which may count from the end, as one from 0; a ModelError when it is out of range."""
+    if not -rank <= axis < rank:
+        raise ModelError(f"axis {axis} is out of range for rank {rank}")
+    return axis % rank

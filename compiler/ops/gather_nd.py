@@ -41,7 +41,7 @@ class GatherND(Op):
         flat = x.reshape(batch, *x.shape[b:])
         tuples = i.reshape(batch, prod(i.shape[b:-1]), k)
         position = tuple(clamp_indices(tuples[..., j], x.shape[b + j]) for j in range(k))
-        return (flat[(np.arange(batch)[:, None], *position)].reshape(*i.shape[:-1], *x.shape[b + k :]),)
+        return (flat[(np.arange(batch)[:, None], *position)].reshape((*i.shape[:-1], *x.shape[b + k :])),)
 
 
 @onnx_rule("GatherND", becomes="GatherND", constraints="indices int64")

@@ -36,6 +36,8 @@ class LRN(Op):
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
         x = value(inputs, 0)
+        if x.size == 0:
+            return (x.copy(),)
         before, after = (min(n, x.shape[1]) for n in ((self.size - 1) // 2, self.size // 2))
         padded = np.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
         squares = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1)

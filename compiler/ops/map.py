@@ -34,6 +34,7 @@ class Map(Op):
     def infer(self, inputs: InTypes) -> tuple[TensorType, ...]:
         types = [need(inputs, i, f"argument {i}") for i in range(len(inputs))]
         shape = broadcast_shapes(*(t.shape for t in types))
+        self.program.check([t.dtype for t in types])
         return (TensorType(self.program.infer([t.dtype for t in types]), shape),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:

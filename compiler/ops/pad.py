@@ -9,7 +9,7 @@ import numpy as np
 from sparsec.compiler.axes import FIXED, Access, AxisMap, Dim, Iter, Offset
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
-from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, register, value
+from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, normal_axis, register, value
 from sparsec.compiler.types import TensorType
 
 MODES = ("constant", "reflect", "edge", "wrap")
@@ -75,7 +75,7 @@ class Pad(Op):
 def _import_pad(ctx: ImportContext, node: OnnxNode) -> str:
     rank, mode = ctx.type(node.inputs[0]).rank, node.attr("mode", "constant")
     given = [int(p) for p in node.need_const(ctx, 1, "pads").reshape(-1)]
-    axes = [int(a) % rank for a in node.need_const(ctx, 3, "axes").reshape(-1)] if node.has(3) else list(range(rank))
+    axes = [normal_axis(int(a), rank) for a in node.need_const(ctx, 3, "axes").reshape(-1)] if node.has(3) else list(range(rank))
     if len(given) != 2 * len(axes):
         raise node.refuse(f"it has {len(given)} pads for {len(axes)} axes, expected two an axis")
     pads = [0] * (2 * rank)

@@ -73,6 +73,8 @@ def _import_dequantize(ctx: ImportContext, node: OnnxNode) -> str:
 def _import_dynamic_quantize(ctx: ImportContext, node: OnnxNode) -> tuple[str, ...]:
     """(y, scale, zero point): uint8 over the data's range, which is stretched to hold 0; all zeros get scale 1."""
     x = node.inputs[0]
+    if not ctx.type(x).dtype.is_float:
+        raise node.refuse(f"its data are {ctx.type(x)}, and must be floating point")
     axes = tuple(range(ctx.type(x).rank))
     low, high = (ctx.emit(Reduce(kind, axes, False), x) for kind in ("min", "max"))
     scale = emit_map(ctx, "min(a0,0.0);max(a1,0.0);sub(t1,t0);div(t2,255.0);eq(t3,0.0);where(t4,1.0,t3)", low, high)

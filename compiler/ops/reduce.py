@@ -85,7 +85,7 @@ def reduction_axes(ctx: ImportContext, node: OnnxNode, rank: int) -> tuple[int, 
         if any(not -rank <= a < rank for a in axes):
             raise ModelError(f"axes {list(axes)} are not within rank {rank}")
         return tuple(sorted({a % rank for a in axes}))
-    return None if node.attr("noop_with_empty_axes", 0) else tuple(range(rank))
+    return None if node.attr("noop_with_empty_axes", 0) == 1 else tuple(range(rank))
 
 
 # ONNX operator -> (program before, reduction, program after)
@@ -109,7 +109,7 @@ def _import_reduce(ctx: ImportContext, node: OnnxNode) -> str:
     axes = reduction_axes(ctx, node, ctx.type(x).rank)
     y = emit_map(ctx, before, x) if before else x
     if axes is not None:
-        y = ctx.emit(Reduce(kind, axes, bool(node.attr("keepdims", 1))), y)
+        y = ctx.emit(Reduce(kind, axes, node.attr("keepdims", 1) == 1), y)
     return emit_map(ctx, after, y) if after else y
 
 
@@ -117,7 +117,7 @@ def _import_reduce(ctx: ImportContext, node: OnnxNode) -> str:
 def _import_log_sum_exp(ctx: ImportContext, node: OnnxNode) -> str:
     """The maximum is taken out first, so that no exponential overflows (0 where it is infinite)."""
     x = node.inputs[0]
-    axes, keep = reduction_axes(ctx, node, ctx.type(x).rank), bool(node.attr("keepdims", 1))
+    axes, keep = reduction_axes(ctx, node, ctx.type(x).rank), node.attr("keepdims", 1) == 1
     if axes is None:
         return emit_map(ctx, "exp(a0);log(t0)", x)
     top = emit_map(ctx, "isinf(a0);where(t0,0.0,a0)", ctx.emit(Reduce("max", axes, True), x))
@@ -137,6 +137,8 @@ def _import_global_pool(ctx: ImportContext, node: OnnxNode) -> str:
 @onnx_rule("GlobalLpPool", becomes="Reduce, Map")
 def _import_global_lp_pool(ctx: ImportContext, node: OnnxNode) -> str:
     rank, p = ctx.type(node.inputs[0]).rank, float(node.attr("p", 2))
+    if p < 1 or not ctx.type(node.inputs[0]).dtype.is_float:
+        raise node.refuse(f"its p is {p} and its data are {ctx.type(node.inputs[0])}: expected p >= 1 and floating point")
     powers = emit_map(ctx, "mul(a0,a0)" if p == 2 else f"abs(a0);pow(t0,{p!r})", node.inputs[0])
     total = ctx.emit(Reduce("sum", tuple(range(2, rank)), True), powers)
     return emit_map(ctx, "sqrt(a0)" if p == 2 else f"pow(a0,{1 / p!r})", total)

@@ -10,7 +10,7 @@ import numpy as np
 from sparsec.compiler.axes import FIXED, Access, AxisMap, Dim, Iter
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
-from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, register, value
+from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, normal_axis, register, value
 from sparsec.compiler.types import TensorType
 
 MODES = ("nearest", "linear", "cubic")
@@ -185,7 +185,7 @@ def _import_resize(ctx: ImportContext, node: OnnxNode) -> str:
     rank = len(shape)
     if node.attr("antialias", 0):
         raise node.refuse("it has antialias set, which is not supported")
-    axes = [int(a) % rank for a in node.attr("axes", range(rank))]
+    axes = [normal_axis(int(a), rank) for a in node.attr("axes", range(rank))]
     sizes, scales, roi = list(shape), [1.0] * rank, [0.0] * rank + [1.0] * rank
     if node.has(3) and ctx.type(node.inputs[3]).elements:
         wanted = [int(s) for s in node.need_const(ctx, 3, "sizes").reshape(-1)]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
-from sparsec.compiler.errors import UnsupportedError
+from sparsec.compiler.errors import ModelError, UnsupportedError
 from sparsec.compiler.ops.map import Map
 from tests.reference import check_node
 
@@ -211,3 +211,17 @@ def test_refusals(op: str, feeds: dict[str, Any], attributes: dict[str, Any], me
     with pytest.raises(UnsupportedError, match=message) as caught:
         check_node(op, feeds, opset=20, **attributes)
     assert "node 'node'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("op", "feeds", "message"),
+    [
+        ("BitwiseAnd", {"a": X, "b": X}, "bitand is defined on integers, not on f32"),
+        ("Neg", {"a": X > 0}, "neg is not defined on booleans"),
+        ("Sub", {"a": X > 0, "b": X > 0}, "sub is not defined on booleans"),
+        ("Exp", {"a": X.astype(np.int32)}, "exp is defined on floating-point numbers, not on i32"),
+    ],
+)
+def test_types_that_a_function_is_not_defined_on(op: str, feeds: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=f"'node'.*{message}"):
+        check_node(op, feeds)
