@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.compiler.editor import GraphEditor
-from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.attention import Attention
 from sparsec.compiler.ops.base import broadcasts_to
 from sparsec.compiler.ops.map import Map
@@ -19,10 +19,10 @@ from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules, merged_origin
 from sparsec.compiler.scalar import Program
 from sparsec.passes.common.expr import Leaf
+from sparsec.passes.common.heads import HeadsInside, SharedHeads
 from sparsec.passes.common.simplify import Simplifier
-from sparsec.passes.common.views import is_row_major, readers, row_major, same_view, sources, step_view
 
-_LOW = -1e8  # a score this low has weight 0 beside any other
+_LOW = -1e9  # beside any other score, one this low has weight 0; and any score is lost when added to it
 _CHOOSE = Program.parse("where(a0,a1,a2)")
 
 
@@ -203,74 +203,6 @@ def _mask_value(
     return editor.add(Map(_CHOOSE), [condition, *numbers], hint=f"{condition}.mask", origin=origin).output
 
 
-@dataclass(frozen=True)
-class _Inside:
-    operands: list[str]
-    last: Node
-    between: tuple[Node, ...]
-
-
-class _HeadsInside(Rule[_Inside]):
-    """Split heads -> Attention of rank 4 -> merge heads becomes Attention of rank 3, which reads what linear layers give."""
-
-    ops = (Attention,)
-
-    def match(self, editor: GraphEditor, node: Node) -> _Inside | Rejected | None:
-        assert isinstance(node.op, Attention)
-        if editor.types[node.output].rank != 4:
-            return None
-        operands: list[str] = []
-        for value in node.inputs[:3]:
-            found = self._unsplit(editor, value)
-            if found is None:  # 6
-                return Rejected(f"operand {value!r} is not a split of [batch, length, heads * width]")
-            operands.append(found)
-        b, h, s, d = editor.types[node.output].shape
-        view = row_major((b, s, h, d)).transpose(0, 2, 1, 3)
-        between: list[Node] = []
-        for step in readers(editor, node.output):
-            between.append(step)
-            after = step_view(view, step)
-            if after is None:
-                break
-            view = after
-            if is_row_major(view):
-                return _Inside(operands, step, tuple(between))
-        return Rejected("its heads are not merged to [batch, length, heads * width]")  # 7
-
-    def _unsplit(self, editor: GraphEditor, value: str) -> str | None:
-        """The value, of any shape, whose elements in order are [B, length, heads, width]; preferably [B, length, all]."""
-        b, h, length, d = editor.types[value].shape
-        wanted = row_major((b, length, h, d)).transpose(0, 2, 1, 3)
-        best = None
-        for source, view in sources(editor, value):
-            if view is not None and same_view(view, wanted):
-                best = source
-                if editor.types[source].shape == (b, length, h * d):
-                    break
-        return best
-
-    def apply(self, editor: GraphEditor, node: Node, match: _Inside) -> None:
-        assert isinstance(node.op, Attention)
-        operands: list[str] = []
-        for value, given in zip(match.operands, node.inputs, strict=False):
-            b, h, length, d = editor.types[given].shape
-            lines = (b, length, h * d)
-            if editor.types[value].shape != lines:
-                value = editor.add(Reshape(lines), [value], hint=f"{value}.lines", origin=node.origin).output
-            operands.append(value)
-        operands += [v for v in node.inputs[3:] if v != ABSENT]
-        shape = editor.types[match.last.output].shape
-        origin = merged_origin(node, *match.between)
-        b, h, s, d = editor.types[node.output].shape
-        if shape == (b, s, h * d):
-            editor.remove(match.last)
-            editor.replace(node, node.op, operands, outputs=match.last.outputs, origin=origin)
-            return
-        inner = editor.add(node.op, operands, hint=f"{match.last.output}.lines", origin=origin)
-        editor.replace(match.last, Reshape(shape), [inner.output])
-
-
 @register_pass
 @dataclass(frozen=True)
 class RecogniseAttention(Pass):
@@ -279,10 +211,11 @@ class RecogniseAttention(Pass):
     1. A softmax over the last dimension is read by one matrix product only, as its left operand.
     2. It reads a matrix product that nothing else reads: scaled before (on either side) or after, by factors or divisors,
     3. plus at most one mask,
-    4. or chosen against a number of at most -1e8, which becomes a mask that adds 0 or that number.
+    4. or chosen against a number of at most -1e9, which becomes a mask that adds 0 or that number.
     5. Queries, keys and values are of rank 3 or 4 and agree in all dimensions but the last two; rank 3 is one batch.
-    6. Heads inside: queries, keys and values are each a reshape and transposition of [batch, length, heads * width]
-    7. and the result is merged back to it.
+    6. Keys and values that are repeated for groups of query heads are read once a group.
+    7. Heads inside: queries, keys and values are each a reshape and transposition of [batch, length, heads * width]
+    8. and the result is merged back to it.
     """
 
     name = "attention"
@@ -290,4 +223,5 @@ class RecogniseAttention(Pass):
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         graph = apply_rules(graph, [_Recognise()], notes)
-        return apply_rules(graph, [_HeadsInside()], notes)
+        graph = apply_rules(graph, [SharedHeads()], notes)
+        return apply_rules(graph, [HeadsInside()], notes)

@@ -45,6 +45,7 @@ DEFAULT: tuple[Pass, ...] = (
     ChannelShuffle(),  # after reshapes, which makes shuffles short; before batchnorm, which may refuse a shuffled operand
     Fold(),  # transposed and reshaped constants
     Identity(),  # what the moves left over
+    CommonSubexpressions(),  # twins that the moves made, constants among them
     FoldBatchNorm(),  # before epilogues fill up: only a bias may stand between the weights and the normalisation
     FoldScale(),  # after batchnorm, for the same reason
     Decompose(),  # what no pass took in; before fusion, which merges the pieces

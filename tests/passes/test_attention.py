@@ -213,3 +213,27 @@ def test_a_product_that_is_read_as_a_whole_stays() -> None:
         constants="w: f32[8,6]",
     )
     assert rejections(Split(), g) == ["split: a: the result of 'm' is also read as a whole"]
+
+
+def test_keys_that_groups_of_queries_share() -> None:
+    """Four query heads over two key heads, repeated as transformers' `repeat_kv` does."""
+    text = "input %xq: f32[2,5,16]\n%rq = Reshape(%xq) {shape=(2, 5, 4, 4)} -> f32[2,5,4,4]\n"
+    text += "%q = Transpose(%rq) {perm=(0, 2, 1, 3)} -> f32[2,4,5,4]\n"
+    for c in "kv":
+        text += f"""input %x{c}: f32[2,7,8]
+        %r{c} = Reshape(%x{c}) {{shape=(2, 7, 2, 4)}} -> f32[2,7,2,4]
+        %t{c} = Transpose(%r{c}) {{perm=(0, 2, 1, 3)}} -> f32[2,2,7,4]
+        %u{c} = Reshape(%t{c}) {{shape=(2, 2, 1, 7, 4)}} -> f32[2,2,1,7,4]
+        %e{c} = Expand(%u{c}) {{shape=(2, 2, 2, 7, 4)}} -> f32[2,2,2,7,4]
+        %{c} = Reshape(%e{c}) {{shape=(2, 4, 7, 4)}} -> f32[2,4,7,4]
+        """
+    text += """%kt = Transpose(%k) {perm=(0, 1, 3, 2)} -> f32[2,4,4,7]
+    %s = MatMul(%q, %kt) -> f32[2,4,5,7]
+    %p = Softmax(%s) {axis=3} -> f32[2,4,5,7]
+    %o = MatMul(%p, %v) -> f32[2,4,5,4]
+    %to = Transpose(%o) {perm=(0, 2, 1, 3)} -> f32[2,5,4,4]
+    %y = Reshape(%to) {shape=(2, 5, 16)} -> f32[2,5,16]
+    output "y" = %y"""
+    after = check(Reshapes(), check(RecogniseAttention(), graph_of(text)))
+    (node,) = after.nodes
+    assert isinstance(node.op, Attention) and (node.op.heads, node.op.kv_heads) == (4, 2)
