@@ -141,6 +141,8 @@ class _Recognise(Rule[_Match]):
         mask = scores.mask if not isinstance(scores.mask, tuple) else scores.mask[0]
         if mask is not None and not broadcasts_to(editor.types[mask].shape, t.shape):
             return Rejected(f"the mask {mask!r} broadcasts the scores")
+        if mask is not None and editor.types[mask].shape[-1:] != t.shape[-1:]:
+            return Rejected(f"the mask {mask!r} is the same for all keys")
         return _Match(scores, node, weighted)
 
     def apply(self, editor: GraphEditor, node: Node, match: _Match) -> None:
@@ -210,7 +212,7 @@ class RecogniseAttention(Pass):
 
     1. A softmax over the last dimension is read by one matrix product only, as its left operand.
     2. It reads a matrix product that nothing else reads: scaled before (on either side) or after, by factors or divisors,
-    3. plus at most one mask,
+    3. plus at most one mask, which tells keys apart,
     4. or chosen against a number of at most -1e9, which becomes a mask that adds 0 or that number.
     5. Queries, keys and values are of rank 3 or 4 and agree in all dimensions but the last two; rank 3 is one batch.
     6. Keys and values that are repeated for groups of query heads are read once a group.

@@ -237,3 +237,11 @@ def test_keys_that_groups_of_queries_share() -> None:
     after = check(Reshapes(), check(RecogniseAttention(), graph_of(text)))
     (node,) = after.nodes
     assert isinstance(node.op, Attention) and (node.op.heads, node.op.kv_heads) == (4, 2)
+
+
+def test_a_mask_that_is_the_same_for_all_keys() -> None:
+    scores = """input %m: f32[5,1]
+    %c = MatMul(%q, %k) -> f32[2,3,5,7]
+    %s = Map(%c, %m) {program='add(a0,a1)'} -> f32[2,3,5,7]"""
+    (found,) = rejections(RecogniseAttention(), graph_of(SPLIT + scores + MERGE))
+    assert "the mask 'm' is the same for all keys" in found
