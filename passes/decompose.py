@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
@@ -12,12 +13,16 @@ from sparsec.compiler.ops.base import Op
 from sparsec.compiler.ops.batch_norm import BatchNorm
 from sparsec.compiler.ops.group_norm import GroupNorm
 from sparsec.compiler.ops.layer_norm import LayerNorm
+from sparsec.compiler.ops.lrn import LRN
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.ops.reshape import Reshape
+from sparsec.compiler.ops.resize import Resize
 from sparsec.compiler.ops.softmax import Softmax
 from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.scalar import Program
+from sparsec.compiler.types import TensorType
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,45 @@ def _group_norm(w: _Writer, op: GroupNorm) -> str:
     return w.map(program, y, _channels(w, scale, len(shape)), _channels(w, bias, len(shape)))
 
 
+def _lrn(w: _Writer, op: LRN) -> str:
+    """The sum of squares over neighbouring channels as a mean over windows, counting the padding, times their size."""
+    x = w.node.inputs[0]
+    n, c, *spatial = w.shape(x)
+    before = (op.size - 1) // 2
+    squares = w.emit(Reshape((n, 1, c, prod(spatial))), w.map("mul(a0,a0)", x))
+    pads = (before, 0, op.size - 1 - before, 0)
+    mean = w.emit(Pool("avg", (op.size, 1), (1, 1), (1, 1), pads, include_pad=True), squares)
+    mean = w.emit(Reshape(w.shape(x)), mean)
+    return w.map(f"mul(a1,{op.alpha!r});add(t0,{op.bias!r});pow(t1,{op.beta!r});div(a0,t2)", x, mean)
+
+
+def _resize(w: _Writer, op: Resize) -> str:
+    """In float32, one axis after the other, those that grow least (or shrink most) first."""
+    x = w.node.inputs[0]
+    shape, dtype, rank = w.shape(x), w.editor.types[x].dtype, len(op.sizes)
+    y = x if dtype is DType.F32 else w.map("cast.f32(a0)", x)
+    for axis in sorted(op.resized(shape), key=lambda i: (op.sizes[i] / shape[i], -i)):
+        sizes = tuple(op.sizes[i] if i == axis else n for i, n in enumerate(w.shape(y)))
+        scales = tuple(s if i == axis else 1.0 for i, s in enumerate(op.scales))
+        roi = tuple(r if i % rank == axis else float(i >= rank) for i, r in enumerate(op.roi))
+        y = w.emit(replace(op, sizes=sizes, scales=scales, roi=roi), y)
+    return y if dtype is DType.F32 else w.map(f"cast.{dtype.value}(a0)", y)
+
+
+def _takes_resize(op: Resize, x: TensorType) -> bool:
+    """Whether kernels take a Resize whole: nearest neighbours, one axis, or the two of an image with channels first or last."""
+    changed = op.resized(x.shape)
+    image = x.rank == 4 and op.coordinates != "tf_crop_and_resize" and changed in ([2, 3], [1, 2])
+    return op.mode == "nearest" or (x.dtype is DType.F32 and (len(changed) < 2 or image))
+
+
 _RULES: dict[type[Op], Callable[..., str]] = {
     BatchNorm: _batch_norm,
     Softmax: _softmax,
     LayerNorm: _layer_norm,
     GroupNorm: _group_norm,
+    LRN: _lrn,
+    Resize: _resize,
 }
 _ALWAYS = (BatchNorm,)
 
@@ -103,7 +142,8 @@ class Decompose(Pass):
     """Write operators that have no kernel for their element types as reductions and elementwise programs.
 
     1. The operator is BatchNorm (what is left of them has computed statistics), or
-    2. Softmax, LayerNorm or GroupNorm, and some operand is not float32.
+    2. Softmax, LayerNorm, GroupNorm or LRN, and some operand is not float32, or
+    3. Resize, which interpolates in float32, along more axes than a kernel takes at once or of another type (but float64).
     """
 
     name = "decompose"
@@ -115,7 +155,11 @@ class Decompose(Pass):
             rule = _RULES.get(type(node.op))
             if rule is None or graph.types[node.output].elements == 0:
                 continue
-            if isinstance(node.op, _ALWAYS) or any(t.dtype is not DType.F32 for t in graph.in_types(node) if t):
+            types = [t for t in graph.in_types(node) if t]
+            plain = all(t.dtype is DType.F32 for t in types)
+            if isinstance(node.op, Resize):
+                plain = _takes_resize(node.op, types[0]) or types[0].dtype is DType.F64
+            if isinstance(node.op, _ALWAYS) or not plain:
                 value = rule(_Writer(editor, node), node.op)
                 last = editor.producer(value)
                 assert last is not None

@@ -16,6 +16,7 @@ from sparsec.backends.cpu.storage import StorageGroups, group_extents, storage_g
 from sparsec.compiler.errors import InternalError, UsageError
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
+from sparsec.compiler.ops.concat import Concat
 from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.schedule import Cost, LayerSchedule, Schedule
 from sparsec.compiler.target import LayoutOption, Ties
@@ -55,7 +56,11 @@ class CpuTarget:
             rows = tuple(None if v == ABSENT or v in graph.constants else ROW_MAJOR for v in node.inputs)
             return (LayoutOption(rows, (ROW_MAJOR,) * len(node.outputs), 0.0),)
         found = self._lowering(node)
-        return found.legal(graph, node, self.isa) if found else ()
+        options = found.legal(graph, node, self.isa) if found else ()
+        if node.inputs and node.inputs[0] in graph.constants and not isinstance(node.op, Concat):
+            # constants are stored row-major, and folding leaves none as data but very large ones
+            return [o for o in options if not isinstance(o.inputs[0], Blocked)]
+        return options
 
     def conversion_cycles(self, graph: Graph, value: str, source: Layout, target: Layout) -> float:
         """A conversion reads and writes the value once, the transposing side at half speed."""

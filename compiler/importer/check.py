@@ -59,7 +59,8 @@ def check_proto(proto: onnx.ModelProto, limits: Limits) -> None:
         if (key := (f.domain, f.name, f.overload)) in functions:
             raise ModelError(f"function {f.domain}::{f.name} is defined twice")
         functions.add(key)
-        _check_text("a local function", [*key, *f.input, *f.output, *f.attribute])
+        _check_text("a local function", key, plain=True)
+        _check_text("a local function", [*f.input, *f.output, *f.attribute])
         _check_nodes(f.node, dict.fromkeys(f.input, "a function input"))
         inner = _subgraphs(f.node)
         while inner:
@@ -114,7 +115,8 @@ def _check_graph(graph: onnx.GraphProto) -> None:
 def _check_nodes(nodes: Iterable[onnx.NodeProto], defined: dict[str, str]) -> None:
     for node in nodes:
         attributes = [text for a in node.attribute for text in (a.name, a.ref_attr_name)]
-        _check_text("a node", [node.name, node.op_type, node.domain, node.overload, *node.input, *node.output, *attributes])
+        _check_text("a node", [node.op_type, node.domain, node.overload], plain=True)
+        _check_text("a node", [node.name, *node.input, *node.output, *attributes])
         for name in node.output:
             if name and name in defined:
                 raise ModelError(
@@ -126,9 +128,11 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto], defined: dict[str, str]) -> No
             defined[name] = f"node {node.name!r} ({node.op_type})"
 
 
-def _check_text(what: str, names: Iterable[str | bytes]) -> None:
-    """Protobuf hands over text that is not UTF-8 as bytes."""
+def _check_text(what: str, names: Iterable[str | bytes], *, plain: bool = False) -> None:
+    """Protobuf hands over text that is not UTF-8 as bytes. `plain`: names of operators, which have no control characters."""
     for name in names:
+        if plain and isinstance(name, str) and not name.isprintable():
+            raise ModelError(f"{what} has an operator name with control characters: {name[:60]!r}")
         if isinstance(name, bytes):
             raise ModelError(f"{what} has a name that is not UTF-8 text: {name[:60]!r}")
 

@@ -59,17 +59,20 @@ def static_type(value: ir.Value) -> TensorType:
     """The TensorType of a graph input, or a ModelError that says which dimension is unbound."""
     name = value.name or ""
     if value.dtype is None or value.shape is None:
-        raise ModelError(f"input {name!r} has no type or no rank: give its shape with --input {name}=...", tensor=name)
+        raise ModelError(f"input {name!r} has no type or no rank: give its shape with --input {_typed(name)}=...", tensor=name)
     dtype = element_type(value.dtype, f"input {name!r}", name)
     dims: list[int] = []
     for i, d in enumerate(value.shape):
         if not isinstance(d, int):
-            label = getattr(d, "value", None)
-            how = f"--dim {label}=N or " if label else ""
-            raise ModelError(
-                f"dimension {i} of input {name!r} is dynamic ({label or '?'}): bind it with {how}--input {name}=...", tensor=name
-            )
+            label = _typed(str(getattr(d, "value", None) or ""))
+            how = f"--dim {label}=N or --input {_typed(name)}=..." if label else f"--input {_typed(name)}=..."
+            raise ModelError(f"dimension {i} of input {name!r} is dynamic ({label or '?'}): bind it with {how}", tensor=name)
         if d < 0:
             raise ModelError(f"dimension {i} of input {name!r} is {d}: extents cannot be negative", tensor=name)
         dims.append(d)
     return TensorType(dtype, tuple(dims))
+
+
+def _typed(name: str) -> str:
+    """A name as the user may type it; what a terminal would not print as it is comes quoted and escaped."""
+    return name if name.isprintable() else repr(name)

@@ -45,6 +45,7 @@ def test_anonymous_dimensions_and_unknown_ranks_need_a_shape() -> None:
     for m, message in (
         (model(x=[None, 3]), r"dimension 0 of input 'x' is dynamic \(\?\): bind it with --input x="),
         (model(x=["n", 3]), r"dimension 0 of input 'x' is dynamic \(n\): bind it with --dim n=N or --input x="),
+        (model(x=["a\x1b\n"]), r"is dynamic \('a\\x1b\\n'\): bind it with --dim 'a\\x1b\\n'=N"),
         (model(x=None), "input 'x' has no type or no rank: give its shape with --input x="),
     ):
         with pytest.raises(ModelError, match=message):

@@ -237,6 +237,7 @@ def not_utf8(m: onnx.ModelProto) -> None:
         ),
         (lambda m: m.graph.input[0].type.sequence_type.elem_type.tensor_type.SetInParent(), SparsecError, "malformed|'x'"),
         (not_utf8, ModelError, "not UTF-8 text"),
+        (lambda m: setattr(m.graph.node[0], "op_type", "Add\x1b[2J\n"), ModelError, r"control characters: 'Add\\x1b\[2J\\n'"),
         (lambda m: setattr(m.graph.node[0], "op_type", ""), UnsupportedError, "operator +is not supported"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import DRAM, ISSUE, LATENCY, LOADS, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, rate, split
 
 # Vector instructions to transform one tile of inputs and of outputs, memory accesses included, counted in the C.
 _IN = {2: 64, 4: 240}
@@ -79,11 +79,12 @@ def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4)) 
     """The parts of the fastest predicted plan with m among `sizes`; channel blocks that are no multiple of r get a call."""
     best: tuple[WinogradPart, ...] = ()
     for m in sizes:
-        for r in range(min(8, problem.out_blocks, (isa.registers - 1) // 2), 0, -1):
+        widths = range(1, min(8, problem.out_blocks, (isa.registers - 1) // 2) + 1)
+        for r in sorted(widths, key=lambda width: abs(width - 2)):
             parts = [_best(problem, isa, m, r, 0, problem.out_blocks // r)]
             if rest := problem.out_blocks % r:
                 parts.append(_best(problem, isa, m, rest, problem.out_blocks - rest, 1))
-            if not best or total(parts) < total(best):
+            if not best or total(parts) < CLEARLY * total(best):
                 best = tuple(parts)
     return best
 
@@ -96,9 +97,12 @@ def total(parts: tuple[WinogradPart, ...] | list[WinogradPart]) -> float:
 def _best(problem: WinogradProblem, isa: Isa, m: int, r: int, block: int, panels: int) -> WinogradPart:
     tiles_y, tiles_x = -(-problem.oh // m), -(-problem.ow // m)
     tw, full, tw_tail, tails = split(problem.n * tiles_y * tiles_x, (isa.registers - 1) // r - 1)
-    options = []
-    for pieces in (1, 2, 3, 4, 6, 8):
+    best = None
+    for pieces in (1, 2, 3, 4, 6, 8):  # the fewest that do: scratch grows with them
         if pieces <= full + tails:
             t = WinogradTiling(m, r, tiles_y, tiles_x, tw, tw_tail, full, tails, pieces)
-            options.append(WinogradPart(block, panels, t, cycles(problem, isa, t, panels)))
-    return min(options, key=lambda part: part.cycles)
+            part = WinogradPart(block, panels, t, cycles(problem, isa, t, panels))
+            if best is None or part.cycles < CLEARLY * best.cycles:
+                best = part
+    assert best is not None  # there is at least one piece
+    return best

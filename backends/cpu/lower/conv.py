@@ -14,6 +14,7 @@ from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
@@ -55,16 +56,16 @@ def wanted_halo(graph: Graph, node: Node) -> tuple[tuple[int, int], ...]:
 
 @lowering
 class LowerConv(Lowering):
-    """Two-dimensional float32 convolutions with constant weights."""
+    """Two-dimensional float32 convolutions with constant weights; all others by the direct kernel."""
 
     op = Conv
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        kinds = extra_kinds(graph, node, 2, 1)
         if x.dtype.value != "f32" or x.rank != 4 or node.inputs[0] in graph.constants or node.inputs[1] not in graph.constants:
-            return ()
-        if kinds is None or 0 in y.shape:
+            return direct_options(graph, node, isa)
+        kinds = extra_kinds(graph, node, 2, 1)
+        if kinds is None:
             return ()
         out = blocked(y, 1, isa)
         if is_depthwise(graph, node):
@@ -86,9 +87,12 @@ class LowerConv(Lowering):
         return options
 
     def halo(self, graph: Graph, node: Node, operand: int) -> tuple[tuple[int, int], ...]:
-        return wanted_halo(graph, node) if operand == 0 else ()
+        panels = isinstance(graph.types[node.output].layout, Blocked)
+        return wanted_halo(graph, node) if operand == 0 and panels else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
+        if not isinstance(graph.types[node.output].layout, Blocked):
+            return schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
         if is_depthwise(graph, node):
             layer = super().schedule(graph, node, isa, threads)
             return LayerSchedule(layer.node, "depthwise", layer.levels, layer.cost)
@@ -107,6 +111,9 @@ class LowerConv(Lowering):
         return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
+        if not isinstance(ctx.graph.types[node.output].layout, Blocked):
+            lower_direct(ctx, node)
+            return
         kinds = extra_kinds(ctx.graph, node, 2, 1)
         assert kinds is not None
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)

@@ -22,7 +22,7 @@ from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 from sparsec.compiler.runtime import aligned_bytes
 
 Array = np.ndarray[Any, Any]
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
 
 
 def merged(cases: Mapping[str, Graph]) -> Graph:

@@ -204,6 +204,69 @@ def positions() -> list[Case]:
     return cases
 
 
+def windows() -> list[Case]:
+    """Convolutions of every kind, pools, resizing, local response normalisation."""
+    image, line, volume = normal(2, 20, 9, 7), normal(2, 6, 24), normal(1, 4, 5, 6, 7)
+    bias = {"b": normal(10)}
+    cases = [
+        one("conv_computed", "Conv", {"x": image, "w": normal(10, 20, 3, 2)} | bias, strides=[2, 1], pads=[1, 0, 2, 1]),
+        one("conv_groups", "Conv", {"x": image}, {"w": normal(10, 10, 3, 3)} | bias, group=2, dilations=[2, 1]),
+        one("conv_line", "Conv", {"x": line}, {"w": normal(10, 6, 4)} | bias, strides=[3], dilations=[2], pads=[2, 1]),
+        one("conv_depthwise_line", "Conv", {"x": line}, {"w": normal(6, 1, 3)}, group=6, pads=[1, 1]),
+        one("conv_volume", "Conv", {"x": volume}, {"w": normal(10, 4, 3, 2, 3)} | bias, pads=[1, 0, 1, 1, 1, 0]),
+        one("conv_f64", "Conv", {"x": image.astype(np.float64)}, {"w": normal(10, 20, 3, 3, dtype=np.float64)}),
+        one("conv_f16", "Conv", {"x": image.astype(np.float16)}, {"w": normal(10, 20, 3, 3, dtype=np.float16)}),
+        one("transposed", "ConvTranspose", {"x": image}, {"w": normal(20, 5, 3, 3)}, group=2, strides=[2, 3], pads=[1, 0] * 2),
+        one("transposed_line", "ConvTranspose", {"x": line}, {"w": normal(6, 5, 3)}, strides=[2], output_padding=[1]),
+        one("transposed_computed", "ConvTranspose", {"x": volume, "w": normal(4, 2, 2, 2, 2)}, strides=[2, 2, 2]),
+        between_convs("transposed_between", "ConvTranspose", image, {"w": normal(20, 12, 2, 2)}, strides=[2, 2]),
+        one("pool_line", "MaxPool", {"x": line}, kernel_shape=[3], strides=[2], pads=[1, 1]),
+        one("pool_volume", "MaxPool", {"x": volume}, kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 1, 0, 0, 1, 1]),
+        one("pool_average_volume", "AveragePool", {"x": volume}, kernel_shape=[2, 3, 2], count_include_pad=1, pads=[1] * 6),
+        one("pool_int8", "MaxPool", {"x": integers(-9, 9, 1, 3, 6, 6, dtype=np.int8)}, kernel_shape=[2, 2], pads=[1, 0, 0, 1]),
+        one("pool_lp", "LpPool", {"x": image}, kernel_shape=[3, 3], p=3, strides=[2, 2]),
+        one("pool_f64", "AveragePool", {"x": volume.astype(np.float64)}, kernel_shape=[2, 2, 2]),
+        one("lrn", "LRN", {"x": image}, size=5, alpha=0.3, beta=0.75, bias=1.5),
+        one("lrn_even", "LRN", {"x": line}, size=4, alpha=0.3),
+        between_convs("lrn_blocked", "LRN", image, size=3, alpha=0.5),
+    ]  # fmt: skip
+    for mode in ("nearest", "linear", "cubic"):
+        for name, scales in {"image": (1, 1, 2.3, 0.7), "axis": (1, 1.9, 1, 1), "all": (2, 0.5, 1.7, 1.2)}.items():
+            empty_roi = {"-roi": np.zeros(0, np.float32)}
+            factors = empty_roi | {"scales": np.asarray(scales, np.float32)}
+            if mode != "cubic" or name != "all":  # onnxruntime has no cubic interpolation of more than two axes
+                cases.append(one(f"resize_{mode}_{name}", "Resize", {"x": image}, factors, mode=mode))
+            if name == "image":
+                cases.append(between_convs(f"resize_{mode}_blocked", "Resize", image, factors, mode=mode))
+        sizes = {"-roi": i64(), "-scales": i64(), "sizes": i64(2, 13, 5, 20)}
+        if mode != "cubic":
+            cases.append(one(f"resize_{mode}_last", "Resize", {"x": image.transpose(0, 2, 3, 1).copy()}, sizes, mode=mode))
+            whole = integers(0, 99, *image.shape, dtype=np.uint8)
+            factors = {"-roi": i64(), "scales": np.asarray((1, 1, 2, 4), np.float32)}
+            asymmetric = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
+            cases.append(one(f"resize_{mode}_uint8", "Resize", {"x": whole}, factors, **asymmetric))
+    roi = {"roi": np.asarray([0, 0, 0.2, -0.1, 1, 1, 1.3, 0.8], np.float32), "-scales": i64(), "sizes": i64(2, 20, 6, 9)}
+    crop = {"mode": "linear", "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 2.5}
+    cases.append(one("resize_crop", "Resize", {"x": image}, roi, **crop))
+    return cases
+
+
+def sorting() -> list[Case]:
+    """Running sums and the best of a line."""
+    cases = []
+    for dtype in (np.float32, np.float64, np.int32, np.int64):
+        kind, x = np.dtype(dtype).name, integers(-9, 9, 3, 7, 4, dtype=dtype)
+        for exclusive, reverse in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            name = f"cumsum_{kind}_{exclusive}{reverse}"
+            cases.append(one(name, "CumSum", {"x": x}, {"axis": np.asarray(1)}, exclusive=exclusive, reverse=reverse))
+        distinct = RNG.permuted(np.arange(84).reshape(3, 7, 4), axis=1).astype(dtype)
+        for largest in (0, 1):
+            cases.append(
+                one(f"topk_{kind}_{largest}", "TopK", {"x": distinct}, {"k": i64(3)}, outputs=2, axis=1, largest=largest)
+            )
+    return cases
+
+
 def empty() -> list[Case]:
     """Tensors without elements."""
     none = np.zeros((0, 3), np.float32)
@@ -221,7 +284,7 @@ def empty() -> list[Case]:
 def all_cases() -> dict[str, Case]:
     """Every case by its name."""
     found: dict[str, Case] = {}
-    for make in (data_movement, concatenations, lines, positions, empty):
+    for make in (data_movement, concatenations, lines, positions, windows, sorting, empty):
         for case in make():
             assert case.name not in found, case.name
             found[case.name] = case

@@ -19,6 +19,11 @@ from tests.backends.cpu.op_cases import Case, all_cases
 from tests.reference import run_ort
 
 Array = np.ndarray[Any, Any]
+# cases that onnxruntime refuses, or computes differently, for the reason given
+INTERPRETED = {
+    "lrn_even": "it takes odd sizes only",
+    "resize_linear_all": "it interpolates images only",
+}
 TARGETS = ["host", "x86_64+avx2+fma", "generic"]
 
 
@@ -36,6 +41,8 @@ def references() -> dict[str, Array]:
 
 def reference(case: Case, graph: Graph) -> dict[str, Array]:
     """Outputs of one case."""
+    if case.name in INTERPRETED:
+        return interpret(graph, case.feeds)
     try:
         return run_ort(case.model, case.feeds)
     except Exception as exc:  # onnxruntime's exceptions share no base class
@@ -70,5 +77,5 @@ def test_cases(target: str, tmp_path: Path) -> None:
 
 
 def test_cases_under_sanitizers(tmp_path: Path) -> None:
-    made = compile_graph(merged(graphs()), "host", tmp_path, flags=("-O1", *SANITIZE))
+    made = compile_graph(merged(graphs()), "host", tmp_path, flags=("-O0", *SANITIZE))
     assert differences(run_sanitized(made, tmp_path, feeds()), references()) == {}
