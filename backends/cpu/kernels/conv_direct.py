@@ -61,11 +61,17 @@ class ConvDirect(Kernel):
         return (Pointer("x", t), Pointer("w", t), *extras, Pointer("y", t, const=False))
 
     def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
-        return self.dtype.itemsize * TOGETHER * int(geometry.y[2])
+        step = int(geometry.stride[2]) if self.transposed else 1
+        return self.dtype.itemsize * TOGETHER * (-(-int(geometry.y[2]) // step) * step)
 
     def context(self, isa: Isa) -> dict[str, Any]:
         names = ["acc", *(f"v{i}" for i in range(len(self.kinds)))]
-        return {"T": self.dtype.c, "Q": TOGETHER, "program": emit_scalar(self.epilogue, names, [self.dtype] * len(names))}
+        return {
+            "T": self.dtype.c,
+            "Q": TOGETHER,
+            "vectors": self.dtype is DType.F32,
+            "program": emit_scalar(self.epilogue, names, [self.dtype] * len(names)),
+        }
 
 
 def conv_direct(
