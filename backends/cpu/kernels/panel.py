@@ -53,6 +53,10 @@ class PanelKernel(Kernel):
     `shared_runs`: all panels read one list of offsets. `oc_outer`: panels are the outer loop, so that a panel's weights stay in
     cache over all positions; otherwise positions are. `tail_lanes` > 0: the last vector of every panel has only so many channels,
     and its other lanes are stored as zero. `prefetch`: bytes ahead at which weights are prefetched, 0 for none.
+
+    `chunk`: runs that are summed on their own before they are added to the rest, 0 for one sum. The rounding error of a sum
+    grows with its length, that of a sum of sums with the lengths of both (Higham, Accuracy and Stability of Numerical Algorithms,
+    section 4.2).
     """
 
     r: int
@@ -68,6 +72,7 @@ class PanelKernel(Kernel):
     extras: tuple[str, ...] = ()
     tail_lanes: int = 0
     prefetch: int = 0
+    chunk: int = 0
     family: ClassVar[str] = "panel"
     template: ClassVar[str] = "panel.c.j2"
     geometry: ClassVar[type[Geometry]] = PanelGeometry

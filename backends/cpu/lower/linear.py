@@ -23,6 +23,7 @@ from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
 _PREFETCH = 1024  # bytes: weights that come from beyond L2 are wanted about 250 FMAs later
+_CHUNK = 512  # products in a partial sum: long sums are split, for accuracy
 _FEW = 4  # positions of a tile below which weights stream as fast as they can anyway, and prefetching slows them
 
 
@@ -117,6 +118,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         epilogue=p.epilogue,
         extras=p.kinds,
         tail_lanes=tail_lanes,
+        chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK else 0,
     )
     images = [e for e in p.extras if e is not None]
     spare = (0,) * (EXTRAS - len(images))
