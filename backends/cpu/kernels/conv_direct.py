@@ -46,6 +46,7 @@ class ConvDirect(Kernel):
 
     dtype: DType
     transposed: bool
+    step: int  # the stride along a row
     epilogue: Program
     kinds: tuple[str, ...] = ()
     family: ClassVar[str] = "conv_direct"
@@ -53,7 +54,7 @@ class ConvDirect(Kernel):
     geometry: ClassVar[type[Geometry]] = ConvDirectGeometry
 
     def label(self) -> str:
-        return f"{self.dtype.value}_conv{'_transposed' if self.transposed else ''}_direct"
+        return f"{self.dtype.value}_conv{'_transposed' if self.transposed else ''}_direct_s{self.step}"
 
     def pointers(self) -> tuple[Pointer, ...]:
         t = self.dtype.c
@@ -61,7 +62,7 @@ class ConvDirect(Kernel):
         return (Pointer("x", t), Pointer("w", t), *extras, Pointer("y", t, const=False))
 
     def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
-        step = int(geometry.stride[2]) if self.transposed else 1
+        step = self.step if self.transposed else 1
         return self.dtype.itemsize * TOGETHER * (-(-int(geometry.y[2]) // step) * step)
 
     def context(self, isa: Isa) -> dict[str, Any]:
@@ -105,4 +106,4 @@ def conv_direct(
         x[0], groups, x[1] // groups, y[1] // groups,
         three(x[2:], 1), three(y[2:], 1), three(window, 1), three(strides, 1), three(dilations, 1), three(pads[:n], 0),
     )  # fmt: skip
-    return ConvDirect(dtype, transposed, program, kinds), geometry
+    return ConvDirect(dtype, transposed, strides[-1], program, kinds), geometry
