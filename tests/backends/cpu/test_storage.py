@@ -14,38 +14,48 @@ def blocked(channels: int, *, block: int = 4, halo: tuple[tuple[int, int], ...] 
     return TensorType(DType.F32, (1, channels, 3, 5), Blocked(1, block, halo))
 
 
+def part(name: str, whole: str, block: int) -> Alias:
+    return Alias(name, whole, block, same_order=True, fills=True)
+
+
 def test_parts_of_a_concatenation_follow_each_other() -> None:
-    groups = StorageGroups()
-    assert groups.unite(Alias("a", "y", 0, same_order=True))
-    assert groups.unite(Alias("b", "y", 2, same_order=True))
-    assert groups.find("b") == ("y", 2)
     types = {"a": blocked(8), "b": blocked(4), "y": blocked(12)}
+    groups = StorageGroups({"a": 2, "b": 1, "y": 3})
+    assert groups.unite(part("a", "y", 0))
+    assert groups.unite(part("b", "y", 2))
+    assert groups.find("b") == ("y", 2)
     assert group_extents(types, groups) == {"y": (0, types["y"].nbytes)}
 
 
 def test_nested_concatenations_share_one_buffer() -> None:
-    groups = StorageGroups()
-    for alias in (Alias("y", "z", 0, same_order=True), Alias("c", "z", 3, same_order=True), Alias("b", "y", 2, same_order=True)):
+    groups = StorageGroups({"y": 3, "z": 4, "b": 1, "c": 1})
+    for alias in (part("y", "z", 0), part("c", "z", 3), part("b", "y", 2)):
         assert groups.unite(alias)
     assert groups.find("b") == ("z", 2)
 
 
 def test_a_value_cannot_be_in_two_places() -> None:
-    groups = StorageGroups()
-    assert groups.unite(Alias("a", "y", 0, same_order=True))
-    assert not groups.unite(Alias("a", "y", 1, same_order=True))
+    groups = StorageGroups({"a": 1, "y": 2})
+    assert groups.unite(part("a", "y", 0))
+    assert not groups.unite(part("a", "y", 1))
+
+
+def test_two_values_computed_apart_never_share_a_block() -> None:
+    groups = StorageGroups({"a": 1, "b": 1, "y": 2})
+    assert groups.unite(part("a", "y", 0))
+    assert not groups.unite(part("b", "y", 0))
 
 
 def test_what_the_caller_holds_cannot_become_a_part() -> None:
-    groups = StorageGroups(pinned=["x"])
+    groups = StorageGroups({"x": 1, "view": 1, "y": 2}, pinned=["x"])
     assert groups.unite(Alias("view", "x"))
-    assert not groups.unite(Alias("x", "y", 0, same_order=True))
-    assert not groups.unite(Alias("view", "y", 0, same_order=True))
+    assert not groups.unite(part("x", "y", 0))
+    assert not groups.unite(part("view", "y", 0))
 
 
 def test_a_view_of_another_order_rules_a_halo_out() -> None:
-    groups = StorageGroups()
-    groups.unite(Alias("a", "y", 0, same_order=True))
+    groups = StorageGroups({"a": 1, "y": 2, "tokens": 2})
+    groups.unite(part("a", "y", 0))
     assert not groups.is_bare("y")
     groups.unite(Alias("tokens", "y"))
     assert groups.is_bare("y")
