@@ -34,7 +34,7 @@ VIEWS: list[tuple[tuple[int, ...], Callable[[Array], Array]]] = [
 def test_copies_any_strided_view(isa: Isa) -> None:
     prepared = []
     for i, (shape, view) in enumerate(VIEWS):
-        for dtype in (np.uint8, np.uint16, np.float32, np.float64):
+        for dtype in (np.float32, (np.uint8, np.uint16, np.float64)[i % 3]):
             x = np.random.default_rng(i).integers(0, 99, shape).astype(dtype)
             v = view(x)
             y = np.zeros(v.shape, dtype)

@@ -26,7 +26,8 @@ def test_direct_convolutions_are_the_ops() -> None:
     rng = np.random.default_rng(0)
     prepared = []
     for dtype in (np.float32, np.float64):
-        for x_shape, w_shape, strides, dilations, pads, groups, extra in CONVS:
+        cases = CONVS if dtype == np.float32 else CONVS[::3]
+        for x_shape, w_shape, strides, dilations, pads, groups, extra in cases:
             x, w = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape))
             ours = (strides, dilations, pads) if extra is None else (strides, dilations, pads, extra)
             plain = Conv(*ours, groups) if extra is None else ConvTranspose(*ours, groups)
