@@ -56,8 +56,13 @@ class ConvDirect(Kernel):
     def label(self) -> str:
         return f"{self.dtype.value}_conv{'_transposed' if self.transposed else ''}_direct_s{self.step}"
 
+    @property
+    def ctype(self) -> str:
+        """The C type of the arithmetic: unsigned for integers, which wrap."""
+        return "uint32_t" if self.dtype is DType.I32 else self.dtype.c
+
     def pointers(self) -> tuple[Pointer, ...]:
-        t = self.dtype.c
+        t = self.ctype
         extras = tuple(Pointer(f"e{i}", t) for i in range(len(self.kinds)))
         return (Pointer("x", t), Pointer("w", t), *extras, Pointer("y", t, const=False))
 
@@ -68,7 +73,7 @@ class ConvDirect(Kernel):
     def context(self, isa: Isa) -> dict[str, Any]:
         names = ["acc", *(f"v{i}" for i in range(len(self.kinds)))]
         return {
-            "T": self.dtype.c,
+            "T": self.ctype,
             "Q": TOGETHER,
             "vectors": self.dtype is DType.F32,
             "program": emit_scalar(self.epilogue, names, [self.dtype] * len(names)),
@@ -89,13 +94,15 @@ def conv_direct(
     epilogue: Program | None = None,
     kinds: tuple[str, ...] = (),
 ) -> tuple[ConvDirect, ConvDirectGeometry]:
-    """The kernel for shapes x [N, IC, *spatial] -> y [N, OC, *out] with 1 to 3 spatial dimensions, float32 or float64.
+    """The kernel for shapes x [N, IC, *spatial] -> y [N, OC, *out] with 1 to 3 spatial dimensions, f32, f64 or bare i32.
 
     `pads` are the ones before each dimension. Raises ValueError for other ranks, types and kinds.
     """
     program, n = epilogue or Program(), len(window)
-    if not 1 <= n <= DIMS or dtype not in (DType.F32, DType.F64):
-        raise ValueError(f"a direct convolution has 1 to 3 spatial dimensions of f32 or f64, not {n} of {dtype.value}")
+    if not 1 <= n <= DIMS or dtype not in (DType.F32, DType.F64, DType.I32):
+        raise ValueError(f"a direct convolution has 1 to 3 spatial dimensions of f32, f64 or i32, not {n} of {dtype.value}")
+    if dtype is DType.I32 and program.steps:
+        raise ValueError(f"a direct convolution of integers takes no epilogue, unlike {program}")
     if any(k not in KINDS for k in kinds) or program.n_args > 1 + len(kinds):
         raise ValueError(f"an epilogue takes operands of kinds {KINDS}, not {list(kinds)} for {program}")
 

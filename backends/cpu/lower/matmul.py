@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.matmul import FULL, matmul
+from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
@@ -46,19 +47,29 @@ def constant_weights(graph: Graph, node: Node) -> Array | None:
 
 @lowering
 class LowerMatMul(Lowering):
-    """float32 products."""
+    """Matrix products."""
 
     op = MatMul
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
-        x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        if x.dtype is not DType.F32 or 0 in y.shape or 0 in x.shape:
-            return ()
+        if not is_fast(graph, node):
+            return self._direct(graph, node)
         options = []
         if row_kinds(graph, node) is not None:
             cycles = _general_cycles(graph, node, isa)
             options.append(LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles))
         return [*options, *self._panels(graph, node, isa)]
+
+    def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
+        """The option of the kernel for other types and for sums of nothing: without an epilogue."""
+        op = matmul_op(node)
+        a, b = (graph.types[v] for v in node.inputs[:2])
+        try:
+            matmul_direct(a.dtype, a.shape, b.shape, trans_a=op.trans_a, trans_b=op.trans_b)
+        except ValueError:
+            return ()
+        cycles = stream_cycles(graph.types[node.output].nbytes) + op.macs(graph.in_types(node)) / 2.0
+        return () if op.epilogue.steps else (LayoutOption((ROW_MAJOR,) * 2, (ROW_MAJOR,), cycles),)
 
     def _panels(self, graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
         """Options of the panel kernel: blocked features, or one line of them, which is stored alike either way."""
@@ -104,8 +115,13 @@ class LowerMatMul(Lowering):
 
     def _general(self, ctx: LowerContext, node: Node) -> None:
         op, kinds = matmul_op(node), row_kinds(ctx.graph, node)
-        assert kinds is not None
         views = [ctx.view(v) for v in node.inputs]
+        if not is_fast(ctx.graph, node):
+            x, w = (v.type for v in views)
+            by_definition = matmul_direct(x.dtype, x.shape, w.shape, trans_a=op.trans_a, trans_b=op.trans_b)
+            ctx.call(node, *by_definition, [*(v.ref for v in views), ctx.view(node.output).ref])
+            return
+        assert kinds is not None
         a, b, *extras = [v.type.shape for v in views]
         full = [e for e, kind in zip(extras, kinds, strict=True) if kind == "full"]
         kernel, geometry = matmul(
@@ -133,11 +149,19 @@ def row_kinds(graph: Graph, node: Node) -> tuple[str, ...] | None:
     return tuple(kinds) if kinds.count("full") <= FULL else None
 
 
+def is_fast(graph: Graph, node: Node) -> bool:
+    """Whether the vector kernels take the node's types and extents."""
+    x = graph.types[node.inputs[0]]
+    return x.dtype is DType.F32 and 0 not in x.shape
+
+
 def uses_panels(graph: Graph, node: Node, isa: Isa) -> bool:
     """Whether the graph's layouts are those of the panel kernel. Between row-major values it takes one line of whole blocks."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     if isinstance(x.layout, Blocked) or isinstance(y.layout, Blocked):
         return True
+    if not is_fast(graph, node):
+        return False
     whole = x.shape[-1] % isa.lanes == 0 and y.shape[-1] % isa.lanes == 0
     line = prod(x.shape[:-1]) == 1 and x.rank == y.rank and constant_weights(graph, node) is not None
     return whole and line and extra_kinds(graph, node, 2, y.rank - 1) is not None

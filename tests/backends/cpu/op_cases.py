@@ -251,6 +251,26 @@ def windows() -> list[Case]:
     return cases
 
 
+def products() -> list[Case]:
+    """Matrix products of every type and form, attention."""
+    a, b, byte = normal(2, 1, 5, 7), normal(3, 7, 6), integers(0, 9, 1, 3, 5, 5, dtype=np.uint8)
+    wide = {k: normal(*s, dtype=np.float64) for k, s in {"a": (7, 4), "b": (20, 7), "c": (4, 1)}.items()}
+    cases = [
+        one("matmul_batched", "MatMul", {"a": a, "b": b}),
+        one("matmul_f64", "MatMul", {"a": a.astype(np.float64), "b": b.astype(np.float64)}),
+        one("matmul_i32", "MatMul", {"a": integers(-9, 9, 4, 5, dtype=np.int32)}, {"b": integers(0, 9, 3, 5, 2, dtype=np.int32)}),
+        one("matmul_i64", "MatMul", {"a": integers(-9, 9, 5), "b": integers(-9, 9, 5, 3)}),
+        one("matmul_f16", "MatMul", {"a": normal(5, 7, dtype=np.float16)}, {"b": normal(7, 20, dtype=np.float16)}),
+        one("matmul_empty_sum", "MatMul", {"a": normal(4, 0), "b": normal(0, 3)}),
+        one("gemm_empty_sum", "Gemm", {"a": normal(4, 0), "b": normal(0, 3), "c": normal(3)}),
+        one("gemm", "Gemm", {"a": normal(7, 4)}, {"b": normal(20, 7), "c": normal(20)}, transA=1, transB=1, alpha=0.5, beta=2.0),
+        one("gemm_f64", "Gemm", wide, transA=1, transB=1),
+        one("matmul_integer", "MatMulInteger", {"a": byte[0, 0], "b": integers(-9, 9, 5, 6, dtype=np.int8)}),
+        one("conv_integer", "ConvInteger", {"x": byte}, {"w": integers(0, 9, 4, 3, 3, 3, dtype=np.uint8)}, pads=[1] * 4),
+    ]  # fmt: skip
+    return cases
+
+
 def sorting() -> list[Case]:
     """Running sums and the best of a line."""
     cases = []
@@ -284,7 +304,7 @@ def empty() -> list[Case]:
 def all_cases() -> dict[str, Case]:
     """Every case by its name."""
     found: dict[str, Case] = {}
-    for make in (data_movement, concatenations, lines, positions, windows, sorting, empty):
+    for make in (data_movement, concatenations, lines, positions, windows, products, sorting, empty):
         for case in make():
             assert case.name not in found, case.name
             found[case.name] = case
