@@ -46,6 +46,16 @@ def model_path(subject: Path, compiled: CompiledModel) -> Path:
     return Path(recorded)
 
 
+def feeds_for(subject: Path, compiled: CompiledModel, *, seed: int = 0, files: Sequence[str] = ()) -> Feeds:
+    """One set of inputs; a folder can do without the model that it was compiled from (integers are then 0 or 1)."""
+    from sparsec.compiler.feeds import random_feeds
+
+    recorded = compiled.report.model.path
+    if not files and subject.is_dir() and not (recorded and Path(recorded).is_file()):
+        return random_feeds(compiled.inputs, seed)
+    return reference_feeds(compiled, Path(recorded) if subject.is_dir() else subject, seed=seed, files=files)[0]
+
+
 def runs_here(compiled: CompiledModel) -> bool:
     """Whether this machine can load and execute the library."""
     from sparsec.backends.cpu.isa import isa_named

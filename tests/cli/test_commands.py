@@ -112,6 +112,18 @@ def test_run_takes_files_and_writes_files(model: Path, compiled: Path, capsys: O
     assert [o["name"] for o in json.loads(capsys.readouterr().out)["outputs"]] == ["output"]
 
 
+def test_a_folder_does_without_its_model_unless_that_is_compared(model: Path, tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "copy.onnx").write_bytes(model.read_bytes())
+    assert main(["compile", "copy.onnx", "-o", "out", "--no-verify", "-q", "--target", "generic"]) == 0
+    (tmp_path / "copy.onnx").unlink()
+    assert main(["run", "out", "-q"]) == 0
+    assert main(["bench", "out", "--rounds", "1", "-q"]) == 0
+    capsys.readouterr()
+    for command in (["verify", "out"], ["bench", "out", "--vs", "onnxruntime", "--rounds", "1"]):
+        assert main([*command, "-q"]) == 2
+        assert "the model that out was compiled from is not there (copy.onnx)" in capsys.readouterr().err
+
+
 def test_a_compiled_folder_takes_no_compile_options(compiled: Path, capsys: Out) -> None:
     assert main(["run", str(compiled), "--threads", "2", "-q"]) == 2
     assert "is compiled already: give the .onnx file" in capsys.readouterr().err

@@ -64,14 +64,14 @@ def bench(
     Prints medians of CPU time (all threads together) and of wall time a run. Engines take turns in one process, so
     that their ratio holds on a busy machine too.
     """
-    from sparsec.compiler.cli.session import model_path, opened, reference_feeds, runs_here
+    from sparsec.compiler.cli.session import feeds_for, model_path, opened, runs_here
     from sparsec.compiler.measure import take_turns
 
     options = CompileOptions(target, threads, dim, shape, passes, cc)
     with Steps("bench", quiet=quiet) as steps, opened(subject, options, steps) as compiled:
         if not runs_here(compiled):
             raise UsageError(f"{compiled.report.options.target} does not run on this machine: time it on one that it does")
-        feeds = reference_feeds(compiled, model_path(subject, compiled), files=feed or ())[0]
+        feeds = feeds_for(subject, compiled, files=feed or ())
         runs = {"sparsec": compiled.runner(feeds)}
         if vs is Peer.onnxruntime:
             from sparsec.compiler.onnxruntime_reference import OnnxRuntime

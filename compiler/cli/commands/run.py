@@ -48,18 +48,11 @@ def run(
     """
     import time
 
-    from sparsec.compiler.cli.session import model_path, opened, reference_feeds
-    from sparsec.compiler.feeds import random_feeds, read_feeds
+    from sparsec.compiler.cli.session import feeds_for, opened
 
     options = CompileOptions(target, threads, dim, shape)
     with Steps("run", quiet=quiet) as steps, opened(subject, options, steps) as compiled:
-        recorded = compiled.report.model.path
-        if feed:
-            feeds = read_feeds(feed, compiled.inputs)
-        elif not subject.is_dir() or (recorded and Path(recorded).is_file()):
-            feeds = reference_feeds(compiled, model_path(subject, compiled), seed=seed)[0]
-        else:
-            feeds = random_feeds(compiled.inputs, seed)
+        feeds = feeds_for(subject, compiled, seed=seed, files=feed or ())
         steps("run")
         start = time.perf_counter()
         outputs = compiled.run(feeds)
