@@ -204,6 +204,21 @@ def positions() -> list[Case]:
     return cases
 
 
+def line_network(x: Array) -> Case:
+    """Convolutions over one dimension with everything that fuses into them, and a pool."""
+    weights = {"w1": normal(10, 6, 3), "b1": normal(10), "w2": normal(10, 10, 3), "w3": normal(10, 1, 3), "s": normal(10, 1)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], name="a", pads=[1, 1]),
+        helper.make_node("Relu", ["a"], ["ar"], name="ar"),
+        helper.make_node("Conv", ["ar", "w2"], ["b"], name="b", pads=[1, 1]),
+        helper.make_node("Add", ["b", "ar"], ["c"], name="c"),
+        helper.make_node("Mul", ["c", "s"], ["d"], name="d"),
+        helper.make_node("MaxPool", ["d"], ["p"], name="p", kernel_shape=[3], strides=[2], ceil_mode=1),
+        helper.make_node("Conv", ["p", "w3"], ["y"], name="y", pads=[2, 0], group=10),
+    ]
+    return Case("line_network", make_model(nodes, {"x": x}, ["y"], weights), {"x": x})
+
+
 def windows() -> list[Case]:
     """Convolutions of every kind, pools, resizing, local response normalisation."""
     image, line, volume = normal(2, 20, 9, 7), normal(2, 6, 24), normal(1, 4, 5, 6, 7)
@@ -213,6 +228,7 @@ def windows() -> list[Case]:
         one("conv_groups", "Conv", {"x": image}, {"w": normal(10, 10, 3, 3)} | bias, group=2, dilations=[2, 1]),
         one("conv_line", "Conv", {"x": line}, {"w": normal(10, 6, 4)} | bias, strides=[3], dilations=[2], pads=[2, 1]),
         one("conv_depthwise_line", "Conv", {"x": line}, {"w": normal(6, 1, 3)}, group=6, pads=[1, 1]),
+        line_network(line),
         one("conv_volume", "Conv", {"x": volume}, {"w": normal(10, 4, 3, 2, 3)} | bias, pads=[1, 0, 1, 1, 1, 0]),
         one("conv_f64", "Conv", {"x": image.astype(np.float64)}, {"w": normal(10, 20, 3, 3, dtype=np.float64)}),
         one("conv_f16", "Conv", {"x": image.astype(np.float16)}, {"w": normal(10, 20, 3, 3, dtype=np.float16)}),
