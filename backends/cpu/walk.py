@@ -56,6 +56,16 @@ class Walk:
                 kept.insert(0, s[d])
         return Walk(tuple(extents), tuple(tuple(s) for s in strides), tuple(halo))
 
+    def in_rows(self, steps: Sequence[int | None]) -> Walk:
+        """The same walk, whose last loop steps by `steps[i]` through operand i, or not at all; None: in any way.
+
+        Where it does not, a loop of one position is put inside: merging drops unit loops, and beside one with a halo the next
+        loop's positions lie apart.
+        """
+        if not self.extents or all(n is None or s[-1] in (0, n) for n, s in zip(steps, self.strides, strict=True)):
+            return self
+        return Walk((*self.extents, 1), tuple((*s, 0) for s in self.strides), (*self.halo, (0, 0)) if self.halo else ())
+
     def padded(self, rank: int) -> Walk:
         """The same walk with unit loops put in front, to exactly `rank`."""
         extra = rank - self.rank

@@ -88,9 +88,7 @@ def blocked_map(
     result = blocked_view(y)
     views.append(_Operand(result.offset, result.block_stride, result.strides, True))
     walk = Walk(result.extents, tuple(v.positions for v in views)).collapsed(_ROW)
-    if any(s[-1] not in (0, isa.lanes) for s in walk.strides if s):  # positions apart, one a row of a tensor with a halo
-        walk = Walk((*walk.extents, 1), tuple((*s, 0) for s in walk.strides))
-    walk = walk.padded(LOOPS + 1)
+    walk = walk.in_rows([isa.lanes] * len(views)).padded(LOOPS + 1)
     kinds = tuple(
         "scalar" if t.elements == 1 else "splat" if not v.lanes else "row" if s[-1] else "vector"
         for t, v, s in zip(operands, views, walk.strides, strict=False)

@@ -104,7 +104,8 @@ def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, Relayout
     x, y = _side(source, layout), _side(target, layout)
     view = blocked_view(target if packs else source)
     walk = Walk(view.extents, (x.strides, y.strides), layout.halo_of(source.rank) if packs else ())
-    walk = walk.collapsed(_ROW).padded(LOOPS)
+    block = layout.block
+    walk = walk.collapsed(_ROW).in_rows([block if side.blocked else None for side in (x, y)]).padded(LOOPS)
     kernel = Relayout("pack" if packs else "unpack", _line(layout.block, walk, x, y, packs), layout.block)
     return kernel, _geometry(view, layout.block, walk, x, y)
 
