@@ -16,6 +16,7 @@ from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.verify_model import relative_error
 from tests.backends.cpu.compiled import SANITIZE, compile_graph, merged, run_graph, run_sanitized, split
 from tests.backends.cpu.op_cases import Case, all_cases
+from tests.backends.cpu.random_graphs import random_case
 from tests.reference import run_ort
 
 Array = np.ndarray[Any, Any]
@@ -50,14 +51,14 @@ def reference(case: Case, graph: Graph) -> dict[str, Array]:
         return interpret(graph, case.feeds)
 
 
-def differences(got: dict[str, Array], want: dict[str, Array]) -> dict[str, float]:
+def differences(got: dict[str, Array], want: dict[str, Array], tolerance: float = 1e-5) -> dict[str, float]:
     """Outputs that are wrong, with their errors."""
     assert set(got) == set(want)
     wrong = {}
     for name, expected in want.items():
         assert (got[name].dtype, got[name].shape) == (expected.dtype, expected.shape), name
         error = relative_error(got[name], expected)
-        bound = 0.0 if expected.dtype.kind in "iub" else 2e-3 if expected.dtype.itemsize == 2 else 1e-5
+        bound = 0.0 if expected.dtype.kind in "iub" else 2e-3 if expected.dtype.itemsize == 2 else tolerance
         if error > bound:
             wrong[name] = error
     return wrong
@@ -74,6 +75,15 @@ def test_cases(target: str, tmp_path: Path) -> None:
         pytest.skip(f"this CPU lacks {target}")
     made = compile_graph(merged(graphs()), target, tmp_path, threads=1 if target == "host" else 2)
     assert differences(run_graph(made, tmp_path, feeds()), references()) == {}
+
+
+@pytest.mark.parametrize("target", ["host", "generic"])
+def test_random_graphs(target: str, tmp_path: Path) -> None:
+    found = {case.name: case for case in map(random_case, range(15, 45))}
+    made = compile_graph(merged({n: import_model(c.model) for n, c in found.items()}), target, tmp_path, threads=2)
+    want = split({name: run_ort(case.model, case.feeds) for name, case in found.items()})
+    results = run_graph(made, tmp_path, split({name: dict(case.feeds) for name, case in found.items()}))
+    assert differences(results, want, tolerance=2e-5) == {}
 
 
 def test_cases_under_sanitizers(tmp_path: Path) -> None:
