@@ -120,8 +120,6 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         tail_lanes=tail_lanes,
         chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK else 0,
     )
-    images = [e for e in p.extras if e is not None]
-    spare = (0,) * (EXTRAS - len(images))
     geometry = PanelGeometry(
         n=p.n,
         panels=chosen.panels,
@@ -135,9 +133,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         y_batch=p.y.batch,
         y_block=p.y.block,
         y_row=p.y.row,
-        e_batch=tuple(e.batch for e in images) + spare,
-        e_block=tuple(e.block for e in images) + spare,
-        e_row=tuple(e.row for e in images) + spare,
+        **extra_strides(p),
     )
     return Part(first, chosen.panels, kernel, geometry, chosen.cycles)
 
@@ -196,3 +192,10 @@ def shifted(p: Linear, extras: Sequence[Ref], first_block: int, lanes: int) -> l
     """Addresses of the extra operands for the outputs from channel block `first_block` on."""
     steps = [image.block if image else lanes for image in p.extras]
     return [e if kind == "scalar" else e.at(first_block * step * 4) for e, kind, step in zip(extras, p.kinds, steps, strict=True)]
+
+
+def extra_strides(p: Linear) -> dict[str, tuple[int, ...]]:
+    """The geometry's fields that hold the strides of the epilogue's full operands."""
+    images = [e for e in p.extras if e is not None]
+    spare = (0,) * (EXTRAS - len(images))
+    return {f"e_{name}": tuple(getattr(e, name) for e in images) + spare for name in ("batch", "block", "row")}

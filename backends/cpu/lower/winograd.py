@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS
 from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, pack
 from sparsec.backends.cpu.kernels.winograd_plan import WinogradPart, WinogradProblem, choose
 from sparsec.backends.cpu.lower.base import LowerContext
-from sparsec.backends.cpu.lower.linear import Linear, shifted
+from sparsec.backends.cpu.lower.linear import Linear, extra_strides, shifted
 from sparsec.backends.cpu.program import Ref
 from sparsec.compiler.graph import Node
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
@@ -79,8 +78,6 @@ def lower_winograd(
 ) -> None:
     """Append the calls of a plan. `x` is the address of the first input that the first output reads; weights [OC, 3, 3, IC]."""
     p, lanes = plan.problem, ctx.isa.lanes
-    images = [e for e in p.extras if e is not None]
-    spare = (0,) * (EXTRAS - len(images))
     for part, tail_lanes in plan.parts:
         t = part.tiling
         first = part.block * lanes
@@ -103,9 +100,7 @@ def lower_winograd(
             y_batch=p.y.batch,
             y_block=p.y.block,
             y_row=p.y.row,
-            e_batch=tuple(e.batch for e in images) + spare,
-            e_block=tuple(e.block for e in images) + spare,
-            e_row=tuple(e.row for e in images) + spare,
+            **extra_strides(p),
         )
         moved = shifted(p, extras, part.block, lanes)
         ctx.call(node, kernel, geometry, [x, ctx.pack(packed), *moved, y.at(part.block * p.y.block * 4)])
