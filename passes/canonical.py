@@ -97,6 +97,34 @@ class _KeepDims(Rule[Node]):
         editor.replace(match, Reshape(editor.types[match.output].shape), [inner.output], origin=node.origin)
 
 
+class _PointTransposed(Rule[MatMul]):
+    """A transposed convolution of one position is a matrix product: every output is read from that position once."""
+
+    ops = (ConvTranspose,)
+
+    def match(self, editor: GraphEditor, node: Node) -> MatMul | None:
+        op = node.op
+        assert isinstance(op, ConvTranspose)
+        point = all(n == 1 for n in editor.types[node.inputs[0]].shape[2:])
+        whole = op.groups == 1 and set(op.dilations) == {1} and not any((*op.pads, *op.output_padding))
+        return MatMul() if point and whole else None
+
+    def apply(self, editor: GraphEditor, node: Node, match: MatMul) -> None:
+        assert isinstance(node.op, ConvTranspose)
+        n, ic = editor.types[node.inputs[0]].shape[:2]
+        w = editor.types[node.inputs[1]].shape
+        flat = []
+        for v, shape in zip(node.inputs[:2], ((n, ic), (ic, prod(w[1:]))), strict=True):
+            flat.append(editor.add(Reshape(shape), [v], hint=f"{v}.2d", origin=node.origin).output)
+        product = editor.add(match, flat, hint=f"{node.output}.product", origin=node.origin).output
+        shape = editor.types[node.output].shape
+        if not node.op.epilogue.steps:
+            editor.replace(node, Reshape(shape), [product])
+            return
+        shaped = editor.add(Reshape(shape), [product], hint=f"{node.output}.sum", origin=node.origin).output
+        editor.replace(node, Map(node.op.epilogue), [shaped, *node.inputs[2:]])
+
+
 class _Mean(Rule[Node]):
     """A sum times 1 / n is a mean."""
 
@@ -166,11 +194,20 @@ class Canonical(Pass):
     4. A sum over n elements times 1 / n becomes a mean.
     5. Constant matrices with leading dimensions of extent 1 lose them, where the left operand has as many dimensions.
     6. Maps read what Expand reads, where the result keeps its shape.
+    7. A transposed convolution of a single position, without padding, groups or dilation, becomes a matrix product.
     """
 
     name = "canonical"
     summary = "one form for pools, one-dimensional convolutions, means, kept dimensions and broadcasts"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        rules: list[Rule[Any]] = [_OneToTwo(), _GlobalPool(), _KeepDims(), _Mean(), _FlatWeights(), _NoExpand()]
+        rules: list[Rule[Any]] = [
+            _OneToTwo(),
+            _GlobalPool(),
+            _KeepDims(),
+            _Mean(),
+            _FlatWeights(),
+            _NoExpand(),
+            _PointTransposed(),
+        ]
         return apply_rules(graph, rules, notes)

@@ -208,6 +208,25 @@ def test_one_dimension_becomes_two() -> None:
     assert {len(n.op.strides) for n in after.nodes if hasattr(n.op, "strides")} == {2}
 
 
+def test_a_transposed_convolution_of_one_position_becomes_a_product() -> None:
+    g = graph_of(
+        """input %x: f32[2,4,1,1]
+        input %b: f32[3,1,1]
+        %y = ConvTranspose(%x, %w, %b) {strides=(2, 1), dilations=(1, 1), pads=(0, 0, 0, 0), output_padding=(0, 0), \
+epilogue='add(a0,a1)'} -> f32[2,3,4,2]
+        output "y" = %y""",
+        constants="w: f32[4,3,4,2]",
+    )
+    assert sorted(ops(check(Canonical(), g))) == ["Map", "MatMul", "Reshape", "Reshape", "Reshape"]
+    padded = graph_of(
+        """input %x: f32[2,4,1,1]
+        %y = ConvTranspose(%x, %w) {strides=(2, 1), dilations=(1, 1), pads=(1, 0, 0, 0), output_padding=(0, 0)} -> f32[2,3,3,2]
+        output "y" = %y""",
+        constants="w: f32[4,3,4,2]",
+    )
+    assert ops(check(Canonical(), padded)) == ["ConvTranspose"]
+
+
 def test_algebra_then_canonical_turns_a_division_into_a_mean() -> None:
     g = graph_of(
         """input %x: f32[2,8]

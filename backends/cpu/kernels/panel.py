@@ -48,8 +48,11 @@ class PanelGeometry(Geometry):
 class PanelKernel(Kernel):
     """One micro-kernel with its loops.
 
-    `x_step` is what the input advances, in elements, for the next output position of a row. `extras` says how the epilogue's
-    arguments 1, 2, ... are read: `channel` (a vector per output channel), `full` (a blocked tensor as the output) or `scalar`.
+    `x_step` is what the input advances, in elements, for the next output position of a row; `y_step` is what the output and the
+    `full` operands advance for it, in positions (more than 1 for a phase of a transposed convolution). `extras` says how the
+    epilogue's arguments 1, 2, ... are read: `channel` (a vector per output channel), `full` (a blocked tensor as the output) or
+    `scalar`.
+
     `shared_runs`: all panels read one list of offsets. `oc_outer`: panels are the outer loop, so that a panel's weights stay in
     cache over all positions; otherwise positions are. `tail_lanes` > 0: the last vector of every panel has only so many channels,
     and its other lanes are stored as zero. `prefetch`: bytes ahead at which weights are prefetched, 0 for none.
@@ -73,6 +76,7 @@ class PanelKernel(Kernel):
     tail_lanes: int = 0
     prefetch: int = 0
     chunk: int = 0
+    y_step: int = 1
     family: ClassVar[str] = "panel"
     template: ClassVar[str] = "panel.c.j2"
     geometry: ClassVar[type[Geometry]] = PanelGeometry
@@ -103,6 +107,7 @@ class PanelKernel(Kernel):
             "dispatch": [conditions.get((rows and th == self.th, cols and tw == self.tw), "1") for th, tw in self.tiles],
             "col": _start("tx", "g->x_full", self.tw, self.tw_tail),
             "row": _start("ty", "g->y_full", self.th, self.th_tail),
+            "y_step": "VL" if self.y_step == 1 else f"{self.y_step} * VL",
             "unroll": min(self.k_run, 4) if isa.lanes > 1 else 1,
             "heavy": heavy(self.epilogue) or self.tail_lanes > 0,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa),

@@ -40,7 +40,8 @@ class Image:
 class Linear:
     """A layer as the panel kernel sees it.
 
-    `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides. Every output reads `n_runs` runs of
+    `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie
+    `y_step` positions apart. Every output reads `n_runs` runs of
     `k_run` inputs, `rows` weight rows in all (the average where groups make panels differ, which `shared` denies).
     """
 
@@ -58,6 +59,7 @@ class Linear:
     shared: bool
     rows: int
     n_runs: int
+    y_step: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         extras=p.kinds,
         tail_lanes=tail_lanes,
         chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK else 0,
+        y_step=p.y_step,
     )
     geometry = PanelGeometry(
         n=p.n,

@@ -219,6 +219,32 @@ def line_network(x: Array) -> Case:
     return Case("line_network", make_model(nodes, {"x": x}, ["y"], weights), {"x": x})
 
 
+def transposed(x: Array) -> list[Case]:
+    """Transposed convolutions in phases: strides against windows, dilations and paddings, epilogues, and what stays direct."""
+    forms: list[dict[str, Any]] = [
+        {"w": normal(20, 10, 4, 4), "strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"w": normal(20, 7, 4, 3), "strides": [3, 2], "dilations": [2, 1], "pads": [0, 2, 3, 1], "output_padding": [1, 0]},
+        {"w": normal(20, 17, 5, 5), "strides": [2, 2], "pads": [2, 2, 2, 2], "output_padding": [1, 1]},
+        {"w": normal(20, 9, 3, 3), "strides": [1, 1], "pads": [1, 0, 1, 2]},
+        {"w": normal(20, 6, 2, 1), "strides": [3, 2]},
+    ]
+    cases = []
+    for i, form in enumerate(forms):
+        weights = {"w": form.pop("w")}
+        cases.append(between_convs(f"transposed_phases_{i}", "ConvTranspose", x, weights, **form))
+    weights = {"w": normal(20, 10, 4, 4), "b": normal(10)}
+    nodes = [
+        helper.make_node("ConvTranspose", ["x", "w", "b"], ["t"], name="t", strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["t", "r"], ["s"], name="s"),
+        helper.make_node("Sigmoid", ["s"], ["y"], name="y"),
+        helper.make_node("GlobalAveragePool", ["y"], ["z"], name="z"),
+    ]
+    feeds = {"x": x, "r": normal(x.shape[0], 10, 2 * x.shape[2], 2 * x.shape[3])}
+    cases.append(Case("transposed_epilogue", make_model(nodes, feeds, ["y", "z"], weights), feeds))
+    cases.append(one("transposed_point", "ConvTranspose", {"x": x[:, :, :1, :1].copy()}, weights, strides=[2, 1]))
+    return cases
+
+
 def windows() -> list[Case]:
     """Convolutions of every kind, pools, resizing, local response normalisation."""
     image, line, volume = normal(2, 20, 9, 7), normal(2, 6, 24), normal(1, 4, 5, 6, 7)
@@ -236,6 +262,7 @@ def windows() -> list[Case]:
         one("transposed_line", "ConvTranspose", {"x": line}, {"w": normal(6, 5, 3)}, strides=[2], output_padding=[1]),
         one("transposed_computed", "ConvTranspose", {"x": volume, "w": normal(4, 2, 2, 2, 2)}, strides=[2, 2, 2]),
         between_convs("transposed_between", "ConvTranspose", image, {"w": normal(20, 12, 2, 2)}, strides=[2, 2]),
+        *transposed(image),
         one("pool_line", "MaxPool", {"x": line}, kernel_shape=[3], strides=[2], pads=[1, 1]),
         one("pool_volume", "MaxPool", {"x": volume}, kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 1, 0, 0, 1, 1]),
         one("pool_average_volume", "AveragePool", {"x": volume}, kernel_shape=[2, 3, 2], count_include_pad=1, pads=[1] * 6),
