@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.ops.attention import Attention
 from sparsec.compiler.ops.base import Op
 from sparsec.compiler.ops.batch_norm import BatchNorm
 from sparsec.compiler.ops.group_norm import GroupNorm
 from sparsec.compiler.ops.layer_norm import LayerNorm
 from sparsec.compiler.ops.lrn import LRN
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.ops.reshape import Reshape
 from sparsec.compiler.ops.resize import Resize
 from sparsec.compiler.ops.softmax import Softmax
+from sparsec.compiler.ops.transpose import Transpose
 from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
@@ -59,7 +62,10 @@ def _batch_norm(w: _Writer, op: BatchNorm) -> str:
 
 
 def _softmax(w: _Writer, op: Softmax) -> str:
-    x = w.node.inputs[0]
+    return _softmax_of(w, op, w.node.inputs[0])
+
+
+def _softmax_of(w: _Writer, op: Softmax, x: str) -> str:
     top = w.emit(Reduce("max", (op.axis,)), x)
     if not op.log:
         powers = w.map("sub(a0,a1);exp(t0)", x, top)
@@ -67,6 +73,37 @@ def _softmax(w: _Writer, op: Softmax) -> str:
     shifted = w.map("sub(a0,a1)", x, top)
     total = w.emit(Reduce("sum", (op.axis,)), w.map("exp(a0)", shifted))
     return w.map("log(a1);sub(a0,t0)", shifted, total)
+
+
+def _attention(w: _Writer, op: Attention) -> str:
+    """Products, softmax, products; groups of query heads that share keys are a dimension of their own."""
+    z = op.sizes(w.editor.in_types(w.node))
+    shared, inside = z.h // z.kv, len(w.shape(w.node.inputs[0])) == 3
+
+    def heads(value: str, lines: int, width: int, group: int) -> str:
+        """[B, kv heads, query heads that share one (or 1), lines, width]."""
+        if not inside:
+            return w.emit(Reshape((z.b, z.kv, group, lines, width)), value)
+        return w.emit(Transpose((0, 2, 3, 1, 4)), w.emit(Reshape((z.b, lines, z.kv, group, width)), value))
+
+    q = heads(w.node.inputs[0], z.s, z.d, shared)
+    k = heads(w.node.inputs[1], z.l, z.d, 1)
+    v = heads(w.node.inputs[2], z.l, z.dv, 1)
+    products = w.emit(Reshape((z.b, z.h, z.s, z.l)), w.emit(MatMul(trans_b=True), q, k))
+    mask = w.node.inputs[3] if len(w.node.inputs) > 3 else ABSENT
+    scale = f"mul(a0,{op.scale!r})"
+    scores = w.map(f"{scale};add(t0,a1)", products, mask) if mask != ABSENT else w.map(scale, products)
+    weights = _softmax_of(w, Softmax(3), scores)
+    y = w.emit(MatMul(), w.emit(Reshape((z.b, z.kv, shared, z.s, z.l)), weights), v)
+    if inside:
+        y = w.emit(Transpose((0, 3, 1, 2, 4)), y)
+    return w.emit(Reshape((z.b, z.s, z.h * z.dv) if inside else (z.b, z.h, z.s, z.dv)), y)
+
+
+def _takes_attention(op: Attention, types: Sequence[TensorType]) -> bool:
+    """Whether the fused kernel takes an Attention: float32, and a mask, if any, that tells keys apart."""
+    plain = all(t.dtype is DType.F32 for t in types)
+    return plain and (len(types) < 4 or types[3].shape[-1:] == (op.sizes(types).l,))
 
 
 def _normalise(w: _Writer, x: str, over: tuple[int, ...], epsilon: float, *, rms: bool = False) -> str:
@@ -132,6 +169,7 @@ _RULES: dict[type[Op], Callable[..., str]] = {
     GroupNorm: _group_norm,
     LRN: _lrn,
     Resize: _resize,
+    Attention: _attention,
 }
 _ALWAYS = (BatchNorm,)
 
@@ -143,7 +181,8 @@ class Decompose(Pass):
 
     1. The operator is BatchNorm (what is left of them has computed statistics), or
     2. Softmax, LayerNorm, GroupNorm or LRN, and some operand is not float32, or
-    3. Resize, which interpolates in float32, along more axes than a kernel takes at once or of another type (but float64).
+    3. Resize, which interpolates in float32, along more axes than a kernel takes at once or of another type (but float64), or
+    4. Attention, of other types than float32 or with a mask that does not tell keys apart.
     """
 
     name = "decompose"
@@ -159,6 +198,8 @@ class Decompose(Pass):
             plain = all(t.dtype is DType.F32 for t in types)
             if isinstance(node.op, Resize):
                 plain = _takes_resize(node.op, types[0]) or types[0].dtype is DType.F64
+            if isinstance(node.op, Attention):
+                plain = _takes_attention(node.op, types)
             if isinstance(node.op, _ALWAYS) or not plain:
                 value = rule(_Writer(editor, node), node.op)
                 last = editor.producer(value)

@@ -17,6 +17,13 @@ from sparsec.passes.widen import Widen
 from tests.backends.cpu.op_cases import i64, normal, one
 from tests.reference import assert_close
 
+Shape = tuple[int, ...]
+ATTENTIONS = [
+    ((2, 5, 24), (2, 7, 12), (2, 7, 10), (5, 7)),  # grouped queries, heads inside
+    ((2, 4, 5, 6), (2, 2, 7, 6), (2, 2, 7, 3), None),
+    ((2, 4, 5, 6), (2, 4, 7, 6), (2, 4, 7, 3), (2, 1, 5, 7)),
+]
+
 
 def parameters(n: int, dtype: Any) -> dict[str, np.ndarray[Any, Any]]:
     return {"scale": normal(n, dtype=dtype), "bias": normal(n, dtype=dtype)}
@@ -47,6 +54,19 @@ def test_decompose(dtype: Any) -> None:
             assert after is before
         tolerance = 1e-12 if dtype == np.float64 else 1e-5
         assert_close(interpret(after, case.feeds), interpret(before, case.feeds), tolerance)
+
+
+@pytest.mark.parametrize(("q", "k", "v", "mask"), ATTENTIONS)
+def test_decompose_attention(q: Shape, k: Shape, v: Shape, mask: Shape | None) -> None:
+    wide = {n: normal(*s, dtype=np.float64) for n, s in {"q": q, "k": k, "v": v, "mask": mask}.items() if s is not None}
+    attributes = {"q_num_heads": 4, "kv_num_heads": 2} if len(q) == 3 else {}
+    case = one("attention", "Attention", wide, **attributes)
+    imported = case.model
+    imported.opset_import[0].version = 23
+    before = import_model(imported)
+    after = run_pipeline(before, [Decompose()])
+    assert "Attention" in ops(before) and ops(after) <= {"Map", "Reduce", "Reshape", "Transpose", "MatMul"}
+    assert_close(interpret(after, case.feeds), interpret(before, case.feeds), 1e-12)
 
 
 def test_widen_rounds_results_once() -> None:
