@@ -117,11 +117,11 @@ class _PointTransposed(Rule[MatMul]):
         for v, shape in zip(node.inputs[:2], ((n, ic), (ic, prod(w[1:]))), strict=True):
             flat.append(editor.add(Reshape(shape), [v], hint=f"{v}.2d", origin=node.origin).output)
         product = editor.add(match, flat, hint=f"{node.output}.product", origin=node.origin).output
-        shape = editor.types[node.output].shape
+        out = editor.types[node.output].shape
         if not node.op.epilogue.steps:
-            editor.replace(node, Reshape(shape), [product])
+            editor.replace(node, Reshape(out), [product])
             return
-        shaped = editor.add(Reshape(shape), [product], hint=f"{node.output}.sum", origin=node.origin).output
+        shaped = editor.add(Reshape(out), [product], hint=f"{node.output}.sum", origin=node.origin).output
         editor.replace(node, Map(node.op.epilogue), [shaped, *node.inputs[2:]])
 
 
