@@ -13,7 +13,7 @@ step = @printf '\n== %s\n' "$(1)"
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast lint types layers pytest format goldens trained bench docs clean
+.PHONY: help demo test test-fast test-models lint types layers pytest format goldens trained bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,10 @@ test: lint types layers pytest ## everything that has to pass: ruff, mypy, impor
 test-fast: $(VENV)/.installed-dev ## pytest without the tests marked slow
 	$(call step,pytest: all but the slow tests)
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-models: $(VENV)/.installed-trained ## every model on every target and thread count against onnxruntime
+	$(call step,pytest: all models)
+	$(PYTEST) -m models $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff: rules and formatting
 	$(call step,ruff check)

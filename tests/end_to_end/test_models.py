@@ -1,4 +1,7 @@
-"""Whole models on every x86 target and thread count against onnxruntime: the measure is max|difference| / max|reference|."""
+"""Whole models on every x86 target and thread count against onnxruntime: the measure is max|difference| / max|reference|.
+
+Two of them run with all tests, the others by `make test-models`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def _everything() -> Iterator[Any]:
     for name in sorted({*models.names(), *models.packaged_names()}):
         for target in TARGETS:
             quick = name in QUICK and target.values == ("host", 2)
-            marks = target.marks if quick else (*target.marks, pytest.mark.slow)
+            marks = target.marks if quick else (*target.marks, pytest.mark.slow, pytest.mark.models)
             yield pytest.param(name, *target.values, marks=marks, id="-".join(map(str, (name, *target.values))))
 
 
@@ -45,7 +48,7 @@ def _model(name: str) -> onnx.ModelProto:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize(("name", "target", "threads"), _everything())
+@pytest.mark.parametrize(("name", "target", "threads"), list(_everything()))
 def test_model(name: str, target: str, threads: int, tmp_path: Path) -> None:
     model = _model(name)
     feeds = [models.inputs(model, seed) for seed in range(3)]
