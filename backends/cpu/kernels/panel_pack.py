@@ -84,6 +84,30 @@ def grouped_runs(
     return Runs(np.array(channel), np.array(tap), np.array(begin), k_run, shared=False)
 
 
+def occupied_rows(w: Array, width: int) -> Array:
+    """bool [panels, taps, IC]: which weight rows of each panel of `width` outputs are not zero throughout. w: [OC, taps, IC]."""
+    panels = -(-w.shape[0] // width)
+    padded = np.zeros((panels * width, *w.shape[1:]), bool)
+    np.not_equal(w, 0, out=padded[: w.shape[0]])
+    occupied: Array = np.logical_or.reduce(padded.reshape(panels, width, *w.shape[1:]), axis=1)
+    return occupied
+
+
+def sparse_runs(w: Array, width: int, block: int) -> Runs:
+    """One run for every weight row that is not zero throughout its panel, in the order in which dense runs read the input.
+
+    `block`: channels of one block of the input, within which taps are the outer loop.
+    """
+    occupied = occupied_rows(w, width)
+    panels, taps, channels = occupied.shape
+    blocks = -(-channels // block)
+    padded = np.zeros((panels, taps, blocks * block), bool)
+    padded[:, :, :channels] = occupied
+    panel, at, tap, lane = np.nonzero(padded.reshape(panels, taps, blocks, block).transpose(0, 2, 1, 3))
+    begin = np.searchsorted(panel, np.arange(panels + 1))
+    return Runs(at * block + lane, tap, begin, 1, shared=False)
+
+
 def expand_groups(w: Array, groups: int) -> Array:
     """[OC, taps..., IC / groups] with zeros for the channels of other groups: [OC, taps..., IC]."""
     per_out, per_in = w.shape[0] // groups, w.shape[-1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
@@ -125,10 +126,12 @@ def rate(size: float) -> float:
     return next(rate for capacity, rate in LEVELS if size <= capacity)
 
 
-def choose(problem: PanelProblem, isa: Isa, most_r: int = 8) -> tuple[Part, ...]:
+@lru_cache(4096)
+def choose(problem: PanelProblem, isa: Isa, most_r: int = 8, least_r: int = 1) -> tuple[Part, ...]:
     """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
     best: tuple[Part, ...] = ()
-    widths = range(1, min(most_r, problem.blocks, (isa.registers - 1) // 2) + 1)
+    most_r = min(most_r, problem.blocks, (isa.registers - 1) // 2)
+    widths = range(min(least_r, most_r), most_r + 1)
     for r in sorted(widths, key=lambda width: abs(width - 2)):  # two vectors are the usual choice: weights stream best
         parts = [_best(problem, isa, r, 0, problem.blocks // r)]
         if rest := problem.blocks % r:

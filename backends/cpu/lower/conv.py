@@ -11,13 +11,14 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, tap_offsets
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, expand_groups, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
+from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
@@ -103,11 +104,11 @@ class LowerConv(Lowering):
         full = [t if isinstance(t.layout, Blocked) else t.with_layout(Blocked(1, isa.lanes)) for t in full]
         problem = conv_problem(graph, node, kinds, graph.types[node.inputs[0]], y, full, isa)
         plans = _plans(graph, node, problem, graph.types[node.inputs[0]].layout, isa)
-        best, direct = min(plans, key=lambda p: p.cycles), plans[0]
+        best, *others = sorted(plans, key=lambda p: p.cycles)
         traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
         if isinstance(best, WinogradPlan):
-            return schedule_winograd(node, best, direct.cycles, macs, traffic, isa)
-        runner_up = f"winograd, {plans[1].cycles:.0f} cycles" if len(plans) > 1 else ""
+            return schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
+        runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
         return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
@@ -135,7 +136,7 @@ class LowerConv(Lowering):
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
         assert isinstance(layer.plan, LinearPlan)
-        panels = _panel_weights(weights, op, x, layer.plan.problem.k_run)
+        panels = _panel_weights(weights, op, x, layer.plan.problem)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
 
@@ -144,9 +145,18 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     op, w = conv_op(node), graph.types[node.inputs[1]]
     tail = padded_lanes(problem.epilogue, problem.kinds, w.shape[0], isa)
     plans: list[LinearPlan | WinogradPlan] = [plan_linear(problem, isa, tail)]
+    listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
+    if listed is not None:
+        plans.append(listed)
     if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
         plans.append(plan_winograd(problem, w.shape[1], isa, tail))
     return plans
+
+
+def _family(plan: LinearPlan | WinogradPlan) -> str:
+    if isinstance(plan, WinogradPlan):
+        return "winograd"
+    return "sparse panels" if plan.problem.sparse else "dense panels"
 
 
 def _dims(graph: Graph, node: Node) -> Dims:
@@ -197,11 +207,17 @@ def _image(s: Strides, isa: Isa) -> Image:
     return Image(s.dims[0], s.block, s.dims[2])
 
 
-def _panel_weights(weights: Array, op: Conv, x: View, k_run: int) -> PanelWeights:
+def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear) -> PanelWeights:
     """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
     layout, s = x.type.layout, x.strides
     assert isinstance(layout, Blocked)
     taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
-    return PanelWeights(taps_inside, op.groups, k_run, channels, taps)
+    return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, layout.block if problem.sparse else 0)
+
+
+def dense_view(weights: Array, groups: int) -> Array:
+    """[OC, IC / groups, *kernel] as [OC, taps, IC], with zeros between groups."""
+    taps_inside = np.moveaxis(weights, 1, -1).reshape(weights.shape[0], -1, weights.shape[1])
+    return taps_inside if groups == 1 else expand_groups(taps_inside, groups)

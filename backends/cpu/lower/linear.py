@@ -40,9 +40,9 @@ class Image:
 class Linear:
     """A layer as the panel kernel sees it.
 
-    `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie
-    `y_step` positions apart. Every output reads `n_runs` runs of
-    `k_run` inputs, `rows` weight rows in all (the average where groups make panels differ, which `shared` denies).
+    `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie `y_step`
+    positions apart. Every output reads `n_runs` runs of `k_run` inputs, `rows` weight rows in all (the mean where groups or zeros
+    make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out.
     """
 
     oc: int
@@ -60,6 +60,7 @@ class Linear:
     rows: int
     n_runs: int
     y_step: int = 1
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +87,19 @@ class LinearPlan:
         return sum(p.cycles for p in self.parts)
 
 
-def plan_linear(p: Linear, isa: Isa, tail_lanes: int) -> LinearPlan:
-    """The cheapest cover of the channel blocks by kernels, as predicted.
+def plan_linear(p: Linear, isa: Isa, tail_lanes: int, vectors: int = 0) -> LinearPlan:
+    """The cheapest cover of the channel blocks by kernels, as predicted, with `vectors` vectors of outputs a panel (0: any).
 
     `tail_lanes` > 0: lanes beyond so many channels of the last block must be cleared, which makes that block a part of its own.
     """
     blocks = ceil(p.oc / isa.lanes)
     alone = 1 if tail_lanes and blocks > 1 else 0
-    cover = [(0, c, tail_lanes if blocks == 1 else 0) for c in choose(_panel_problem(p, isa, blocks - alone), isa)]
+    widths = (vectors, vectors) if vectors else (8, 1)
+    first = choose(_panel_problem(p, isa, blocks - alone), isa, *widths)
+    cover = [(0, c, tail_lanes if blocks == 1 else 0) for c in first]
     if alone:
         cover += [(blocks - 1, c, tail_lanes) for c in choose(_panel_problem(p, isa, 1), isa)]
-    return LinearPlan(p, tuple(_part(p, isa, first + c.block, c, tail) for first, c, tail in cover))
+    return LinearPlan(p, tuple(_part(p, isa, start + c.block, c, tail) for start, c, tail in cover))
 
 
 def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
@@ -177,6 +180,8 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
         "outputs outside, so that a panel of weights stays in L2" if k.oc_outer else "positions outside: all weights stay in L2"
     )
     reason = f"{k.th * k.tw} positions x {k.r} vectors in registers; {order}"
+    if p.sparse:
+        reason += f"; {p.rows} weight rows a panel are not zero throughout"
     return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 

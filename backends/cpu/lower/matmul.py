@@ -17,6 +17,7 @@ from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, low
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
+from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -110,7 +111,8 @@ class LowerMatMul(Lowering):
         extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes
         channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)
-        panels = PanelWeights(weights.T[:, None, :], 1, ctx.isa.lanes, channels, np.zeros(1, np.int64))
+        block = ctx.isa.lanes if layer.plan.problem.sparse else 0
+        panels = PanelWeights(weights.T[:, None, :], 1, ctx.isa.lanes, channels, np.zeros(1, np.int64), block)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
     def _general(self, ctx: LowerContext, node: Node) -> None:
@@ -199,4 +201,8 @@ def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearP
         rows=-(-k // isa.lanes) * isa.lanes,
         n_runs=-(-k // isa.lanes),
     )
-    return plan_linear(problem, isa, padded_lanes(problem.epilogue, kinds, n, isa))
+    tail = padded_lanes(problem.epilogue, kinds, n, isa)
+    dense, weights = plan_linear(problem, isa, tail), constant_weights(graph, node)
+    assert weights is not None
+    listed = plan_sparse(problem, weights.T[:, None, :], isa, tail)
+    return listed if listed is not None and listed.cycles < dense.cycles else dense

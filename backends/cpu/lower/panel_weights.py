@@ -8,26 +8,30 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.cpu.kernels.panel_pack import Runs, dense_runs, expand_groups, grouped_runs, pack
+from sparsec.backends.cpu.kernels.panel_pack import Runs, dense_runs, expand_groups, grouped_runs, pack, sparse_runs
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class PanelWeights:
-    """`w` is [OC, taps, IC / groups]; the offsets say where an input channel and a tap are read, in elements."""
+    """`w` is [OC, taps, IC / groups]; the offsets say where an input channel and a tap are read, in elements.
+
+    `block` > 0: the weights are sparse, and rows that are zero throughout a panel are left out; it is the input's channel block.
+    """
 
     w: Array
     groups: int
     k_run: int
     channel_offset: Array
     tap_offset: Array
+    block: int = 0
 
     def part(self, first: int, width: int, panels: int) -> tuple[Array, Array, Array]:
         """Run offsets, where each panel's begin, and weights of `panels` panels of `width` outputs from output `first` on."""
         last = min(first + width * panels, self.w.shape[0])
         outputs = self.w if self.groups == 1 else expand_groups(self.w, self.groups)
-        runs = self._runs(first, last, width)
+        runs = sparse_runs(outputs[first:last], width, self.block) if self.block else self._runs(first, last, width)
         packed = pack(outputs[first:last], runs, width, 1)
         return runs.offsets(self.channel_offset, self.tap_offset), runs.begin.astype(np.int32), packed
 
