@@ -13,7 +13,7 @@ step = @printf '\n== %s\n' "$(1)"
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-fast test-models lint types layers pytest format goldens trained bench docs clean
+.PHONY: help demo test test-slow test-models lint types layers pytest format goldens trained bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,9 +23,9 @@ demo: $(VENV)/.installed ## build ResNet-50, compile it, check it against onnxru
 
 test: lint types layers pytest ## everything that has to pass: ruff, mypy, import-linter, pytest
 
-test-fast: $(VENV)/.installed-dev ## pytest without the tests marked slow
-	$(call step,pytest: all but the slow tests)
-	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+test-slow: $(VENV)/.installed-trained ## the tests that take long: large models, sanitizers over all kernels
+	$(call step,pytest: the slow tests)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-models: $(VENV)/.installed-trained ## every model on every target and thread count against onnxruntime
 	$(call step,pytest: all models)
@@ -46,8 +46,8 @@ layers: $(VENV)/.installed-dev ## import-linter: which room may import which
 	$(BIN)/lint-imports --no-logo
 
 pytest: $(VENV)/.installed-dev ## the tests alone: make pytest PYTEST_ARGS="-k conv -x"
-	$(call step,pytest)
-	$(PYTEST) $(PYTEST_ARGS)
+	$(call step,pytest: all but the slow tests)
+	$(PYTEST) -m "not slow and not models" $(PYTEST_ARGS)
 
 format: $(VENV)/.installed-dev ## rewrite the sources as lint wants them
 	$(BIN)/ruff check --fix .
