@@ -40,6 +40,12 @@ class ImportContext(Protocol):
     def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """Like `emit`, for ops with several outputs."""
 
+    def sequence(self, parts: Sequence[str]) -> str:
+        """A sequence of these values, under a name that only `parts` understands."""
+
+    def parts(self, sequence: str) -> tuple[str, ...]:
+        """The values of a sequence."""
+
     def inline(self, graph: Any) -> tuple[str, ...]:
         """Translate a subgraph (the value of a graph attribute) in place; the IR values of its outputs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.compiler.errors import ModelError
+from sparsec.compiler.errors import ModelError, UnsupportedError
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 from sparsec.compiler.importer.builder import Builder
 from sparsec.compiler.importer.check import max_opset
@@ -36,6 +36,10 @@ def build_graph(model: ir.Model, limits: Limits) -> Graph:
         found = builder.resolve(value.name or "")
         if not found:
             raise ModelError(f"graph output {value.name!r} is not defined by any node", tensor=value.name)
+        if found in builder.sequences:
+            raise UnsupportedError(
+                f"graph output {value.name!r} is a sequence of tensors: export with plain tensors", tensor=value.name
+            )
         outputs.append(Port(value.name or "", found))
     return _swept(source.name or "model", inputs, outputs, builder)
 

@@ -20,14 +20,14 @@ from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 _LOOP = "loops are not: export the model with the loop unrolled"
-_SEQUENCE = "sequences of tensors are not: export the model with plain tensors"
+_SEQUENCE = "sequences of tensors are only in simple forms: export the model with plain tensors"
 _SHAPE = "the shape of its result depends on data, and all shapes must be static"
 _REFUSED = {
     **dict.fromkeys(("Loop", "Scan"), _LOOP),
-    **dict.fromkeys(("SequenceConstruct", "SequenceEmpty", "SequenceAt", "SplitToSequence", "ConcatFromSequence"), _SEQUENCE),
-    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap"), _SEQUENCE),
+    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap", "SequenceErase"), _SEQUENCE),
     **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
 }
+_OF_SEQUENCES = ("SequenceAt", "SequenceInsert", "ConcatFromSequence")  # the operators that read one
 _FOLD_WORKSPACE = 1 << 20  # bytes
 _FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
 
@@ -45,6 +45,7 @@ class Builder:
         self.env: dict[str, str] = {ABSENT: ABSENT}  # ONNX value name -> IR value
         self.weights: dict[str, ir.Value] = {}  # initializers that no node has read yet
         self.unsupported: dict[str, str] = {}  # node outputs that rules do not make -> why they cannot be read
+        self.sequences: dict[str, tuple[str, ...]] = {}  # name -> IR values of the parts
         self._names: set[str] = set()  # of nodes
         self._pending: list[Node] = []  # nodes of the rule in progress
         self._made: list[str] = []  # values of the rule in progress, under provisional names
@@ -108,6 +109,18 @@ class Builder:
         self.types[name] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
         self.constants[name] = np.ascontiguousarray(array).reshape(array.shape)
         return name
+
+    def sequence(self, parts: Sequence[str]) -> str:
+        """A sequence of these values, under a name that is no value's."""
+        name = f"\0sequence {len(self.sequences)}"
+        self.sequences[name] = tuple(parts)
+        return name
+
+    def parts(self, sequence: str) -> tuple[str, ...]:
+        """The values of a sequence."""
+        if sequence not in self.sequences:
+            raise ModelError("its first input is a tensor, expected a sequence of tensors")
+        return self.sequences[sequence]
 
     def emit(self, op: Op, *inputs: str) -> str:
         """Add a node or fold it; its first output."""
@@ -180,7 +193,11 @@ class Builder:
             where = f"{node.domain}::" if node.domain else ""
             why = _REFUSED.get(node.op_type, "`sparsec ops` lists those that are")
             raise UnsupportedError(f"operator {where}{node.op_type} is not supported ({why})")
-        self._pending, self._made = [], []
+        if any(v in self.sequences for v in node.inputs) and node.op_type not in _OF_SEQUENCES:
+            raise UnsupportedError(
+                f"operator {node.op_type} on a sequence of tensors is not supported: export with plain tensors"
+            )
+        self._pending, self._made, known = [], [], len(self.sequences)
         made = translate_with_upgrade(self, node, opset)
         results = (made,) if isinstance(made, str) else made
         names: dict[str, str] = {}
@@ -196,6 +213,8 @@ class Builder:
                 self.types[names[value]] = self.types.pop(value)
             if value in self.constants:
                 self.constants[names[value]] = self.constants.pop(value)
+        for sequence in list(self.sequences)[known:]:
+            self.sequences[sequence] = tuple(names.get(v, v) for v in self.sequences[sequence])
         for i, n in enumerate(self._pending):
             last = i == len(self._pending) - 1
             name = node.name if last and node.name and node.name not in self._names else names[n.outputs[0]]

@@ -237,7 +237,7 @@ def test_range(bounds: Array) -> None:
         (helper.make_node("NonZero", ["x"], ["y"], name="node"), "is computed at run time"),
         (helper.make_node("Unique", ["x"], ["y"], name="node"), "operator Unique is not supported .the shape of its result"),
         (helper.make_node("Loop", ["", "", "x"], ["y"], name="node"), "operator Loop is not supported .loops are not"),
-        (helper.make_node("SequenceConstruct", ["x"], ["y"], name="node"), "operator SequenceConstruct is not supported"),
+        (helper.make_node("SequenceErase", ["x"], ["y"], name="node"), "operator SequenceErase is not supported"),
         (helper.make_node("Frobnicate", ["x"], ["y"], name="node"), "operator Frobnicate is not supported"),
         (helper.make_node("Relu", ["x"], ["y"], name="node", domain="my.own"), "operator my.own::Relu is not supported"),
     ],
