@@ -13,11 +13,14 @@ from sparsec.backends.cpu.kernels.map_strided import strided_map
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
 from sparsec.backends.cpu.lower.operands import block_array
 from sparsec.backends.cpu.program import Ref
+from sparsec.backends.cpu.scalar_c import emit_vec
 from sparsec.backends.cpu.walk import broadcast_strides, row_major_strides
 from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import UnsupportedError
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import LayerSchedule
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
@@ -34,6 +37,15 @@ def operand_layout(graph: Graph, value: str, out: TensorType, layout: Blocked) -
     return True, None if value in graph.constants else Blocked(at, layout.block)
 
 
+def has_vector_form(program: Program) -> bool:
+    """Whether every step of a program over float32 operands has one: casts to other types and back may not."""
+    try:
+        emit_vec(program, [f"a{i}" for i in range(program.n_args)])
+    except UnsupportedError:
+        return False
+    return True
+
+
 @lowering
 class LowerMap(Lowering):
     """Elementwise programs."""
@@ -48,7 +60,8 @@ class LowerMap(Lowering):
         work = y.elements / isa.lanes * max(1, len(node.op.program.steps))
         plain = 1.0 if all(t.dtype is DType.F32 for t in (*types, y)) else isa.lanes / 2
         options = [LayoutOption((ROW_MAJOR,) * len(types), (ROW_MAJOR,), stream_cycles(traffic) + plain * work)]
-        if all(t.dtype is DType.F32 for t in (*types, y)) and 0 not in y.shape and len(types) < BLOCKED_OPERANDS:
+        vectors = all(t.dtype is DType.F32 for t in (*types, y)) and has_vector_form(node.op.program)
+        if vectors and 0 not in y.shape and len(types) < BLOCKED_OPERANDS:
             for axis in channel_axes(y):
                 layout = blocked(y, axis, isa)
                 found = [operand_layout(graph, v, y, layout) for v in node.inputs]

@@ -219,6 +219,22 @@ def line_network(x: Array) -> Case:
     return Case("line_network", make_model(nodes, {"x": x}, ["y"], weights), {"x": x})
 
 
+def half_network(x: Array) -> Case:
+    """Convolutions of float16 with a residual sum: between them, maps round float32 to float16 and back."""
+    weights = {"w1": normal(20, 20, 1, 1) / 5, "w2": normal(20, 20, 3, 3) / 15, "b": normal(20), "s": normal(20, 9) / 5}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b"], ["a"], name="a"),
+        helper.make_node("Relu", ["a"], ["ar"], name="ar"),
+        helper.make_node("Conv", ["ar", "w2", "b"], ["c"], name="c", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c", "ar"], ["d"], name="d"),
+        helper.make_node("GlobalAveragePool", ["d"], ["p"], name="p"),
+        helper.make_node("Flatten", ["p"], ["f"], name="f"),
+        helper.make_node("MatMul", ["f", "s"], ["y"], name="y"),
+    ]
+    feeds = {"x": x.astype(np.float16)}
+    return Case("half_network", make_model(nodes, feeds, ["y"], {k: a.astype(np.float16) for k, a in weights.items()}), feeds)
+
+
 def transposed(x: Array) -> list[Case]:
     """Transposed convolutions in phases: strides against windows, dilations and paddings, epilogues, and what stays direct."""
     forms: list[dict[str, Any]] = [
@@ -263,6 +279,7 @@ def windows() -> list[Case]:
         one("transposed_computed", "ConvTranspose", {"x": volume, "w": normal(4, 2, 2, 2, 2)}, strides=[2, 2, 2]),
         between_convs("transposed_between", "ConvTranspose", image, {"w": normal(20, 12, 2, 2)}, strides=[2, 2]),
         *transposed(image),
+        half_network(image),
         one("pool_line", "MaxPool", {"x": line}, kernel_shape=[3], strides=[2], pads=[1, 1]),
         one("pool_volume", "MaxPool", {"x": volume}, kernel_shape=[2, 3, 2], strides=[1, 2, 2], pads=[1, 1, 0, 0, 1, 1]),
         one("pool_average_volume", "AveragePool", {"x": volume}, kernel_shape=[2, 3, 2], count_include_pad=1, pads=[1] * 6),
