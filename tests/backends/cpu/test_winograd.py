@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -191,7 +191,7 @@ def test_plans_cover_the_channels():
 def test_long_sums_lose_no_more_than_the_direct_convolution():
     """Largest error of F(4x4) over 256 channels of rectified data: under 3e-6 of the largest output."""
     layer, isa = Layer(4, 256, 32, (12, 12), epilogue=PLAIN), isa_named("host")
-    kernels, call, want, yt = case_of(layer, isa)
+    kernels, call, want, yt, _ = case_of(layer, isa)
     text = "\n".join(
         [prelude(isa), struct_declaration("winograd", WinogradGeometry), *(k.source(isa) for k in dict.fromkeys(kernels))]
     )
