@@ -1,13 +1,14 @@
-"""Computation in float32 for operators on 16-bit floats."""
+"""Computation in float32 in graphs of 16-bit floats."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import ABSENT, Graph, Node
-from sparsec.compiler.ops.arg_reduce import ArgReduce
 from sparsec.compiler.ops.concat import Concat
 from sparsec.compiler.ops.expand import Expand
 from sparsec.compiler.ops.gather import Gather
@@ -21,11 +22,11 @@ from sparsec.compiler.ops.slice import Slice
 from sparsec.compiler.ops.tile import Tile
 from sparsec.compiler.ops.transpose import Transpose
 from sparsec.compiler.passing.base import Notes, Pass, register_pass
-from sparsec.compiler.scalar import Arg, Program
+from sparsec.compiler.scalar import Arg, Operand, Program, Tmp, operand_dtype, step_dtype
 
 SMALL = (DType.F16, DType.BF16)
-# operators that only move elements, or whose every step is defined in the small type
-MOVES = (Concat, Expand, Gather, GatherElements, GatherND, Pad, Relayout, Reshape, Slice, Tile, Transpose, Map, ArgReduce)
+MOVES = (Concat, Expand, Gather, GatherElements, GatherND, Pad, Relayout, Reshape, Slice, Tile, Transpose)
+_EXACT = (DType.BOOL, DType.I8, DType.U8)  # every value of these is one of a 16-bit float (of bfloat16, too)
 
 
 def cast(dtype: DType) -> Map:
@@ -36,35 +37,75 @@ def cast(dtype: DType) -> Map:
 @register_pass
 @dataclass(frozen=True)
 class Widen(Pass):
-    """Compute in float32 where operands are float16 or bfloat16, and round the results once.
+    """Compute in float32 where operands are float16 or bfloat16, and round what leaves the graph.
 
-    1. The node reads or makes a 16-bit float.
-    2. It computes: what only moves elements, and elementwise programs, take them as they are.
+    1. A node computes with 16-bit floats; a graph that only moves them stays as it is.
+    2. Every 16-bit value in the graph becomes a float32 one: constants are converted, inputs are cast where they come in,
+       outputs where they leave. Values between are not rounded, as in onnxruntime, which removes casts that meet.
+    3. A cast to a 16-bit float that the model itself asks of a wider type keeps its rounding.
     """
 
     name = "widen"
-    summary = "compute in float32 where the data is float16 or bfloat16, rounding each result once"
+    summary = "compute in float32 where the data is float16 or bfloat16, rounding what leaves the graph"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
+        if not any(_touches(graph, n) and not isinstance(n.op, MOVES) and not _is_cast(graph, n) for n in graph.nodes):  # 1
+            return graph
         editor = GraphEditor(graph)
+        wide: dict[str, str] = {}  # 2
+        for v in (*graph.inputs, *graph.constants):
+            if graph.types[v].dtype not in SMALL:
+                continue
+            if v in graph.constants:
+                wide[v] = editor.add_constant(np.asarray(graph.constants[v], np.float32), f"{v}.wide")
+            else:
+                wide[v] = editor.add(cast(DType.F32), [v], hint=f"{v}.wide").output
         for node in graph.nodes:
-            types = (*(t for t in graph.in_types(node) if t), *graph.out_types(node))
-            if any(t.dtype in SMALL for t in types) and not isinstance(node.op, MOVES):
-                _widen(editor, node)
+            if _touches(graph, node):
+                _widen(editor, graph, node, wide)
+        for v in dict.fromkeys(p.value for p in graph.outputs):
+            if v in wide and v in graph.producers:
+                editor.add(cast(graph.types[v].dtype), [wide[v]], hint=v, origin=graph.producers[v].origin, outputs=[v])
         return editor.finish()
 
 
-def _widen(editor: GraphEditor, node: Node) -> None:
-    inputs = []
-    for v in node.inputs:
-        if v != ABSENT and editor.types[v].dtype in SMALL:
-            v = editor.add(cast(DType.F32), [v], hint=f"{v}.wide", origin=node.origin).output
-        inputs.append(v)
-    small = [editor.types[v].dtype for v in node.outputs]
-    wide = [editor.fresh_value(f"{v}.wide") if d in SMALL else v for v, d in zip(node.outputs, small, strict=True)]
-    for v in wide:
-        editor.types.setdefault(v, editor.types[node.outputs[0]])
-    editor.replace(node, node.op, inputs, outputs=wide)
-    for v, w, d in zip(node.outputs, wide, small, strict=True):
-        if v != w:
-            editor.add(cast(d), [w], hint=v, origin=node.origin, outputs=[v])
+def _touches(graph: Graph, node: Node) -> bool:
+    return any(t.dtype in SMALL for t in (*graph.in_types(node), *graph.out_types(node)) if t)
+
+
+def _is_cast(graph: Graph, node: Node) -> bool:
+    """Whether the node only converts an input or for an output: there is nothing to compute."""
+    outer = node.inputs[0] in graph.inputs or node.output in graph.output_values
+    return isinstance(node.op, Map) and outer and all(s.fn == "cast" for s in node.op.program.steps)
+
+
+def _widen(editor: GraphEditor, graph: Graph, node: Node, wide: dict[str, str]) -> None:
+    outputs = []
+    for v in node.outputs:
+        if graph.types[v].dtype in SMALL:
+            wide[v] = editor.fresh_value(f"{v}.wide")
+            editor.types[wide[v]] = graph.types[v]
+        outputs.append(wide.get(v, v))
+    op = node.op
+    if isinstance(op, Map):
+        op = Map(wide_program(op.program, [graph.types[v].dtype for v in node.inputs]))
+    editor.replace(node, op, [wide.get(v, v) if v != ABSENT else v for v in node.inputs], outputs=outputs)
+
+
+def wide_program(program: Program, dtypes: list[DType]) -> Program:
+    """`program` for arguments of the types `dtypes`, of which 16-bit floats are float32 now."""
+    made, types = Program(), list[DType]()
+    now: list[Operand] = []  # where the steps' results are now
+    for step in program.steps:
+        types.append(step_dtype(step, dtypes, types))
+        args = [now[a.index] if isinstance(a, Tmp) else a for a in step.args]
+        if step.fn != "cast" or step.dtype not in SMALL:
+            made = made.then(step.fn, *args, dtype=step.dtype)
+        else:
+            source = operand_dtype(step, dtypes, types[:-1])
+            if source not in (*SMALL, *_EXACT) or (source in SMALL and source is not step.dtype):  # 3
+                made = made.then("cast", *args, dtype=step.dtype)
+                args = [made.result]
+            made = made.then("cast", *args, dtype=DType.F32)
+        now.append(made.result)
+    return made

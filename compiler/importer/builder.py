@@ -27,6 +27,9 @@ _REFUSED = {
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement", "SequenceMap", "SequenceErase"), _SEQUENCE),
     **dict.fromkeys(("Unique", "Compress", "NonMaxSuppression"), _SHAPE),
 }
+_FOREIGN = {
+    "com.microsoft.nchwc": "onnxruntime saved this graph for one machine: save it with ORT_ENABLE_EXTENDED, or give the original",
+}
 _OF_SEQUENCES = ("SequenceAt", "SequenceInsert", "ConcatFromSequence")  # the operators that read one
 _FOLD_WORKSPACE = 1 << 20  # bytes
 _FOLD_ELEMENTS = 4096  # larger constants fold in the pass, where the user sees it
@@ -191,7 +194,7 @@ class Builder:
         """Apply the rule of `node`; returns the IR values of its outputs, named after the ONNX outputs where they are new."""
         if (node.domain, node.op_type) not in RULES:
             where = f"{node.domain}::" if node.domain else ""
-            why = _REFUSED.get(node.op_type, "`sparsec ops` lists those that are")
+            why = _REFUSED.get(node.op_type, _FOREIGN.get(node.domain, "`sparsec ops` lists those that are"))
             raise UnsupportedError(f"operator {where}{node.op_type} is not supported ({why})")
         if any(v in self.sequences for v in node.inputs) and node.op_type not in _OF_SEQUENCES:
             raise UnsupportedError(

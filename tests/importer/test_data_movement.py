@@ -239,12 +239,16 @@ def test_range(bounds: Array) -> None:
         (helper.make_node("Loop", ["", "", "x"], ["y"], name="node"), "operator Loop is not supported .loops are not"),
         (helper.make_node("SequenceErase", ["x"], ["y"], name="node"), "operator SequenceErase is not supported"),
         (helper.make_node("Frobnicate", ["x"], ["y"], name="node"), "operator Frobnicate is not supported"),
+        (
+            helper.make_node("Conv", ["x"], ["y"], name="node", domain="com.microsoft.nchwc"),
+            "operator com.microsoft.nchwc::Conv is not supported .onnxruntime saved this graph for one machine",
+        ),
         (helper.make_node("Relu", ["x"], ["y"], name="node", domain="my.own"), "operator my.own::Relu is not supported"),
     ],
 )
 def test_refused(node: onnx.NodeProto, message: str) -> None:
     with pytest.raises(SparsecError, match=message) as caught:
-        import_model(make_model([node], {"x": data(2, 3)}, ["y"], domains={"my.own": 1}))
+        import_model(make_model([node], {"x": data(2, 3)}, ["y"], domains={"my.own": 1, "com.microsoft.nchwc": 1}))
     assert caught.value.node == "node"
 
 

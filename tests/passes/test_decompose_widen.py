@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph
@@ -15,7 +16,7 @@ from sparsec.compiler.passing.runner import run_pipeline
 from sparsec.passes.decompose import Decompose
 from sparsec.passes.widen import Widen
 from tests.backends.cpu.op_cases import i64, normal, one
-from tests.reference import assert_close
+from tests.reference import assert_close, make_model
 
 Shape = tuple[int, ...]
 ATTENTIONS = [
@@ -74,7 +75,7 @@ def test_widen_rounds_results_once() -> None:
     case = one("conv", "Conv", {"x": x}, {"w": normal(4, 6, 3, 3, dtype=np.float16)})
     before = import_model(case.model)
     after = run_pipeline(before, [Widen()])
-    assert [n.op.name for n in after.nodes] == ["Map", "Map", "Conv", "Map"]
+    assert [n.op.name for n in after.nodes] == ["Map", "Conv", "Map"]
     conv = next(n for n in after.nodes if n.op.name == "Conv")
     assert all(t.dtype is DType.F32 for t in (*after.in_types(conv), *after.out_types(conv)) if t)
     got = interpret(after, case.feeds)["y0"]
@@ -86,3 +87,29 @@ def test_widen_rounds_results_once() -> None:
 def test_widen_leaves_moves_alone() -> None:
     graph = import_model(one("slice", "Slice", {"x": normal(4, 5, dtype=np.float16)}, {"s": i64(1), "e": i64(3)}).model)
     assert run_pipeline(graph, [Widen()]) is graph
+
+
+def test_widen_rounds_what_leaves_and_what_the_model_asks_for() -> None:
+    """Between two convolutions nothing is rounded; a cast from float32 is, and so are the outputs."""
+    x, y = normal(1, 4, 5, 5, dtype=np.float16), normal(1, 4, 5, 5)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
+        helper.make_node("Cast", ["y"], ["c"], name="c", to=int(TensorProto.FLOAT16)),
+        helper.make_node("Add", ["a", "c"], ["s"], name="s"),
+        helper.make_node("Relu", ["s"], ["r"], name="r"),
+        helper.make_node("Conv", ["r", "w"], ["z"], name="z"),
+    ]
+    w = normal(4, 4, 1, 1, dtype=np.float16)
+    before = import_model(make_model(nodes, {"x": x, "y": y}, ["z", "s"], {"w": w}))
+    after = run_pipeline(before, [Widen()])
+    small = {v for v, t in after.types.items() if t.dtype is DType.F16}
+    assert small == {"x", "z", "s"} and ops(after) == {"Conv", "Map"}
+
+    def product(a: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.asarray(np.einsum("oc,nchw->nohw", w[:, :, 0, 0].astype(np.float32), a))
+
+    total = product(x.astype(np.float32)) + y.astype(np.float16).astype(np.float32)
+    got = interpret(after, {"x": x, "y": y})
+    want = {"z": product(np.maximum(total, 0)), "s": total}
+    assert all(got[n].dtype == np.float16 for n in want)
+    assert_close({n: a.astype(np.float32) for n, a in got.items()}, want, 1e-3)
