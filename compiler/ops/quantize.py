@@ -26,7 +26,7 @@ def _along(ctx: ImportContext, node: OnnxNode, x: str, parameter: str, axis: int
     return ctx.emit(Reshape((t.elements, *[1] * (data.rank - 1 - axis % data.rank))), parameter)
 
 
-def _saturate(ctx: ImportContext, node: OnnxNode, x: str, zero: str | None, target: DType) -> str:
+def saturate(ctx: ImportContext, node: OnnxNode, x: str, zero: str | None, target: DType) -> str:
     """round(x) + zero, limited to the range of `target`; x is float32 and already divided by the scale."""
     if target not in _RANGES:
         raise node.refuse(f"quantising to {target.value} is not supported: {', '.join(t.value for t in _RANGES)} are")
@@ -52,7 +52,7 @@ def _import_quantize(ctx: ImportContext, node: OnnxNode) -> str:
     code = int(node.attr("output_dtype", 0))
     target = ctx.type(zero).dtype if zero else DType.from_onnx(code) if code else DType.U8
     scaled = emit_map(ctx, "cast.f32(a0);cast.f32(a1);div(t0,t1)", x, _along(ctx, node, x, node.inputs[1], axis))
-    return _saturate(ctx, node, scaled, zero, target)
+    return saturate(ctx, node, scaled, zero, target)
 
 
 @onnx_rule("DequantizeLinear", becomes="Map", constraints="a scale for all or for each index of an axis")
@@ -79,7 +79,7 @@ def _import_dynamic_quantize(ctx: ImportContext, node: OnnxNode) -> tuple[str, .
     low, high = (ctx.emit(Reduce(kind, axes, False), x) for kind in ("min", "max"))
     scale = emit_map(ctx, "min(a0,0.0);max(a1,0.0);sub(t1,t0);div(t2,255.0);eq(t3,0.0);where(t4,1.0,t3)", low, high)
     zero = emit_map(ctx, "min(a0,0.0);neg(t0);div(t1,a1);max(t2,0.0);min(t3,255.0);round(t4);cast.u8(t5)", low, scale)
-    return _saturate(ctx, node, emit_map(ctx, "div(a0,a1)", x, scale), zero, DType.U8), scale, zero
+    return saturate(ctx, node, emit_map(ctx, "div(a0,a1)", x, scale), zero, DType.U8), scale, zero
 
 
 def _centred(ctx: ImportContext, node: OnnxNode, x: str, zero: str, axis: int) -> str:
@@ -105,13 +105,26 @@ def _requantise(ctx: ImportContext, node: OnnxNode, acc: str, scales: tuple[str,
     """The int32 accumulator times (scales 0 and 1) / scale 2, in the zero point's type."""
     a, b, y = (_along(ctx, node, acc, s, axis) for s in scales)
     scaled = emit_map(ctx, "cast.f32(a0);mul(a1,a2);div(t1,a3);mul(t0,t2)", acc, a, b, y)
-    return _saturate(ctx, node, scaled, _along(ctx, node, acc, zero, axis), ctx.type(zero).dtype)
+    return saturate(ctx, node, scaled, _along(ctx, node, acc, zero, axis), ctx.type(zero).dtype)
 
 
 @onnx_rule("QLinearMatMul", becomes="Map, MatMul", constraints="rank >= 2; scales for all, or of b's columns")
 def _import_qlinear_matmul(ctx: ImportContext, node: OnnxNode) -> str:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = node.inputs
     acc = ctx.emit(MatMul(), _centred(ctx, node, a, a_zero, -2), _centred(ctx, node, b, b_zero, -1))
+    return _requantise(ctx, node, acc, (a_scale, b_scale, y_scale), y_zero, -1)
+
+
+@onnx_rule("QGemm", domain="com.microsoft", becomes="Map, MatMul", constraints="alpha is 1; quantised result")
+def _import_qgemm(ctx: ImportContext, node: OnnxNode) -> str:
+    """The bias is int32 in the accumulator's scale."""
+    a, a_scale, a_zero, b, b_scale, b_zero, bias, y_scale, y_zero = (*node.inputs, ABSENT, ABSENT)[:9]
+    if ABSENT in (y_scale, y_zero) or float(node.attr("alpha", 1.0)) != 1.0:
+        raise node.refuse("only alpha = 1 with a scale and a zero point for the result is supported")
+    trans_a, trans_b = bool(node.attr("transA", 0)), bool(node.attr("transB", 0))
+    factors = _centred(ctx, node, a, a_zero, 1), _centred(ctx, node, b, b_zero, 0 if trans_b else 1)
+    acc = ctx.emit(MatMul(trans_a, trans_b), *factors)
+    acc = emit_map(ctx, "add(a0,a1)", acc, bias) if bias != ABSENT else acc
     return _requantise(ctx, node, acc, (a_scale, b_scale, y_scale), y_zero, -1)
 
 
