@@ -17,6 +17,7 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers
+from sparsec.backends.cpu.kernels.panel_pack import occupied_rows
 from sparsec.backends.cpu.scalar_c import float_literal
 from sparsec.compiler.scalar import Program
 
@@ -68,7 +69,11 @@ class WinogradGeometry(Geometry):
 
 @dataclass(frozen=True, slots=True)
 class WinogradKernel(Kernel):
-    """F(m x m, 3 x 3): `tw` tiles and `r` vectors of output channels in the register tile; the rest as in PanelKernel."""
+    """F(m x m, 3 x 3): `tw` tiles and `r` vectors of output channels in the register tile; the rest as in PanelKernel.
+
+    `listed`: each panel reads the input channels of a list of its own, at all frequencies (a channel dropped with all its taps
+    stays so in the Winograd domain): `lists` are offsets into transformed tiles, panel p's from list_begin[p] on.
+    """
 
     m: int
     r: int
@@ -77,6 +82,7 @@ class WinogradKernel(Kernel):
     epilogue: Program = field(default_factory=Program)
     extras: tuple[str, ...] = ()
     tail_lanes: int = 0
+    listed: bool = False
     family: ClassVar[str] = "winograd"
     template: ClassVar[str] = "winograd.c.j2"
     geometry: ClassVar[type[Geometry]] = WinogradGeometry
@@ -86,7 +92,8 @@ class WinogradKernel(Kernel):
         return f"f32_winograd{self.m}_{self.tw}x{self.r}{last}"
 
     def pointers(self) -> tuple[Pointer, ...]:
-        return (Pointer("x"), Pointer("w"), *extra_pointers(self.extras), Pointer("y", const=False))
+        lists = (Pointer("lists", "int32_t"), Pointer("list_begin", "int32_t")) if self.listed else ()
+        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers(self.extras), Pointer("y", const=False))
 
     def scratch_bytes(self, geometry: WinogradGeometry, isa: Isa) -> int:
         tiles = geometry.block_tiles  # an odd number of vectors between frequencies spreads them over the cache's sets
@@ -142,6 +149,22 @@ def pack(w: Array, m: int, r: int, lanes: int) -> Array:
     padded[:, :oc, :ic] = u
     packed: Array = padded.reshape(frequencies, panels, width, depth).transpose(1, 0, 3, 2).ravel()
     return packed
+
+
+def pack_listed(w: Array, m: int, r: int, lanes: int) -> tuple[Array, Array, Array]:
+    """(weights, channels, begin) of w[OC, 3, 3, IC]: [panel][frequency][kept channel][r * lanes], each panel's kept channels, and
+    where they begin. A channel is kept where any tap of any of the panel's outputs is not zero.
+    """
+    u, width = transform(w, m), r * lanes
+    kept: Array = occupied_rows(w.reshape(w.shape[0], 9, -1), width).max(axis=1)
+    parts = []
+    for p, keep in enumerate(kept):
+        outputs = u[:, p * width : (p + 1) * width, keep]
+        padded = np.zeros((len(u), int(keep.sum()), width), np.float32)
+        padded[:, :, : outputs.shape[1]] = outputs.transpose(0, 2, 1)
+        parts.append(padded.ravel())
+    begin = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
+    return np.concatenate(parts), np.nonzero(kept)[1], begin
 
 
 def packed_elements(oc: int, ic: int, m: int, r: int, lanes: int) -> int:

@@ -14,7 +14,9 @@ _OUT = {2: 50, 4: 150}
 
 @dataclass(frozen=True, slots=True)
 class WinogradProblem:
-    """A stride-1 3x3 convolution: n images of oh x ow outputs, channels in vectors; `epilogue_ops` as in PanelProblem."""
+    """A stride-1 3x3 convolution: n images of oh x ow outputs, channels in vectors; `epilogue_ops` as in PanelProblem. `k`: input
+    channels that a panel reads, 0 for all.
+    """
 
     n: int
     oh: int
@@ -22,6 +24,7 @@ class WinogradProblem:
     in_blocks: int
     out_blocks: int
     epilogue_ops: int = 1
+    k: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class WinogradPart:
 def cycles(problem: WinogradProblem, isa: Isa, t: WinogradTiling, panels: int) -> float:
     """Predicted cycles of one thread for `panels` panels: transforms and products, or moving their operands if that is longer."""
     frequencies, tiles = (t.m + 2) ** 2, problem.n * t.tiles_y * t.tiles_x
-    pieces, k = t.full + t.tails, problem.in_blocks * isa.lanes
+    pieces, k = t.full + t.tails, problem.k or problem.in_blocks * isa.lanes
     product = 0.0
     row = t.r * isa.vector_bytes  # a weight row; a panel's rows at one frequency are read again for every piece
     for count, tw in ((t.full, t.tw), (t.tails, t.tw_tail)):
@@ -75,11 +78,15 @@ def cycles(problem: WinogradProblem, isa: Isa, t: WinogradTiling, panels: int) -
     return max(compute, move, weights / DRAM) + 0.1 * min(compute, move)
 
 
-def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4)) -> tuple[WinogradPart, ...]:
-    """The parts of the fastest predicted plan with m among `sizes`; channel blocks that are no multiple of r get a call."""
+def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4), vectors: int = 0) -> tuple[WinogradPart, ...]:
+    """The parts of the fastest predicted plan with m among `sizes`; channel blocks that are no multiple of r get a call.
+
+    `vectors`: the r to use where there are so many blocks, 0 for any.
+    """
     best: tuple[WinogradPart, ...] = ()
     for m in sizes:
-        widths = range(1, min(8, problem.out_blocks, (isa.registers - 1) // 2) + 1)
+        most = min(vectors or 8, problem.out_blocks, (isa.registers - 1) // 2)
+        widths = range(min(vectors, most) or 1, most + 1)
         for r in sorted(widths, key=lambda width: abs(width - 2)):
             parts = [_best(problem, isa, m, r, 0, problem.out_blocks // r)]
             if rest := problem.out_blocks % r:

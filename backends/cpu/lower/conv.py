@@ -19,7 +19,7 @@ from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, l
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
 from sparsec.backends.cpu.lower.sparse import plan_sparse
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_winograd, schedule_winograd
+from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
@@ -150,12 +150,15 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
         plans.append(listed)
     if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
         plans.append(plan_winograd(problem, w.shape[1], isa, tail))
+        filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
+        if filtered is not None:
+            plans.append(filtered)
     return plans
 
 
 def _family(plan: LinearPlan | WinogradPlan) -> str:
     if isinstance(plan, WinogradPlan):
-        return "winograd"
+        return "sparse winograd" if plan.listed else "winograd"
     return "sparse panels" if plan.problem.sparse else "dense panels"
 
 

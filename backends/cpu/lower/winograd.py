@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, pack
+from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, pack, pack_listed
 from sparsec.backends.cpu.kernels.winograd_plan import WinogradPart, WinogradProblem, choose
 from sparsec.backends.cpu.lower.base import LowerContext
 from sparsec.backends.cpu.lower.linear import Linear, extra_strides, shifted
+from sparsec.backends.cpu.lower.sparse import mean_rows
 from sparsec.backends.cpu.program import Ref
 from sparsec.compiler.graph import Node
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
@@ -23,11 +24,17 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class WinogradPlan:
-    """Parts that cover the channel blocks of a convolution; `x_block` is the stride of its input's channel blocks."""
+    """Parts that cover the channel blocks of a convolution. `listed`: panels read lists of `kept` input channels, on average."""
 
     problem: Linear
     in_channels: int
     parts: tuple[tuple[WinogradPart, int], ...]  # with the lanes to keep in the last block, 0 for all
+    kept: int = 0
+
+    @property
+    def listed(self) -> bool:
+        """Whether panels leave input channels out."""
+        return self.kept > 0
 
     @property
     def cycles(self) -> float:
@@ -35,17 +42,34 @@ class WinogradPlan:
         return sum(p.cycles for p, _ in self.parts)
 
 
-def plan_winograd(p: Linear, in_channels: int, isa: Isa, tail_lanes: int) -> WinogradPlan:
-    """The best parts for a convolution that the family applies to, as predicted."""
+def plan_winograd(p: Linear, in_channels: int, isa: Isa, tail_lanes: int, *, vectors: int = 0, kept: int = 0) -> WinogradPlan:
+    """The best parts for a convolution that the family applies to, as predicted.
+
+    `kept` > 0: panels of `vectors` vectors list the input channels that they read, so many on average.
+    """
     blocks = ceil(p.oc / isa.lanes)
     alone = 1 if tail_lanes and blocks > 1 else 0
-    problem = WinogradProblem(p.n, p.oh, p.ow, ceil(in_channels / isa.lanes), blocks - alone, len(p.epilogue.steps))
-    parts = [(part, tail_lanes if blocks == 1 else 0) for part in choose(problem, isa)]
+    problem = WinogradProblem(p.n, p.oh, p.ow, ceil(in_channels / isa.lanes), blocks - alone, len(p.epilogue.steps), kept)
+    parts = [(part, tail_lanes if blocks == 1 else 0) for part in choose(problem, isa, vectors=vectors)]
     if alone:
-        last = WinogradProblem(p.n, p.oh, p.ow, problem.in_blocks, 1, problem.epilogue_ops)
-        for part in choose(last, isa):
-            parts.append((WinogradPart(blocks - 1, part.panels, part.tiling, part.cycles), tail_lanes))
-    return WinogradPlan(p, in_channels, tuple(parts))
+        for part in choose(replace(problem, out_blocks=1), isa):
+            parts.append((replace(part, block=blocks - 1), tail_lanes))
+    return WinogradPlan(p, in_channels, tuple(parts), kept)
+
+
+def plan_listed(p: Linear, w: Array, isa: Isa, tail_lanes: int) -> WinogradPlan | None:
+    """The best plan that leaves out input channels which are zero throughout a panel; None for dense weights. w: [OC, 9, IC]."""
+    plans = [
+        plan_winograd(p, w.shape[2], isa, tail_lanes, vectors=r, kept=kept)
+        for r, kept in mean_rows(channels_view(w), isa.lanes).items()
+    ]
+    return min(plans, key=lambda plan: plan.cycles, default=None)
+
+
+def channels_view(w: Array) -> Array:
+    """[OC, taps, IC] as [OC, 1, IC]: the largest magnitude of each channel's taps, for counting the channels that are kept."""
+    largest: Array = np.abs(w).max(axis=1, keepdims=True)
+    return largest
 
 
 def schedule_winograd(node: Node, plan: WinogradPlan, direct_cycles: float, macs: int, traffic: int, isa: Isa) -> LayerSchedule:
@@ -68,7 +92,10 @@ def schedule_winograd(node: Node, plan: WinogradPlan, direct_cycles: float, macs
         ),
     )
     gain = direct_cycles / plan.cycles
-    reason = f"F({t.m}x{t.m}, 3x3) multiplies {9 * t.m**2 / (t.m + 2) ** 2:.2f} times less: predicted {gain:.2f} times faster"
+    fewer = 9 * t.m**2 / (t.m + 2) ** 2
+    reason = f"F({t.m}x{t.m}, 3x3) multiplies {fewer:.2f} times less: predicted {gain:.2f} times faster"
+    if plan.listed:
+        reason += f"; {plan.kept} of {plan.in_channels} channels a panel are not zero"
     cost = Cost(plan.cycles, macs, {"L2": traffic}, "compute")
     return LayerSchedule(node.name, "winograd", levels, cost, plan, reason, f"direct panels, {direct_cycles:.0f} cycles")
 
@@ -81,8 +108,15 @@ def lower_winograd(
     for part, tail_lanes in plan.parts:
         t = part.tiling
         first = part.block * lanes
-        packed = pack(weights[first : first + part.panels * t.r * lanes], t.m, t.r, lanes)
-        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes)
+        outputs = weights[first : first + part.panels * t.r * lanes]
+        lists: list[Ref] = []
+        if plan.listed:
+            packed, channel, begin = pack_listed(outputs, t.m, t.r, lanes)
+            offsets = (channel // lanes * t.block_tiles * lanes + channel % lanes).astype(np.int32)
+            lists = [ctx.pack(offsets), ctx.pack(begin)]
+        else:
+            packed = pack(outputs, t.m, t.r, lanes)
+        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes, listed=plan.listed)
         geometry = WinogradGeometry(
             in_blocks=ceil(plan.in_channels / lanes),
             panels=part.panels,
@@ -103,4 +137,4 @@ def lower_winograd(
             **extra_strides(p),
         )
         moved = shifted(p, extras, part.block, lanes)
-        ctx.call(node, kernel, geometry, [x, ctx.pack(packed), *moved, y.at(part.block * p.y.block * 4)])
+        ctx.call(node, kernel, geometry, [x, ctx.pack(packed), *lists, *moved, y.at(part.block * p.y.block * 4)])

@@ -53,12 +53,16 @@ def pruned_model(seed: int) -> tuple[onnx.ModelProto, dict[str, Floats]]:
         nodes += [helper.make_node("Conv", [f"x{i}", f"w{i}", f"b{i}"], [f"c{i}"], name=f"conv{i}", **conv)]
         nodes += [helper.make_node("Relu", [f"c{i}"], [f"y{i}"])]
         feeds[f"x{i}"] = rng.standard_normal((1, ic, 13, 15)).astype(np.float32)
+    whole = zeroed(rng, (96, 1, 80), 32, 0.3).reshape(96, 80, 1, 1) * rng.standard_normal((96, 80, 3, 3)).astype(np.float32)
+    weights.append(numpy_helper.from_array(whole, "wc"))
+    nodes.append(helper.make_node("Conv", ["xc", "wc"], ["yc"], name="channels", pads=[1] * 4))
+    feeds["xc"] = rng.standard_normal((1, 80, 28, 27)).astype(np.float32)
     w = np.ascontiguousarray(zeroed(rng, (70, 1, 100), 16, 0.3)[:, 0].T)
     weights.append(numpy_helper.from_array(w, "wm"))
     nodes.append(helper.make_node("MatMul", ["xm", "wm"], ["ym"], name="product"))
     feeds["xm"] = rng.standard_normal((2, 19, 100)).astype(np.float32)
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, v.shape) for n, v in feeds.items()]
-    outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None) for i in [*range(len(layers)), "m"]]
+    outputs = [helper.make_tensor_value_info(f"y{i}", TensorProto.FLOAT, None) for i in [*range(len(layers)), "c", "m"]]
     graph = helper.make_graph(nodes, "pruned", inputs, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), feeds
 
@@ -75,3 +79,5 @@ def test_pruned_layers_compute_the_same(target: str, tmp_path: Path) -> None:
     reasons = {layer.node: layer.reason for layer in compiled.report.layers}
     assert "weight rows a panel are not zero throughout" in reasons["conv0"]
     assert "weight rows a panel are not zero throughout" in reasons["product"]
+    if target != "generic":
+        assert "of 80 channels a panel are not zero" in reasons["channels"]
