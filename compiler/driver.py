@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from sparsec.compiler.passing.base import Notes
     from sparsec.compiler.passing.runner import PassTiming
     from sparsec.compiler.schedule import Schedule
+    from sparsec.passes.pruning.model import PrunedModel
+    from sparsec.passes.pruning.recipe import Recipe
 
 Progress = Callable[[str], None]
 
@@ -135,12 +137,14 @@ def compile(
     limits: Limits | None = None,
     dump_ir: str | None = None,
     max_arena: int | None = None,
+    recipe: Recipe | str | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
-    text. `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes.
+    text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx.
+    `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes.
     The folder appears whole or not at all. Raises a SparsecError (see `sparsec.compiler.errors`).
     """
     from sparsec.backends.cpu.naming import identifier
@@ -148,14 +152,19 @@ def compile(
     from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
     from sparsec.compiler.importer.api import import_model
     from sparsec.compiler.text.printer import print_graph
+    from sparsec.passes.pruning.model import prune
 
     clock = _Clock(progress)
     timings: list[PassTiming] = []
     machine = CpuTarget.named(target, threads)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
-    with clock.phase("import"):
-        graph = import_model(model, dims=dims or {}, input_shapes=input_shapes or {}, limits=limits or Limits())
+    pruned: PrunedModel | None = None
+    with clock.phase("import" if recipe is None else "prune"):
+        bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
+        if recipe is not None:
+            pruned = prune(model, recipe, **bound)  # type: ignore[arg-type]
+        graph = import_model(model, **bound) if pruned is None else pruned.graph  # type: ignore[arg-type]
     label = identifier(name or (path.stem if path else graph.name))
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label
@@ -171,6 +180,8 @@ def compile(
         for file, data in made.emitted.files.items():
             (stage / file).write_bytes(data)
         (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
+        if pruned is not None:
+            pruned.save(stage / f"{label}.onnx")
         (stage / GRAPH_FILE_NAME).write_text(print_graph(made.graph), encoding="ascii")
         with clock.phase("cc"):
             build_library(stage, label, made.emitted.compile_flags, compiler)
@@ -186,7 +197,11 @@ def compile(
             cflags=made.emitted.compile_flags,
             max_arena=max_arena,
         )
-        report = _report(made, _model_info(made, model), options, compiler_version(compiler), clock.phases, timings)
+        about = _model_info(made, model if pruned is None else stage / f"{label}.onnx")
+        report = _report(made, about, options, compiler_version(compiler), clock.phases, timings)
+        if pruned is not None:
+            moved = about.model_copy(update={"path": str(folder / f"{label}.onnx")})
+            report = report.model_copy(update={"model": moved, "pruning": pruned.report.layers})
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
 

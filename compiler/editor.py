@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 from sparsec.compiler.ops.base import Op
+from sparsec.compiler.sparsity import DENSE, Sparsity
 from sparsec.compiler.topology import sort_nodes
 from sparsec.compiler.types import TensorType
 
@@ -82,12 +84,12 @@ class GraphEditor:
         """A value name that is not taken, close to `hint`."""
         return self._fresh(hint, self.types)
 
-    def add_constant(self, array: Array, hint: str) -> str:
+    def add_constant(self, array: Array, hint: str, sparsity: Sparsity = DENSE) -> str:
         """Add a constant (row-major) and return its value name."""
         array = np.asarray(array, order="C")
         name = self.fresh_value(hint)
         self.constants[name] = array
-        self.types[name] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape))
+        self.types[name] = TensorType(DType.from_numpy(array.dtype), tuple(array.shape), sparsity=sparsity)
         self.changed = True
         return name
 
@@ -163,6 +165,12 @@ class GraphEditor:
             self._link(node)
         self.outputs = [Port(p.name, new if p.value == old else p.value) for p in self.outputs]
         self.changed = True
+
+    def set_sparsity(self, value: str, sparsity: Sparsity) -> None:
+        """Say what is known of a constant's zeros."""
+        if self.types[value].sparsity != sparsity:
+            self.types[value] = replace(self.types[value], sparsity=sparsity)
+            self.changed = True
 
     def set_layout(self, value: str, layout: Any) -> None:
         """Change the storage order of a value (layout assignment only)."""

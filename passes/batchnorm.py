@@ -79,7 +79,8 @@ class _IntoConsumer(Rule[tuple[Node, Array, Array]]):
         column = (groups, 1, per_group, 1)
         moved = bias + (split * shift.reshape(column)).sum(axis=(2, 3)).reshape(-1)
         scaled = (split * scale.reshape(column)).reshape(out, per_group, *kernel)
-        w = editor.add_constant(scaled.astype(weights.dtype), f"{user.inputs[1]}.scaled")
+        sparsity = editor.types[user.inputs[1]].sparsity
+        w = editor.add_constant(scaled.astype(weights.dtype), f"{user.inputs[1]}.scaled", sparsity)
         b = editor.add_constant(moved.astype(weights.dtype).reshape(-1, *[1] * len(kernel)), f"{user.name}.bias")
         op = Conv(user.op.strides, user.op.dilations, user.op.pads, groups, BIAS)
         editor.replace(user, op, [node.inputs[0], w, b], origin=node.origin)

@@ -21,6 +21,7 @@ from sparsec.passes.pad import FoldPad
 from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.softmax import RecogniseSoftmax
+from sparsec.passes.sparsity import DetectSparsity
 from sparsec.passes.split import Split
 from sparsec.passes.swish import Swish
 from sparsec.passes.transposes import Transposes
@@ -51,7 +52,8 @@ DEFAULT: tuple[Pass, ...] = (
     Decompose(),  # what no pass took in; before fusion, which merges the pieces
     FuseEpilogue(),  # before fuse_map, which would merge the activation of one convolution with the residual of the next
     FuseMap(),  # what no epilogue took
-    DeadCode(),  # last: sweeps what the others left unread
+    DeadCode(),  # sweeps what the others left unread
+    DetectSparsity(),  # last: weights are final, and the backend asks for their zeros
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "none": ()}

@@ -14,6 +14,7 @@ from sparsec.compiler.cli.commands.diff import diff
 from sparsec.compiler.cli.commands.inspect import inspect
 from sparsec.compiler.cli.commands.listings import ops, passes, targets
 from sparsec.compiler.cli.commands.models import models
+from sparsec.compiler.cli.commands.prune import prune
 from sparsec.compiler.cli.commands.run import run
 from sparsec.compiler.cli.commands.verify import verify
 
@@ -62,6 +63,7 @@ def make_app(markup: Literal["rich"] | None) -> typer.Typer:
     app.callback()(_main)
     for name, function in (
         ("compile", compile_model),
+        ("prune", prune),
         ("run", run),
         ("verify", verify),
         ("bench", bench),

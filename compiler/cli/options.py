@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +14,9 @@ from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.compiler.runtime import CompiledModel
+    from sparsec.passes.pruning.recipe import Recipe
 
-COMPILING, TUNING = "What to compile for", "How to compile"
+COMPILING, TUNING, PRUNING = "What to compile for", "How to compile", "What to prune"
 
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file.", show_default=False)]
 SubjectArgument = Annotated[
@@ -68,6 +69,37 @@ CcOption = Annotated[
         rich_help_panel=TUNING,
     ),
 ]  # fmt: skip
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        metavar="PATTERN",
+        help="Prune to this pattern: 2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, "
+        "unstructured@90% (@ gives the share of weights to drop).",
+        show_default=False,
+        rich_help_panel=PRUNING,
+    ),
+]
+LayerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        metavar="GLOB=PATTERN",
+        help="Another pattern (or dense) for the layers whose ONNX node name fits, as '/layer4/*=2:4'. Repeatable.",
+        show_default=False,
+        rich_help_panel=PRUNING,
+    ),
+]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        metavar="FILE",
+        help="Prune as a TOML file says (docs/pruning.md), instead of by the other options.",
+        show_default=False,
+        rich_help_panel=PRUNING,
+    ),
+]
 LimitsOption = Annotated[
     str | None,
     typer.Option(
@@ -128,6 +160,39 @@ def parse_shapes(entries: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--input takes NAME=N,N,..., as x=1,3,224,224, not {entry!r}")
         found[name] = tuple(map(int, parts))
     return found
+
+
+def parse_recipe(
+    pattern: str | None, layer: Sequence[str] | None, file: Path | None, more: Mapping[str, object] | None = None
+) -> Recipe | None:
+    """The recipe that --pattern, --layer, --recipe and what else is not None in `more` ask for; None when they are not given."""
+    from sparsec.passes.pruning.recipe import make_recipe, read_recipe
+
+    given = {k: v for k, v in (more or {}).items() if v is not None}
+    if file is not None:
+        if pattern or layer or given:
+            raise UsageError(f"--recipe {file} says all: leave --pattern, --layer and the other pruning options out")
+        return read_recipe(file)
+    if not pattern and not layer:
+        return None
+    rules = [dict(zip(("match", "pattern"), _split_rule(entry), strict=True)) for entry in layer or ()]
+    return make_recipe({**({"pattern": pattern} if pattern else {}), "layer": rules, **given})
+
+
+def _split_rule(entry: str) -> tuple[str, str]:
+    """GLOB=PATTERN apart; both may hold an =, so that the first one with a pattern behind it counts (or the first one)."""
+    from sparsec.compiler.sparsity.text import parse_goal
+
+    splits = [(entry[:i], entry[i + 1 :]) for i, c in enumerate(entry) if c == "=" and i]
+    if not splits:
+        raise UsageError(f"--layer takes GLOB=PATTERN, as '/layer4/*=2:4', not {entry!r}")
+    for split in splits:
+        try:
+            parse_goal(split[1])
+        except UsageError:
+            continue
+        return split
+    return splits[0]
 
 
 @dataclass(frozen=True)

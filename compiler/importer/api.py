@@ -8,6 +8,7 @@ from sparsec.compiler.errors import ModelError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.bind import bind_dims
 from sparsec.compiler.importer.build import build_graph
+from sparsec.compiler.importer.claims import with_claims
 from sparsec.compiler.importer.load import Source, load_model
 from sparsec.compiler.importer.prepare import prepare
 from sparsec.compiler.limits import Limits
@@ -27,7 +28,8 @@ def import_model(
     """Import an ONNX model with static shapes.
 
     `source` is a path, serialized bytes, a ModelProto or an onnx-ir Model; none is changed. `dims` binds dynamic dimensions by
-    their symbol ("batch"), `input_shapes` by input. Opset 7 and newer. The graph is verified, every value typed.
+    their symbol ("batch"), `input_shapes` by input. Opset 7 and newer. The graph is verified, every value typed;
+    patterns that `sparsec prune` recorded are checked against the weights, and in the weights' types.
 
     Raises UsageError (no such file, input or dimension), ModelError (malformed, or a dimension left unbound), UnsupportedError
     (an operator, form or element type that sparsec does not have), LimitError (`limits` exceeded).
@@ -37,7 +39,7 @@ def import_model(
         model = load_model(source, limits)
         bind_dims(model, dims, input_shapes)
         prepare(model, limits)
-        graph = build_graph(model, limits)
+        graph = with_claims(build_graph(model, limits), model.metadata_props)
     except RecursionError:
         raise ModelError("the model's subgraphs or functions are nested too deeply") from None
     verify(graph)

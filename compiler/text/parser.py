@@ -7,8 +7,9 @@
                  [ "as" STRING ] [ "from" ( STRING { "," STRING } | "nothing" ) ]
                | "output" STRING "=" value
     value      = "%" ( NAME | STRING )          operand = value | "_"
-    type       = DTYPE "[" extents "]" [ layout ]
+    type       = DTYPE "[" extents "]" [ layout ] [ sparsity ]
     layout     = "@c" BLOCK "a" AXIS [ "+" BEFORE ":" AFTER { "," BEFORE ":" AFTER } ]
+    sparsity   = "~" PATTERN [ "/nnz=" COUNT ], as ~2:4/rows=32/nnz=18432
     attr       = "true" | "false" | "none" | number | STRING | "'" program "'" | DTYPE | layout | "@row" | "(" attr, ... ")"
 
 STRING is JSON's. A `#` outside of strings starts a comment that ends with the line. A node's name defaults to its first
@@ -30,6 +31,8 @@ from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.base import OPS, Op
 from sparsec.compiler.ops.registry import load_all
 from sparsec.compiler.scalar import Program
+from sparsec.compiler.sparsity import DENSE, Sparsity
+from sparsec.compiler.sparsity.text import parse_sparsity
 from sparsec.compiler.text.printer import elements_from_text
 from sparsec.compiler.text.store import ConstantStore
 from sparsec.compiler.types import TensorType
@@ -43,6 +46,7 @@ _TOKEN = re.compile(
       | (?P<string>"(?:[^"\\\n]|\\.)*")
       | (?P<program>'[^'\n]*')
       | (?P<layout>@row|@c\d+a\d+(?:\+\d+:\d+(?:,\d+:\d+)*)?)
+      | (?P<sparsity>~[A-Za-z0-9:=/]+)
       | (?P<arrow>->)
       | (?P<number>[+-]?(?:inf\b|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))
       | (?P<word>[A-Za-z_][A-Za-z0-9_]*)
@@ -199,7 +203,17 @@ class _Parser:
             if self.token != "]":
                 self.expect(",")
         layout = parse_layout(self.advance()) if self.kind == "layout" else ROW_MAJOR
-        return TensorType(_DTYPES[word], tuple(shape), layout)
+        return TensorType(_DTYPES[word], tuple(shape), layout, self.sparsity())
+
+    def sparsity(self) -> Sparsity:
+        if self.kind != "sparsity":
+            return DENSE
+        try:
+            return parse_sparsity(self.token)
+        except ValueError as exc:
+            raise self.error(str(exc)) from None
+        finally:
+            self.advance()
 
     def node(self) -> None:
         outputs = [self.value()]

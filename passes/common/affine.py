@@ -79,7 +79,8 @@ def scale_outputs(editor: GraphEditor, node: Node, scale: Array, shift: Array, *
     assert not isinstance(bias, Rejected)
     name = node.inputs[1]
     if np.any(scale != 1):
-        name = editor.add_constant((weights * _per_output(op, weights, scale)).astype(weights.dtype), f"{name}.scaled")
+        scaled = (weights * _per_output(op, weights, scale)).astype(weights.dtype)
+        name = editor.add_constant(scaled, f"{name}.scaled", editor.types[name].sparsity)
     shifted = (bias.astype(np.float64) * scale + shift).astype(weights.dtype)
     inputs = [node.inputs[0], name]
     epilogue = Program()

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sparsec.compiler.driver import compile, load
     from sparsec.compiler.errors import SparsecError
+    from sparsec.passes.pruning.model import prune
 
     __version__: str
 
-__all__ = ["SparsecError", "__version__", "compile", "load"]
+__all__ = ["SparsecError", "__version__", "compile", "load", "prune"]
 
 _HOMES = {
     "compile": "sparsec.compiler.driver",
     "load": "sparsec.compiler.driver",
+    "prune": "sparsec.passes.pruning.model",
     "SparsecError": "sparsec.compiler.errors",
 }
 

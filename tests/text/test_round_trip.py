@@ -20,6 +20,7 @@ from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.registry import load_all
 from sparsec.compiler.scalar import FUNCTIONS, Arg, Imm, Program, Step, Tmp
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Unstructured
 from sparsec.compiler.text.parser import parse_graph
 from sparsec.compiler.text.printer import print_graph
 from sparsec.compiler.text.store import ConstantStore
@@ -41,6 +42,16 @@ blocked = st.builds(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=3).map(tuple),
 )
 layouts = st.one_of(st.just(ROW_MAJOR), blocked)
+
+counts = st.integers(1, 40)
+sparsities = st.one_of(
+    st.just(DENSE),
+    st.builds(Unstructured, st.none() | st.integers(0, 1 << 40)),
+    st.builds(Block, counts, counts, st.sampled_from(["shared", "each"]), st.none() | counts),
+    st.builds(lambda n, more, rows, nnz: NM(n, n + more, rows, nnz), counts, counts, counts, st.none() | counts),
+    st.builds(NMG, st.just(2), st.integers(3, 12), counts, st.none() | counts),
+    st.builds(HiNM, counts, st.just(1), st.integers(2, 9), st.none() | counts),
+)
 
 
 @st.composite
@@ -105,7 +116,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         dtype, shape = draw(dtypes), draw(shapes)
         bits = draw(hnp.arrays(np.uint8, (*shape, dtype.itemsize)))
         array = bits.view(dtype.numpy).reshape(shape) if dtype is not DType.BOOL else (bits > 127).reshape(shape)
-        constants[fresh(TensorType(dtype, shape))] = array
+        constants[fresh(TensorType(dtype, shape, sparsity=draw(sparsities)))] = array
     nodes = []
     for i in range(draw(st.integers(0, 3))):
         operands = draw(st.lists(st.sampled_from([ABSENT, *found]), max_size=3))

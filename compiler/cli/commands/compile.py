@@ -18,13 +18,17 @@ from sparsec.compiler.cli.options import (
     DimOption,
     InputOption,
     JsonOption,
+    LayerOption,
     LimitsOption,
     ModelArgument,
     PassesOption,
+    PatternOption,
     QuietOption,
+    RecipeOption,
     TargetOption,
     ThreadsOption,
     ToleranceOption,
+    parse_recipe,
     parse_size,
 )
 
@@ -81,6 +85,9 @@ def compile_model(
             rich_help_panel=TUNING,
         ),
     ] = Weights.incbin,
+    pattern: PatternOption = None,
+    layer: LayerOption = None,
+    recipe: RecipeOption = None,
     passes: PassesOption = None,
     cc: CcOption = None,
     limits: LimitsOption = None,
@@ -109,17 +116,20 @@ def compile_model(
 
     DIR gets NAME.c, NAME.h, the weights, libNAME.so, build files for make, CMake and pkg-config, and report.json, which says how
     every layer is computed. DIR appears whole or not at all.
+    With --pattern, --layer or --recipe the model is pruned first and kept as DIR/NAME.onnx.
     """
     more = {
         "name": name,
         "weights": weights.value,
         "dump_ir": dump_ir,
+        "recipe": parse_recipe(pattern, layer, recipe),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
     with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
         compiled = options.compile(model, output, steps)
-        checked = _verify(compiled, model, tolerance, steps) if verify else "not verified (--no-verify)"
+        reference = Path(compiled.report.model.path) if compiled.report.pruning else model  # the model as pruned
+        checked = _verify(compiled, reference, tolerance, steps) if verify else "not verified (--no-verify)"
     report = compiled.report
     if json:
         emit_json(report.model_dump(mode="json"))
@@ -152,6 +162,8 @@ def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps
 
 
 def _summary(report: Report, folder: Path, checked: str) -> None:
+    from sparsec.compiler.pruning_report import total
+
     options, memory = report.options, report.memory
     threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
     say(f"{options.name} for {options.target}, {threads}: {folder}")
@@ -159,6 +171,9 @@ def _summary(report: Report, folder: Path, checked: str) -> None:
         f"weights {size(memory.weights_bytes)}, arena {size(memory.arena_bytes)} (lower bound {size(memory.arena_lower_bound)})"
     )
     say(f"  {len(report.layers)} layers, {count(report.macs)}MAC; {sizes}, C text {size(report.sources.c_bytes)}")
+    if report.pruning:
+        pruned, all_of = [x for x in report.pruning if x.status == "pruned"], total(report.pruning)
+        say(f"  {len(pruned)} of {len(report.pruning)} layers pruned, {100 * all_of.density:.1f} % of all weights kept")
     say(f"  compiled in {duration(report.seconds)}; {checked}")
 
 

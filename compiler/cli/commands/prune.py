@@ -1,0 +1,120 @@
+"""`sparsec prune`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsec.compiler.cli.console import Steps, count, emit_json, say, table
+from sparsec.compiler.cli.options import (
+    PRUNING,
+    DimOption,
+    InputOption,
+    JsonOption,
+    LayerOption,
+    LimitsOption,
+    ModelArgument,
+    PatternOption,
+    QuietOption,
+    RecipeOption,
+    parse_dims,
+    parse_recipe,
+    parse_shapes,
+)
+from sparsec.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
+
+
+def prune(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    pattern: PatternOption = None,
+    layer: LayerOption = None,
+    recipe: RecipeOption = None,
+    criterion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="l1|l2|variance",
+            help="What is kept: the largest |w| (default), the largest w^2, or the blocks that vary most.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Take one of N steps towards the pattern: prune, retrain, and prune again until all are taken.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    preserve_norm: Annotated[
+        bool,
+        typer.Option(
+            "--preserve-norm", help="Scale the kept weights of every output to the norm that it had.", rich_help_panel=PRUNING
+        ),
+    ] = False,
+    spare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT,...|none",
+            help="What stays dense unless --layer names it: first (convolution), depthwise, classifier; all of them by default.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    dim: DimOption = None,
+    shape: InputOption = None,
+    limits: LimitsOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Prune the weights of an ONNX model, and write it as ordinary ONNX with zeros.
+
+    Any runtime loads the result. Prints for every layer the share of nonzero weights, what they retain of |w| and w^2, and what
+    dropping the smallest weights one by one would retain at that density. Layers with as many zeros already stay as they are.
+    """
+    from sparsec.compiler.limits import Limits
+    from sparsec.passes.pruning.model import prune as prune_model
+
+    spared = None if spare is None else [] if spare == "none" else [s.strip() for s in spare.split(",")]
+    more = {"criterion": criterion, "steps": steps, "preserve_norm": preserve_norm or None, "spare": spared}
+    wanted = parse_recipe(pattern, layer, recipe, more)
+    if wanted is None:
+        raise UsageError("nothing to prune: give --pattern, --layer or --recipe")
+    with Steps("prune", total=3, quiet=quiet) as progress:
+        bound = {"dims": parse_dims(dim), "input_shapes": parse_shapes(shape)}
+        pruned = prune_model(model, wanted, **bound, limits=Limits.parse(limits or ""), progress=progress)  # type: ignore[arg-type]
+        progress("write")
+        pruned.save(output)
+    if json:
+        emit_json(pruned.report.model_dump(mode="json"))
+    else:
+        print_report(pruned.report)
+        say(f"\nwritten to {output}")
+    if not pruned.report.changed:
+        print("warning: nothing was pruned: the remarks say why of every layer", file=sys.stderr)
+
+
+def print_report(report: PruneReport) -> None:
+    """The table of layers with their totals."""
+    columns = ("layer", "weights", ">size", "pattern", ">density", ">|w|", ">w^2", ">|w| free", ">w^2 free", "remarks")
+    rows = [_row(x.node, "x".join(map(str, x.shape)), _what(x), x, "; ".join(x.remarks)) for x in report.layers]
+    table(columns, [*rows, _row("total", "", f"{len(report.changed)} pruned", report.total, "")])
+    say("\n|w| and w^2: retained share; free: the same when the smallest weights are dropped one by one, at that density")
+
+
+def _what(layer: LayerReport) -> str:
+    return layer.asked if layer.status == "pruned" else {"kept": "unchanged"}.get(layer.status, "dense")
+
+
+def _row(name: str, shape: str, what: str, sums: Retained, remarks: str) -> list[str]:
+    ratios = [f"{r:.3f}" for r in sums.ratios()]
+    return [name, shape, count(sums.elements), what, f"{100 * sums.density:.1f} %", *ratios, remarks]

@@ -1,0 +1,1 @@
+"""Writing ONNX: the model as it was read, with other weights."""

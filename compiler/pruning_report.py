@@ -1,0 +1,75 @@
+"""What pruning did, layer by layer and in total."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["pruned", "kept", "spared", "dense"]
+
+
+class Retained(BaseModel):
+    """Sums over weights before pruning; ratios are properties."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    elements: int = Field(description="weights")
+    kept: int = Field(description="weights that are not zero after pruning")
+    l1: float = Field(description="sum of |w| of all weights before pruning")
+    l2: float = Field(description="sum of w^2 of all weights before pruning")
+    kept_l1: float = Field(description="the part of l1 that pruning kept")
+    kept_l2: float = Field(description="the part of l2 that pruning kept")
+    free_l1: float = Field(description="the part of l1 that dropping the smallest weights one by one would have kept")
+    free_l2: float = Field(description="the same of l2")
+
+    @property
+    def density(self) -> float:
+        """Nonzero share of the weights."""
+        return self.kept / self.elements if self.elements else 1.0
+
+    def ratios(self) -> tuple[float, float, float, float]:
+        """Retained |w|, w^2, and what unstructured pruning at this density would have retained of both."""
+        a, b = self.l1 or 1.0, self.l2 or 1.0
+        return self.kept_l1 / a, self.kept_l2 / b, self.free_l1 / a, self.free_l2 / b
+
+
+class LayerReport(Retained):
+    """One weight tensor."""
+
+    node: str = Field(description="ONNX node that multiplies by the weights (the first, when several do)")
+    weights: str = Field(description="their name")
+    shape: tuple[int, ...]
+    status: Status = Field(
+        description="pruned; kept: sparse enough already; spared: by rule; dense: not asked for or not possible"
+    )
+    asked: str = Field(default="", description="the pattern asked for")
+    remarks: tuple[str, ...] = Field(default=(), description="why it was left, or what differs from what was asked for")
+
+
+class PruneReport(BaseModel):
+    """All layers with weights, in the order of the graph."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def changed(self) -> tuple[LayerReport, ...]:
+        """The layers that were pruned."""
+        return tuple(layer for layer in self.layers if layer.status == "pruned")
+
+    @property
+    def total(self) -> Retained:
+        """Sums over all layers."""
+        return total(self.layers)
+
+
+def total(layers: Sequence[Retained]) -> Retained:
+    """Sums over layers."""
+    return Retained(
+        elements=sum(x.elements for x in layers),
+        kept=sum(x.kept for x in layers),
+        **{f: sum(getattr(x, f) for x in layers) for f in ("l1", "l2", "kept_l1", "kept_l2", "free_l1", "free_l2")},
+    )

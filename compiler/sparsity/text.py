@@ -1,0 +1,95 @@
+"""The text of patterns: as types print them (`~2:4/rows=32/nnz=18432`) and as users ask for them (`block:8x8@50%`)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from sparsec.compiler.errors import UsageError
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity, Unstructured
+
+_NUMBER = r"(\d{1,6})"
+_FORMS = "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, dense"
+_ALIASES = {"block4": "block:1x4"}  # SparseML's mask_structure; its "2:4" and "unstructured" are the same words here
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a user asks for: a pattern, and the share of weights to drop (0 to 1)."""
+
+    pattern: Sparsity
+    sparsity: float
+
+    def __str__(self) -> str:
+        """Parses back."""
+        fixed = isinstance(self.pattern, NM | NMG) or self.pattern == DENSE
+        return self.pattern.spec if fixed else f"{self.pattern.spec}@{100 * self.sparsity:.6g}%"
+
+
+def parse_sparsity(text: str) -> Sparsity:
+    """`~block:8x8/nnz=64` -> Block(8, 8, nnz=64). ValueError when it is not what a type prints."""
+    words = text.removeprefix("~").split("/")
+    nnz = [w for w in words if w.startswith("nnz=")]
+    pattern = _pattern("/".join(w for w in words if w not in nnz))
+    if nnz:
+        pattern = replace(pattern, nnz=int(nnz[0].removeprefix("nnz=")))
+    if not text.startswith("~") or str(pattern) != text:
+        raise ValueError(f"{text!r} is not a sparsity pattern")
+    return pattern
+
+
+def parse_goal(text: str) -> Goal:
+    """A pattern as users write it; `@75%` is the share of weights to drop. UsageError with the known forms."""
+    words = text.strip().split("/")
+    amounts = [w.partition("@")[2] for w in words if "@" in w]
+    bare = "/".join(w.partition("@")[0] for w in words)
+    if len(amounts) > 1:
+        raise UsageError(f"pattern {text!r} gives its sparsity twice")
+    try:
+        pattern = _pattern(_ALIASES.get(bare, bare))
+    except ValueError as exc:
+        why = "" if str(exc).startswith("not a pattern") else f" ({exc})"
+        raise UsageError(f"pattern {text!r} is not known{why}: expected one such as {_FORMS}") from None
+    return goal(pattern, _share(text, amounts[0]) if amounts else None, text)
+
+
+def goal(pattern: Sparsity, sparsity: float | None, text: str) -> Goal:
+    """A pattern with its amount, which n:m and n:m:g imply and the others need; UsageError when these disagree."""
+    if pattern == DENSE:
+        if sparsity:
+            raise UsageError(f"pattern {text!r}: dense layers drop nothing")
+        return Goal(pattern, 0.0)
+    if isinstance(pattern, NM | NMG):
+        implied = 1 - pattern.n_keep / pattern.m_group
+        if sparsity is not None and abs(sparsity - implied) > 1e-6:
+            raise UsageError(f"pattern {text!r} drops {100 * implied:.6g} % by its form, not {100 * sparsity:.6g} %: leave @ out")
+        return Goal(pattern, implied)
+    if sparsity is None:
+        raise UsageError(f"pattern {text!r} does not say how much to drop: write {pattern.spec}@75%, for example")
+    if isinstance(pattern, HiNM) and sparsity < (least := 1 - pattern.n_keep / pattern.m_group) - 1e-9:
+        raise UsageError(f"pattern {text!r} drops {100 * least:.6g} % by its n:m alone: ask for that or more")
+    return Goal(pattern, sparsity)
+
+
+def _share(text: str, amount: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%", amount.strip())
+    if found is None or not 0 < float(found[1]) < 100:
+        raise UsageError(f"pattern {text!r}: the sparsity after @ is a share between 0% and 100%, as 75%, not {amount!r}")
+    return float(found[1]) / 100
+
+
+def _pattern(text: str) -> Sparsity:
+    """The pattern of `text`, which holds no amount. ValueError when there is none."""
+    if text == "dense":
+        return DENSE
+    if text == "unstructured":
+        return Unstructured()
+    if found := re.fullmatch(rf"{_NUMBER}:{_NUMBER}(?:/rows={_NUMBER})?", text):
+        return NM(int(found[1]), int(found[2]), int(found[3] or 1))
+    if found := re.fullmatch(rf"block:{_NUMBER}x{_NUMBER}(?:/taps=(shared|each))?", text):
+        return Block(int(found[1]), int(found[2]), found[3] or "shared")
+    if found := re.fullmatch(rf"nmg:{_NUMBER}:{_NUMBER}:{_NUMBER}", text):
+        return NMG(int(found[1]), int(found[2]), int(found[3]))
+    if found := re.fullmatch(rf"hinm:{_NUMBER}:{_NUMBER}:{_NUMBER}", text):
+        return HiNM(int(found[1]), int(found[2]), int(found[3]))
+    raise ValueError("not a pattern")

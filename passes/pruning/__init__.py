@@ -1,0 +1,1 @@
+"""Pruning: which weights to drop, by pattern and importance, on the graph as imported."""

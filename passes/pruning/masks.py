@@ -1,0 +1,176 @@
+"""Which weights a pattern keeps, given how much each matters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import floor
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from sparsec.compiler.sparsity import NM, NMG, Block, HiNM, Unstructured
+from sparsec.compiler.sparsity.base import padded
+from sparsec.compiler.sparsity.nmg import pattern_matrix
+from sparsec.compiler.sparsity.text import Goal
+
+Array = np.ndarray[Any, Any]
+_EXACT = 1_000_000  # n:m:g chunks times columns squared up to which the best assignment is searched (about a second)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`mask` [OC, taps, IC]: what is kept. `unit`: the importance of what each weight is dropped with. Remarks in words."""
+
+    mask: Array
+    unit: Array
+    remarks: tuple[str, ...] = ()
+
+
+def choose(goal: Goal, score: Array) -> Choice:
+    """The most important weights in the goal's pattern; `score` [OC, taps, IC] is not negative."""
+    match goal.pattern:
+        case NM():
+            return _nm(goal.pattern, score)
+        case Block():
+            return _blocks(goal.pattern, goal.sparsity, score)
+        case NMG():
+            return Choice(nmg_mask(goal.pattern, score), score)
+        case HiNM():
+            return _hierarchical(goal.pattern, goal.sparsity, score)
+        case Unstructured():
+            return _unstructured(goal.sparsity, score)
+        case _:
+            return Choice(np.ones(score.shape, bool), score)
+
+
+def vector_count(pattern: HiNM, sparsity: float, channels: int) -> int:
+    """Input channels that a tile keeps a tap: all, or a multiple of m, so that at least `sparsity` is reached with n:m."""
+    share = (1 - sparsity) * pattern.m_group / pattern.n_keep
+    return channels if share >= 1 - 1e-9 else floor(share * channels / pattern.m_group + 1e-9) * pattern.m_group
+
+
+def _best(score: Array, count: int) -> Array:
+    """Mask of the `count` largest on the last axis, the first of equals."""
+    order = np.argsort(-score, axis=-1, kind="stable")[..., :count]
+    mask = np.zeros(score.shape, bool)
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask
+
+
+def _row_sums(score: Array, rows: int) -> Array:
+    full = padded(score, 0, rows)
+    return np.asarray(full.reshape(-1, rows, *score.shape[1:]).sum(axis=1)) if rows > 1 else score
+
+
+def _groups(score: Array, m: int) -> Array:
+    """[..., groups, m]; padding is less important than anything."""
+    missing = -score.shape[-1] % m
+    full = np.pad(score, [(0, 0)] * (score.ndim - 1) + [(0, missing)], constant_values=-1) if missing else score
+    return np.asarray(full).reshape(*score.shape[:-1], -1, m)
+
+
+def _nm(pattern: NM, score: Array) -> Choice:
+    sums = _row_sums(score, pattern.rows)
+    kept = _best(_groups(sums, pattern.m_group), pattern.n_keep).reshape(*sums.shape[:2], -1)[..., : score.shape[2]]
+    mask, unit = (np.repeat(a, pattern.rows, axis=0)[: score.shape[0]] for a in (kept, sums))
+    return Choice(mask, unit)
+
+
+def _blocks(pattern: Block, sparsity: float, score: Array) -> Choice:
+    sums = pattern.split(score).sum(axis=(1, 4))  # [block rows, taps, block columns]
+    if pattern.taps == "shared":
+        sums = sums.sum(axis=1, keepdims=True)
+    drop = round(sparsity * sums.size)
+    kept = np.ones(sums.size, bool)
+    kept[np.argsort(sums.reshape(-1), kind="stable")[:drop]] = False
+    kept = kept.reshape(sums.shape)
+    _restore(kept, sums)
+    remarks = []
+    if excess := int(kept.sum()) - (kept.size - drop):
+        share, what = 100 * (1 - kept.mean()), "block" if excess == 1 else "blocks"
+        remarks.append(f"{excess} {what} kept so that no row or column of blocks is empty: {share:.1f} % dropped")
+    return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), tuple(remarks))
+
+
+def _restore(kept: Array, sums: Array) -> None:
+    """Bring the best block of every empty row, then of every empty column, back (in place), and drop as many others if possible.
+
+    Others are the least important ones that leave no row or column empty.
+    """
+    before = int(kept.sum())
+    for row in np.flatnonzero(~kept.any(axis=(1, 2))):
+        tap, column = np.unravel_index(sums[row].argmax(), sums[row].shape)
+        kept[row, tap, column] = True
+    for column in np.flatnonzero(~kept.any(axis=(0, 1))):
+        row, tap = np.unravel_index(sums[:, :, column].argmax(), sums.shape[:2])
+        kept[row, tap, column] = True
+    excess = int(kept.sum()) - before
+    if not excess:
+        return
+    rows, columns = kept.sum(axis=(1, 2)), kept.sum(axis=(0, 1))
+    found = np.nonzero(kept)
+    for i in np.argsort(sums[found], kind="stable"):
+        row, tap, column = (int(axis[i]) for axis in found)
+        if rows[row] > 1 and columns[column] > 1:
+            kept[row, tap, column] = False
+            rows[row] -= 1
+            columns[column] -= 1
+            excess -= 1
+            if not excess:
+                return
+
+
+def _unstructured(sparsity: float, score: Array) -> Choice:
+    drop = round(sparsity * score.size)
+    mask = np.ones(score.size, bool)
+    if drop:
+        mask[np.argpartition(score.reshape(-1), drop - 1)[:drop]] = False
+    return Choice(mask.reshape(score.shape), score)
+
+
+def _hierarchical(pattern: HiNM, sparsity: float, score: Array) -> Choice:
+    count = vector_count(pattern, sparsity, score.shape[2])
+    best = np.argsort(-_row_sums(score, pattern.v), axis=-1, kind="stable")[..., :count]
+    vectors = np.repeat(np.sort(best, axis=-1), pattern.v, axis=0)[: score.shape[0]]
+    inside = np.take_along_axis(score, vectors, axis=-1)
+    kept = _best(_groups(inside, pattern.m_group), pattern.n_keep).reshape(*inside.shape[:2], -1)[..., :count]
+    mask = np.zeros(score.shape, bool)
+    np.put_along_axis(mask, vectors, kept, axis=-1)
+    return Choice(mask, score)
+
+
+def nmg_mask(pattern: NMG, score: Array, exact: bool | None = None) -> Array:
+    """Mask of n:m:g: by the best assignment (linear assignment, Jonker-Volgenant) or by STen's greedy one.
+
+    `exact` None: the best one where there are few chunks, since it takes the cube of their columns.
+    """
+    table = pattern_matrix(pattern.n_keep, pattern.m_group)
+    parts = pattern.chunks(score)
+    gain = (parts @ table.T).reshape(-1, pattern.chunk, len(table))
+    if exact is None:
+        exact = len(gain) * pattern.chunk**2 <= _EXACT
+    chosen = _assign(gain, pattern.g) if exact else _assign_greedily(gain, pattern.g)
+    return pattern.whole(table[chosen].reshape(parts.shape) > 0, score.shape)
+
+
+def _assign(gain: Array, g: int) -> Array:
+    """Pattern of every column, [chunks, columns]: the largest total gain with g columns a pattern."""
+    chosen = np.empty(gain.shape[:2], np.int64)
+    for i, one in enumerate(gain):
+        chosen[i] = linear_sum_assignment(np.repeat(one, g, axis=1), maximize=True)[1] // g
+    return chosen
+
+
+def _assign_greedily(gain: Array, g: int) -> Array:
+    """The same by taking (column, pattern) pairs in order of gain where the column is free and the pattern has room."""
+    chunks, columns, patterns = gain.shape
+    order = np.argsort(-gain.reshape(chunks, -1), axis=1, kind="stable")
+    chosen, room, every = np.full((chunks, columns), -1), np.full((chunks, patterns), g), np.arange(chunks)
+    for pair in order.T:
+        column, pattern = np.divmod(pair, patterns)
+        taken = (chosen[every, column] < 0) & (room[every, pattern] > 0)
+        at = every[taken]
+        chosen[at, column[taken]] = pattern[taken]
+        room[at, pattern[taken]] -= 1
+    return chosen

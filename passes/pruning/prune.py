@@ -1,0 +1,228 @@
+"""Prune the weights of an imported graph by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.compiler.errors import ModelError
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.pruning_report import LayerReport, PruneReport, Status
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity
+from sparsec.compiler.sparsity.text import Goal
+from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape, layer_weights
+from sparsec.passes.pruning.masks import Choice, choose, vector_count
+from sparsec.passes.pruning.recipe import Recipe
+from sparsec.passes.pruning.scores import output_scale, scores
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """New weights by name (those that changed), the patterns of all sparse ones, and the report."""
+
+    weights: dict[str, Array]
+    patterns: dict[str, Sparsity]
+    report: PruneReport
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One layer: `w` are the new filters, None when they stay."""
+
+    status: Status
+    w: Array | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lambda _: "") -> Pruned:
+    """Prune the constants of Conv and MatMul nodes of a graph as imported, before any fusion.
+
+    `fixed` says why a value cannot be changed ("" when it can). UsageError for a recipe that does not fit the model, ModelError
+    for weights that are not finite.
+    """
+    layers = layer_weights(graph)
+    goals = recipe.goals([_names(layer) for layer in layers])
+    spared = _spared(layers, recipe)
+    weights: dict[str, Array] = {}
+    patterns: dict[str, Sparsity] = {}
+    reports = []
+    for layer, (asked, by_rule) in zip(layers, goals, strict=True):
+        array = graph.constants[layer.value]
+        why = layer.reason or fixed(layer.value)
+        if asked is None or asked.pattern == DENSE:
+            outcome = _Outcome("dense", remarks=("not asked for",) if asked is None else ())
+        elif layer.value in spared and not by_rule:
+            outcome = _Outcome("spared", remarks=(spared[layer.value],))
+        elif why:
+            outcome = _Outcome("dense", remarks=(why,))
+        else:
+            outcome = _prune(graph, layer, asked, recipe)
+        before = array if layer.reason else layer.view.filters(array)
+        after = before if outcome.w is None else outcome.w
+        if outcome.w is not None:
+            weights[layer.value] = layer.view.restore(after, array.shape)
+        pattern = asked.pattern if outcome.w is not None and asked else graph.types[layer.value].sparsity
+        if pattern != DENSE and not layer.reason and pattern.holds(after):
+            patterns[layer.value] = pattern.of(after)
+        reports.append(_report(layer, array.shape, asked, outcome, before, after))
+    return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))
+
+
+def _names(layer: LayerWeights) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for node in layer.nodes for name in (*node.origin, node.name)))
+
+
+def _spared(layers: Sequence[LayerWeights], recipe: Recipe) -> dict[str, str]:
+    """Why layers stay dense unless a rule names them."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        if layer.depthwise and "depthwise" in recipe.spare:
+            found[layer.value] = "depthwise"
+    convolutions = [x.value for x in layers if isinstance(x.nodes[0].op, Conv)]
+    products = [x.value for x in layers if isinstance(x.nodes[-1].op, MatMul)]
+    if convolutions and "first" in recipe.spare:
+        found[convolutions[0]] = "the first convolution"
+    if products and "classifier" in recipe.spare:
+        found[products[-1]] = "the classifier: the last Gemm or MatMul"
+    return found
+
+
+def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _Outcome:
+    array, node = graph.constants[layer.value], layer.nodes[0]
+    if not np.isfinite(array).all():
+        raise ModelError(
+            f"weights {layer.value!r} of node {_names(layer)[0]!r} hold NaN or infinity, which have no importance: "
+            f"repair the model",
+            node=node.name,
+            tensor=layer.value,
+        )
+    shape = filter_shape(layer.view, array.shape)
+    if why := unfit(asked, shape, layer.groups):
+        return _Outcome("dense", remarks=(why,))
+    w = layer.view.filters(array)
+    if why := _enough(asked, w):
+        return _Outcome("kept", remarks=(why,))
+    choice = choose(asked, scores(w, output_scale(graph, layer), recipe.criterion, asked.pattern))
+    mask, step = (choice.mask, "") if recipe.steps == 1 else _step(choice, w, recipe.steps)
+    remarks = [*tails(asked.pattern, shape), *choice.remarks, *([step] if step else [])]
+    if mask.all():
+        return _Outcome("dense", remarks=(*remarks, f"{asked} drops nothing here"))
+    kept = np.where(mask, w, 0).astype(w.dtype)
+    return _Outcome("pruned", _with_norm(kept, w) if recipe.preserve_norm else kept, tuple(remarks))
+
+
+def unfit(asked: Goal, shape: tuple[int, int, int], groups: int) -> str:
+    """Why filters of `shape` cannot have the pattern; "" when they can."""
+    oc, _, ic = shape
+    pattern = asked.pattern
+    rows, columns = _tile(pattern)
+    if columns > ic:
+        return f"{ic} input channel{'s' if ic > 1 else ''}, and {pattern.spec} takes {columns} together"
+    if rows > oc and not isinstance(pattern, NM | HiNM):
+        return f"{oc} output channel{'s' if oc > 1 else ''}, and {pattern.spec} takes {rows} together"
+    if groups > 1 and oc // groups % rows:
+        return f"groups of {oc // groups} outputs, which {pattern.spec} does not divide into tiles of {rows}"
+    if isinstance(pattern, HiNM) and not vector_count(pattern, asked.sparsity, ic):
+        return f"{asked} keeps fewer than {pattern.m_group} of {ic} input channels"
+    return ""
+
+
+def _tile(pattern: Sparsity) -> tuple[int, int]:
+    """Outputs and input channels that a pattern decides on together."""
+    match pattern:
+        case Block():
+            return pattern.br, pattern.bc
+        case NM():
+            return pattern.rows, pattern.m_group
+        case NMG():
+            return pattern.m_group, 1
+        case HiNM():
+            return pattern.v, pattern.m_group
+        case _:
+            return 1, 1
+
+
+def tails(pattern: Sparsity, shape: tuple[int, int, int]) -> list[str]:
+    """What the pattern does not divide, in words."""
+    rows, columns = _tile(pattern)
+    found = []
+    if shape[0] % rows:
+        found.append(f"the last tile has {shape[0] % rows} of {rows} outputs (padded)")
+    if isinstance(pattern, HiNM):
+        return found
+    if shape[2] % columns:
+        found.append(f"the last group has {shape[2] % columns} of {columns} input channels (padded)")
+    if isinstance(pattern, NMG) and shape[1] * shape[2] % pattern.chunk:
+        found.append(f"the last chunk has {shape[1] * shape[2] % pattern.chunk} of {pattern.chunk} columns (padded)")
+    return found
+
+
+def _enough(asked: Goal, w: Array) -> str:
+    """Why weights need no pruning: they have the pattern, or as many zeros as asked for; "" when they need it."""
+    pattern, zeros = asked.pattern, 1 - np.count_nonzero(w) / max(w.size, 1)
+    if isinstance(pattern, NM | NMG) and pattern.holds(w):
+        return f"already {pattern.spec}, {100 * zeros:.1f} % zeros: left as it is"
+    dropped = 1 - float(pattern.kept(w).mean()) if isinstance(pattern, Block) else zeros
+    if dropped >= asked.sparsity - 1e-9:
+        return f"already {100 * zeros:.1f} % zeros, {asked} asks for {100 * asked.sparsity:.6g} %: left as it is"
+    if zeros >= asked.sparsity:
+        return f"already {100 * zeros:.1f} % zeros in another pattern, which {asked} does not improve on: left as it is"
+    return ""
+
+
+def _step(choice: Choice, w: Array, steps: int) -> tuple[Array, str]:
+    """The next increment towards a mask, and which it is: the least important of what it drops and is not zero yet."""
+    dropped = ~choice.mask
+    goal, done = int(dropped.sum()), int((dropped & (w == 0)).sum())
+    number = min(steps, int(done / max(goal, 1) * steps + 1e-9) + 1)
+    if number == steps:
+        return choice.mask, f"step {steps} of {steps}"
+    unit = np.where(w == 0, -1, choice.unit)[dropped]
+    wanted = max(round(goal * number / steps), done + 1)
+    threshold = np.partition(unit, wanted - 1)[wanted - 1]
+    return ~(dropped & (np.where(w == 0, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
+
+
+def _with_norm(kept: Array, w: Array) -> Array:
+    """The kept weights of every output scaled to the Euclidean norm that all its weights had."""
+    before, after = (np.square(a, dtype=np.float64).sum(axis=(1, 2), keepdims=True) for a in (w, kept))
+    factor = np.sqrt(np.divide(before, after, out=np.ones_like(before), where=after > 0))
+    return np.asarray((kept * factor).astype(w.dtype))
+
+
+def _report(
+    layer: LayerWeights, shape: tuple[int, ...], asked: Goal | None, outcome: _Outcome, before: Array, after: Array
+) -> LayerReport:
+    size = np.abs(before.reshape(-1).astype(np.float32))
+    l1, l2 = float(size.sum(dtype=np.float64)), float(np.square(size, dtype=np.float64).sum())
+    kept, same = int(np.count_nonzero(after)), after is before
+    chosen, free = (
+        (size, size) if same else (size[after.reshape(-1) != 0], np.partition(size, size.size - kept)[size.size - kept :])
+    )
+    sums = [
+        (l1, l2) if same else (float(a.sum(dtype=np.float64)), float(np.square(a, dtype=np.float64).sum()))
+        for a in (chosen, free)
+    ]
+    return LayerReport(
+        node=_names(layer)[0],
+        weights=layer.value,
+        shape=tuple(shape),
+        status=outcome.status,
+        asked="" if asked is None else str(asked),
+        remarks=outcome.remarks,
+        elements=size.size,
+        kept=kept,
+        l1=l1,
+        l2=l2,
+        kept_l1=sums[0][0],
+        kept_l2=sums[0][1],
+        free_l1=sums[1][0],
+        free_l2=sums[1][1],
+    )
