@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.sparsity import DENSE, Sparsity
-from sparsec.compiler.sparsity.detect import detect
+from sparsec.compiler.sparsity.detect import MIN_SPARSITY, detect
 from sparsec.compiler.sparsity.weights import layer_weights
 
 
@@ -34,7 +36,7 @@ class DetectSparsity(Pass):
             if layer.reason:  # 1
                 if (array == 0).mean() >= 0.5:
                     notes.reject(layer.nodes[0], Rejected(f"its zeros are not used: {layer.reason}"))
-            elif not layer.depthwise:
-                found = detect(layer.view.filters(array), claim)  # 2, 3
+            elif not layer.depthwise and np.count_nonzero(array) <= (1 - MIN_SPARSITY) * array.size:  # 2, before any copy
+                found = detect(layer.view.filters(array), claim)  # 3
             editor.set_sparsity(layer.value, found[0] if found else DENSE)
         return editor.finish()

@@ -33,7 +33,7 @@ def parse_sparsity(text: str) -> Sparsity:
     pattern = _pattern("/".join(w for w in words if w not in nnz))
     if nnz:
         pattern = replace(pattern, nnz=int(nnz[0].removeprefix("nnz=")))
-    if not text.startswith("~") or str(pattern) != text:
+    if not text.startswith("~") or "-" in text or str(pattern) != text:
         raise ValueError(f"{text!r} is not a sparsity pattern")
     return pattern
 

@@ -111,11 +111,11 @@ def _restore(kept: Array, sums: Array) -> None:
     rows, columns = kept.sum(axis=(1, 2)), kept.sum(axis=(0, 1))
     found = np.nonzero(kept)
     for i in np.argsort(sums[found], kind="stable"):
-        row, tap, column = (int(axis[i]) for axis in found)
-        if rows[row] > 1 and columns[column] > 1:
-            kept[row, tap, column] = False
-            rows[row] -= 1
-            columns[column] -= 1
+        block = tuple(int(axis[i]) for axis in found)
+        if rows[block[0]] > 1 and columns[block[2]] > 1:
+            kept[block] = False
+            rows[block[0]] -= 1
+            columns[block[2]] -= 1
             excess -= 1
             if not excess:
                 return

@@ -169,8 +169,8 @@ def _enough(asked: Goal, w: Array) -> str:
     pattern, zeros = asked.pattern, 1 - np.count_nonzero(w) / max(w.size, 1)
     if isinstance(pattern, NM | NMG) and pattern.holds(w):
         return f"already {pattern.spec}, {100 * zeros:.1f} % zeros: left as it is"
-    dropped = 1 - float(pattern.kept(w).mean()) if isinstance(pattern, Block) else zeros
-    if dropped >= asked.sparsity - 1e-9:
+    kept = pattern.kept(w) if isinstance(pattern, Block) else w
+    if kept.size - np.count_nonzero(kept) >= round(asked.sparsity * kept.size):
         return f"already {100 * zeros:.1f} % zeros, {asked} asks for {100 * asked.sparsity:.6g} %: left as it is"
     if zeros >= asked.sparsity:
         return f"already {100 * zeros:.1f} % zeros in another pattern, which {asked} does not improve on: left as it is"
@@ -185,7 +185,7 @@ def _step(choice: Choice, w: Array, steps: int) -> tuple[Array, str]:
     if number == steps:
         return choice.mask, f"step {steps} of {steps}"
     unit = np.where(w == 0, -1, choice.unit)[dropped]
-    wanted = max(round(goal * number / steps), done + 1)
+    wanted = max(-(-goal * number // steps), done + 1)  # rounded up, so that the next run counts this step as taken
     threshold = np.partition(unit, wanted - 1)[wanted - 1]
     return ~(dropped & (np.where(w == 0, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
 
