@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sparsec.compiler.errors import ModelError, UsageError
 
 Array = np.ndarray[Any, Any]
 _ALIGN = 64  # bytes; so that external data can be mapped
+_LAYERS = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
 _DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "raw_data", "external_data")
 
 
@@ -37,7 +37,9 @@ class WeightEditor:
         self.proto, self.folder = proto, folder
         self._initializers = {t.name: t for t in proto.graph.initializer}
         self._producers = {o: n for n in proto.graph.node for o in n.output if o}
-        self._uses = Counter(_reads(proto.graph))
+        self._readers: dict[str, list[onnx.NodeProto | None]] = {}
+        for name, node in _reads(proto.graph):
+            self._readers.setdefault(name, []).append(node)
         self._replaced: dict[int, bytes] = {}  # number of an external tensor -> its new data
 
     def holder(self, value: str) -> Holder | None:
@@ -52,7 +54,7 @@ class WeightEditor:
                 return None
             if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
                 return Holder(node.attribute[0].t, perm)
-            if node.op_type not in ("Identity", "Transpose") or self._uses[node.input[0]] != 1:
+            if node.op_type not in ("Identity", "Transpose") or len(self._readers[node.input[0]]) != 1:
                 return None
             if node.op_type == "Transpose":
                 if perm is not None:
@@ -60,6 +62,20 @@ class WeightEditor:
                 perm = tuple(next((a.ints for a in node.attribute if a.name == "perm"), (1, 0)))
             name = node.input[0]
         return Holder(self._initializers[name], perm)
+
+    def blocked(self, value: str) -> str:
+        """Why a value cannot get other data without changing more than the layers that it is the weights of; "" when it can."""
+        if self.holder(value) is None:
+            return "its weights are computed by other nodes: fold constants first"
+        readers = self._readers.get(value, [])
+        other = next((n for n in readers if not self._multiplies(n)), None) if len(readers) > 1 else None
+        return "" if other is None else f"{other.op_type} node {other.name!r} reads the same weights"
+
+    def _multiplies(self, node: onnx.NodeProto | None) -> bool:
+        """Whether a reader is a layer, or hands its operand to layers only."""
+        if node is None or node.op_type in _LAYERS:
+            return True
+        return node.op_type == "Identity" and all(map(self._multiplies, self._readers.get(node.output[0], [])))
 
     def replace(self, value: str, array: Array) -> None:
         """Give a value that has a holder other data of the same type."""
@@ -122,11 +138,11 @@ class WeightEditor:
         return proto
 
 
-def _reads(graph: onnx.GraphProto) -> Iterator[str]:
-    """The name of every value that a node, a subgraph or an output reads, once a read."""
-    yield from (o.name for o in graph.output)
+def _reads(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.NodeProto | None]]:
+    """Every read of a value by a node, in subgraphs too, or by an output (None)."""
+    yield from ((o.name, None) for o in graph.output)
     for node in graph.node:
-        yield from node.input
+        yield from ((name, node) for name in node.input)
         for inner in _subgraphs(node):
             yield from _reads(inner)
 

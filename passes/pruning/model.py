@@ -57,11 +57,8 @@ def prune(
     graph = import_model(model, dims=dims or {}, input_shapes=input_shapes or {}, limits=limits or Limits())
     editor = _editor(model)
 
-    def fixed(value: str) -> str:
-        return "" if editor.holder(value) else "its weights are computed by other nodes: fold constants first"
-
     say("prune")
-    pruned = prune_graph(graph, wanted, fixed)
+    pruned = prune_graph(graph, wanted, editor.blocked)
     for value, array in pruned.weights.items():
         editor.replace(value, array)
     editor.set_metadata(METADATA_KEY, claims_text(pruned.patterns) if pruned.patterns else "")

@@ -153,6 +153,30 @@ def test_transposed_weights_that_others_read_too_stay_as_they_are() -> None:
     assert layer.status == "dense" and layer.remarks == ("its weights are computed by other nodes: fold constants first",)
 
 
+def test_weights_in_arithmetic_that_import_folds_stay_as_they_are() -> None:
+    w = RNG.standard_normal((8, 8)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="dot"),
+        helper.make_node("Mul", ["w", "w"], ["square"], name="mul"),
+        helper.make_node("Add", ["h", "square"], ["y"]),
+    ]
+    pruned = prune(make_model(nodes, {"x": w}, ["y"], {"w": w}), make_recipe({"pattern": "2:4", **ALL}))
+    (layer,) = pruned.report.layers
+    assert (layer.status, layer.remarks) == ("dense", ("Mul node 'mul' reads the same weights",))
+
+
+def test_weights_that_layers_share_through_an_identity_are_pruned() -> None:
+    w = RNG.standard_normal((8, 8)).astype(np.float32)
+    nodes = [
+        helper.make_node("Identity", ["w"], ["again"]),
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="first"),
+        helper.make_node("MatMul", ["h", "again"], ["y"], name="second"),
+    ]
+    pruned = prune(make_model(nodes, {"x": w}, ["y"], {"w": w}), make_recipe({"pattern": "2:4", **ALL}))
+    assert [x.status for x in pruned.report.layers] == ["pruned"]
+    check_model(pruned.proto, {"x": w})
+
+
 def test_weights_in_constant_nodes_are_pruned_there() -> None:
     w = RNG.standard_normal((8, 4, 3, 3)).astype(np.float32)
     nodes = [
