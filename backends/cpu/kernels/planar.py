@@ -26,7 +26,7 @@ class PlanarGeometry(Geometry):
     """Extents, and strides in elements.
 
     Each of n images has `positions` output positions in rows of `ow`, cut into `full` tiles of s vectors and then `tails` of
-    s_tail. Panels are dealt out in `groups`. The `rows` rows of the packed tile come in `chunks` of `chunk_rows`. `taps` are the
+    s_tail. Panels are dealt out in groups of `group_panels`. The `rows` rows of the packed tile come in `chunks` of `chunk_rows`. `taps` are the
     kernel taps of a blocked input. A planar tensor has `block` between channels, and its positions side by side.
     """
 
@@ -37,7 +37,7 @@ class PlanarGeometry(Geometry):
     tails: int
     oc: int
     panels: int
-    groups: int
+    group_panels: int
     rows: int
     chunks: int
     chunk_rows: int

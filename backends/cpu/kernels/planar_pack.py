@@ -44,12 +44,12 @@ def row_order(w: Array, block: int) -> Array:
 
 
 def subsets(w: Array, r: int) -> Array:
-    """uint16 [panels, rows]: which outputs of each panel of `r` (bit i: output i) have a weight other than zero there."""
+    """uint8 [panels, rows]: which outputs of each panel of `r` (bit i: output i) have a weight other than zero there. r <= 8."""
     panels = -(-w.shape[0] // r)
     found = np.zeros((panels * r, w.shape[1]), bool)
     np.not_equal(w, 0, out=found[: w.shape[0]])
-    bits = (1 << np.arange(r, dtype=np.uint16)).astype(np.uint16)
-    return np.asarray(np.bitwise_or.reduce(np.where(found.reshape(panels, r, -1), bits[:, None], np.uint16(0)), axis=1))
+    packed: Array = np.packbits(found.reshape(panels, r, -1), axis=1, bitorder="little")[:, 0]
+    return packed
 
 
 def runs(subset: Array, k_run: int) -> Array:
@@ -60,7 +60,7 @@ def runs(subset: Array, k_run: int) -> Array:
     return np.asarray(full.reshape(panels, -1, k_run).any(axis=2))
 
 
-def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, groups: int) -> PlanarWeights:
+def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, group_panels: int) -> PlanarWeights:
     """Lists of w[OC, rows]. One full mask takes every row that any output needs; otherwise `masks` holds every subset that occurs.
 
     `chunk_rows` is a multiple of k_run, and k_run > 1 goes with one mask. ValueError when a subset has no list.
@@ -93,8 +93,7 @@ def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, gr
     blocks = padded.reshape(panels, r, -1, k_run)[panel, :, run].transpose(0, 2, 1)  # [entries, k_run, r]
     w_packed = blocks[np.broadcast_to(bits[which][:, None, :], blocks.shape)] if lists > 1 else blocks.ravel()
     narrow = chunk_rows // k_run <= 256
-    each = -(-panels // groups)
-    starts = (np.arange(chunks)[:, None] * panels + np.minimum(np.arange(groups) * each, panels)[None]) * lists
+    starts = (np.arange(chunks)[:, None] * panels + np.arange(0, panels, group_panels)[None]) * lists
     sizes = bits.sum(axis=1)[np.arange(counts.size) % lists] * k_run
     before = np.concatenate([[0], np.cumsum(counts)])
     weights_before = np.concatenate([[0], np.cumsum(counts * sizes)])

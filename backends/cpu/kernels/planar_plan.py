@@ -1,0 +1,148 @@
+"""Which planar kernel to use for a layer: the lists that its zeros allow, a predicted time for each tiling, and the choice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LOADS, rate, split
+from sparsec.backends.cpu.kernels.planar import legal
+from sparsec.backends.cpu.kernels.planar_pack import runs, subsets
+
+Array = np.ndarray[Any, Any]
+_OUTPUTS = (8, 4, 2, 1)  # of a panel
+_EXACT = (4, 2)  # outputs whose subsets may have lists of their own: 15 and 3 lists
+_TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: within L1, a little beyond, within L2, all
+
+# Cycles, measured on cores with 512-bit vectors (docs/kernels.md): the end of a list whose length varies; a vector of inputs
+# copied, or transposed, into the tile; a vector of sums added to in scratch; of outputs stored, or transposed and stored.
+_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN = 12.0, 1.5, 4.5, 2.0, 1.5, 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """A way to list a layer's weights: `entries[c]` rows, over all panels, are multiplied for c outputs each."""
+
+    r: int
+    masks: tuple[int, ...]
+    k_run: int
+    entries: tuple[tuple[int, int], ...]  # (outputs, rows)
+    panels: int
+
+    @property
+    def weights(self) -> int:
+        """Weights that are stored, zeros between them included."""
+        return sum(c * rows for c, rows in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarProblem:
+    """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each. `passes`: the epilogue is
+    applied in a pass of its own (as for a blocked output always).
+    """
+
+    n: int
+    positions: int
+    oc: int
+    rows: int
+    x_blocked: bool
+    y_blocked: bool
+    passes: bool = False
+    epilogue_ops: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarChoice:
+    """The names are those of PlanarKernel and PlanarGeometry."""
+
+    lists: Lists
+    s: int
+    s_tail: int
+    full: int
+    tails: int
+    chunk_rows: int
+    cycles: float
+
+
+def listings(w: Array) -> list[Lists]:
+    """The ways to list weights w[OC, rows]: shared by all outputs of a panel, or exactly, a list for every subset that occurs."""
+    found = []
+    for r in _OUTPUTS:
+        if r > 1 and r > w.shape[0]:
+            continue
+        subset = subsets(w, r)
+        panels = subset.shape[0]
+        occurring = np.bincount(subset.ravel(), minlength=1 << r)
+        needed = int(occurring[1:].sum())
+        full = (1 << r) - 1
+        k_run = 1
+        for longer in (8, 4, 2):  # as long as it costs no products
+            if r > 1 and int(runs(subset, longer).sum()) * longer <= 1.02 * needed:
+                k_run, needed = longer, int(runs(subset, longer).sum()) * longer
+                break
+        found.append(Lists(r, (full,), k_run, ((r, needed),), panels))
+        exact = tuple(int(m) for m in np.flatnonzero(occurring) if m)
+        if r in _EXACT and exact not in ((), (full,)):
+            by_outputs = np.bincount([m.bit_count() for m in exact], weights=occurring[list(exact)]).astype(int)
+            found.append(Lists(r, exact, 1, tuple((c, int(n)) for c, n in enumerate(by_outputs) if n), panels))
+    return found
+
+
+def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int) -> float:
+    """Predicted cycles of one thread for a tile of `s` vectors of positions and all panels."""
+    compute = 0.0
+    for outputs, rows in lists.entries:
+        shared = outputs > 1
+        fma = outputs * s / isa.fma_per_cycle
+        loads = (s + outputs + 1 / lists.k_run) / LOADS
+        issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
+        compute += rows * max(fma, loads, issue)
+    chunks = -(-p.rows // chunk_rows)
+    vectors = -(-p.oc // lists.r) * lists.r * s
+    passes = p.passes or p.y_blocked
+    compute += chunks * lists.panels * (len(lists.masks) * _LIST + 6)
+    compute += vectors * _SUM * (chunks - 1 + (1 if passes else 0))
+    tile_bytes = min(chunk_rows, p.rows) * s * isa.vector_bytes
+    weight_bytes = lists.weights * 4 + sum(n for _, n in lists.entries) / lists.k_run
+    read = sum(n for _, n in lists.entries) * s * isa.vector_bytes
+    move = read / rate(tile_bytes + (8 << 10 if chunks > 1 else 0)) + weight_bytes / rate(weight_bytes)
+    gather = p.rows * s * (_TRANSPOSE if p.x_blocked else _COPY)
+    store = vectors * ((_TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
+    return max(compute, move) + 0.1 * min(compute, move) + gather + store + 60
+
+
+def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:
+    """(s, full, s_tail, tails, chunk_rows) of every legal tiling."""
+    vectors = -(-p.positions // isa.lanes)
+    step = max(isa.lanes if p.x_blocked else 1, lists.k_run)
+    seen = set()
+    for most in range(min(vectors, isa.registers), 0, -1):
+        cut = split(vectors, most)
+        s = cut[0]
+        if not legal(lists.r, s, len(lists.masks), isa):
+            continue
+        for size in _TILE_BYTES:
+            chunk = min(max(size // (s * isa.vector_bytes) // step, 1) * step, p.rows, (1 << 16) // step * step)
+            if chunk < p.rows:
+                chunk = chunk // step * step
+            if (cut, chunk) not in seen:
+                seen.add((cut, chunk))
+                yield *cut, chunk
+
+
+def choose(p: PlanarProblem, isa: Isa, ways: Sequence[Lists]) -> PlanarChoice:
+    """The fastest predicted way."""
+    best: PlanarChoice | None = None
+    for lists in ways:
+        for s, full, s_tail, tails, chunk in tilings(p, isa, lists):
+            total = p.n * full * cycles(p, isa, lists, s, chunk)
+            if tails:
+                total += p.n * tails * cycles(p, isa, lists, s_tail, chunk)
+            if best is None or total < best.cycles:
+                best = PlanarChoice(lists, s, s_tail, full, tails, chunk, total)
+    assert best is not None  # one output a panel and one vector are always legal
+    return best
