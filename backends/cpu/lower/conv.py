@@ -18,18 +18,20 @@ from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, sche
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
+from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, lower_planar, plan_planar, schedule_planar
 from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
-from sparsec.compiler.layout import Blocked, Layout
+from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.schedule import LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
+Plan = LinearPlan | WinogradPlan | PlanarPlan
 _PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
@@ -63,7 +65,7 @@ class LowerConv(Lowering):
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        if x.dtype.value != "f32" or x.rank != 4 or node.inputs[0] in graph.constants or node.inputs[1] not in graph.constants:
+        if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
         if kinds is None:
@@ -83,36 +85,57 @@ class LowerConv(Lowering):
             problem = conv_problem(
                 graph, node, kinds, source, y.with_layout(out), [y.with_layout(out)] * kinds.count("full"), isa
             )
-            cycles = min(p.cycles for p in _plans(graph, node, problem, layout, isa))
+            plans = _plans(graph, node, problem, layout, isa)
+            if planar_applies(graph, node, source, y.with_layout(out), isa):
+                plans.append(_planar(graph, node, kinds, source, y.with_layout(out), isa))
+            cycles = min(p.cycles for p in plans)
             options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
+        return [*options, *self._planar_options(graph, node, kinds, isa)]
+
+    def _planar_options(self, graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> list[LayoutOption]:
+        """Options with a planar input or output, which only the planar kernels have."""
+        x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        blocked_x, blocked_y = Blocked(1, isa.lanes, wanted_halo(graph, node)), blocked(y, 1, isa)
+        options = []
+        for a, b in ((ROW_MAJOR, ROW_MAJOR), (ROW_MAJOR, blocked_y), (blocked_x, ROW_MAJOR)):
+            source, result = x.with_layout(a), y.with_layout(b)
+            if isa.lanes > 1 and planar_applies(graph, node, source, result, isa):
+                cycles = _planar(graph, node, kinds, source, result, isa).cycles
+                bare = a.without_halo() if isinstance(a, Blocked) else a
+                options.append(LayoutOption((bare, None, *extra_layouts(kinds, b)), (b,), cycles))
         return options
 
     def halo(self, graph: Graph, node: Node, operand: int) -> tuple[tuple[int, int], ...]:
-        panels = isinstance(graph.types[node.output].layout, Blocked)
-        return wanted_halo(graph, node) if operand == 0 and panels else ()
+        reads_halo = isinstance(graph.types[node.inputs[0]].layout, Blocked)
+        return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
-        if not isinstance(graph.types[node.output].layout, Blocked):
+        if not is_fast(graph, node):
             return schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
         if is_depthwise(graph, node):
             layer = super().schedule(graph, node, isa, threads)
             return LayerSchedule(layer.node, "depthwise", layer.levels, layer.cost)
         kinds = extra_kinds(graph, node, 2, 1)
         assert kinds is not None
-        y = graph.types[node.output]
-        full = [graph.types[v] for v, k in zip(node.inputs[2:], kinds, strict=True) if k == "full"]
-        full = [t if isinstance(t.layout, Blocked) else t.with_layout(Blocked(1, isa.lanes)) for t in full]
-        problem = conv_problem(graph, node, kinds, graph.types[node.inputs[0]], y, full, isa)
-        plans = _plans(graph, node, problem, graph.types[node.inputs[0]].layout, isa)
+        x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        plans: list[Plan] = []
+        if isinstance(x.layout, Blocked) and isinstance(y.layout, Blocked):
+            problem = conv_problem(graph, node, kinds, x, y, full_operands(graph, node, kinds), isa)
+            plans = _plans(graph, node, problem, x.layout, isa)
+        if planar_applies(graph, node, x, y, isa):
+            plans.append(_planar(graph, node, kinds, x, y, isa))
         best, *others = sorted(plans, key=lambda p: p.cycles)
         traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
+        if isinstance(best, PlanarPlan):
+            runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
+            return replace(schedule_planar(node, best, macs, traffic, isa), runner_up=runner_up)
         if isinstance(best, WinogradPlan):
             return schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
         runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
         return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        if not isinstance(ctx.graph.types[node.output].layout, Blocked):
+        if not is_fast(ctx.graph, node):
             lower_direct(ctx, node)
             return
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -135,16 +158,79 @@ class LowerConv(Lowering):
             taps_inside = weights.transpose(0, 2, 3, 1)
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
+        if isinstance(layer.plan, PlanarPlan):
+            taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], x.strides.dims[2:])
+            filters = dense_view(weights, op.groups)
+            lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps)
+            return
         assert isinstance(layer.plan, LinearPlan)
         panels = _panel_weights(weights, op, x, layer.plan.problem)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
 
-def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[LinearPlan | WinogradPlan]:
-    """The ways to compute a convolution: direct, and by minimal filtering where it applies."""
+def is_fast(graph: Graph, node: Node) -> bool:
+    """Whether the vector kernels take the node: two-dimensional, float32, weights known."""
+    x = graph.types[node.inputs[0]]
+    weights_known = node.inputs[0] not in graph.constants and node.inputs[1] in graph.constants
+    return x.dtype.value == "f32" and x.rank == 4 and weights_known
+
+
+def full_operands(graph: Graph, node: Node, kinds: tuple[str, ...]) -> list[TensorType]:
+    """Types of the epilogue's full operands in order, constants as the output is stored."""
+    layout = graph.types[node.output].layout
+    layout = layout.without_halo() if isinstance(layout, Blocked) else layout
+    full = [v for v, k in zip(node.inputs[2:], kinds, strict=True) if k == "full"]
+    return [graph.types[v].with_layout(layout) if v in graph.constants else graph.types[v] for v in full]
+
+
+def planar_applies(graph: Graph, node: Node, x: TensorType, y: TensorType, isa: Isa) -> bool:
+    """Whether the planar kernels take the node with its input and output stored as `x` and `y` are.
+
+    1. Enough weights are zero.
+    2. A blocked tensor has the vector's block; a planar input is read as it is: 1x1, stride 1, no padding.
+    """
+    op, w = conv_op(node), graph.constants[node.inputs[1]]
+    pointwise = prod(w.shape[2:]) == 1 and set(op.strides) == {1} and not any(op.pads)
+    layouts = all(not isinstance(t.layout, Blocked) or t.layout.block == isa.lanes for t in (x, y))
+    return has_zeros(w) and layouts and (isinstance(x.layout, Blocked) or pointwise)
+
+
+def _planar(graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y: TensorType, isa: Isa) -> PlanarPlan:
+    """The planar plan with input and output stored as `x` and `y` are."""
+    op, w = conv_op(node), graph.constants[node.inputs[1]]
+    n, oc, oh, ow = y.shape
+    full = iter(full_operands(graph, node, kinds))
+    like_y = [_side(t if t.layout != ROW_MAJOR or y.layout == ROW_MAJOR else y) for t in full]
+    sides = iter(like_y)
+    layer = PlanarLayer(
+        n=n,
+        positions=oh * ow,
+        ow=ow,
+        oc=oc,
+        taps=prod(w.shape[2:]),
+        ic=x.shape[1],
+        x=_side(x, op.strides),
+        y=_side(y),
+        extras=tuple(next(sides) if k == "full" else None for k in kinds),
+        kinds=kinds,
+        epilogue=op.epilogue,
+        tail_lanes=padded_lanes(op.epilogue, kinds, oc, isa),
+    )
+    return plan_planar(layer, w, dense_view(w, op.groups), isa)
+
+
+def _side(t: TensorType, strides: Sequence[int] = (1, 1)) -> Side:
+    s = strides_of(t)
+    if isinstance(t.layout, Blocked):
+        return Side(True, s.dims[0], s.block, s.dims[2] * strides[0], s.dims[3] * strides[1])
+    return Side(False, s.dims[0], s.dims[1])
+
+
+def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[Plan]:
+    """The ways to compute a convolution between blocked tensors: direct, and by minimal filtering where it applies."""
     op, w = conv_op(node), graph.types[node.inputs[1]]
     tail = padded_lanes(problem.epilogue, problem.kinds, w.shape[0], isa)
-    plans: list[LinearPlan | WinogradPlan] = [plan_linear(problem, isa, tail)]
+    plans: list[Plan] = [plan_linear(problem, isa, tail)]
     listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
     if listed is not None:
         plans.append(listed)
@@ -156,7 +242,9 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     return plans
 
 
-def _family(plan: LinearPlan | WinogradPlan) -> str:
+def _family(plan: Plan) -> str:
+    if isinstance(plan, PlanarPlan):
+        return "planar"
     if isinstance(plan, WinogradPlan):
         return "sparse winograd" if plan.listed else "winograd"
     return "sparse panels" if plan.problem.sparse else "dense panels"

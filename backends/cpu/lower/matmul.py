@@ -17,6 +17,7 @@ from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, low
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
+from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, lower_planar, plan_planar, schedule_planar
 from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.dtypes import DType
@@ -80,7 +81,13 @@ class LowerMatMul(Lowering):
             return []
         cycles = _plan(graph, node, kinds, isa).cycles
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
-        options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), cycles)]
+        both = min(cycles, _planar(graph, node, kinds, source, result, isa).cycles) if sparse_weights(graph, node) else cycles
+        options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), both)]
+        if sparse_weights(graph, node) and isa.lanes > 1:
+            planar_x, planar_y = Blocked(x.rank - 1, 1), Blocked(y.rank - 1, 1)
+            for a, b in ((planar_x, planar_y), (planar_x, result), (source, planar_y)):
+                only = _planar(graph, node, kinds, a, b, isa).cycles
+                options.append(LayoutOption((a, None, *extra_layouts(kinds, b)), (b,), only))
         if prod(x.shape[:-1]) == 1:  # but for the padding of the last block
             choices: list[tuple[Layout, Layout]] = [(source, ROW_MAJOR), (ROW_MAJOR, result), (ROW_MAJOR, ROW_MAJOR)]
             for a, b in choices:
@@ -99,15 +106,32 @@ class LowerMatMul(Lowering):
         assert kinds is not None
         traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
         dims = Dims("", "", "M", "N", (Loop("K", graph.types[node.inputs[0]].shape[-1]),))
-        return schedule_linear(node, _plan(graph, node, kinds, isa), dims, node.op.macs(graph.in_types(node)), traffic, isa)
+        x, y = graph.types[node.inputs[0]].layout, graph.types[node.output].layout
+        plans: list[LinearPlan | PlanarPlan] = []
+        if isa.lanes == 1 or not any(isinstance(t, Blocked) and t.block == 1 for t in (x, y)):
+            plans.append(_plan(graph, node, kinds, isa))
+        if sparse_weights(graph, node) and isinstance(x, Blocked) and isinstance(y, Blocked):
+            plans.append(_planar(graph, node, kinds, x, y, isa))
+        best, *others = sorted(plans, key=lambda p: p.cycles)
+        macs = node.op.macs(graph.in_types(node))
+        if isinstance(best, PlanarPlan):
+            layer = schedule_planar(node, best, macs, traffic, isa)
+        else:
+            layer = schedule_linear(node, best, dims, macs, traffic, isa)
+        runner_up = f"{'planar' if isinstance(others[0], PlanarPlan) else 'panels'}, {others[0].cycles:.0f} cycles" if others else ""
+        return replace(layer, runner_up=runner_up)
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        if not isinstance(layer.plan, LinearPlan):
+        if not isinstance(layer.plan, LinearPlan | PlanarPlan):
             self._general(ctx, node)
             return
         weights = constant_weights(ctx.graph, node)
         assert weights is not None
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
+        if isinstance(layer.plan, PlanarPlan):
+            full = extra_refs(ctx, node, 2, layer.plan.layer.kinds, y.type.rank - 1)
+            lower_planar(ctx, node, layer.plan, x.interior, y.interior, full, weights.T[:, None, :], np.zeros(1, np.int64))
+            return
         extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes
         channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)
@@ -175,6 +199,39 @@ def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
     moved = sum(t.nbytes for t in graph.in_types(node) if t) + y.nbytes
     lanes = -(-y.shape[-1] // isa.lanes) * isa.lanes / max(y.shape[-1], 1)
     return stream_cycles(2 * moved) + macs * lanes / isa.lanes / isa.fma_per_cycle / _GENERAL_EFFICIENCY
+
+
+def sparse_weights(graph: Graph, node: Node) -> bool:
+    """Whether the right operand is a constant with enough zeros for the planar kernels."""
+    return constant_weights(graph, node) is not None and has_zeros(graph.constants[node.inputs[1]])
+
+
+def _planar(graph: Graph, node: Node, kinds: tuple[str, ...], x: Blocked, y: Blocked, isa: Isa) -> PlanarPlan:
+    """The planar plan with features stored as `x` and `y` say."""
+    source, result = graph.types[node.inputs[0]], graph.types[node.output]
+    weights = constant_weights(graph, node)
+    assert weights is not None
+    positions, oc, ic = prod(result.shape[:-1]), result.shape[-1], source.shape[-1]
+    side = _side(result, y, isa)
+    layer = PlanarLayer(
+        n=1,
+        positions=positions,
+        ow=positions,
+        oc=oc,
+        taps=1,
+        ic=ic,
+        x=_side(source, x, isa),
+        y=side,
+        extras=tuple(side if kind == "full" else None for kind in kinds),
+        kinds=kinds,
+        epilogue=matmul_op(node).epilogue,
+        tail_lanes=padded_lanes(matmul_op(node).epilogue, kinds, oc, isa),
+    )
+    return plan_planar(layer, graph.constants[node.inputs[1]], weights.T[:, None, :], isa)
+
+
+def _side(t: TensorType, layout: Blocked, isa: Isa) -> Side:
+    return Side(layout.block == isa.lanes, 0, strides_of(t.with_layout(layout)).block, 0, layout.block)
 
 
 def _block_stride(t: TensorType, isa: Isa) -> int:

@@ -42,7 +42,7 @@ def extra_layouts(kinds: tuple[str, ...], layout: Layout) -> tuple[Layout | None
 
 
 def extra_refs(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...], axis: int) -> list[Ref]:
-    """Addresses of the extra operands; channel vectors are padded to whole blocks, full constants are packed blocked."""
+    """Addresses of the extra operands; channel vectors are padded to whole blocks, full constants are stored as the output is."""
     out = ctx.view(node.output).type
     refs = []
     for value, kind in zip(node.inputs[first:], kinds, strict=True):
@@ -51,8 +51,8 @@ def extra_refs(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...]
             padded = np.zeros(-(-out.shape[axis] // ctx.isa.lanes) * ctx.isa.lanes, np.float32)
             padded[: out.shape[axis]] = array.reshape(-1)
             refs.append(ctx.pack(padded))
-        elif kind == "full" and array is not None:
-            refs.append(ctx.pack(block_array(array, Blocked(axis, ctx.isa.lanes))))
+        elif kind == "full" and array is not None and isinstance(out.layout, Blocked):
+            refs.append(ctx.pack(block_array(array, out.layout)))
         else:
             view = ctx.view(value)
             refs.append(view.ref)
@@ -62,8 +62,9 @@ def extra_refs(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...]
 def full_types(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...], axis: int) -> list[TensorType]:
     """Types, layout included, of the full operands in order."""
     out = ctx.view(node.output).type
+    layout = out.layout.without_halo() if isinstance(out.layout, Blocked) else out.layout
     return [
-        out.with_layout(Blocked(axis, ctx.isa.lanes)) if v in ctx.graph.constants else ctx.view(v).type
+        out.with_layout(layout) if v in ctx.graph.constants else ctx.view(v).type
         for v, k in zip(node.inputs[first:], kinds, strict=True)
         if k == "full"
     ]
