@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 import models
 from benchmarks.peer_worker import openvino_runner
 from benchmarks.processes import run_python
 from sparsec.compiler.driver import load
+from sparsec.compiler.errors import ModelError
 from sparsec.compiler.measure import Run, Timing, Turn, machine_line, take_turns
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
 from sparsec.compiler.onnxruntime_reference import version as onnxruntime_version
@@ -87,8 +89,11 @@ def compile_model(model: Path, folder: Path, *, target: str = "host", threads: i
 
 
 def inputs_for(model: Path, samples: int) -> list[Feeds]:
-    """Input sets with seeds 0, 1, ..."""
-    proto = onnx.load(model, load_external_data=False)
+    """Input sets with seeds 0, 1, ... ModelError for a file that holds no model."""
+    try:
+        proto = onnx.load(model, load_external_data=False)
+    except DecodeError as exc:
+        raise ModelError(f"{model} is not an ONNX model: {exc}") from exc
     return [models.inputs(proto, seed=seed) for seed in range(samples)]
 
 
