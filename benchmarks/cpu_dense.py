@@ -11,7 +11,6 @@ more) and their ratio, what compiling took (its own process, C compiler included
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,21 +20,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.processes import CommandFailure
 from benchmarks.side_by_side import (
-    CompileFailure,
     Measurement,
     arena_bound,
     as_record,
     build_model,
     compile_model,
+    header,
     measure,
     model_names,
     write_json,
 )
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import SparsecError
-from sparsec.compiler.measure import machine_line
-from sparsec.compiler.onnxruntime_reference import version as onnxruntime_version
 
 # Largest time(sparsec) / time(onnxruntime) on one thread that the project aims at.
 GOALS = {
@@ -81,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     one = _one(name, target, Path(folder).resolve(), arguments)
                     found.append(one)
                     failed += not one.verification.ok
-                except (CompileFailure, SparsecError) as exc:
+                except (CommandFailure, SparsecError) as exc:
                     failed += 1
                     print(f"{name} for {target}: {exc}", flush=True)
             if not arguments.work:
@@ -91,12 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         write_json(arguments.json, [as_record(m) for m in found], line)
     return 1 if failed else 0
-
-
-def header(threads: int) -> str:
-    """Where and with what the numbers were taken."""
-    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime_version()}"
-    return f"{machine_line()}; {threads} thread(s); {versions}"
 
 
 def _one(name: str, target: str, folder: Path, arguments: Any) -> Measurement:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.cpu_dense import header
-from benchmarks.side_by_side import CompileFailure, Measurement, build_model, compile_model, measure
+from benchmarks.processes import CommandFailure
+from benchmarks.side_by_side import Measurement, build_model, compile_model, header, measure
 from sparsec.compiler.cli.console import Steps, plain_table, size
 
 MODEL = "resnet50"
@@ -24,7 +24,7 @@ def main() -> int:
         steps("compile it")
         try:
             compiled = compile_model(model, Path(folder) / MODEL)
-        except CompileFailure as exc:
+        except CommandFailure as exc:
             print(f"error: {MODEL} did not compile: {exc}", file=sys.stderr)
             return 1
         steps("verify on 3 inputs, time both engines in turns")

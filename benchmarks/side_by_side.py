@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -15,20 +13,20 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 import models
+from benchmarks.peer_worker import openvino_runner
+from benchmarks.processes import run_python
 from sparsec.compiler.driver import load
-from sparsec.compiler.measure import Timing, take_turns
+from sparsec.compiler.errors import ModelError
+from sparsec.compiler.measure import Run, Timing, Turn, machine_line, take_turns
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
+from sparsec.compiler.onnxruntime_reference import version as onnxruntime_version
 from sparsec.compiler.report import Report
 from sparsec.compiler.verify_model import TOLERANCE, Verification, verify_model
 
-ROOT = Path(__file__).resolve().parents[1]
 Feeds = dict[str, np.ndarray[Any, Any]]
-
-
-class CompileFailure(Exception):
-    """The command line ended with a status other than 0; the message is what it printed."""
 
 
 @dataclass(frozen=True)
@@ -79,55 +77,29 @@ def build_model(name: str, folder: Path, *, reuse: bool = False) -> Path:
         if name in models.packaged_names():
             onnx.save(models.packaged(name), path)
             return path
-        _run([sys.executable, "-m", "models", "build", name, "-o", str(path)])
+        run_python(["-m", "models", "build", name, "-o", str(path)])
     return path
 
 
 def compile_model(model: Path, folder: Path, *, target: str = "host", threads: int = 1) -> Compiled:
     """`sparsec compile` in a process of its own, so that its memory can be told from ours."""
-    command = [sys.executable, "-m", "sparsec.compiler.cli", "compile", str(model), "-o", str(folder), "--target", target]
-    for name, array in inputs_for(model, 1)[0].items():  # binds what is dynamic
-        command += ["--input", f"{name}={','.join(map(str, array.shape))}"]
-    usage = _run([*command, "--threads", str(threads), "--no-verify", "--quiet"])
+    command = ["-m", "sparsec.compiler.cli", "compile", str(model), "-o", str(folder), *shape_options(model)]
+    usage = run_python([*command, "--target", target, "--threads", str(threads), "--no-verify", "--quiet"])
     return Compiled(folder, load(folder).report, usage.wall, usage.cpu, usage.peak_bytes)
 
 
-@dataclass(frozen=True)
-class _Usage:
-    """What a process and its children took: wall and CPU seconds, and the largest resident set of any of them in bytes."""
-
-    wall: float
-    cpu: float
-    peak_bytes: int
-
-
-# Linux counts the memory of the process that starts another as the other's too, so a small process stands between.
-_WATCH = """
-import json, os, subprocess, sys, time
-start = time.perf_counter()
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(process.pid, 0)
-wall, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
-print(json.dumps([os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * 1024]))
-"""
-
-
-def _run(command: Sequence[str]) -> _Usage:
-    """Run to the end. CompileFailure with its last line when it fails."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), str(ROOT)])}
-    watch = [sys.executable, "-I", "-S", "-c", _WATCH, *command]
-    done = subprocess.run(watch, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    status, wall, cpu, peak = json.loads(done.stdout)
-    if status:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CompileFailure(f"status {status}: {last}")
-    return _Usage(wall, cpu, peak)
-
-
 def inputs_for(model: Path, samples: int) -> list[Feeds]:
-    """Input sets with seeds 0, 1, ..."""
-    proto = onnx.load(model, load_external_data=False)
+    """Input sets with seeds 0, 1, ... ModelError for a file that holds no model."""
+    try:
+        proto = onnx.load(model, load_external_data=False)
+    except DecodeError as exc:
+        raise ModelError(f"{model} is not an ONNX model: {exc}") from exc
     return [models.inputs(proto, seed=seed) for seed in range(samples)]
+
+
+def shape_options(model: Path) -> list[str]:
+    """Options of `sparsec` that bind what is dynamic in the model's inputs, as `inputs_for` does."""
+    return [o for name, a in inputs_for(model, 1)[0].items() for o in ("--input", f"{name}={','.join(map(str, a.shape))}")]
 
 
 def measure(
@@ -138,32 +110,36 @@ def measure(
     `single` is the same model compiled for one thread, timed too as `sparsec, 1 thread`.
     """
     threads = compiled.report.options.threads
-    library, reference = load(compiled.folder), OnnxRuntime(model, threads=threads)
-    feeds = inputs_for(model, samples)
+    library, reference, feeds = load(compiled.folder), OnnxRuntime(model, threads=threads), inputs_for(model, samples)
     verification = verify_model(library.run, reference.run, feeds, tolerance=TOLERANCE)
     times: dict[str, Timing] = {}
     if rounds:
-        runs: dict[str, Callable[[], object]] = {"sparsec": library.runner(feeds[0]), "onnxruntime": reference.runner(feeds[0])}
-        if find_spec("openvino") is not None:
-            runs["openvino"] = openvino_runner(model, feeds[0], threads)
+        runs = {"sparsec": library.runner(feeds[0]), **peer_runs(model, reference, feeds[0], threads)}
         if single is not None:
             runs["sparsec, 1 thread"] = load(single.folder).runner(feeds[0])
-        times = take_turns(runs, rounds=rounds, seconds=seconds, pause=0.05 if threads > 1 else 0.0)
+        times = in_turns(runs, threads=threads, rounds=rounds, seconds=seconds)
     return Measurement(model.stem, compiled, verification, times)
 
 
-def openvino_runner(model: Path, feeds: Feeds, threads: int) -> Callable[[], object]:
-    """OpenVINO on the CPU in float32, one stream of `threads` threads."""
-    import openvino
+def peer_runs(model: Path, reference: OnnxRuntime, feeds: Feeds, threads: int) -> dict[str, Run]:
+    """The engines of this process beside sparsec: onnxruntime, and OpenVINO where it is installed."""
+    runs = {"onnxruntime": reference.runner(feeds)}
+    if find_spec("openvino") is not None:
+        runs["openvino"] = openvino_runner(str(model), feeds, threads)
+    return runs
 
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    request = openvino.Core().compile_model(str(model), "CPU", options).create_infer_request()
-    return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)
+
+def in_turns(
+    runs: Mapping[str, Run], *, threads: int, rounds: int, seconds: float, elsewhere: Mapping[str, Turn] | None = None
+) -> dict[str, Timing]:
+    """Times in turns; with several threads, those that an engine left spinning get time to go to sleep."""
+    return take_turns(runs, elsewhere=elsewhere, rounds=rounds, seconds=seconds, pause=0.05 if threads > 1 else 0.0)
+
+
+def header(threads: int) -> str:
+    """Where and with what the numbers were taken."""
+    versions = f"Python {platform.python_version()}, onnxruntime {onnxruntime_version()}"
+    return f"{machine_line()}; {threads} thread(s); {versions}"
 
 
 def as_record(m: Measurement) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,32 +31,56 @@ class Timing:
         return median(self.wall)
 
 
+Turn = Callable[[float], Timing]  # runs for about so many seconds
+
+
 def take_turns(
-    runs: Mapping[str, Run], *, rounds: int = 10, seconds: float = 0.1, pause: float = 0.0, tick: Callable[[], None] | None = None
+    runs: Mapping[str, Run],
+    *,
+    elsewhere: Mapping[str, Turn] | None = None,
+    rounds: int = 10,
+    seconds: float = 0.1,
+    pause: float = 0.0,
+    tick: Callable[[], None] | None = None,
 ) -> dict[str, Timing]:
     """Time several functions in turns of about `seconds`, `rounds` turns each, after one turn to warm up.
 
     A turn begins with an untimed run, so that each finds its own data in the caches, and the order turns round by round, so
     that what else the machine does hits all alike. `pause` seconds before a turn let threads that the last engine left
-    spinning go to sleep. `tick` is called after every round.
+    spinning go to sleep. `tick` is called after every round. `elsewhere`: contestants in other processes, whose clocks only
+    they can read, so they take a whole turn of the given seconds and tell of its runs.
     """
-    repeats = {name: _repeats(run, seconds) for name, run in runs.items()}
-    cpu: dict[str, list[float]] = {name: [] for name in runs}
-    wall: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
+    turns: dict[str, Turn] = {name: _local_turn(run, _repeats(run, seconds)) for name, run in runs.items()}
+    turns |= elsewhere or {}
+    found: dict[str, list[Timing]] = {name: [] for name in turns}
+    names = list(turns)
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            run = runs[name]
             time.sleep(pause)
-            run()
-            for _ in range(repeats[name]):
-                w, c = time.perf_counter(), time.process_time()
-                run()
-                cpu[name].append(time.process_time() - c)
-                wall[name].append(time.perf_counter() - w)
+            found[name].append(turns[name](seconds))
         if tick is not None:
             tick()
-    return {name: Timing(tuple(cpu[name]), tuple(wall[name])) for name in runs}
+    return {name: _joined(each) for name, each in found.items()}
+
+
+def _joined(turns: Sequence[Timing]) -> Timing:
+    return Timing(tuple(s for t in turns for s in t.cpu), tuple(s for t in turns for s in t.wall))
+
+
+def _local_turn(run: Run, repeats: int) -> Turn:
+    """Turns of so many runs in this process, whatever the seconds: equal work in all rounds."""
+
+    def turn(_: float) -> Timing:
+        run()
+        cpu, wall = [], []
+        for _ in range(repeats):
+            w, c = time.perf_counter(), time.process_time()
+            run()
+            cpu.append(time.process_time() - c)
+            wall.append(time.perf_counter() - w)
+        return Timing(tuple(cpu), tuple(wall))
+
+    return turn
 
 
 def _repeats(run: Run, seconds: float) -> int:

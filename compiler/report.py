@@ -88,6 +88,9 @@ class Layer(_Record):
     macs: int = Field(default=0, description="multiply-accumulates of the dense computation")
     bytes: int = Field(default=0, description="operands read once plus results written once, storage padding included")
     weight_bytes: int = Field(default=0, description="the part of `bytes` that is constant")
+    packed_bytes: int = Field(
+        default=0, description="constants of the library that the kernel calls read, as packed: weights, index lists, biases"
+    )
     kernel: str = Field(default="", description="C function that computes it, without `__ISA`; empty when nothing runs (a view)")
     calls: int = Field(default=1, description="kernel calls that the node takes")
     steps: tuple[int, ...] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsec.backends.cpu.emit import Emitted
 from sparsec.backends.cpu.memory import MemoryPlan
-from sparsec.backends.cpu.program import Call, Program
+from sparsec.backends.cpu.program import Call, Program, Space
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.report import Buffer, Layer, Memory, tensor_info
 from sparsec.compiler.schedule import LayerSchedule, Schedule
@@ -20,14 +20,21 @@ def describe_layers(graph: Graph, schedule: Schedule, program: Program) -> tuple
         calls.setdefault(call.node, []).append((index, call))
     layers = [_layer(graph, node, schedule.layers[node.name], calls.pop(node.name, []), program) for node in graph.nodes]
     for name, rest in calls.items():
+        steps, packed = tuple(i for i, _ in rest), _packed_bytes(rest, program)
         layers.append(
-            Layer(node=name, op="Copy", calls=len(rest), steps=tuple(i for i, _ in rest), kernel=_kernel(rest, program))
+            Layer(node=name, op="Copy", packed_bytes=packed, calls=len(rest), steps=steps, kernel=_kernel(rest, program))
         )
     return tuple(layers)
 
 
 def _kernel(calls: Steps, program: Program) -> str:
     return calls[0][1].kernel.symbol(program.isa).split("__")[0] if calls else ""
+
+
+def _packed_bytes(calls: Steps, program: Program) -> int:
+    """Bytes of the arrays of the weights blob that calls are given, each once."""
+    read = {program.weights.extent(r.offset) for _, call in calls for r in call.operands if r.space is Space.WEIGHTS}
+    return sum(nbytes for _, nbytes in read)
 
 
 def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, program: Program) -> Layer:
@@ -42,6 +49,7 @@ def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, progra
         macs=node.op.macs(graph.in_types(node)),
         bytes=sum(graph.types[v].nbytes for v in (*operands, *node.outputs)),
         weight_bytes=weight_bytes,
+        packed_bytes=_packed_bytes(calls, program),
         kernel=_kernel(calls, program),
         calls=len(calls),
         steps=tuple(i for i, _ in calls),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
@@ -61,6 +62,8 @@ class Weights:
     chunks: list[bytes] = field(default_factory=list)
     size: int = 0
     _known: dict[bytes, int] = field(default_factory=dict)
+    _starts: list[int] = field(default_factory=list)  # of the arrays, ascending, and the bytes of each
+    _lengths: list[int] = field(default_factory=list)
 
     def add(self, array: np.ndarray) -> Ref:
         """Append an array (C order, its own dtype) and return its address."""
@@ -68,10 +71,17 @@ class Weights:
         key = hashlib.sha256(data).digest()
         if key not in self._known:
             self._known[key] = self.size
+            self._starts.append(self.size)
+            self._lengths.append(len(data))
             self.chunks.append(data)
             self.chunks.append(bytes(-len(data) % ALIGN))
             self.size += len(data) + (-len(data) % ALIGN)
         return Ref(Space.WEIGHTS, "", self._known[key])
+
+    def extent(self, offset: int) -> tuple[int, int]:
+        """Where the array that `offset` lies in begins, and its bytes without the padding behind it."""
+        index = bisect_right(self._starts, offset) - 1
+        return self._starts[index], self._lengths[index]
 
 
 @dataclass(frozen=True, slots=True)
