@@ -13,11 +13,12 @@ from functools import lru_cache
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 
-# A core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level.
+# A server core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level as
+# one core of a busy machine sees it (docs/kernels.md).
 LOADS, ISSUE, LATENCY = 2.0, 5.0, 4.0
-DRAM = 9.0
+DRAM = 4.0
 CLEARLY = 0.96  # what a prediction must gain to overrule the usual choice
-LEVELS = ((24 << 10, 64.0), (768 << 10, 40.0), (12 << 20, 20.0), (1 << 62, DRAM))
+LEVELS = ((24 << 10, 64.0), (768 << 10, 32.0), (8 << 20, 8.0), (1 << 62, DRAM))
 
 
 @dataclass(frozen=True, slots=True)

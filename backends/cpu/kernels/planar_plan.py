@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LOADS, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
 from sparsec.backends.cpu.kernels.planar_pack import runs, subsets
 
@@ -19,8 +19,9 @@ _EXACT = (4, 2)  # outputs whose subsets may have lists of their own: 15 and 3 l
 _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: within L1, a little beyond, within L2, all
 
 # Cycles, measured on cores with 512-bit vectors (docs/kernels.md): the end of a list whose length varies; a vector of inputs
-# copied, or transposed, into the tile; a vector of sums added to in scratch; of outputs stored, or transposed and stored.
-_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN = 12.0, 1.5, 4.5, 2.0, 1.5, 7.0
+# copied, or transposed, into the tile; a vector of sums added to in scratch; of outputs stored, or transposed and stored; a
+# short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
+_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 4.5, 2.0, 1.5, 7.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +42,20 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class PlanarProblem:
-    """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each. `passes`: the epilogue is
-    applied in a pass of its own (as for a blocked output always).
+    """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each, that is of `ic` channels.
+    `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
     """
 
     n: int
     positions: int
     oc: int
     rows: int
+    ic: int
     x_blocked: bool
     y_blocked: bool
     passes: bool = False
     epilogue_ops: int = 1
+    full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,8 @@ def listings(w: Array) -> list[Lists]:
     return found
 
 
-def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int) -> float:
-    """Predicted cycles of one thread for a tile of `s` vectors of positions and all panels."""
+def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *, cold: bool = False) -> float:
+    """Predicted cycles of one thread for a tile of `s` vectors of positions and all panels. `cold`: weights come from memory."""
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
@@ -101,18 +104,26 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int) ->
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
-    chunks = -(-p.rows // chunk_rows)
-    vectors = -(-p.oc // lists.r) * lists.r * s
-    passes = p.passes or p.y_blocked
+    chunks, vector = -(-p.rows // chunk_rows), isa.vector_bytes
+    outputs = -(-p.oc // lists.r) * lists.r
     compute += chunks * lists.panels * (len(lists.masks) * _LIST + 6)
-    compute += vectors * _SUM * (chunks - 1 + (1 if passes else 0))
-    tile_bytes = min(chunk_rows, p.rows) * s * isa.vector_bytes
-    weight_bytes = lists.weights * 4 + sum(n for _, n in lists.entries) / lists.k_run
-    read = sum(n for _, n in lists.entries) * s * isa.vector_bytes
-    move = read / rate(tile_bytes + (8 << 10 if chunks > 1 else 0)) + weight_bytes / rate(weight_bytes)
-    gather = p.rows * s * (_TRANSPOSE if p.x_blocked else _COPY)
-    store = vectors * ((_TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
-    return max(compute, move) + 0.1 * min(compute, move) + gather + store + 60
+    compute += outputs * s * _SUM * (chunks - 1 + (1 if p.passes or p.y_blocked else 0))
+    tile_bytes = min(chunk_rows, p.rows) * s * vector
+    read = sum(n for _, n in lists.entries) * s * vector
+    weights = lists.weights * 4 + sum(n for _, n in lists.entries) / lists.k_run
+    move = read / rate(tile_bytes + (8 << 10 if chunks > 1 else 0)) + weights / rate(1 << 62 if cold else weights)
+    total = max(compute, move) + 0.1 * min(compute, move) + 60
+    return total + p.rows * s * (_TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s)
+
+
+def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int) -> float:
+    """Cycles to bring a tile's inputs from where they are, and its outputs to where they belong."""
+    size = p.n * p.positions * 4
+    x_rate, y_rate = rate(size * p.ic), rate(size * p.oc)
+    x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
+    y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
+    moved = p.ic * s * isa.vector_bytes / x_rate + p.full * p.oc * s * isa.vector_bytes / y_rate
+    return x_pages + y_pages + moved + outputs * s * ((_TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
 
 
 def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:
@@ -140,6 +151,7 @@ def choose(p: PlanarProblem, isa: Isa, ways: Sequence[Lists]) -> PlanarChoice:
     for lists in ways:
         for s, full, s_tail, tails, chunk in tilings(p, isa, lists):
             total = p.n * full * cycles(p, isa, lists, s, chunk)
+            total += cycles(p, isa, lists, s, chunk, cold=True) - cycles(p, isa, lists, s, chunk)
             if tails:
                 total += p.n * tails * cycles(p, isa, lists, s_tail, chunk)
             if best is None or total < best.cycles:

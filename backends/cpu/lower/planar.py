@@ -106,10 +106,12 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         layer.positions,
         layer.oc,
         rows,
+        layer.ic,
         layer.x.blocked,
         layer.y.blocked,
         heavy(layer.epilogue),
         len(layer.epilogue.steps),
+        sum(kind == "full" for kind in layer.kinds),
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)
