@@ -15,6 +15,7 @@ from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, expand_gro
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
@@ -25,11 +26,12 @@ from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.schedule import LayerSchedule, Loop
+from sparsec.compiler.schedule import Candidate, LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
+_DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights have sparse kernels"
 _PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
@@ -83,7 +85,8 @@ class LowerConv(Lowering):
             problem = conv_problem(
                 graph, node, kinds, source, y.with_layout(out), [y.with_layout(out)] * kinds.count("full"), isa
             )
-            cycles = min(p.cycles for p in _plans(graph, node, problem, layout, isa))
+            plans = _plans(graph, node, problem, layout, isa)
+            cycles = min(p.cycles for p in considered(plans, _facts(graph, node, problem, isa), self.kernels))
             options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
         return options
 
@@ -93,7 +96,8 @@ class LowerConv(Lowering):
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not isinstance(graph.types[node.output].layout, Blocked):
-            return schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
+            layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
+            return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
         if is_depthwise(graph, node):
             layer = super().schedule(graph, node, isa, threads)
             return LayerSchedule(layer.node, "depthwise", layer.levels, layer.cost)
@@ -104,12 +108,15 @@ class LowerConv(Lowering):
         full = [t if isinstance(t.layout, Blocked) else t.with_layout(Blocked(1, isa.lanes)) for t in full]
         problem = conv_problem(graph, node, kinds, graph.types[node.inputs[0]], y, full, isa)
         plans = _plans(graph, node, problem, graph.types[node.inputs[0]].layout, isa)
-        best, *others = sorted(plans, key=lambda p: p.cycles)
+        facts = _facts(graph, node, problem, isa)
+        choices = considered(plans, facts, self.kernels)
+        best = min(choices, key=lambda p: p.cycles)
         traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
         if isinstance(best, WinogradPlan):
-            return schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
-        runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
-        return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
+            layer = schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
+        else:
+            layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
+        return replace(layer, candidates=candidates(choices, best, facts))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not isinstance(ctx.graph.types[node.output].layout, Blocked):
@@ -156,10 +163,10 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     return plans
 
 
-def _family(plan: LinearPlan | WinogradPlan) -> str:
-    if isinstance(plan, WinogradPlan):
-        return "sparse winograd" if plan.listed else "winograd"
-    return "sparse panels" if plan.problem.sparse else "dense panels"
+def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:
+    w = graph.constants[node.inputs[1]]
+    rows = prod(w.shape[1:]) if problem.shared else problem.rows  # panels over groups read the inputs of several
+    return Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
 
 
 def _dims(graph: Graph, node: Node) -> Dims:

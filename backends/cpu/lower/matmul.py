@@ -14,6 +14,7 @@ from sparsec.backends.cpu.kernels.matmul import FULL, matmul
 from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, wanted
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
@@ -23,12 +24,14 @@ from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.schedule import Cost, LayerSchedule, Loop
+from sparsec.compiler.schedule import Candidate, Cost, LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 _GENERAL_EFFICIENCY = 0.7  # of the FMA peak
+_ROWS_ONLY = "its operands are stored row by row, and the kernel for that reads all weights"
+_CONVERTED = "want the operands in channel blocks, and converting these would cost more than it saves"
 
 
 def matmul_op(node: Node) -> MatMul:
@@ -55,11 +58,12 @@ class LowerMatMul(Lowering):
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         if not is_fast(graph, node):
             return self._direct(graph, node)
-        options = []
-        if row_kinds(graph, node) is not None:
-            cycles = _general_cycles(graph, node, isa)
-            options.append(LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles))
-        return [*options, *self._panels(graph, node, isa)]
+        panels = self._panels(graph, node, isa)
+        asked = bool(panels and self.kernels) and bool(wanted(*_plans(graph, node, isa), self.kernels))
+        if row_kinds(graph, node) is None or asked:
+            return panels
+        cycles = _general_cycles(graph, node, isa)
+        return [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles), *panels]
 
     def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """The option of the kernel for other types and for sums of nothing: without an epilogue."""
@@ -78,7 +82,7 @@ class LowerMatMul(Lowering):
         kinds = extra_kinds(graph, node, 2, y.rank - 1)
         if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank:
             return []
-        cycles = _plan(graph, node, kinds, isa).cycles
+        cycles = min(p.cycles for p in considered(*_plans(graph, node, isa), self.kernels))
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
         options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), cycles)]
         if prod(x.shape[:-1]) == 1:  # but for the padding of the last block
@@ -94,12 +98,24 @@ class LowerMatMul(Lowering):
         if not uses_panels(graph, node, isa):
             layer = super().schedule(graph, node, isa, threads)
             cost = Cost(_general_cycles(graph, node, isa), node.op.macs(graph.in_types(node)), layer.cost.bytes, "compute")
-            return replace(layer, cost=cost)
-        kinds = extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
-        assert kinds is not None
+            return replace(layer, cost=cost, candidates=self._row_candidates(graph, node, isa, cost.cycles))
+        plans, facts = _plans(graph, node, isa)
+        plans = considered(plans, facts, self.kernels)
+        best = min(plans, key=lambda p: p.cycles)
         traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
         dims = Dims("", "", "M", "N", (Loop("K", graph.types[node.inputs[0]].shape[-1]),))
-        return schedule_linear(node, _plan(graph, node, kinds, isa), dims, node.op.macs(graph.in_types(node)), traffic, isa)
+        layer = schedule_linear(node, best, dims, node.op.macs(graph.in_types(node)), traffic, isa)
+        return replace(layer, candidates=candidates(plans, best, facts))
+
+    def _row_candidates(self, graph: Graph, node: Node, isa: Isa, cycles: float) -> tuple[Candidate, ...]:
+        """The row-major kernel, and the panels that lost to it because of the layouts around the node."""
+        chosen = Candidate("row-major product", cycles, False, _ROWS_ONLY)
+        if not (is_fast(graph, node) and self._panels(graph, node, isa)):
+            return (chosen,)
+        plans, facts = _plans(graph, node, isa)
+        plans = considered(plans, facts, self.kernels)
+        others = candidates(plans, min(plans, key=lambda p: p.cycles), facts)
+        return (chosen, *(replace(c, note=f"{c.kernel} {_CONVERTED}") for c in others))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not isinstance(layer.plan, LinearPlan):
@@ -181,8 +197,11 @@ def _block_stride(t: TensorType, isa: Isa) -> int:
     return strides_of(t.with_layout(blocked(t, -1, isa))).block
 
 
-def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearPlan:
+def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]:
+    """The panels that compute a product whose weights are a constant matrix."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    kinds = extra_kinds(graph, node, 2, y.rank - 1)
+    assert kinds is not None
     k, n = x.shape[-1], y.shape[-1]
     image = Image(0, _block_stride(y, isa), 0)
     problem = Linear(
@@ -202,7 +221,10 @@ def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearP
         n_runs=-(-k // isa.lanes),
     )
     tail = padded_lanes(problem.epilogue, kinds, n, isa)
-    dense, weights = plan_linear(problem, isa, tail), constant_weights(graph, node)
+    weights = constant_weights(graph, node)
     assert weights is not None
+    plans = [plan_linear(problem, isa, tail)]
     listed = plan_sparse(problem, weights.T[:, None, :], isa, tail)
-    return listed if listed is not None and listed.cycles < dense.cycles else dense
+    if listed is not None:
+        plans.append(listed)
+    return plans, Facts(k, np.count_nonzero(weights) / max(weights.size, 1), isa)
