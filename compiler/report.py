@@ -75,6 +75,7 @@ class Options(_Record):
     cc: str = ""
     cflags: tuple[str, ...] = ()
     max_arena: int | None = None
+    kernels: tuple[str, ...] = Field(default=(), description="--kernels: families that were chosen from; empty for all")
 
 
 class CandidateInfo(_Record):

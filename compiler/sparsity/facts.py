@@ -34,7 +34,7 @@ class WeightFacts:
 
 
 def weight_facts(graph: Graph) -> dict[str, WeightFacts]:
-    """By node name, for every node of a final graph that multiplies by a constant, or by what is computed from constants alone."""
+    """By node name, for every node of a final graph that multiplies by a constant, or by what only constants make."""
     found: dict[str, WeightFacts] = {}
     layers = {node.name: layer for layer in layer_weights(graph) for node in layer.nodes}
     fixed = _fixed(graph)
