@@ -145,9 +145,9 @@ def compile(
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx.
-    `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes.
-    `kernels` names the families of kernels to choose from, where one of them applies (none: all).
-    The folder appears whole or not at all. Raises a SparsecError (see `sparsec.compiler.errors`).
+    `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
+    families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
+    (see `sparsec.compiler.errors`).
     """
     from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.target import CpuTarget

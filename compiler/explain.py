@@ -11,10 +11,10 @@ from sparsec.compiler.sparsity.detect import MIN_SPARSITY
 from sparsec.compiler.sparsity.facts import WeightFacts
 
 _NO_ZEROS = "its weights hold no zeros"
-_SLOWER = 0.97  # measured ratios nearer to 1 are noise
+_SLOWER, _NO_GAIN = 0.97, 0.005  # ratios nearer to 1 are noise (measured), and not worth a number
 _FILL_IN = (
-    "Fill in: a weight row is what the outputs of a panel multiply one input by, and is left out only where it is zero for all of "
-    "them. Patterns that choose for as many outputs at once lose nothing: 2:4/rows=16 or block:16x4 in panels of 16 outputs."
+    "Fill in: a weight row is what the outputs of a panel multiply one input by, and is left out only where all of it is zero. "
+    "Patterns that choose for as many outputs at once lose nothing: 2:4/rows=16 or block:16x4 in panels of 16 outputs."
 )
 _WINOGRAD = (
     "Winograd computes a 3x3 convolution with 2.25 to 4 times fewer multiplications, so panels have to leave out more than that "
@@ -151,9 +151,10 @@ def sentence(sums: Sums, how: str) -> str:
     if not sums.sparse_us:
         return f"{how}: {duration(sums.us)}, none of it in sparse layers"
     gain = f"{sums.gain:.2f} times faster" if sums.gain >= 1 else f"{1 / sums.gain:.2f} times slower"
+    gain = "no gain" if abs(sums.gain - 1) < _NO_GAIN else gain
     return (
         f"{how}: {duration(sums.us)}, in dense form {duration(sums.dense_us)}: {gain}. Sparse layers take "
-        f"{share(sums.sparse_share)} of the time; all else takes {duration(sums.rest_us)}, however many zeros those have"
+        f"{share(sums.sparse_share)} of the time; more zeros in them cannot shorten the other {duration(sums.rest_us)}"
     )
 
 

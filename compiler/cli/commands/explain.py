@@ -203,7 +203,7 @@ def _print(found: _Subject, rows: Sequence[Row], shown: Sequence[Row], sums: Map
     sparse = sum(r.layer.sparse for r in weighted)
     wasted = sum(r.wasted for r in weighted)
     say(f"{found.name} for {found.target}, {found.threads} thread(s)")
-    say(f"  {len(weighted)} layers with weights: {sparse} use their zeros, {wasted} have zeros that are not used\n")
+    say(f"  {len(weighted)} layers with weights; zeros are used in {sparse}, and not used in {wasted}\n")
     measured = "measured" in sums
     columns = ["layer", *([] if len(shown) == len(weighted) else ["op"]), "pattern", ">kept", "kernel", ">predicted us", ">gain"]
     columns += [">measured us", ">gain"] if measured else []
@@ -212,7 +212,7 @@ def _print(found: _Subject, rows: Sequence[Row], shown: Sequence[Row], sums: Map
     sections = {
         "Zeros that are not used": unused(rows),
         "Measured slower than dense, against the prediction": slower(rows),
-        "Layers without zeros": without_zeros(rows),
+        "Layers with no zeros, or few": without_zeros(rows),
     }
     for title, groups in sections.items():
         if groups:
