@@ -67,7 +67,7 @@ KernelsOption = Annotated[
     typer.Option(
         "--kernels",
         metavar="FAMILY,...",
-        help="Use only these families of kernels (panels, sparse-panels, winograd, sparse-winograd) where one of them applies.",
+        help="Use only these families of kernels where one of them applies, as sparse-panels,winograd; a wrong name lists all.",
         show_default=False,
         rich_help_panel=TUNING,
     ),
