@@ -81,9 +81,9 @@ class Row:
         return f"{self.layer.why}; not pruned: {self.pruning}" if self.pruning and self.layer.why else self.layer.why
 
     @property
-    def predicted_gain(self) -> float:
-        """Predicted time of the dense form over that of the layer."""
-        return _ratio(self.layer.dense_us, self.layer.predicted_us)
+    def predicted_gain(self) -> float | None:
+        """Predicted time of the best dense kernel over that of the layer; None where no dense kernel was considered."""
+        return None if self.layer.dense_us is None else _ratio(self.layer.dense_us, self.layer.predicted_us)
 
     @property
     def measured_gain(self) -> float | None:
@@ -138,7 +138,8 @@ class Sums:
 def predicted_sums(rows: Sequence[Row]) -> Sums:
     """As the cost model has it."""
     us = sum(r.layer.predicted_us for r in rows)
-    return Sums(us, sum(r.layer.dense_us for r in rows), sum(r.layer.predicted_us for r in rows if r.layer.sparse))
+    dense = sum(r.layer.predicted_us if r.layer.dense_us is None else r.layer.dense_us for r in rows)
+    return Sums(us, dense, sum(r.layer.predicted_us for r in rows if r.layer.sparse))
 
 
 def measured_sums(rows: Sequence[Row], dense_us: float) -> Sums:
@@ -172,11 +173,9 @@ def slower(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Sparse layers that were measured to be slower than their dense form, against the prediction."""
     found = []
     for r in rows:
-        gain = r.measured_gain
-        if r.layer.sparse and gain is not None and gain < _SLOWER:
-            found.append(
-                (f"{r.kernel} predicted {r.predicted_gain:.2f} times as fast as dense, measured {gain:.2f}", r.layer.node)
-            )
+        predicted, gain = r.predicted_gain, r.measured_gain
+        if r.layer.sparse and predicted is not None and gain is not None and gain < _SLOWER:
+            found.append((f"{r.kernel} predicted {predicted:.2f} times as fast as dense, measured {gain:.2f}", r.layer.node))
     return _grouped(found)
 
 

@@ -113,7 +113,10 @@ class Layer(_Record):
     )
     pattern: str = Field(default="", description="pattern of its weights' zeros, as 2:4/rows=32; empty for none")
     density: float | None = Field(default=None, description="share of its weights that are not zero; null without weights")
-    dense_us: float = Field(default=0.0, description="predicted_us of the best candidate that leaves no zeros out")
+    dense_us: float | None = Field(
+        default=0.0,
+        description="predicted_us of the best candidate that leaves no zeros out; null where there is none (--kernels)",
+    )
     why: str = Field(default="", description="why the zeros of its weights are not left out; empty where they are")
 
     @property

@@ -42,7 +42,8 @@ def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, progra
     considered = _candidates(chosen) if calls else ()
     why = why_dense(weights, considered) if weights and considered else ""
     predicted = microseconds(chosen.cost.cycles) if calls else 0.0
-    dense = [c.us for c in considered if not c.sparse]
+    uses_zeros = bool(considered) and considered[0].sparse and not why
+    dense_us = min((c.us for c in considered if not c.sparse), default=None) if uses_zeros else predicted
     return Layer(
         node=node.name,
         origin=node.origin,
@@ -63,7 +64,7 @@ def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, progra
         candidates=considered,
         pattern=weights.pattern if weights else "",
         density=weights.density if weights else None,
-        dense_us=predicted if why or not dense else min(dense),
+        dense_us=dense_us,
         why=why,
     )
 

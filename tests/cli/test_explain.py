@@ -245,6 +245,17 @@ def test_kernels_restrict_the_choice(cases: str, capsys: Out) -> None:
     assert json.loads(Path("out/report.json").read_text())["options"]["kernels"] == ["panels"]
 
 
+@needs("gcc")
+def test_a_gain_wants_a_dense_kernel_to_compare_with(capsys: Out) -> None:
+    assert main(["compile", small(), "-o", "out", *PRUNING, "--kernels", "sparse-panels", "--no-verify", *FIXED]) == 0
+    capsys.readouterr()
+    found = explained("out", "-q")
+    assert (found["second"]["predicted_gain"], found["first"]["predicted_gain"]) == (None, 1.0)
+    assert [c["kernel"] for c in found["second"]["candidates"]] == ["sparse panels"]
+    assert main(["explain", "out", "-q"]) == 0
+    assert "second  2:4/rows=16" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -246,11 +246,14 @@ def _cells(row: Row, with_op: bool, measured: bool) -> list[str]:
     pattern = "" if layer.density is None else layer.pattern or "none"
     kept = "" if layer.density is None else share(layer.density)
     cells = [layer.node, *([layer.op] if with_op else []), pattern, kept, row.kernel]
-    cells += [f"{layer.predicted_us:.1f}", f"{row.predicted_gain:.2f}"]
+    cells += [f"{layer.predicted_us:.1f}", _gain(row.predicted_gain)]
     if measured:
-        gain = row.measured_gain
-        cells += [f"{row.us or 0.0:.1f}", "" if gain is None else f"{gain:.2f}"]
+        cells += [f"{row.us or 0.0:.1f}", _gain(row.measured_gain)]
     return [*cells, f"{second.kernel}, {second.us:.1f} us" if second else "", row.remark]
+
+
+def _gain(gain: float | None) -> str:
+    return "" if gain is None else f"{gain:.2f}"
 
 
 def _names(nodes: Sequence[str], most: int = 4) -> str:
