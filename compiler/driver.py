@@ -137,6 +137,7 @@ def compile(
     limits: Limits | None = None,
     dump_ir: str | None = None,
     max_arena: int | None = None,
+    kernels: Sequence[str] = (),
     recipe: Recipe | str | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
@@ -144,8 +145,9 @@ def compile(
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx.
-    `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes.
-    The folder appears whole or not at all. Raises a SparsecError (see `sparsec.compiler.errors`).
+    `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
+    families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
+    (see `sparsec.compiler.errors`).
     """
     from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.target import CpuTarget
@@ -156,7 +158,7 @@ def compile(
 
     clock = _Clock(progress)
     timings: list[PassTiming] = []
-    machine = CpuTarget.named(target, threads)
+    machine = CpuTarget.named(target, threads, kernels)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
     pruned: PrunedModel | None = None
@@ -196,6 +198,7 @@ def compile(
             cc=compiler,
             cflags=made.emitted.compile_flags,
             max_arena=max_arena,
+            kernels=tuple(kernels),
         )
         about = _model_info(made, model if pruned is None else stage / f"{label}.onnx")
         report = _report(made, about, options, compiler_version(compiler), clock.phases, timings)

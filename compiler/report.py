@@ -75,6 +75,16 @@ class Options(_Record):
     cc: str = ""
     cflags: tuple[str, ...] = ()
     max_arena: int | None = None
+    kernels: tuple[str, ...] = Field(default=(), description="--kernels: families that were chosen from; empty for all")
+
+
+class CandidateInfo(_Record):
+    """One way to compute a layer that was considered."""
+
+    kernel: str = Field(description="family of kernels, in words")
+    us: float = Field(description="predicted microseconds of one thread")
+    sparse: bool = Field(default=False, description="whether it leaves zeros of the weights out")
+    note: str = Field(default="", description="what it does with this layer, or what limits it")
 
 
 class Layer(_Record):
@@ -101,7 +111,26 @@ class Layer(_Record):
     predicted_us: float = Field(default=0.0, description="the same in microseconds at the clock that the target assumes")
     bound_by: str = Field(default="", description="what the estimate says limits it: compute, or a memory level")
     reason: str = Field(default="", description="why this kernel and these tiles")
-    runner_up: str = Field(default="", description="the next best choice and by how much it lost")
+    candidates: tuple[CandidateInfo, ...] = Field(
+        default=(), description="what was considered: the chosen one, then the others by predicted time; empty for a view"
+    )
+    pattern: str = Field(default="", description="pattern of its weights' zeros, as 2:4/rows=32; empty for none")
+    density: float | None = Field(default=None, description="share of its weights that are not zero; null without weights")
+    dense_us: float | None = Field(
+        default=0.0,
+        description="predicted_us of the best candidate that leaves no zeros out; null where there is none (--kernels)",
+    )
+    why: str = Field(default="", description="why the zeros of its weights are not left out; empty where they are")
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it is computed without (some of) the zeros of its weights."""
+        return bool(self.candidates) and self.candidates[0].sparse and not self.why
+
+    @property
+    def runner_up(self) -> CandidateInfo | None:
+        """The next best choice."""
+        return self.candidates[1] if len(self.candidates) > 1 else None
 
 
 class Buffer(_Record):

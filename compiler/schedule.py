@@ -59,10 +59,25 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to compute a node that was considered.
+
+    `kernel` is its family in words, `sparse` says that it leaves zeros of the weights out, and `note` what it does with this
+    layer or what limits it, as a clause with a subject of its own: "panels of 16 outputs fill in to 61 % of the weight rows".
+    """
+
+    kernel: str
+    cycles: float
+    sparse: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSchedule:
     """The chosen way to compute one node: the kernel's name, its loops, its predicted cost, and why it was chosen.
 
-    `plan` is the backend's own description of the kernel (opaque outside of the backend that made it).
+    `candidates` are all ways that were considered, the chosen one first, then by predicted cycles. `plan` is the backend's own
+    description of the kernel (opaque outside of the backend that made it).
     """
 
     node: str
@@ -71,7 +86,7 @@ class LayerSchedule:
     cost: Cost
     plan: Any = None
     reason: str = ""
-    runner_up: str = ""
+    candidates: tuple[Candidate, ...] = ()
 
     @property
     def stationary(self) -> tuple[str, ...]:

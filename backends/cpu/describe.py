@@ -5,9 +5,11 @@ from __future__ import annotations
 from sparsec.backends.cpu.emit import Emitted
 from sparsec.backends.cpu.memory import MemoryPlan
 from sparsec.backends.cpu.program import Call, Program, Space
+from sparsec.compiler.explain import why_dense
 from sparsec.compiler.graph import ABSENT, Graph, Node
-from sparsec.compiler.report import Buffer, Layer, Memory, tensor_info
-from sparsec.compiler.schedule import LayerSchedule, Schedule
+from sparsec.compiler.report import Buffer, CandidateInfo, Layer, Memory, tensor_info
+from sparsec.compiler.schedule import Candidate, LayerSchedule, Schedule
+from sparsec.compiler.sparsity.facts import WeightFacts, weight_facts
 
 Steps = list[tuple[int, Call]]  # the calls of a node, with their places among all calls
 ASSUMED_HZ = 3.0e9  # turns predicted cycles into a time for people to read
@@ -18,7 +20,11 @@ def describe_layers(graph: Graph, schedule: Schedule, program: Program) -> tuple
     calls: dict[str, Steps] = {}
     for index, call in enumerate(program.calls):
         calls.setdefault(call.node, []).append((index, call))
-    layers = [_layer(graph, node, schedule.layers[node.name], calls.pop(node.name, []), program) for node in graph.nodes]
+    weights = weight_facts(graph)
+    layers = [
+        _layer(graph, node, schedule.layers[node.name], calls.pop(node.name, []), program, weights.get(node.name))
+        for node in graph.nodes
+    ]
     for name, rest in calls.items():
         steps, packed = tuple(i for i, _ in rest), _packed_bytes(rest, program)
         layers.append(
@@ -37,9 +43,14 @@ def _packed_bytes(calls: Steps, program: Program) -> int:
     return sum(nbytes for _, nbytes in read)
 
 
-def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, program: Program) -> Layer:
+def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, program: Program, weights: WeightFacts | None) -> Layer:
     operands = [v for v in node.inputs if v != ABSENT]
     weight_bytes = sum(graph.types[v].nbytes for v in operands if v in graph.constants)
+    considered = _candidates(chosen) if calls else ()
+    why = why_dense(weights, considered) if weights and considered else ""
+    predicted = microseconds(chosen.cost.cycles) if calls else 0.0
+    uses_zeros = bool(considered) and considered[0].sparse and not why
+    dense_us = min((c.us for c in considered if not c.sparse), default=None) if uses_zeros else predicted
     return Layer(
         node=node.name,
         origin=node.origin,
@@ -55,11 +66,26 @@ def _layer(graph: Graph, node: Node, chosen: LayerSchedule, calls: Steps, progra
         steps=tuple(i for i, _ in calls),
         schedule=str(chosen),
         predicted_cycles=chosen.cost.cycles if calls else 0.0,
-        predicted_us=chosen.cost.cycles / ASSUMED_HZ * 1e6 if calls else 0.0,
+        predicted_us=predicted,
         bound_by=chosen.cost.bound_by,
         reason=chosen.reason,
-        runner_up=chosen.runner_up,
+        candidates=considered,
+        pattern=weights.pattern if weights else "",
+        density=weights.density if weights else None,
+        dense_us=dense_us,
+        why=why,
     )
+
+
+def microseconds(cycles: float) -> float:
+    """Predicted cycles as a time for people to read."""
+    return cycles / ASSUMED_HZ * 1e6
+
+
+def _candidates(chosen: LayerSchedule) -> tuple[CandidateInfo, ...]:
+    """What was considered; where a node has one way only, that."""
+    found = chosen.candidates or (Candidate(chosen.kernel, chosen.cost.cycles, False),)
+    return tuple(CandidateInfo(kernel=c.kernel, us=microseconds(c.cycles), sparse=c.sparse, note=c.note) for c in found)
 
 
 def describe_memory(program: Program, plan: MemoryPlan, emitted: Emitted) -> Memory:

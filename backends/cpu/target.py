@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
 from sparsec.backends.cpu.lower.base import LOWERINGS, LowerContext, Lowering, View, stream_cycles
 from sparsec.backends.cpu.lower.copies import copy_to_port
+from sparsec.backends.cpu.lower.explain import FAMILIES
 from sparsec.backends.cpu.lower.halo import fill_halo
 from sparsec.backends.cpu.lower.registry import load_all
 from sparsec.backends.cpu.program import ArenaBuffer, Call, Interface, Program, Ref, Space
@@ -27,20 +28,26 @@ _PIECE_CYCLES = 20_000.0  # a piece takes at least this long, well above the pri
 
 @dataclass(frozen=True)
 class CpuTarget:
-    """A CPU with an instruction set, compiled for a number of threads."""
+    """A CPU with an instruction set, compiled for a number of threads.
+
+    `kernels` restricts convolutions and products to families of kernels where one of these applies; None for all.
+    """
 
     isa: Isa
     threads: int = 1
+    kernels: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
         load_all()
         if not 1 <= self.threads <= 1024:
             raise UsageError(f"--threads must be from 1 to 1024, not {self.threads}")
+        if unknown := sorted((self.kernels or frozenset()) - set(FAMILIES)):
+            raise UsageError(f"--kernels: there is no family {unknown[0]!r} of kernels: give some of {', '.join(FAMILIES)}")
 
     @staticmethod
-    def named(name: str, threads: int = 1) -> CpuTarget:
-        """The target that the user calls `name` (`host` is the best that this machine runs)."""
-        return CpuTarget(host_isa() if name == "host" else isa_named(name), threads)
+    def named(name: str, threads: int = 1, kernels: Iterable[str] = ()) -> CpuTarget:
+        """The target that the user calls `name` (`host` is the best that this machine runs); no `kernels` means all."""
+        return CpuTarget(host_isa() if name == "host" else isa_named(name), threads, frozenset(kernels) or None)
 
     @property
     def name(self) -> str:
@@ -48,7 +55,8 @@ class CpuTarget:
         return self.isa.name
 
     def _lowering(self, node: Node) -> Lowering | None:
-        return LOWERINGS.get(type(node.op))
+        found = LOWERINGS.get(type(node.op))
+        return found.choosing_from(self.kernels) if found and self.kernels else found
 
     def legal(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """Layout options of the node; empty when no kernel takes it."""

@@ -11,6 +11,7 @@ import typer
 from sparsec.compiler.cli.commands.bench import bench
 from sparsec.compiler.cli.commands.compile import compile_model
 from sparsec.compiler.cli.commands.diff import diff
+from sparsec.compiler.cli.commands.explain import explain
 from sparsec.compiler.cli.commands.inspect import inspect
 from sparsec.compiler.cli.commands.listings import ops, passes, targets
 from sparsec.compiler.cli.commands.models import models
@@ -67,6 +68,7 @@ def make_app(markup: Literal["rich"] | None) -> typer.Typer:
         ("run", run),
         ("verify", verify),
         ("bench", bench),
+        ("explain", explain),
         ("inspect", inspect),
         ("diff", diff),
         ("ops", ops),

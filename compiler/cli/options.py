@@ -62,6 +62,16 @@ PassesOption = Annotated[
         rich_help_panel=TUNING,
     ),
 ]
+KernelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kernels",
+        metavar="FAMILY,...",
+        help="Use only these families of kernels where one of them applies, as sparse-panels,winograd; a wrong name lists all.",
+        show_default=False,
+        rich_help_panel=TUNING,
+    ),
+]
 CcOption = Annotated[
     str | None,
     typer.Option(
@@ -160,6 +170,16 @@ def parse_shapes(entries: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--input takes NAME=N,N,..., as x=1,3,224,224, not {entry!r}")
         found[name] = tuple(map(int, parts))
     return found
+
+
+def parse_kernels(text: str | None) -> tuple[str, ...]:
+    """`panels,winograd` -> the names; the target knows which there are."""
+    if text is None:
+        return ()
+    names = tuple(n.strip() for n in text.split(","))
+    if not all(names):
+        raise UsageError(f"--kernels takes families with commas, as panels,winograd, not {text!r}")
+    return names
 
 
 def parse_recipe(

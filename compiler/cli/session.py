@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,12 @@ def model_path(subject: Path, compiled: CompiledModel) -> Path:
         where = f" ({recorded})" if recorded else ""
         raise UsageError(f"the model that {subject} was compiled from is not there{where}: give the .onnx file instead")
     return Path(recorded)
+
+
+def file_sha256(path: Path) -> str:
+    """The hash of a file's bytes, as reports record it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def feeds_for(subject: Path, compiled: CompiledModel, *, seed: int = 0, files: Sequence[str] = ()) -> Feeds:

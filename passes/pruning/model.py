@@ -55,7 +55,7 @@ def prune(
     wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
     say("import")
     graph = import_model(model, dims=dims or {}, input_shapes=input_shapes or {}, limits=limits or Limits())
-    editor = _editor(model)
+    editor = editor_of(model)
 
     say("prune")
     pruned = prune_graph(graph, wanted, editor.blocked)
@@ -70,7 +70,7 @@ def prune(
     return PrunedModel(pruned.report, changed, editor)
 
 
-def _editor(model: str | Path | onnx.ModelProto | bytes) -> WeightEditor:
+def editor_of(model: str | Path | onnx.ModelProto | bytes) -> WeightEditor:
     """The model's protobuf message, our own copy."""
     proto = onnx.ModelProto()
     if isinstance(model, onnx.ModelProto):

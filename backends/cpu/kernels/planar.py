@@ -26,8 +26,9 @@ class PlanarGeometry(Geometry):
     """Extents, and strides in elements.
 
     Each of n images has `positions` output positions in rows of `ow`, cut into `full` tiles of s vectors and then `tails` of
-    s_tail. Panels are dealt out in groups of `group_panels`. The `rows` rows of the packed tile come in `chunks` of `chunk_rows`. `taps` are the
-    kernel taps of a blocked input. A planar tensor has `block` between channels, and its positions side by side.
+    s_tail. Panels are dealt out in groups of `group_panels`. The `rows` rows of the packed tile come in `chunks` of
+    `chunk_rows`. `taps` are the kernel taps of a blocked input. A planar tensor has `block` between channels, and its positions
+    side by side.
     """
 
     n: int
@@ -59,7 +60,7 @@ class PlanarKernel(Kernel):
     """One micro-kernel with its loops.
 
     `r` outputs a panel, `s` vectors of positions; `masks` the subsets that have lists, `k_run` consecutive rows an entry.
-    `x_blocked`, `y_blocked`: the input, the output (and the epilogue's `full` operands) are blocked by the vector's lanes, and are
+    `x_blocked`, `y_blocked`: the input, the output (and the epilogue's `full` operands) are blocked by the vector's lanes, and
     transposed on the way; else they are planar, and the input is read as it is (1x1, stride 1). `narrow`: entries are u8,
     else u16. `chunked`: panels add to partial sums in scratch. `extras` and `tail_lanes` are those of PanelKernel.
     """

@@ -61,7 +61,7 @@ def runs(subset: Array, k_run: int) -> Array:
 
 
 def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, group_panels: int) -> PlanarWeights:
-    """Lists of w[OC, rows]. One full mask takes every row that any output needs; otherwise `masks` holds every subset that occurs.
+    """Lists of w[OC, rows]. One full mask takes every row that any output needs; otherwise `masks` holds what subsets occur.
 
     `chunk_rows` is a multiple of k_run, and k_run > 1 goes with one mask. ValueError when a subset has no list.
     """

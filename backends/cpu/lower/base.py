@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -81,6 +82,13 @@ class Lowering(ABC):
     """How one op runs on a CPU."""
 
     op: ClassVar[type[Op]]
+    kernels: frozenset[str] | None = None  # families to choose from where one of them applies, None for all
+
+    def choosing_from(self, kernels: frozenset[str] | None) -> Lowering:
+        """The same, restricted to kernel families."""
+        restricted = copy(self)
+        restricted.kernels = kernels
+        return restricted
 
     @abstractmethod
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:

@@ -11,14 +11,17 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, expand_groups, tap_offsets
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
-from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, lower_planar, plan_planar, schedule_planar
+from sparsec.backends.cpu.lower.planar import PlanarPlan, lower_planar, schedule_planar
+from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
@@ -26,35 +29,14 @@ from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.schedule import LayerSchedule, Loop
+from sparsec.compiler.schedule import Candidate, LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 Plan = LinearPlan | WinogradPlan | PlanarPlan
+_DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights have sparse kernels"
 _PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
-
-
-def conv_op(node: Node) -> Conv:
-    """The node's attributes."""
-    assert isinstance(node.op, Conv)
-    return node.op
-
-
-def is_depthwise(graph: Graph, node: Node) -> bool:
-    """Whether every channel has its own window and makes one output."""
-    w = graph.types[node.inputs[1]]
-    return conv_op(node).groups == w.shape[0] and w.shape[1] == 1 and w.shape[0] > 1
-
-
-def wanted_halo(graph: Graph, node: Node) -> tuple[tuple[int, int], ...]:
-    """Zero positions that the windows read around x: (batch, *spatial), exactly as many as are read."""
-    op, x, w, y = conv_op(node), graph.types[node.inputs[0]], graph.types[node.inputs[1]], graph.types[node.output]
-    halo = [(0, 0)]
-    for i in range(len(op.strides)):
-        last = (y.shape[2 + i] - 1) * op.strides[i] + (w.shape[2 + i] - 1) * op.dilations[i] - op.pads[i]
-        halo.append((op.pads[i], max(0, last - x.shape[2 + i] + 1)))
-    return tuple(halo)
 
 
 @lowering
@@ -87,8 +69,8 @@ class LowerConv(Lowering):
             )
             plans = _plans(graph, node, problem, layout, isa)
             if planar_applies(graph, node, source, y.with_layout(out), isa):
-                plans.append(_planar(graph, node, kinds, source, y.with_layout(out), isa))
-            cycles = min(p.cycles for p in plans)
+                plans.append(plan_conv(graph, node, kinds, source, y.with_layout(out), isa))
+            cycles = min(p.cycles for p in considered(plans, _facts(graph, node, problem, isa), self.kernels))
             options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
         return [*options, *self._planar_options(graph, node, kinds, isa)]
 
@@ -99,8 +81,9 @@ class LowerConv(Lowering):
         options = []
         for a, b in ((ROW_MAJOR, ROW_MAJOR), (ROW_MAJOR, blocked_y), (blocked_x, ROW_MAJOR)):
             source, result = x.with_layout(a), y.with_layout(b)
-            if isa.lanes > 1 and planar_applies(graph, node, source, result, isa):
-                cycles = _planar(graph, node, kinds, source, result, isa).cycles
+            allowed = self.kernels is None or "planar" in self.kernels
+            if allowed and isa.lanes > 1 and planar_applies(graph, node, source, result, isa):
+                cycles = plan_conv(graph, node, kinds, source, result, isa).cycles
                 bare = a.without_halo() if isinstance(a, Blocked) else a
                 options.append(LayoutOption((bare, None, *extra_layouts(kinds, b)), (b,), cycles))
         return options
@@ -111,28 +94,31 @@ class LowerConv(Lowering):
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not is_fast(graph, node):
-            return schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
+            layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
+            return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
         if is_depthwise(graph, node):
             layer = super().schedule(graph, node, isa, threads)
             return LayerSchedule(layer.node, "depthwise", layer.levels, layer.cost)
         kinds = extra_kinds(graph, node, 2, 1)
         assert kinds is not None
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        plans: list[Plan] = []
-        if isinstance(x.layout, Blocked) and isinstance(y.layout, Blocked):
-            problem = conv_problem(graph, node, kinds, x, y, full_operands(graph, node, kinds), isa)
-            plans = _plans(graph, node, problem, x.layout, isa)
-        if planar_applies(graph, node, x, y, isa):
-            plans.append(_planar(graph, node, kinds, x, y, isa))
-        best, *others = sorted(plans, key=lambda p: p.cycles)
+        source = x if isinstance(x.layout, Blocked) else x.with_layout(Blocked(1, isa.lanes, wanted_halo(graph, node)))
+        result = y if isinstance(y.layout, Blocked) else y.with_layout(blocked(y, 1, isa))
+        full = [t if isinstance(t.layout, Blocked) else result for t in full_operands(graph, node, kinds)]
+        problem = conv_problem(graph, node, kinds, source, result, full, isa)
+        plans = _plans(graph, node, problem, source.layout, isa)
+        direct_cycles, facts = plans[0].cycles, _facts(graph, node, problem, isa)
+        planar = [plan_conv(graph, node, kinds, x, y, isa)] if planar_applies(graph, node, x, y, isa) else []
+        choices = considered([*plans, *planar], facts, self.kernels) if (source, result) == (x, y) else planar
+        best = min(choices, key=lambda p: p.cycles)
         traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
         if isinstance(best, PlanarPlan):
-            runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
-            return replace(schedule_planar(node, best, macs, traffic, isa), runner_up=runner_up)
-        if isinstance(best, WinogradPlan):
-            return schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
-        runner_up = f"{_family(others[0])}, {others[0].cycles:.0f} cycles" if others else ""
-        return replace(schedule_linear(node, best, _dims(graph, node), macs, traffic, isa), runner_up=runner_up)
+            layer = schedule_planar(node, best, macs, traffic, isa)
+        elif isinstance(best, WinogradPlan):
+            layer = schedule_winograd(node, best, direct_cycles, macs, traffic, isa)
+        else:
+            layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
+        return replace(layer, candidates=candidates([*plans, *planar], best, facts))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not is_fast(ctx.graph, node):
@@ -168,64 +154,6 @@ class LowerConv(Lowering):
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
 
 
-def is_fast(graph: Graph, node: Node) -> bool:
-    """Whether the vector kernels take the node: two-dimensional, float32, weights known."""
-    x = graph.types[node.inputs[0]]
-    weights_known = node.inputs[0] not in graph.constants and node.inputs[1] in graph.constants
-    return x.dtype.value == "f32" and x.rank == 4 and weights_known
-
-
-def full_operands(graph: Graph, node: Node, kinds: tuple[str, ...]) -> list[TensorType]:
-    """Types of the epilogue's full operands in order, constants as the output is stored."""
-    layout = graph.types[node.output].layout
-    layout = layout.without_halo() if isinstance(layout, Blocked) else layout
-    full = [v for v, k in zip(node.inputs[2:], kinds, strict=True) if k == "full"]
-    return [graph.types[v].with_layout(layout) if v in graph.constants else graph.types[v] for v in full]
-
-
-def planar_applies(graph: Graph, node: Node, x: TensorType, y: TensorType, isa: Isa) -> bool:
-    """Whether the planar kernels take the node with its input and output stored as `x` and `y` are.
-
-    1. Enough weights are zero.
-    2. A blocked tensor has the vector's block; a planar input is read as it is: 1x1, stride 1, no padding.
-    """
-    op, w = conv_op(node), graph.constants[node.inputs[1]]
-    pointwise = prod(w.shape[2:]) == 1 and set(op.strides) == {1} and not any(op.pads)
-    layouts = all(not isinstance(t.layout, Blocked) or t.layout.block == isa.lanes for t in (x, y))
-    return has_zeros(w) and layouts and (isinstance(x.layout, Blocked) or pointwise)
-
-
-def _planar(graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y: TensorType, isa: Isa) -> PlanarPlan:
-    """The planar plan with input and output stored as `x` and `y` are."""
-    op, w = conv_op(node), graph.constants[node.inputs[1]]
-    n, oc, oh, ow = y.shape
-    full = iter(full_operands(graph, node, kinds))
-    like_y = [_side(t if t.layout != ROW_MAJOR or y.layout == ROW_MAJOR else y) for t in full]
-    sides = iter(like_y)
-    layer = PlanarLayer(
-        n=n,
-        positions=oh * ow,
-        ow=ow,
-        oc=oc,
-        taps=prod(w.shape[2:]),
-        ic=x.shape[1],
-        x=_side(x, op.strides),
-        y=_side(y),
-        extras=tuple(next(sides) if k == "full" else None for k in kinds),
-        kinds=kinds,
-        epilogue=op.epilogue,
-        tail_lanes=padded_lanes(op.epilogue, kinds, oc, isa),
-    )
-    return plan_planar(layer, w, dense_view(w, op.groups), isa)
-
-
-def _side(t: TensorType, strides: Sequence[int] = (1, 1)) -> Side:
-    s = strides_of(t)
-    if isinstance(t.layout, Blocked):
-        return Side(True, s.dims[0], s.block, s.dims[2] * strides[0], s.dims[3] * strides[1])
-    return Side(False, s.dims[0], s.dims[1])
-
-
 def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[Plan]:
     """The ways to compute a convolution between blocked tensors: direct, and by minimal filtering where it applies."""
     op, w = conv_op(node), graph.types[node.inputs[1]]
@@ -242,12 +170,10 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     return plans
 
 
-def _family(plan: Plan) -> str:
-    if isinstance(plan, PlanarPlan):
-        return "planar"
-    if isinstance(plan, WinogradPlan):
-        return "sparse winograd" if plan.listed else "winograd"
-    return "sparse panels" if plan.problem.sparse else "dense panels"
+def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:
+    w = graph.constants[node.inputs[1]]
+    rows = prod(w.shape[1:]) if problem.shared else problem.rows  # panels over groups read the inputs of several
+    return Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
 
 
 def _dims(graph: Graph, node: Node) -> Dims:
@@ -306,9 +232,3 @@ def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear) -> PanelW
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
     return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, layout.block if problem.sparse else 0)
-
-
-def dense_view(weights: Array, groups: int) -> Array:
-    """[OC, IC / groups, *kernel] as [OC, taps, IC], with zeros between groups."""
-    taps_inside = np.moveaxis(weights, 1, -1).reshape(weights.shape[0], -1, weights.shape[1])
-    return taps_inside if groups == 1 else expand_groups(taps_inside, groups)

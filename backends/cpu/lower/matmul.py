@@ -14,22 +14,26 @@ from sparsec.backends.cpu.kernels.matmul import FULL, matmul
 from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, wanted
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
-from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, lower_planar, plan_planar, schedule_planar
+from sparsec.backends.cpu.lower.planar import PlanarPlan, has_zeros, lower_planar, schedule_planar
+from sparsec.backends.cpu.lower.planar_product import plan_product
 from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.schedule import Cost, LayerSchedule, Loop
+from sparsec.compiler.schedule import Candidate, Cost, LayerSchedule, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 _GENERAL_EFFICIENCY = 0.7  # of the FMA peak
+_ROWS_ONLY = "its operands are stored row by row, and the kernel for that reads all weights"
+_CONVERTED = "want the operands in channel blocks, and converting these would cost more than it saves"
 
 
 def matmul_op(node: Node) -> MatMul:
@@ -56,11 +60,12 @@ class LowerMatMul(Lowering):
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         if not is_fast(graph, node):
             return self._direct(graph, node)
-        options = []
-        if row_kinds(graph, node) is not None:
-            cycles = _general_cycles(graph, node, isa)
-            options.append(LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles))
-        return [*options, *self._panels(graph, node, isa)]
+        panels = self._panels(graph, node, isa)
+        asked = bool(panels and self.kernels) and bool(wanted(*_plans(graph, node, isa), self.kernels))
+        if row_kinds(graph, node) is None or asked:
+            return panels
+        cycles = _general_cycles(graph, node, isa)
+        return [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles), *panels]
 
     def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """The option of the kernel for other types and for sums of nothing: without an epilogue."""
@@ -79,15 +84,17 @@ class LowerMatMul(Lowering):
         kinds = extra_kinds(graph, node, 2, y.rank - 1)
         if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank:
             return []
-        cycles = _plan(graph, node, kinds, isa).cycles
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
-        both = min(cycles, _planar(graph, node, kinds, source, result, isa).cycles) if sparse_weights(graph, node) else cycles
-        options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), both)]
-        if sparse_weights(graph, node) and isa.lanes > 1:
-            planar_x, planar_y = Blocked(x.rank - 1, 1), Blocked(y.rank - 1, 1)
-            for a, b in ((planar_x, planar_y), (planar_x, result), (source, planar_y)):
-                only = _planar(graph, node, kinds, a, b, isa).cycles
-                options.append(LayoutOption((a, None, *extra_layouts(kinds, b)), (b,), only))
+        plans, facts = _plans(graph, node, isa)
+        cycles = min(p.cycles for p in considered(plans, facts, self.kernels))
+        either: list[LinearPlan | PlanarPlan] = [*plans, *_planar(graph, node, source, result, isa)]
+        every = considered(either, facts, self.kernels)
+        options = [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), min(p.cycles for p in every))]
+        planar_x, planar_y = Blocked(x.rank - 1, 1), Blocked(y.rank - 1, 1)
+        for one, other in ((planar_x, planar_y), (planar_x, result), (source, planar_y)):
+            allowed = isa.lanes > 1 and (self.kernels is None or "planar" in self.kernels)
+            for plan in _planar(graph, node, one, other, isa) if allowed else ():
+                options.append(LayoutOption((one, None, *extra_layouts(kinds, other)), (other,), plan.cycles))
         if prod(x.shape[:-1]) == 1:  # but for the padding of the last block
             choices: list[tuple[Layout, Layout]] = [(source, ROW_MAJOR), (ROW_MAJOR, result), (ROW_MAJOR, ROW_MAJOR)]
             for a, b in choices:
@@ -101,25 +108,30 @@ class LowerMatMul(Lowering):
         if not uses_panels(graph, node, isa):
             layer = super().schedule(graph, node, isa, threads)
             cost = Cost(_general_cycles(graph, node, isa), node.op.macs(graph.in_types(node)), layer.cost.bytes, "compute")
-            return replace(layer, cost=cost)
-        kinds = extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
-        assert kinds is not None
+            return replace(layer, cost=cost, candidates=self._row_candidates(graph, node, isa, cost.cycles))
+        panels, facts = _plans(graph, node, isa)
+        x, y = (graph.types[v].layout for v in (node.inputs[0], node.output))
+        planar = _planar(graph, node, x, y, isa) if isinstance(x, Blocked) and isinstance(y, Blocked) else []
+        mixed = any(isinstance(layout, Blocked) and layout.block != isa.lanes for layout in (x, y))
+        plans: list[LinearPlan | PlanarPlan] = [*panels, *planar]
+        best = min(planar if mixed else considered(plans, facts, self.kernels), key=lambda p: p.cycles)
         traffic = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)
         dims = Dims("", "", "M", "N", (Loop("K", graph.types[node.inputs[0]].shape[-1]),))
-        x, y = graph.types[node.inputs[0]].layout, graph.types[node.output].layout
-        plans: list[LinearPlan | PlanarPlan] = []
-        if isa.lanes == 1 or not any(isinstance(t, Blocked) and t.block == 1 for t in (x, y)):
-            plans.append(_plan(graph, node, kinds, isa))
-        if sparse_weights(graph, node) and isinstance(x, Blocked) and isinstance(y, Blocked):
-            plans.append(_planar(graph, node, kinds, x, y, isa))
-        best, *others = sorted(plans, key=lambda p: p.cycles)
-        macs = node.op.macs(graph.in_types(node))
         if isinstance(best, PlanarPlan):
-            layer = schedule_planar(node, best, macs, traffic, isa)
+            layer = schedule_planar(node, best, node.op.macs(graph.in_types(node)), traffic, isa)
         else:
-            layer = schedule_linear(node, best, dims, macs, traffic, isa)
-        runner_up = f"{'planar' if isinstance(others[0], PlanarPlan) else 'panels'}, {others[0].cycles:.0f} cycles" if others else ""
-        return replace(layer, runner_up=runner_up)
+            layer = schedule_linear(node, best, dims, node.op.macs(graph.in_types(node)), traffic, isa)
+        return replace(layer, candidates=candidates(plans, best, facts))
+
+    def _row_candidates(self, graph: Graph, node: Node, isa: Isa, cycles: float) -> tuple[Candidate, ...]:
+        """The row-major kernel, and the panels that lost to it because of the layouts around the node."""
+        chosen = Candidate("row-major product", cycles, False, _ROWS_ONLY)
+        if not (is_fast(graph, node) and self._panels(graph, node, isa)):
+            return (chosen,)
+        plans, facts = _plans(graph, node, isa)
+        plans = considered(plans, facts, self.kernels)
+        others = candidates(plans, min(plans, key=lambda p: p.cycles), facts)
+        return (chosen, *(replace(c, note=f"{c.kernel} {_CONVERTED}") for c in others))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not isinstance(layer.plan, LinearPlan | PlanarPlan):
@@ -201,45 +213,23 @@ def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
     return stream_cycles(2 * moved) + macs * lanes / isa.lanes / isa.fma_per_cycle / _GENERAL_EFFICIENCY
 
 
-def sparse_weights(graph: Graph, node: Node) -> bool:
-    """Whether the right operand is a constant with enough zeros for the planar kernels."""
-    return constant_weights(graph, node) is not None and has_zeros(graph.constants[node.inputs[1]])
-
-
-def _planar(graph: Graph, node: Node, kinds: tuple[str, ...], x: Blocked, y: Blocked, isa: Isa) -> PlanarPlan:
-    """The planar plan with features stored as `x` and `y` say."""
-    source, result = graph.types[node.inputs[0]], graph.types[node.output]
-    weights = constant_weights(graph, node)
-    assert weights is not None
-    positions, oc, ic = prod(result.shape[:-1]), result.shape[-1], source.shape[-1]
-    side = _side(result, y, isa)
-    layer = PlanarLayer(
-        n=1,
-        positions=positions,
-        ow=positions,
-        oc=oc,
-        taps=1,
-        ic=ic,
-        x=_side(source, x, isa),
-        y=side,
-        extras=tuple(side if kind == "full" else None for kind in kinds),
-        kinds=kinds,
-        epilogue=matmul_op(node).epilogue,
-        tail_lanes=padded_lanes(matmul_op(node).epilogue, kinds, oc, isa),
-    )
-    return plan_planar(layer, graph.constants[node.inputs[1]], weights.T[:, None, :], isa)
-
-
-def _side(t: TensorType, layout: Blocked, isa: Isa) -> Side:
-    return Side(layout.block == isa.lanes, 0, strides_of(t.with_layout(layout)).block, 0, layout.block)
-
-
 def _block_stride(t: TensorType, isa: Isa) -> int:
     return strides_of(t.with_layout(blocked(t, -1, isa))).block
 
 
-def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearPlan:
+def _planar(graph: Graph, node: Node, x: Blocked, y: Blocked, isa: Isa) -> list[PlanarPlan]:
+    """The planar plan with features stored as `x` and `y` say, where enough weights are zero."""
+    weights, kinds = constant_weights(graph, node), extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
+    if weights is None or kinds is None or not has_zeros(graph.constants[node.inputs[1]]):
+        return []
+    return [plan_product(graph, node, kinds, weights, x, y, isa)]
+
+
+def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]:
+    """The panels that compute a product whose weights are a constant matrix."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    kinds = extra_kinds(graph, node, 2, y.rank - 1)
+    assert kinds is not None
     k, n = x.shape[-1], y.shape[-1]
     image = Image(0, _block_stride(y, isa), 0)
     problem = Linear(
@@ -259,7 +249,10 @@ def _plan(graph: Graph, node: Node, kinds: tuple[str, ...], isa: Isa) -> LinearP
         n_runs=-(-k // isa.lanes),
     )
     tail = padded_lanes(problem.epilogue, kinds, n, isa)
-    dense, weights = plan_linear(problem, isa, tail), constant_weights(graph, node)
+    weights = constant_weights(graph, node)
     assert weights is not None
+    plans = [plan_linear(problem, isa, tail)]
     listed = plan_sparse(problem, weights.T[:, None, :], isa, tail)
-    return listed if listed is not None and listed.cycles < dense.cycles else dense
+    if listed is not None:
+        plans.append(listed)
+    return plans, Facts(k, np.count_nonzero(weights) / max(weights.size, 1), isa)

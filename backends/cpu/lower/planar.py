@@ -94,7 +94,7 @@ _LISTINGS = _Listings()
 
 def has_zeros(constant: Array) -> bool:
     """Whether enough weights are zero for sparse kernels to be considered."""
-    return np.count_nonzero(constant) <= WORTH_A_LOOK * constant.size
+    return bool(np.count_nonzero(constant) <= WORTH_A_LOOK * constant.size)
 
 
 def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -> PlanarPlan:

@@ -97,7 +97,7 @@ def schedule_winograd(node: Node, plan: WinogradPlan, direct_cycles: float, macs
     if plan.listed:
         reason += f"; {plan.kept} of {plan.in_channels} channels a panel are not zero"
     cost = Cost(plan.cycles, macs, {"L2": traffic}, "compute")
-    return LayerSchedule(node.name, "winograd", levels, cost, plan, reason, f"direct panels, {direct_cycles:.0f} cycles")
+    return LayerSchedule(node.name, "winograd", levels, cost, plan, reason)
 
 
 def lower_winograd(

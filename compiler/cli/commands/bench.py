@@ -24,13 +24,8 @@ from sparsec.compiler.cli.options import (
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sparsec.compiler.measure import Timing
     from sparsec.compiler.report import Report
-    from sparsec.compiler.runtime import CompiledModel
-
-    Feeds = dict[str, np.ndarray[Any, Any]]
 
 
 class Peer(StrEnum):
@@ -64,6 +59,7 @@ def bench(
     Prints medians of CPU time (all threads together) and of wall time a run. Engines take turns in one process, so
     that their ratio holds on a busy machine too.
     """
+    from sparsec.compiler.cli.layer_times import layer_seconds
     from sparsec.compiler.cli.session import feeds_for, model_path, opened, runs_here
     from sparsec.compiler.measure import take_turns
 
@@ -83,7 +79,7 @@ def bench(
         profile: list[float] = []
         if layers:
             steps("time every layer")
-            profile = _profile(compiled, feeds, rounds)
+            profile = layer_seconds({"sparsec": compiled}, feeds, rounds)["sparsec"]
         report = compiled.report
     rows = _layer_rows(report, profile) if layers else []
     if json:
@@ -93,24 +89,6 @@ def bench(
     if layers:
         say("")
         _print_layers(rows)
-
-
-def _profile(compiled: CompiledModel, feeds: Feeds, rounds: int) -> list[float]:
-    """Median seconds of every layer over `rounds` runs of the profile build, after one to warm up."""
-    from statistics import median
-
-    from sparsec.compiler.cli.session import profile_build
-
-    with profile_build(compiled) as profiled:
-        runner = profiled.runner(feeds)
-        samples: list[list[float]] = []
-        before = [float(s) for s in runner()]
-        for _ in range(max(rounds, 3)):
-            after = [float(s) for s in runner()]
-            samples.append([b - a for a, b in zip(before, after, strict=True)])
-            before = after
-    steps = [median(s[i] for s in samples) for i in range(len(before))]
-    return [sum(steps[i] for i in layer.steps) for layer in compiled.report.layers]
 
 
 def _layer_rows(report: Report, seconds: list[float]) -> list[dict[str, Any]]:

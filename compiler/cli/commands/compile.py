@@ -18,6 +18,7 @@ from sparsec.compiler.cli.options import (
     DimOption,
     InputOption,
     JsonOption,
+    KernelsOption,
     LayerOption,
     LimitsOption,
     ModelArgument,
@@ -28,6 +29,7 @@ from sparsec.compiler.cli.options import (
     TargetOption,
     ThreadsOption,
     ToleranceOption,
+    parse_kernels,
     parse_recipe,
     parse_size,
 )
@@ -89,6 +91,7 @@ def compile_model(
     layer: LayerOption = None,
     recipe: RecipeOption = None,
     passes: PassesOption = None,
+    kernels: KernelsOption = None,
     cc: CcOption = None,
     limits: LimitsOption = None,
     dump_ir: Annotated[
@@ -123,6 +126,7 @@ def compile_model(
         "weights": weights.value,
         "dump_ir": dump_ir,
         "recipe": parse_recipe(pattern, layer, recipe),
+        "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)

@@ -158,7 +158,9 @@ def _print_schedule(layers: Sequence[Layer]) -> None:
         say(f"  kernel    {layer.kernel}")
         say(f"  loops     {layer.schedule}")
         say(f"  predicted {count(layer.predicted_cycles)} cycles, {layer.predicted_us:.1f} us, bound by {layer.bound_by}")
-        for label, text in (("reason", layer.reason), ("runner-up", layer.runner_up)):
+        second = layer.runner_up
+        runner_up = f"{second.kernel}, {second.us:.1f} us" if second else ""
+        for label, text in (("reason", layer.reason), ("runner-up", runner_up)):
             if text:
                 say(f"  {label:9} {text}")
 
