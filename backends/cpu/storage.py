@@ -6,12 +6,11 @@ A node may declare that a result is its operand under another shape, or that an 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsec.compiler.graph import Graph
+from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import Blocked
-from sparsec.compiler.ops.map import Map
 from sparsec.compiler.target import Ties
 from sparsec.compiler.types import TensorType
 
@@ -172,10 +171,10 @@ def group_extents(types: Mapping[str, TensorType], groups: StorageGroups) -> dic
     return {root: (low[root], size[root]) for root in size}
 
 
-def unite_in_place(graph: Graph, groups: StorageGroups) -> None:
-    """Let elementwise nodes write over an operand that nobody reads afterwards.
+def unite_in_place(graph: Graph, groups: StorageGroups, overwrites: Callable[[Node], Sequence[str]]) -> None:
+    """Let nodes write over an operand that nobody reads afterwards. `overwrites` says which operands a node's kernel may.
 
-    1. The node is a Map, and the operand has exactly the result's type.
+    1. The operand has exactly the result's type, and none of the node's other operands shares its buffer.
     2. The operand's buffer holds nothing else, and no view of it is read later or leaves the graph.
     """
     position = {node.name: i for i, node in enumerate(graph.nodes)}
@@ -185,11 +184,11 @@ def unite_in_place(graph: Graph, groups: StorageGroups) -> None:
         members.setdefault(groups.find(v)[0], []).append(v)
     kept = {groups.find(v)[0] for v in (*graph.inputs, *graph.constants, *graph.output_values)}
     for i, node in enumerate(graph.nodes):
-        if not isinstance(node.op, Map):
-            continue
-        for value in dict.fromkeys(node.inputs):
+        for value in dict.fromkeys(overwrites(node)):
             root, whole = groups.find(value)[0], groups.find(node.output)[0]
             if graph.types[value] != graph.types[node.output] or root in kept or root == whole:
+                continue
+            if any(v not in (value, ABSENT) and groups.find(v)[0] == root for v in node.inputs):
                 continue
             alike = all(graph.types[m].nbytes == graph.types[value].nbytes for m in members[root])
             dead = alike and all(ends[m] <= i for m in members[root])

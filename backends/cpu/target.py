@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
@@ -89,6 +89,13 @@ class CpuTarget:
         ]
         return storage_groups(graph, aliases)
 
+    def _overwrites(self, graph: Graph) -> Callable[[Node], Sequence[str]]:
+        def of(node: Node) -> Sequence[str]:
+            found = self._lowering(node)
+            return found.overwrites(graph, node) if found and not nothing_to_compute(graph, node) else ()
+
+        return of
+
     def ties(self, graph: Graph) -> Ties:
         """Values kept in one buffer."""
         return ties_of(graph, self._groups(graph))
@@ -105,7 +112,7 @@ class CpuTarget:
     def lower(self, graph: Graph, schedule: Schedule) -> Program:
         """Kernel calls for every node in order; buffers with their lifetimes."""
         groups = self._groups(graph)
-        unite_in_place(graph, groups)
+        unite_in_place(graph, groups, self._overwrites(graph))
         views, buffers = place_values(graph, groups)
         ctx = LowerContext(graph, self.isa, self.threads, views)
         for node in graph.nodes:

@@ -102,6 +102,10 @@ class Lowering(ABC):
         """Storage that the node's values may share."""
         return ()
 
+    def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
+        """Operands that the result may be written over: every element is read for the result's own element alone, before it."""
+        return ()
+
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         """The best schedule for the node as the graph is laid out; memory-bound by default."""
         moved = sum(t.nbytes for t in (*graph.in_types(node), *graph.out_types(node)) if t)

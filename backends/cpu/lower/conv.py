@@ -92,6 +92,9 @@ class LowerConv(Lowering):
         reads_halo = isinstance(graph.types[node.inputs[0]].layout, Blocked)
         return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
+    def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
+        return node.inputs[2:] if is_fast(graph, node) and not is_depthwise(graph, node) else ()
+
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))

@@ -52,6 +52,9 @@ class LowerMap(Lowering):
 
     op = Map
 
+    def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
+        return node.inputs
+
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         assert isinstance(node.op, Map)
         y = graph.types[node.output]

@@ -104,6 +104,9 @@ class LowerMatMul(Lowering):
                     options.append(LayoutOption((a, None, *extra_layouts(kinds, b)), (b,), cycles))
         return options
 
+    def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
+        return node.inputs[2:] if isinstance(graph.types[node.output].layout, Blocked) else ()
+
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not uses_panels(graph, node, isa):
             layer = super().schedule(graph, node, isa, threads)
