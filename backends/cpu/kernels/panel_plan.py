@@ -15,7 +15,7 @@ from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 
 # A server core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level as
 # one core of a busy machine sees it (docs/kernels.md).
-LOADS, ISSUE, LATENCY = 2.0, 5.0, 4.0
+LOADS, ISSUE, LATENCY = 1.6, 5.0, 4.0
 DRAM = 4.0
 CLEARLY = 0.96  # what a prediction must gain to overrule the usual choice
 LEVELS = ((24 << 10, 64.0), (768 << 10, 32.0), (8 << 20, 8.0), (1 << 62, DRAM))
@@ -24,8 +24,9 @@ LEVELS = ((24 << 10, 64.0), (768 << 10, 32.0), (8 << 20, 8.0), (1 << 62, DRAM))
 @dataclass(frozen=True, slots=True)
 class PanelProblem:
     """A layer as panel kernels see it: n x oh x ow output positions, `blocks` vectors of output channels, and k weight rows for
-    each of them in runs of k_run. `x_bytes` is the size of the input, `x_step` the input elements from position to position,
-    `epilogue_ops` the vector instructions that an output vector costs beside its store.
+    each of them in runs of k_run. `x_bytes` is the size of the input, `epilogue_ops` the vector instructions that an output
+    vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: where weight rows are left
+    out, the rows whose inputs lie on the same cache lines, so that they are fetched all the same.
     """
 
     n: int
@@ -36,6 +37,8 @@ class PanelProblem:
     k_run: int
     x_bytes: int
     epilogue_ops: int = 1
+    full: int = 0
+    lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
     for ny, th in ((tiling.y_full, tiling.th), (tiling.y_tail, tiling.th_tail)):
         for nx, tw in ((tiling.x_full, tiling.tw), (tiling.x_tail, tiling.tw_tail)):
             if ny * nx:
-                tiles.append((problem.n * ny * nx, _tile(problem, isa, th * tw, tiling.r), th * tw * problem.k * 4))
+                tiles.append((problem.n * ny * nx, _tile(problem, isa, th * tw, tiling.r), th * tw * max(problem.k, problem.lines) * 4))
     positions = sum(count for count, _, _ in tiles)
     # the inner loop's operand stays in the level that holds it, the outer loop's comes from further away
     near_w, far_w = weights, weights * panels
@@ -110,6 +113,7 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
             share = 1 / panels
         move = share * first + (1 - share) * again
         total += count * panels * (max(compute, move) + 0.1 * min(compute, move))
+    total += outputs_move(problem.n * problem.oh * problem.ow, tiling.r * panels, problem.blocks, problem.full, isa)
     return max(total, far_w / DRAM)  # a network's weights are used once a run, and come from DRAM
 
 
@@ -120,6 +124,14 @@ def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
+
+
+def outputs_move(positions: int, vectors: int, blocks: int, full: int, isa: Isa) -> float:
+    """Cycles to bring `vectors` of the `blocks` output vectors at each position where they belong, and `full` tensors alike to
+    the core: the lines that are read, since one that is written is read before unless it holds a `full` operand.
+    """
+    size = positions * isa.vector_bytes
+    return size * vectors * max(1, full) / rate(size * blocks)
 
 
 def rate(size: float) -> float:

@@ -122,7 +122,7 @@ def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int) -> float:
     x_rate, y_rate = rate(size * p.ic), rate(size * p.oc)
     x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
     y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
-    moved = p.ic * s * isa.vector_bytes / x_rate + p.full * p.oc * s * isa.vector_bytes / y_rate
+    moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * p.oc * s * isa.vector_bytes / y_rate
     return x_pages + y_pages + moved + outputs * s * ((_TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, outputs_move, rate, split
 
 # Vector instructions to transform one tile of inputs and of outputs, memory accesses included, counted in the C.
 _IN = {2: 64, 4: 240}
 _OUT = {2: 50, 4: 150}
+WRITE = 16.0  # bytes a cycle to scratch in L2
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class WinogradProblem:
     out_blocks: int
     epilogue_ops: int = 1
     k: int = 0
+    full: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,11 @@ def cycles(problem: WinogradProblem, isa: Isa, t: WinogradTiling, panels: int) -
     transforms = tiles * (_IN[t.m] * problem.in_blocks + _OUT[t.m] * t.r * panels + epilogue) / 2
     blocks = -(-pieces // t.block_pieces)
     weights = frequencies * k * t.r * panels * isa.vector_bytes
-    inputs = frequencies * problem.in_blocks * t.block_tiles * isa.vector_bytes  # read again for every panel
+    inputs = frequencies * problem.in_blocks * t.block_tiles * isa.vector_bytes  # written once, and read again for every panel
     outputs = frequencies * t.r * t.block_tiles * isa.vector_bytes
-    move = blocks * (weights / rate(weights + inputs) + panels * inputs / rate(inputs + outputs))
-    compute = product + transforms
-    return max(compute, move, weights / DRAM) + 0.1 * min(compute, move)
+    move = blocks * (inputs / WRITE + panels * (inputs / rate(inputs + outputs) + 2 * outputs / WRITE))
+    move += weights / DRAM + (blocks - 1) * weights / rate(weights + inputs)
+    return product + transforms + move  # measured: neither scratch nor weights, one frequency after another, come meanwhile
 
 
 def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4), vectors: int = 0) -> tuple[WinogradPart, ...]:

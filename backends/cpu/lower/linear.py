@@ -42,7 +42,7 @@ class Linear:
 
     `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie `y_step`
     positions apart. Every output reads `n_runs` runs of `k_run` inputs, `rows` weight rows in all (the mean where groups or zeros
-    make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out.
+    make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out, of `lines`.
     """
 
     oc: int
@@ -61,6 +61,7 @@ class Linear:
     n_runs: int
     y_step: int = 1
     sparse: bool = False
+    lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def plan_linear(p: Linear, isa: Isa, tail_lanes: int, vectors: int = 0) -> Linea
 
 def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
     x_bytes = 4 * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, p.rows // max(p.x_step, 1))
-    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, len(p.epilogue.steps))
+    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, len(p.epilogue.steps), p.kinds.count("full"), p.lines)
 
 
 def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -> Part:
