@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from math import prod
 
 
+_LINE, _PAGE = 16, 1024  # elements of four bytes
+
+
 @dataclass(frozen=True, slots=True)
 class RowMajor:
     """C order over the logical shape."""
@@ -25,7 +28,7 @@ class Blocked:
 
     The block index is outermost and the other dimensions (batch included) keep their order, so a concatenation along
     channels is a plain sub-range of the buffer when every part is a multiple of `block`. Lanes beyond C are zero.
-    `halo` holds, for each dimension but the channel one, the zero-filled positions (before, after) that convolutions read
+    Between blocks may be a gap (`block_stride`). `halo` holds, for each dimension but the channel one, the zero-filled positions (before, after) that convolutions read
     instead of testing bounds; empty means none. Block 1 is planar: [C][positions].
     """
 
@@ -48,6 +51,15 @@ class Blocked:
         padded = [d + lo + hi for d, (lo, hi) in zip(others, halo, strict=True)]
         return (-(-shape[self.axis] // self.block), *padded, self.block)
 
+    def block_stride(self, shape: Sequence[int]) -> int:
+        """Elements from one channel block to the next: its positions, and one cache line where that makes the distance odd.
+
+        Planes of an even number of lines put the same position of many blocks into few sets of the caches.
+        """
+        _, *positions, block = self.storage_shape(shape)
+        plane = prod(positions) * block
+        return plane + _LINE if plane >= _PAGE and plane % (2 * _LINE) == 0 else plane
+
     def without_halo(self) -> Blocked:
         """The same order with no halo."""
         return Blocked(self.axis, self.block)
@@ -62,5 +74,7 @@ ROW_MAJOR = RowMajor()
 
 
 def storage_elements(shape: Sequence[int], layout: Layout) -> int:
-    """Elements that the buffer of a tensor holds, halo and padded lanes included."""
+    """Elements that the buffer of a tensor holds: halo, padded lanes and what lies between blocks included."""
+    if isinstance(layout, Blocked):
+        return layout.storage_shape(shape)[0] * layout.block_stride(shape)
     return prod(layout.storage_shape(shape))

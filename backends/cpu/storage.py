@@ -152,7 +152,8 @@ def strides_of(t: TensorType) -> Strides:
     origin = sum(lo * s for (lo, _), s in zip(t.layout.halo_of(t.rank), others, strict=True))
     dims = [*others]
     dims.insert(t.layout.axis, 0)
-    return Strides(steps[1], tuple(dims), origin, steps[0])
+    block = t.layout.block_stride(t.shape)
+    return Strides(block, tuple(dims), origin, storage[0] * block)
 
 
 def group_extents(types: Mapping[str, TensorType], groups: StorageGroups) -> dict[str, tuple[int, int]]:

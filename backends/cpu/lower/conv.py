@@ -93,7 +93,8 @@ class LowerConv(Lowering):
         return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        return node.inputs[2:] if is_fast(graph, node) and not is_depthwise(graph, node) else ()
+        fast = is_fast(graph, node) and not is_depthwise(graph, node)
+        return [v for v in node.inputs[2:] if v != node.inputs[0]] if fast else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not is_fast(graph, node):

@@ -105,7 +105,8 @@ class LowerMatMul(Lowering):
         return options
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        return node.inputs[2:] if isinstance(graph.types[node.output].layout, Blocked) else ()
+        blocked_y = isinstance(graph.types[node.output].layout, Blocked)
+        return [v for v in node.inputs[2:] if v != node.inputs[0]] if blocked_y else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not uses_panels(graph, node, isa):

@@ -79,12 +79,14 @@ def blocked_constant(ctx: LowerContext, value: str, layout: Layout) -> View:
 
 
 def block_array(array: np.ndarray, layout: Blocked) -> np.ndarray:
-    """A constant in blocked storage without halo: [C / c][others][c], zero beyond C."""
+    """A constant in blocked storage without halo: [C / c][others][c], zero beyond C and between blocks. One vector."""
     moved = np.moveaxis(array, layout.axis, 0)
     blocks = -(-moved.shape[0] // layout.block)
     padded = np.zeros((blocks * layout.block, *moved.shape[1:]), array.dtype)
     padded[: moved.shape[0]] = moved
-    return np.ascontiguousarray(np.moveaxis(padded.reshape(blocks, layout.block, *moved.shape[1:]), 1, -1))
+    planes = np.moveaxis(padded.reshape(blocks, layout.block, *moved.shape[1:]), 1, -1).reshape(blocks, -1)
+    gap = layout.without_halo().block_stride(array.shape) - planes.shape[1]
+    return np.ascontiguousarray(np.pad(planes, ((0, 0), (0, gap)))).ravel()
 
 
 def padded_lanes(program: Program, kinds: tuple[str, ...], channels: int, isa: Isa) -> int:

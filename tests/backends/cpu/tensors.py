@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,21 @@ def buffer(t: TensorType, fill: float | None = None) -> Array:
     return aligned(storage_elements(t.shape, t.layout), t.dtype.numpy, fill)
 
 
+def planes(flat: Array, t: TensorType) -> Array:
+    """A blocked buffer as its storage shape, without what lies between blocks; a view."""
+    assert isinstance(t.layout, Blocked)
+    shape, stride = t.layout.storage_shape(t.shape), t.layout.block_stride(t.shape)
+    steps = [flat.itemsize * prod(shape[i + 1 :]) for i in range(len(shape))]
+    return np.lib.stride_tricks.as_strided(flat, shape, (flat.itemsize * stride, *steps[1:]))
+
+
 def store(array: Array, t: TensorType, halo: float = 0.0) -> Array:
     """`array` in `t`'s layout: padded lanes zero, halo filled with `halo`."""
     flat = buffer(t, 0)
     if not isinstance(t.layout, Blocked):
         flat[...] = array.reshape(-1)
         return flat
-    stored = flat.reshape(t.layout.storage_shape(t.shape))
+    stored = planes(flat, t)
     stored[...] = halo
     moved = np.moveaxis(array, t.layout.axis, 0)
     block = t.layout.block
@@ -46,7 +55,7 @@ def fetch(flat: Array, t: TensorType) -> Array:
     """The logical array held by a buffer of type `t`; asserts that padded lanes are zero."""
     if not isinstance(t.layout, Blocked):
         return flat.reshape(t.shape).copy()
-    stored = flat.reshape(t.layout.storage_shape(t.shape))
+    stored = planes(flat, t)
     inner = np.moveaxis(stored[(slice(None), *_interior(t, t.layout))], -1, 1)
     inner = inner.reshape(-1, *inner.shape[2:])
     channels = t.shape[t.layout.axis]
@@ -57,7 +66,7 @@ def fetch(flat: Array, t: TensorType) -> Array:
 def halo_of(flat: Array, t: TensorType) -> Array:
     """The values in the halo."""
     assert isinstance(t.layout, Blocked)
-    stored = flat.reshape(t.layout.storage_shape(t.shape))
+    stored = planes(flat, t)
     outside = np.ones(stored.shape, bool)
     outside[(slice(None), *_interior(t, t.layout))] = False
     return stored[outside]

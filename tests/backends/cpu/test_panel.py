@@ -23,7 +23,7 @@ from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.scalar import Program
 from tests.backends.cpu.native import CFLAGS, SANITIZE, Call, run_calls, runnable_isas
-from tests.backends.cpu.tensors import buffer, f32, fetch, store
+from tests.backends.cpu.tensors import buffer, f32, fetch, planes, store
 
 BIAS_RELU = (Program.parse("add(a0,a1);relu(t0)"), ("channel",))
 RESIDUAL = (Program.parse("add(a0,a1);add(t0,a2);relu(t1)"), ("channel", "full"))
@@ -70,7 +70,7 @@ def calls_of(layer: Layer, isa, tiling=None):
     # weights [OC, KH, KW, IC] and the runs
     weights = np.moveaxis(w, 1, -1)
     taps = panel_pack.tap_offsets(layer.kernel, (layer.dilation,) * 2, pads, (wd * block, block))
-    channel = panel_pack.blocked_channels(layer.ic, block, n * h * wd * block)
+    channel = panel_pack.blocked_channels(layer.ic, block, xt.layout.block_stride(xt.shape))
     k_run = run_length(layer.ic // layer.groups, layer.groups, block)
     if layer.groups > 1:
         weights = panel_pack.expand_groups(weights, layer.groups)
@@ -89,7 +89,7 @@ def calls_of(layer: Layer, isa, tiling=None):
         parts = (Part(0, blocks // tiling.r, tiling, 0.0),)
 
     y = buffer(yt, 7.0)
-    y.reshape(yt.layout.storage_shape(yt.shape))[:, :, 1:, : yw - 2] = -3.0
+    planes(y, yt)[:, :, 1:, : yw - 2] = -3.0
     stored = [
         np.zeros(blocks * lanes, np.float32) if kind == "channel" else e
         for kind, e in zip(layer.epilogue[1], extras, strict=True)
@@ -120,8 +120,8 @@ def calls_of(layer: Layer, isa, tiling=None):
         two = lambda v, full=full: tuple([v] * len(full) + [0] * (2 - len(full)))  # noqa: E731
         geometry = PanelGeometry(
             layer.batch, part.panels, runs.channel.size if runs.shared else 0, t.x_full, t.x_tail, t.y_full, t.y_tail,
-            h * wd * block, layer.stride * wd * block, yh * yw * lanes, n * yh * yw * lanes, yw * lanes,
-            two(eh * ew * lanes), two(n * eh * ew * lanes), two(ew * lanes),
+            h * wd * block, layer.stride * wd * block, yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
+            two(eh * ew * lanes), two(et.layout.block_stride(et.shape)), two(ew * lanes),
         )  # fmt: skip
         at = len(buffers)
         buffers += [panel_pack.pack(weights[first:last], runs, t.r, lanes), runs.offsets(channel, taps)]
@@ -130,9 +130,9 @@ def calls_of(layer: Layer, isa, tiling=None):
             buffers.append(runs.begin.astype(np.int32))
             pointers.append(f"b[{at + 2}]")
         for i, kind in enumerate(layer.epilogue[1]):
-            shift = {"channel": first, "full": part.block * n * eh * ew * lanes + lanes, "scalar": 0}[kind]
+            shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape) + lanes, "scalar": 0}[kind]
             pointers.append(f"(float *)b[{2 + i}] + {shift}")
-        pointers.append(f"(float *)b[1] + {part.block * n * yh * yw * lanes + yw * lanes}")
+        pointers.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape) + yw * lanes}")
         kernels.append(kernel)
         text.append(f"static const struct spc_panel g{at} = {struct_initializer(geometry)};")
         text.append(

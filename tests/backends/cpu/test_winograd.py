@@ -22,7 +22,7 @@ from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.scalar import Program
 from tests.backends.cpu.native import CFLAGS, SANITIZE, Call, run_calls, runnable_isas
-from tests.backends.cpu.tensors import buffer, f32, fetch, store
+from tests.backends.cpu.tensors import buffer, f32, fetch, planes, store
 
 BIAS_RELU = (Program.parse("add(a0,a1);relu(t0)"), ("channel",))
 RESIDUAL = (Program.parse("add(a0,a1);add(t0,a2);relu(t1)"), ("channel", "full"))
@@ -84,16 +84,16 @@ def case_of(layer: Layer, isa):
         geometry = WinogradGeometry(
             -(-layer.ic // lanes), part.panels, t.tiles_y, t.tiles_x, out[2], out[3],
             t.full, t.tails, t.block_pieces, t.block_tiles,
-            h * wd * lanes, n * h * wd * lanes, wd * lanes, yh * yw * lanes, n * yh * yw * lanes, yw * lanes,
-            *(tuple(f * v for f in full[:2]) for v in (out[2] * out[3] * lanes, n * out[2] * out[3] * lanes, out[3] * lanes)),
+            h * wd * lanes, xt.layout.block_stride(xt.shape), wd * lanes, yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
+            *(tuple(f * v for f in full[:2]) for v in (out[2] * out[3] * lanes, et.layout.block_stride(et.shape), out[3] * lanes)),
         )  # fmt: skip
         at = len(buffers)
         weights = np.moveaxis(w, 1, -1)[first:last]
         buffers += [winograd.pack(weights, t.m, t.r, lanes), np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8)]
         assert buffers[at].size == winograd.packed_elements(last - first, layer.ic, t.m, t.r, lanes)
-        shift = {"channel": first, "full": part.block * n * out[2] * out[3] * lanes, "scalar": 0}
+        shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape), "scalar": 0}
         operands = ["b[0]", f"b[{at}]", *(f"(float *)b[{2 + i}] + {shift[kind]}" for i, kind in enumerate(layer.epilogue[1]))]
-        operands.append(f"(float *)b[1] + {part.block * n * yh * yw * lanes + yw * lanes}")
+        operands.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape) + yw * lanes}")
         kernels.append(kernel)
         text.append(f"static const struct spc_winograd g{at} = {struct_initializer(geometry)};")
         call = f"{kernel.symbol(isa)}(&g{at}, {', '.join(operands)}, b[{at + 1}], t, {layer.threads});"
@@ -110,7 +110,7 @@ def check(layers, isa, flags=CFLAGS):
         got = fetch(buffers[1], yt)
         tolerance = {2: 3e-6, 4: 1e-5}[layer.m]
         assert np.abs(got - want).max() <= tolerance * scale, layer
-        stored = buffers[1].reshape(yt.layout.storage_shape(yt.shape))
+        stored = planes(buffers[1], yt)
         assert (stored[:, :, :1] == 7.0).all() and (stored[:, :, :, -2:] == 7.0).all(), f"{layer} wrote into the halo"
 
 
