@@ -12,7 +12,7 @@ from sparsec.compiler.schedule import Candidate, LayerSchedule, Schedule
 from sparsec.compiler.sparsity.facts import WeightFacts, weight_facts
 
 Steps = list[tuple[int, Call]]  # the calls of a node, with their places among all calls
-ASSUMED_HZ = 3.0e9  # turns predicted cycles into a time for people to read
+ASSUMED_HZ = 2.2e9  # turns predicted cycles into a time for people to read
 
 
 def describe_layers(graph: Graph, schedule: Schedule, program: Program) -> tuple[Layer, ...]:

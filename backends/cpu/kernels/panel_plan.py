@@ -18,15 +18,15 @@ from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 LOADS, ISSUE, LATENCY = 1.6, 5.0, 4.0
 DRAM = 4.0
 CLEARLY = 0.96  # what a prediction must gain to overrule the usual choice
-LEVELS = ((24 << 10, 64.0), (768 << 10, 32.0), (8 << 20, 8.0), (1 << 62, DRAM))
+LEVELS = ((24 << 10, 64.0), (768 << 10, 20.0), (8 << 20, 8.0), (1 << 62, DRAM))
 
 
 @dataclass(frozen=True, slots=True)
 class PanelProblem:
     """A layer as panel kernels see it: n x oh x ow output positions, `blocks` vectors of output channels, and k weight rows for
     each of them in runs of k_run. `x_bytes` is the size of the input, `epilogue_ops` the vector instructions that an output
-    vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: where weight rows are left
-    out, the rows whose inputs lie on the same cache lines, so that they are fetched all the same.
+    vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
+    brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
     """
 
     n: int
@@ -97,7 +97,9 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
     for ny, th in ((tiling.y_full, tiling.th), (tiling.y_tail, tiling.th_tail)):
         for nx, tw in ((tiling.x_full, tiling.tw), (tiling.x_tail, tiling.tw_tail)):
             if ny * nx:
-                tiles.append((problem.n * ny * nx, _tile(problem, isa, th * tw, tiling.r), th * tw * max(problem.k, problem.lines) * 4))
+                tiles.append(
+                    (problem.n * ny * nx, _tile(problem, isa, th * tw, tiling.r), th * tw * (problem.lines or problem.k) * 4)
+                )
     positions = sum(count for count, _, _ in tiles)
     # the inner loop's operand stays in the level that holds it, the outer loop's comes from further away
     near_w, far_w = weights, weights * panels
@@ -112,7 +114,7 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
             first = inputs / rate(max(problem.x_bytes, LEVELS[1][0])) + weights / rate(far_w)
             share = 1 / panels
         move = share * first + (1 - share) * again
-        total += count * panels * (max(compute, move) + 0.1 * min(compute, move))
+        total += count * panels * overlapped(compute, move)
     total += outputs_move(problem.n * problem.oh * problem.ow, tiling.r * panels, problem.blocks, problem.full, isa)
     return max(total, far_w / DRAM)  # a network's weights are used once a run, and come from DRAM
 
@@ -124,6 +126,11 @@ def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
+
+
+def overlapped(compute: float, move: float) -> float:
+    """Cycles of computing while operands are moved: neither hides all of the other."""
+    return max(compute, move) + 0.3 * min(compute, move)
 
 
 def outputs_move(positions: int, vectors: int, blocks: int, full: int, isa: Isa) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, overlapped, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
 from sparsec.backends.cpu.kernels.planar_pack import runs, subsets
 
@@ -21,7 +21,8 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # Cycles, measured on cores with 512-bit vectors (docs/kernels.md): the end of a list whose length varies; a vector of inputs
 # copied, or transposed, into the tile; a vector of sums added to in scratch; of outputs stored, or transposed and stored; a
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
-_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 4.5, 2.0, 1.5, 7.0, 40.0
+_WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
+_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 9.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,9 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     tile_bytes = min(chunk_rows, p.rows) * s * vector
     read = sum(n for _, n in lists.entries) * s * vector
     weights = lists.weights * 4 + sum(n for _, n in lists.entries) / lists.k_run
-    move = read / rate(tile_bytes + (8 << 10 if chunks > 1 else 0)) + weights / rate(1 << 62 if cold else weights)
-    total = max(compute, move) + 0.1 * min(compute, move) + 60
+    move = read / (LEVELS[0][1] if tile_bytes <= LEVELS[0][0] else min(rate(tile_bytes) * _WHOLE, LEVELS[0][1]))
+    move += weights / rate(1 << 62 if cold else weights)
+    total = overlapped(compute, move) + 60
     return total + p.rows * s * (_TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s)
 
 

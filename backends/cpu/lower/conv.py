@@ -221,6 +221,7 @@ def conv_problem(
         shared=shared,
         rows=channels * taps,
         n_runs=channels // k_run * taps,
+        lines=channels * taps // max(1, w.shape[3] // op.strides[1]),
     )
 
 

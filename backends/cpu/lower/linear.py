@@ -42,7 +42,8 @@ class Linear:
 
     `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie `y_step`
     positions apart. Every output reads `n_runs` runs of `k_run` inputs, `rows` weight rows in all (the mean where groups or zeros
-    make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out, of `lines`.
+    make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out.
+    `lines` is that of PanelProblem.
     """
 
     oc: int

@@ -40,6 +40,6 @@ def plan_sparse(p: Linear, w: Array, isa: Isa, tail_lanes: int) -> LinearPlan | 
     """The cheapest plan over panels with lists of their own, as predicted; None for dense weights. w: [OC, taps, IC]."""
     plans = []
     for r, rows in mean_rows(w, isa.lanes).items():
-        listed = replace(p, k_run=1, shared=False, sparse=True, rows=rows, n_runs=rows, lines=p.rows)
+        listed = replace(p, k_run=1, shared=False, sparse=True, rows=rows, n_runs=rows, lines=p.lines or p.rows)
         plans.append(plan_linear(listed, isa, tail_lanes, vectors=r))
     return min(plans, key=lambda plan: plan.cycles, default=None)

@@ -49,7 +49,9 @@ def plan_winograd(p: Linear, in_channels: int, isa: Isa, tail_lanes: int, *, vec
     """
     blocks = ceil(p.oc / isa.lanes)
     alone = 1 if tail_lanes and blocks > 1 else 0
-    problem = WinogradProblem(p.n, p.oh, p.ow, ceil(in_channels / isa.lanes), blocks - alone, len(p.epilogue.steps), kept, p.kinds.count("full"))
+    problem = WinogradProblem(
+        p.n, p.oh, p.ow, ceil(in_channels / isa.lanes), blocks - alone, len(p.epilogue.steps), kept, p.kinds.count("full")
+    )
     parts = [(part, tail_lanes if blocks == 1 else 0) for part in choose(problem, isa, vectors=vectors)]
     if alone:
         for part in choose(replace(problem, out_blocks=1), isa):
