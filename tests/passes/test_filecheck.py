@@ -32,7 +32,7 @@ TRANSFORMER = """
 LAID_OUT = """
 // CHECK: = Relayout(%{{.*}}@c1a1
 // CHECK-NOT: = Relayout(
-// CHECK: = MatMul(
+// CHECK: = Reduce(
 """
 
 

@@ -70,7 +70,8 @@ def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, gr
     chunks, lists = -(-rows // chunk_rows), len(masks)
     padded = np.zeros((panels * r, -(-rows // k_run) * k_run), np.float32)
     padded[: w.shape[0], :rows] = w
-    if lists == 1:
+    shared = tuple(masks) == ((1 << r) - 1,)
+    if shared:
         panel, run = np.nonzero(runs(subset, k_run))
         which = np.zeros(panel.size, np.int64)
         bits = np.ones((1, r), bool)
@@ -91,7 +92,7 @@ def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, gr
     counts = np.bincount(key, minlength=chunks * panels * lists)
     entries = run - chunk * (chunk_rows // k_run)
     blocks = padded.reshape(panels, r, -1, k_run)[panel, :, run].transpose(0, 2, 1)  # [entries, k_run, r]
-    w_packed = blocks[np.broadcast_to(bits[which][:, None, :], blocks.shape)] if lists > 1 else blocks.ravel()
+    w_packed = blocks[np.broadcast_to(bits[which][:, None, :], blocks.shape)] if not shared else blocks.ravel()
     narrow = chunk_rows // k_run <= 256
     starts = (np.arange(chunks)[:, None] * panels + np.arange(0, panels, group_panels)[None]) * lists
     sizes = bits.sum(axis=1)[np.arange(counts.size) % lists] * k_run

