@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-
 _LINE, _PAGE = 16, 1024  # elements of four bytes
 
 

@@ -62,7 +62,7 @@ class PlanarKernel(Kernel):
     `r` outputs a panel, `s` vectors of positions; `masks` the subsets that have lists, `k_run` consecutive rows an entry.
     `x_blocked`, `y_blocked`: the input, the output (and the epilogue's `full` operands) are blocked by the vector's lanes, and
     transposed on the way; else they are planar, and the input is read as it is (1x1, stride 1). `narrow`: entries are u8,
-    else u16. `chunked`: panels add to partial sums in scratch. `extras` and `tail_lanes` are those of PanelKernel.
+    else u16. `chunked`: panels add to partial sums in scratch. `extras`, `tail_lanes` and `prefetch` are those of PanelKernel.
     """
 
     r: int
@@ -77,6 +77,7 @@ class PlanarKernel(Kernel):
     epilogue: Program = field(default_factory=Program)
     extras: tuple[str, ...] = ()
     tail_lanes: int = 0
+    prefetch: int = 0
     family: ClassVar[str] = "planar"
     template: ClassVar[str] = "planar.c.j2"
     geometry: ClassVar[type[Geometry]] = PlanarGeometry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, outputs_move, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, rate, split
 
 # Vector instructions to transform one tile of inputs and of outputs, memory accesses included, counted in the C.
 _IN = {2: 64, 4: 240}

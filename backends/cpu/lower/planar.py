@@ -28,6 +28,8 @@ from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 Array = np.ndarray[Any, Any]
 WORTH_A_LOOK = 0.9  # share of non-zero weights above which leaving them out cannot pay
 _REMEMBERED = 256
+_PREFETCH = 2048  # bytes: weights come from memory in the first tile, and the hardware stops at every page
+_MANY = 4  # outputs of a panel from which an entry has weights enough to be worth an instruction more
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def lower_planar(
         epilogue=layer.epilogue,
         extras=layer.kinds,
         tail_lanes=layer.tail_lanes if layer.y.blocked else 0,
+        prefetch=_PREFETCH if c.lists.r >= _MANY and len(c.lists.masks) == 1 else 0,
     )
     sides = [e for e in layer.extras if e is not None]
     spare = (0,) * (EXTRAS - len(sides))
