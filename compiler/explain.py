@@ -14,7 +14,8 @@ _NO_ZEROS = "its weights hold no zeros"
 _SLOWER, _NO_GAIN = 0.97, 0.005  # ratios nearer to 1 are noise (measured), and not worth a number
 _FILL_IN = (
     "Fill in: a weight row is what the outputs of a panel multiply one input by, and is left out only where all of it is zero. "
-    "Patterns that choose for as many outputs at once lose nothing: 2:4/rows=16 or block:16x4 in panels of 16 outputs."
+    "Patterns that choose for as many outputs at once lose nothing: 2:4/rows=16 or block:16x4 in panels of 16 outputs. Planar "
+    "kernels leave out every zero, but load an input for every few products, so they want more zeros to be faster."
 )
 _WINOGRAD = (
     "Winograd computes a 3x3 convolution with 2.25 to 4 times fewer multiplications, so panels have to leave out more than that "

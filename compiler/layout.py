@@ -27,7 +27,8 @@ class Blocked:
 
     The block index is outermost and the other dimensions (batch included) keep their order, so a concatenation along
     channels is a plain sub-range of the buffer when every part is a multiple of `block`. Lanes beyond C are zero.
-    Between blocks may be a gap (`block_stride`). `halo` holds, for each dimension but the channel one, the zero-filled positions (before, after) that convolutions read
+    Between blocks may be a gap (`block_stride`).
+    `halo` holds, for each dimension but the channel one, the zero-filled positions (before, after) that convolutions read
     instead of testing bounds; empty means none. Block 1 is planar: [C][positions].
     """
 

@@ -42,7 +42,8 @@ def mixed() -> onnx.ModelProto:
     x = ["x", "x64", "t", "d"]
     nodes = [
         helper.make_node("Conv", ["x", "used.w"], ["a"], name="used"),
-        helper.make_node("Conv", ["x", "filled.w"], ["b"], name="filled"),
+        helper.make_node("Conv", ["x", "filled.w"], ["blocked"], name="filled"),
+        helper.make_node("Conv", ["blocked", "after.w"], ["b"], name="after", pads=[1] * 4),
         helper.make_node("Conv", ["x", "blocks.w"], ["c"], name="blocks", pads=[1] * 4),
         helper.make_node("Conv", ["x", "taps.w"], ["e"], name="taps", pads=[1] * 4),
         helper.make_node("Conv", ["x", "depthwise.w"], ["f"], name="depthwise", pads=[1] * 4, group=64),
@@ -54,7 +55,8 @@ def mixed() -> onnx.ModelProto:
     ]
     initializers = [
         weights("used.w", (64, 64, 1, 1), 0.25, 32),
-        weights("filled.w", (64, 64, 1, 1), 0.25, 1),
+        weights("filled.w", (64, 64, 1, 1), 0.8, 1),
+        weights("after.w", (64, 64, 3, 3), 1.0, 1),
         weights("blocks.w", (64, 64, 1, 1), 0.25, 32),
         weights("taps.w", (64, 64, 3, 3), 0.5, 16),
         weights("depthwise.w", (64, 1, 3, 3), 0.5, 1),
@@ -64,11 +66,12 @@ def mixed() -> onnx.ModelProto:
         weights("batch.w", (2, 32, 32), 0.25, 1),
         weights("product.w", (64, 48), 0.25, 1),
     ]
-    blocks = numpy_helper.to_array(initializers[2]) * np.ones((1, 1, 3, 3), np.float32)
-    initializers[2] = numpy_helper.from_array(blocks, "blocks.w")
+    blocks = numpy_helper.to_array(initializers[3]) * np.ones((1, 1, 3, 3), np.float32)
+    initializers[3] = numpy_helper.from_array(blocks, "blocks.w")
     shapes = {"x": (1, 64, 28, 28), "x64": (1, 8, 4, 4), "t": (2, 8, 32), "d": (5, 64)}
     inputs = [helper.make_tensor_value_info(n, TensorProto.DOUBLE if n == "x64" else TensorProto.FLOAT, shapes[n]) for n in x]
-    outputs = [helper.make_tensor_value_info(n.output[0], TensorProto.DOUBLE if n.name == "double" else 1, None) for n in nodes]
+    last = [n for n in nodes if n.name != "filled"]
+    outputs = [helper.make_tensor_value_info(n.output[0], TensorProto.DOUBLE if n.name == "double" else 1, None) for n in last]
     graph = helper.make_graph(nodes, "mixed", inputs, outputs, initializers)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
@@ -118,7 +121,7 @@ def test_a_model_pruned_on_the_way(name: str, arguments: list[str], golden: Gold
         ("blocks", r"^$"),
         (
             "filled",
-            r"keeps 2\d %; panels of 32 outputs fill in to \d+ % of the weight rows: sparse panels .* us, but dense panels ",
+            r"keeps 80 %; panels of 32 outputs fill in to 100 % of the weight rows: sparse panels .* us, but dense panels ",
         ),
         ("taps", r"keeps 50 %; panels of \d+ outputs read 50 % of the weight rows: sparse panels predicted .*, but winograd F\("),
         ("depthwise", r", but it is depthwise: every output reads one channel, and no kernel for that leaves zeros out$"),
@@ -261,7 +264,7 @@ def test_a_gain_wants_a_dense_kernel_to_compare_with(capsys: Out) -> None:
     [
         (
             "panels,wings",
-            "error: --kernels: there is no family 'wings' of kernels: give some of panels, sparse-panels, winograd, ",
+            "error: --kernels: there is no family 'wings' of kernels: give some of panels, sparse-panels, planar, winograd, ",
         ),
         ("panels,", "error: --kernels takes families with commas, as panels,winograd, not 'panels,'"),
     ],

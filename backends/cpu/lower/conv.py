@@ -16,7 +16,7 @@ from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
-from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
@@ -113,8 +113,8 @@ class LowerConv(Lowering):
         plans = _plans(graph, node, problem, source.layout, isa)
         direct_cycles, facts = plans[0].cycles, _facts(graph, node, problem, isa)
         planar = [plan_conv(graph, node, kinds, x, y, isa)] if planar_applies(graph, node, x, y, isa) else []
-        choices = considered([*plans, *planar], facts, self.kernels) if (source, result) == (x, y) else planar
-        best = min(choices, key=lambda p: p.cycles)
+        every, as_stored = considered([*plans, *planar], facts, self.kernels), (source, result) == (x, y)
+        best = min(every if as_stored else planar, key=lambda p: p.cycles)
         traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
         if isinstance(best, PlanarPlan):
             layer = schedule_planar(node, best, macs, traffic, isa)
@@ -122,7 +122,8 @@ class LowerConv(Lowering):
             layer = schedule_winograd(node, best, direct_cycles, macs, traffic, isa)
         else:
             layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
-        return replace(layer, candidates=candidates([*plans, *planar], best, facts))
+        found = candidates(every, best, facts)
+        return replace(layer, candidates=found if as_stored else elsewhere(found))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not is_fast(ctx.graph, node):

@@ -6,7 +6,7 @@ A new kind of plan registers what it is called in `FAMILIES` and what is said of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Protocol, TypeVar
 
@@ -101,6 +101,13 @@ def candidates(plans: Sequence[P], best: P, facts: Facts) -> tuple[Candidate, ..
     """What was considered: the chosen plan, then the others by their predicted cycles."""
     ordered = [best, *sorted((p for p in plans if p is not best), key=lambda p: p.cycles)]
     return tuple(_candidate(p, facts) for p in ordered)
+
+
+def elsewhere(found: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+    """Candidates of which all but the chosen one read or write other storage orders than the graph was given."""
+    first, *others = found
+    why = "want the operands in channel blocks, and converting these would cost more than it saves"
+    return (first, *(replace(c, note=f"{c.kernel} {why}") for c in others))
 
 
 def _candidate(plan: Plan, facts: Facts) -> Candidate:

@@ -15,7 +15,7 @@ from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
 from sparsec.backends.cpu.kernels.panel_plan import DRAM
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
-from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, wanted
+from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere, wanted
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
@@ -34,7 +34,6 @@ from sparsec.compiler.types import TensorType
 Array = np.ndarray[Any, Any]
 _GENERAL_EFFICIENCY = 0.7  # of the FMA peak
 _ROWS_ONLY = "its operands are stored row by row, and the kernel for that reads all weights"
-_CONVERTED = "want the operands in channel blocks, and converting these would cost more than it saves"
 
 
 def matmul_op(node: Node) -> MatMul:
@@ -126,7 +125,8 @@ class LowerMatMul(Lowering):
             layer = schedule_planar(node, best, node.op.macs(graph.in_types(node)), traffic, isa)
         else:
             layer = schedule_linear(node, best, dims, node.op.macs(graph.in_types(node)), traffic, isa)
-        return replace(layer, candidates=candidates(plans, best, facts))
+        found = candidates(considered(plans, facts, self.kernels), best, facts)
+        return replace(layer, candidates=elsewhere(found) if mixed else found)
 
     def _row_candidates(self, graph: Graph, node: Node, isa: Isa, cycles: float) -> tuple[Candidate, ...]:
         """The row-major kernel, and the panels that lost to it because of the layouts around the node."""
@@ -136,7 +136,7 @@ class LowerMatMul(Lowering):
         plans, facts = _plans(graph, node, isa)
         plans = considered(plans, facts, self.kernels)
         others = candidates(plans, min(plans, key=lambda p: p.cycles), facts)
-        return (chosen, *(replace(c, note=f"{c.kernel} {_CONVERTED}") for c in others))
+        return elsewhere((chosen, *others))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         if not isinstance(layer.plan, LinearPlan | PlanarPlan):

@@ -65,7 +65,7 @@ def calls_of(layer: Layer, isa, tiling=None):
     block = 1 if layer.planar else lanes
     xt = f32(x.shape, Blocked(1, block, ((0, 0), (pads[0], pads[0]), (pads[1], pads[1]))))
     yt = f32(out, Blocked(1, lanes, ((0, 0), (1, 0), (0, 2))))
-    _, n, h, wd, _ = xt.layout.storage_shape(xt.shape)
+    *_, h, wd, _ = xt.layout.storage_shape(xt.shape)
     _, _, yh, yw, _ = yt.layout.storage_shape(yt.shape)
     # weights [OC, KH, KW, IC] and the runs
     weights = np.moveaxis(w, 1, -1)

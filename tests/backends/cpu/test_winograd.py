@@ -81,11 +81,13 @@ def case_of(layer: Layer, isa):
         tail = layer.oc % lanes if masked and last == layer.oc else 0
         kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, *layer.epilogue, tail_lanes=tail)
         full = [int(kind == "full") for kind in layer.epilogue[1] if kind == "full"] + [0, 0]
+        e_strides = (out[2] * out[3] * lanes, et.layout.block_stride(et.shape), out[3] * lanes)
         geometry = WinogradGeometry(
             -(-layer.ic // lanes), part.panels, t.tiles_y, t.tiles_x, out[2], out[3],
             t.full, t.tails, t.block_pieces, t.block_tiles,
-            h * wd * lanes, xt.layout.block_stride(xt.shape), wd * lanes, yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
-            *(tuple(f * v for f in full[:2]) for v in (out[2] * out[3] * lanes, et.layout.block_stride(et.shape), out[3] * lanes)),
+            h * wd * lanes, xt.layout.block_stride(xt.shape), wd * lanes,
+            yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
+            *(tuple(f * v for f in full[:2]) for v in e_strides),
         )  # fmt: skip
         at = len(buffers)
         weights = np.moveaxis(w, 1, -1)[first:last]
