@@ -115,7 +115,8 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     move = read / (LEVELS[0][1] if tile_bytes <= LEVELS[0][0] else min(rate(tile_bytes) * _WHOLE, LEVELS[0][1]))
     move += weights / rate(1 << 62 if cold else weights)
     total = overlapped(compute, move) + 60
-    return total + p.rows * s * (_TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s)
+    around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
+    return total + p.rows * s * (around * _TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s)
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int) -> float:
