@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.cpu.isa import Isa, isa_named
+from sparsec.backends.cpu.isa import Isa, host_isa, isa_named, runs_here
+from sparsec.backends.cpu.kernel import struct_declaration, struct_initializer
 from sparsec.backends.cpu.kernels.panel_plan import split
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarKernel, legal
 from sparsec.backends.cpu.kernels.planar_pack import pack, row_order, subsets
 from sparsec.backends.cpu.kernels.planar_plan import Lists, PlanarProblem, choose, cycles, listings, tilings
+from sparsec.backends.cpu.prelude import prelude
 from sparsec.compiler.scalar import Program
-from tests.backends.cpu.harness import HERE, aligned, by_name, compile_kernels
+from tests.backends.cpu.native import CFLAGS, SANITIZE, Call, run_calls, runnable_isas
+from tests.machine import needs
 
 Floats = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 RESIDUAL = Program.parse("add(a0,a1);add(t0,a2);relu(t1)")
@@ -48,25 +52,17 @@ class Case:
 
 
 def stored(array: Floats, blocked: bool, lanes: int) -> Floats:
-    """[n, channels, positions] as it is, or as [channels / lanes][n][positions][lanes]; aligned, one vector."""
+    """[n, channels, positions] as it is, or as [channels / lanes][n][positions][lanes]."""
     if blocked:
         n, channels, positions = array.shape
         full = np.zeros((-(-channels // lanes) * lanes, n, positions), np.float32)
         full[:channels] = array.transpose(1, 0, 2)
         array = full.reshape(-1, lanes, n, positions).transpose(0, 2, 3, 1)
-    flat = aligned(array.size)
-    flat[:] = array.ravel()
-    return flat
+    return np.ascontiguousarray(array)
 
 
-def packed(array: np.ndarray) -> np.ndarray:
-    flat = aligned(array.size, array.dtype)
-    flat[:] = array.ravel()
-    return flat
-
-
-def run(case: Case, isa: Isa, seed: int = 0) -> tuple[Floats, Floats]:
-    """(what the kernel computes, what numpy computes), both [n, oc, positions]."""
+def call_of(case: Case, isa: Isa, seed: int) -> tuple[PlanarKernel, Call, Floats]:
+    """(kernel, its call, whose last buffer is the output, what numpy computes [n, oc, positions])."""
     c, lanes, rng = case, isa.lanes, np.random.default_rng(seed)
     w = rng.normal(size=(c.oc, c.taps, c.ic)).astype(np.float32) * (rng.random((c.oc, c.taps, c.ic)) < c.density)
     x = rng.normal(size=(c.n, c.ic, c.positions + c.taps - 1)).astype(np.float32)
@@ -94,23 +90,38 @@ def run(case: Case, isa: Isa, seed: int = 0) -> tuple[Floats, Floats]:
         y_batch, y_block, y_row, (y_batch, 0), (y_block, 0), (y_row, 0),
     )  # fmt: skip
     blocks = -(-c.oc // lanes)
-    vector = aligned(blocks * lanes, fill=0)
+    vector = np.zeros(blocks * lanes, np.float32)
     vector[: c.oc] = bias.ravel()
-    got = aligned(blocks * lanes * c.n * c.positions if c.y_blocked else want.size)
-    taps = [packed((np.arange(c.taps) * lanes).astype(np.int32))] if c.x_blocked else []
-    arrays = [packed(a) for a in (lists.w, lists.entries, lists.counts, lists.begin)]
-    operands = [stored(x, c.x_blocked, lanes), *arrays, *taps, vector, stored(residual, c.y_blocked, lanes), got]
-    compile_kernels(isa, [kernel]).run(kernel, geometry, operands, threads=c.threads)
-    if c.y_blocked:
-        whole = got.reshape(blocks, c.n, c.positions, lanes).transpose(1, 0, 3, 2).reshape(c.n, -1, c.positions)
-        assert not whole[:, c.oc :].any(), "padded lanes are not zero"
-        return whole[:, : c.oc], want
-    return got.reshape(want.shape), want
+    got = np.full(blocks * lanes * c.n * c.positions if c.y_blocked else want.size, 7, np.float32)
+    taps = [(np.arange(c.taps) * lanes).astype(np.int32)] if c.x_blocked else []
+    arrays = (lists.w, lists.entries, lists.counts, lists.begin)
+    buffers = [stored(x, c.x_blocked, lanes), *arrays, *taps, vector, stored(residual, c.y_blocked, lanes), got]
+    buffers.insert(-1, np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8))
+    operands = [f"b[{i}]" for i in range(len(buffers) - 2)] + [f"b[{len(buffers) - 1}]"]
+    arguments = f"&g, {', '.join(operands)}, b[{len(buffers) - 2}], t, {c.threads}"
+    text = f"static const struct spc_planar g = {struct_initializer(geometry)};\n"
+    text += f"for (int t = 0; t < {c.threads}; t++) {kernel.symbol(isa)}({arguments});"
+    return kernel, Call(text, tuple(buffers)), want
 
 
-def check(case: Case, isa: Isa, seed: int = 0) -> None:
-    got, want = run(case, isa, seed)
-    assert np.abs(got - want).max() <= 2e-5 * np.abs(want).max(), case
+def check(cases: Sequence[Case], isa: Isa, seed: int = 0, flags: Sequence[str] = CFLAGS) -> None:
+    made = [call_of(case, isa, seed) for case in cases]
+    kernels = dict.fromkeys(kernel for kernel, *_ in made)
+    text = "\n".join([prelude(isa), struct_declaration("planar", PlanarGeometry), *(k.source(isa) for k in kernels)])
+    results = run_calls(isa, text, [call for _, call, _ in made], flags)
+    for c, (_, _, want), buffers in zip(cases, made, results, strict=True):
+        got = buffers[-1]
+        if c.y_blocked:
+            got = got.reshape(-1, c.n, c.positions, isa.lanes).transpose(1, 0, 3, 2).reshape(c.n, -1, c.positions)
+            assert not got[:, c.oc :].any(), "padded lanes are not zero"
+            got = got[:, : c.oc]
+        assert np.abs(got.reshape(want.shape) - want).max() <= 2e-5 * np.abs(want).max(), c
+
+
+def fitting(case: Case, isa: Isa) -> Case:
+    """The case with as many vectors of positions as the registers hold."""
+    s = max(v for v in range(1, case.s + 1) if v == 1 or legal(case.r, v, len(case.masks), isa))
+    return replace(case, s=s)
 
 
 CASES = [
@@ -126,11 +137,15 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("isa", HERE, ids=by_name)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_kernels_agree_with_numpy(case: Case, isa: Isa) -> None:
-    s = max(v for v in range(1, case.s + 1) if v == 1 or legal(case.r, v, len(case.masks), isa))
-    check(Case(**{**{f: getattr(case, f) for f in Case.__dataclass_fields__}, "s": s}), isa)
+@pytest.mark.parametrize("isa", runnable_isas())
+def test_kernels_agree_with_numpy(isa: Isa) -> None:
+    check([fitting(case, isa) for case in CASES], isa)
+
+
+@needs("gcc")
+def test_no_access_out_of_bounds() -> None:
+    isa = isa_named("x86_64+avx2+fma") if runs_here(isa_named("x86_64+avx2+fma")) else isa_named("generic")
+    check([fitting(case, isa) for case in CASES], isa, flags=(*CFLAGS, *SANITIZE))
 
 
 @settings(max_examples=12)
@@ -154,7 +169,7 @@ def test_kernels_agree_with_numpy(case: Case, isa: Isa) -> None:
     st.integers(0, 2**32 - 1),
 )
 def test_random_layers(case: Case, seed: int) -> None:
-    check(case, isa_named("x86_64+avx2+fma") if len(HERE) > 2 else HERE[-1], seed)
+    check([fitting(case, host_isa())], host_isa(), seed)
 
 
 @given(st.integers(1, 20), st.integers(1, 70), st.sampled_from([1, 2, 4, 8]), st.integers(0, 2**32 - 1))
