@@ -187,10 +187,10 @@ def filtered(layer: Layer, w: Array, isa: Isa, m: int) -> Candidate:
         t = part.tiling
         kernel = WinogradKernel(m, t.r, t.tw, t.tw_tail, EPILOGUE, EXTRAS)
         geometry = WinogradGeometry(
-            layer.ic // lanes, part.panels, t.tiles_y, t.tiles_x, ow, ow, t.full, t.tails, t.block_pieces, t.block_tiles,
+            layer.ic // lanes, part.panels, t.group, t.tiles_y, t.tiles_x, ow, ow, t.full, t.tails, t.block_pieces, t.block_tiles,
             0, side * side * lanes, side * lanes, 0, ow * ow * lanes, ow * lanes,
         )  # fmt: skip
-        weights = winograd.pack(w[part.block * lanes : (part.block + part.panels * t.r) * lanes], m, t.r, lanes)
+        weights = winograd.pack(w[part.block * lanes : (part.block + part.panels * t.r) * lanes], m, t.r, lanes, t.group)
         calls.append((kernel, geometry, weights, np.zeros(0, np.int32), part.block))
     return Candidate(f"F{m}", calls)
 

@@ -42,12 +42,13 @@ class WinogradGeometry(Geometry):
     """Extents in tiles of m x m outputs and strides in elements.
 
     The n * tiles_y * tiles_x tiles are cut into `full` pieces of tw and then `tails` of tw_tail; `block_pieces` pieces, at most
-    `block_tiles` tiles, are transformed together. x points at the first input that the first output reads, and oh + 2 rows of
-    ow + 2 positions exist from there on (the halo of the padding among them).
+    `block_tiles` tiles, are transformed together, and so are the outputs of `group` panels. x points at the first input that the
+    first output reads, and oh + 2 rows of ow + 2 positions exist from there on (the halo of the padding among them).
     """
 
     in_blocks: int
     panels: int
+    group: int
     tiles_y: int
     tiles_x: int
     oh: int
@@ -72,7 +73,8 @@ class WinogradKernel(Kernel):
     """F(m x m, 3 x 3): `tw` tiles and `r` vectors of output channels in the register tile; the rest as in PanelKernel.
 
     `listed`: each panel reads the input channels of a list of its own, at all frequencies (a channel dropped with all its taps
-    stays so in the Winograd domain): `lists` are offsets into transformed tiles, panel p's from list_begin[p] on.
+    stays so in the Winograd domain): `lists` are offsets into transformed tiles, panel p's from list_begin[p] on. `far`: the
+    scratch is larger than L2, so its lines are fetched ahead.
     """
 
     m: int
@@ -83,6 +85,7 @@ class WinogradKernel(Kernel):
     extras: tuple[str, ...] = ()
     tail_lanes: int = 0
     listed: bool = False
+    far: bool = False
     family: ClassVar[str] = "winograd"
     template: ClassVar[str] = "winograd.c.j2"
     geometry: ClassVar[type[Geometry]] = WinogradGeometry
@@ -97,7 +100,7 @@ class WinogradKernel(Kernel):
 
     def scratch_bytes(self, geometry: WinogradGeometry, isa: Isa) -> int:
         tiles = geometry.block_tiles  # an odd number of vectors between frequencies spreads them over the cache's sets
-        vectors = (geometry.in_blocks * tiles | 1) + (self.r * tiles | 1)
+        vectors = (geometry.in_blocks * tiles | 1) + (self.r * geometry.group * tiles | 1)
         return (self.m + 2) ** 2 * vectors * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
@@ -139,30 +142,33 @@ def transform(w: Array, m: int) -> Array:
     return u.reshape(-1, *u.shape[2:])
 
 
-def pack(w: Array, m: int, r: int, lanes: int) -> Array:
-    """float32 weights [panel][frequency][input channel][r * lanes] of w[OC, 3, 3, IC], zero beyond OC and IC, as one vector."""
+def pack(w: Array, m: int, r: int, lanes: int, group: int) -> Array:
+    """float32 weights of w[OC, 3, 3, IC], zero beyond OC and IC, as one vector: for each `group` of panels (fewer in the last)
+    [frequency][panel][input channel][r * lanes].
+    """
     u = transform(w, m)
     frequencies, oc, ic = u.shape
     width, depth = r * lanes, -(-ic // lanes) * lanes
     panels = -(-oc // width)
     padded = np.zeros((frequencies, panels * width, depth), np.float32)
     padded[:, :oc, :ic] = u
-    packed: Array = padded.reshape(frequencies, panels, width, depth).transpose(1, 0, 3, 2).ravel()
-    return packed
+    by_panel = padded.reshape(frequencies, panels, width, depth).swapaxes(2, 3)
+    return np.concatenate([by_panel[:, p : p + group].ravel() for p in range(0, panels, group)])
 
 
-def pack_listed(w: Array, m: int, r: int, lanes: int) -> tuple[Array, Array, Array]:
-    """(weights, channels, begin) of w[OC, 3, 3, IC]: [panel][frequency][kept channel][r * lanes], each panel's kept channels, and
-    where they begin. A channel is kept where any tap of any of the panel's outputs is not zero.
+def pack_listed(w: Array, m: int, r: int, lanes: int, group: int) -> tuple[Array, Array, Array]:
+    """(weights, channels, begin) of w[OC, 3, 3, IC]: for each `group` of panels [frequency][panel][kept channel][r * lanes], each
+    panel's kept channels, and where they begin. A channel is kept where any tap of any of the panel's outputs is not zero.
     """
     u, width = transform(w, m), r * lanes
     kept: Array = occupied_rows(w.reshape(w.shape[0], 9, -1), width).max(axis=1)
-    parts = []
+    panels = []
     for p, keep in enumerate(kept):
         outputs = u[:, p * width : (p + 1) * width, keep]
         padded = np.zeros((len(u), int(keep.sum()), width), np.float32)
         padded[:, :, : outputs.shape[1]] = outputs.transpose(0, 2, 1)
-        parts.append(padded.ravel())
+        panels.append(padded)
+    parts = [np.concatenate(panels[p : p + group], axis=1).ravel() for p in range(0, len(panels), group)]
     begin = np.concatenate([[0], np.cumsum(kept.sum(axis=1))]).astype(np.int32)
     return np.concatenate(parts), np.nonzero(kept)[1], begin
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_plan import CLEARLY, DRAM, ISSUE, LATENCY, LOADS, rate, split
+from sparsec.backends.cpu.kernels.panel_plan import (
+    CLEARLY,
+    DRAM,
+    ISSUE,
+    LATENCY,
+    LOADS,
+    outputs_move,
+    overlapped,
+    rate,
+    split,
+)
 
 # Vector instructions to transform one tile of inputs and of outputs, memory accesses included, counted in the C.
 _IN = {2: 64, 4: 240}
 _OUT = {2: 50, 4: 150}
 WRITE = 16.0  # bytes a cycle to scratch in L2
+_PIECES = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # that are transformed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class WinogradTiling:
     full: int
     tails: int
     block_pieces: int
+    group: int
 
     @property
     def block_tiles(self) -> int:
@@ -59,25 +71,33 @@ class WinogradPart:
     cycles: float
 
 
+def scratch_bytes(t: WinogradTiling, in_blocks: int, isa: Isa) -> int:
+    """Bytes of transformed inputs and products of a block of tiles and a group of panels."""
+    return (t.m + 2) ** 2 * t.block_tiles * (in_blocks + t.r * t.group) * isa.vector_bytes
+
+
 def cycles(problem: WinogradProblem, isa: Isa, t: WinogradTiling, panels: int) -> float:
-    """Predicted cycles of one thread for `panels` panels: transforms and products, or moving their operands if that is longer."""
+    """Predicted cycles of one thread for `panels` panels: transforms, products with their weights fetched ahead, and scratch."""
     frequencies, tiles = (t.m + 2) ** 2, problem.n * t.tiles_y * t.tiles_x
     pieces, k = t.full + t.tails, problem.k or problem.in_blocks * isa.lanes
     product = 0.0
     row = t.r * isa.vector_bytes  # a weight row; a panel's rows at one frequency are read again for every piece
+    near = problem.in_blocks * t.block_tiles * isa.vector_bytes  # one frequency of the transformed tiles, read by every panel
     for count, tw in ((t.full, t.tw), (t.tails, t.tw_tail)):
         units = (tw * t.r / isa.fma_per_cycle, (tw + t.r) / LOADS, (tw * t.r + t.r + tw) / ISSUE)
-        busiest = max(*units, LATENCY, row / rate(k * row))
+        busiest = max(*units, LATENCY, row / rate(k * row), tw * 4 / rate(near))
         product += count * panels * frequencies * (k * busiest + tw * t.r * 1.5 + 20)
     epilogue = t.m**2 * (1 + problem.epilogue_ops) * t.r * panels
     transforms = tiles * (_IN[t.m] * problem.in_blocks + _OUT[t.m] * t.r * panels + epilogue) / 2
-    blocks = -(-pieces // t.block_pieces)
+    blocks, groups = -(-pieces // t.block_pieces), -(-panels // t.group)
     weights = frequencies * k * t.r * panels * isa.vector_bytes
-    inputs = frequencies * problem.in_blocks * t.block_tiles * isa.vector_bytes  # written once, and read again for every panel
-    outputs = frequencies * t.r * t.block_tiles * isa.vector_bytes
-    move = blocks * (inputs / WRITE + panels * (inputs / rate(inputs + outputs) + 2 * outputs / WRITE))
-    move += weights / DRAM + (blocks - 1) * weights / rate(weights + inputs)
-    return product + transforms + move  # measured: neither scratch nor weights, one frequency after another, come meanwhile
+    scratch, inputs = scratch_bytes(t, problem.in_blocks, isa), frequencies * near
+    outputs = scratch - inputs
+    written = min(WRITE, rate(scratch))
+    move = blocks * (inputs / written + groups * (inputs / rate(scratch) + 2 * outputs / written))
+    fetched = weights / DRAM + (blocks - 1) * weights / rate(weights + scratch)
+    moved = outputs_move(problem.n * problem.oh * problem.ow, t.r * panels, problem.out_blocks, problem.full, isa)
+    return overlapped(product, fetched) + transforms + move + moved
 
 
 def choose(problem: WinogradProblem, isa: Isa, sizes: tuple[int, ...] = (2, 4), vectors: int = 0) -> tuple[WinogradPart, ...]:
@@ -107,11 +127,12 @@ def _best(problem: WinogradProblem, isa: Isa, m: int, r: int, block: int, panels
     tiles_y, tiles_x = -(-problem.oh // m), -(-problem.ow // m)
     tw, full, tw_tail, tails = split(problem.n * tiles_y * tiles_x, (isa.registers - 1) // r - 1)
     best = None
-    for pieces in (1, 2, 3, 4, 6, 8):  # the fewest that do: scratch grows with them
-        if pieces <= full + tails:
-            t = WinogradTiling(m, r, tiles_y, tiles_x, tw, tw_tail, full, tails, pieces)
-            part = WinogradPart(block, panels, t, cycles(problem, isa, t, panels))
-            if best is None or part.cycles < CLEARLY * best.cycles:
-                best = part
+    for pieces in (n for n in _PIECES if n < 2 * (full + tails)):  # the fewest that do: scratch grows with them
+        for group in range(1, panels + 1):
+            if group == panels or group & (group - 1) == 0:
+                t = WinogradTiling(m, r, tiles_y, tiles_x, tw, tw_tail, full, tails, min(pieces, full + tails), group)
+                part = WinogradPart(block, panels, t, cycles(problem, isa, t, panels))
+                if best is None or part.cycles < CLEARLY * best.cycles:
+                    best = part
     assert best is not None  # there is at least one piece
     return best

@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.panel_plan import LEVELS
 from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, pack, pack_listed
-from sparsec.backends.cpu.kernels.winograd_plan import WinogradPart, WinogradProblem, choose
+from sparsec.backends.cpu.kernels.winograd_plan import (
+    WinogradPart,
+    WinogradProblem,
+    WinogradTiling,
+    choose,
+    scratch_bytes,
+)
 from sparsec.backends.cpu.lower.base import LowerContext
 from sparsec.backends.cpu.lower.linear import Linear, extra_strides, shifted
 from sparsec.backends.cpu.lower.sparse import mean_rows
@@ -81,7 +88,16 @@ def schedule_winograd(node: Node, plan: WinogradPlan, direct_cycles: float, macs
     pieces = t.full + t.tails
     levels = (
         Level("L3", (Loop("tiles", ceil(pieces / t.block_pieces)),), ("w",)),
-        Level("L2", (Loop("OC", part.panels), Loop("frequency", (t.m + 2) ** 2), Loop("tiles", t.block_pieces)), ("x",)),
+        Level(
+            "L2",
+            (
+                Loop("OC", ceil(part.panels / t.group)),
+                Loop("frequency", (t.m + 2) ** 2),
+                Loop("OC", t.group),
+                Loop("tiles", t.block_pieces),
+            ),
+            ("x",),
+        ),
         Level("L1", (Loop("IC", plan.in_channels),), ("x",)),
         Level(
             "registers",
@@ -102,26 +118,39 @@ def schedule_winograd(node: Node, plan: WinogradPlan, direct_cycles: float, macs
     return LayerSchedule(node.name, "winograd", levels, cost, plan, reason)
 
 
+def shared_tiling(part: WinogradPart, threads: int) -> WinogradTiling:
+    """The tiling with work for all threads: a block of tiles for each, and two groups of outputs, where that can be."""
+    t = part.tiling
+    if threads == 1:
+        return t
+    pieces = t.full + t.tails
+    block_pieces = min(t.block_pieces, ceil(pieces / threads))
+    groups = ceil(2 * threads / ceil(pieces / block_pieces))
+    return replace(t, block_pieces=block_pieces, group=min(t.group, ceil(part.panels / groups)))
+
+
 def lower_winograd(
     ctx: LowerContext, node: Node, plan: WinogradPlan, x: Ref, x_block: int, y: Ref, extras: Sequence[Ref], weights: Array
 ) -> None:
     """Append the calls of a plan. `x` is the address of the first input that the first output reads; weights [OC, 3, 3, IC]."""
     p, lanes = plan.problem, ctx.isa.lanes
     for part, tail_lanes in plan.parts:
-        t = part.tiling
+        t = shared_tiling(part, ctx.threads)
         first = part.block * lanes
         outputs = weights[first : first + part.panels * t.r * lanes]
         lists: list[Ref] = []
         if plan.listed:
-            packed, channel, begin = pack_listed(outputs, t.m, t.r, lanes)
+            packed, channel, begin = pack_listed(outputs, t.m, t.r, lanes, t.group)
             offsets = (channel // lanes * t.block_tiles * lanes + channel % lanes).astype(np.int32)
             lists = [ctx.pack(offsets), ctx.pack(begin)]
         else:
-            packed = pack(outputs, t.m, t.r, lanes)
-        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes, listed=plan.listed)
+            packed = pack(outputs, t.m, t.r, lanes, t.group)
+        far = scratch_bytes(t, ceil(plan.in_channels / lanes), ctx.isa) > LEVELS[1][0]
+        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes, plan.listed, far)
         geometry = WinogradGeometry(
             in_blocks=ceil(plan.in_channels / lanes),
             panels=part.panels,
+            group=t.group,
             tiles_y=t.tiles_y,
             tiles_x=t.tiles_x,
             oh=p.oh,

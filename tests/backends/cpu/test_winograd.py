@@ -79,11 +79,11 @@ def case_of(layer: Layer, isa):
         t = part.tiling
         first, last = part.block * lanes, min((part.block + part.panels * t.r) * lanes, layer.oc)
         tail = layer.oc % lanes if masked and last == layer.oc else 0
-        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, *layer.epilogue, tail_lanes=tail)
+        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, *layer.epilogue, tail_lanes=tail, far=layer.threads > 1)
         full = [int(kind == "full") for kind in layer.epilogue[1] if kind == "full"] + [0, 0]
         e_strides = (out[2] * out[3] * lanes, et.layout.block_stride(et.shape), out[3] * lanes)
         geometry = WinogradGeometry(
-            -(-layer.ic // lanes), part.panels, t.tiles_y, t.tiles_x, out[2], out[3],
+            -(-layer.ic // lanes), part.panels, t.group, t.tiles_y, t.tiles_x, out[2], out[3],
             t.full, t.tails, t.block_pieces, t.block_tiles,
             h * wd * lanes, xt.layout.block_stride(xt.shape), wd * lanes,
             yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
@@ -91,7 +91,7 @@ def case_of(layer: Layer, isa):
         )  # fmt: skip
         at = len(buffers)
         weights = np.moveaxis(w, 1, -1)[first:last]
-        buffers += [winograd.pack(weights, t.m, t.r, lanes), np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8)]
+        buffers += [winograd.pack(weights, t.m, t.r, lanes, t.group), np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8)]
         assert buffers[at].size == winograd.packed_elements(last - first, layer.ic, t.m, t.r, lanes)
         shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape), "scalar": 0}
         operands = ["b[0]", f"b[{at}]", *(f"(float *)b[{2 + i}] + {shift[kind]}" for i, kind in enumerate(layer.epilogue[1]))]
@@ -161,7 +161,7 @@ def test_random_layers(data):
 def test_packed_weights_lie_by_panel_frequency_and_channel(m):
     w = np.random.default_rng(m).normal(size=(5, 3, 3, 6)).astype(np.float32)
     u = winograd.transform(w, m)
-    packed = winograd.pack(w, m, r=2, lanes=2).reshape(2, (m + 2) ** 2, 6, 4)
+    packed = winograd.pack(w, m, r=2, lanes=2, group=1).reshape(2, (m + 2) ** 2, 6, 4)
     assert np.array_equal(packed[1, 3, 2, 0], np.float32(u[3, 4, 2]))
     assert not packed[1, :, :, 1:].any()  # output channels 5, 6 and 7 do not exist
     assert np.allclose(u[0], w[:, 0, 0] * {2: 1, 4: (16 / 15) ** 4}[m])  # the point 0
