@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
@@ -102,10 +102,16 @@ def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, Relayout
     if not packs and isinstance(into, Blocked) and into.halo:
         raise ValueError(f"unpacking {source} leaves the halo of {target} unwritten")
     x, y = _side(source, layout), _side(target, layout)
-    view = blocked_view(target if packs else source)
-    walk = Walk(view.extents, (x.strides, y.strides), layout.halo_of(source.rank) if packs else ())
-    block = layout.block
-    walk = walk.collapsed(_ROW).in_rows([block if side.blocked else None for side in (x, y)]).padded(LOOPS)
+    view, block = blocked_view(target if packs else source), layout.block
+    halo = layout.halo_of(source.rank) if packs else ()
+    steps = [block if side.blocked else None for side in (x, y)]
+    walk = Walk(view.extents, (x.strides, y.strides), halo).collapsed(_ROW).in_rows(steps)
+    if block == 1:  # planar: channels are positions like others, and rows may run over them
+        sides = ((x.block, *x.strides), (y.block, *y.strides))
+        whole = Walk((view.blocks, *view.extents), sides, ((0, 0), *halo) if halo else ()).collapsed(_ROW).in_rows(steps)
+        if whole.rank <= LOOPS:
+            view, walk = replace(view, blocks=1), whole
+    walk = walk.padded(LOOPS)
     kernel = Relayout("pack" if packs else "unpack", _line(layout.block, walk, x, y, packs), layout.block)
     return kernel, _geometry(view, layout.block, walk, x, y)
 
