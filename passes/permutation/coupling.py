@@ -92,20 +92,29 @@ def couple(graph: Graph, blocked: Callable[[str], str] = lambda _: "") -> Coupli
     """
     ties = tie(graph, lambda value: "" if _uniform(graph.constants[value]) else blocked(value))
     fixed = ties.terms.fixed()
-    held: dict[int, list[str]] = {}
-    for value in graph.constants:
-        for atom in dict.fromkeys(a for axis in ties.axes[value] for a in ties.terms.atoms(axis)):
-            if ties.terms.extent(atom) > 1:
-                held.setdefault(atom, []).append(value)
+    layers = {layer.value: layer for layer in layer_weights(graph) if len(graph.types[layer.value].shape) > 1}
+    held = _holders(graph, ties, layers)
     free = [a for a in held if a not in fixed]
     outer = nests(ties, graph.constants, free)
-    layers = {layer.value: layer for layer in layer_weights(graph) if len(graph.types[layer.value].shape) > 1}
-    found = []
-    for atom in [*_inner_first(free, outer), *(a for a in held if a in fixed)]:
-        made = _class(graph, ties, layers, atom, held[atom], outer.get(atom, FLAT), fixed.get(atom, ""))
-        if made.places or not made.fixed:
-            found.append((atom, made))
-    return Coupling(tuple(_named(found, outer)))
+    made = {
+        atom: _class(graph, ties, layers, atom, held[atom], outer.get(atom, FLAT), fixed.get(atom, ""))
+        for atom in [*_inner_first(free, outer), *(a for a in held if a in fixed)]
+    }
+    return Coupling(tuple(_named(made, outer)))
+
+
+def _holders(graph: Graph, ties: Ties, layers: Mapping[str, LayerWeights]) -> dict[int, list[str]]:
+    """The atoms of the layers' channels -> the constants that have them."""
+    terms, found = ties.terms, {}
+    for value, layer in layers.items():
+        for axis, term in enumerate(ties.axes[value]):
+            if _role(layer, axis):
+                found.update({a: [] for a in terms.atoms(term) if terms.extent(a) > 1})
+    for value in graph.constants:
+        for atom in dict.fromkeys(a for axis in ties.axes[value] for a in terms.atoms(axis)):
+            if atom in found:
+                found[atom].append(value)
+    return found
 
 
 def _uniform(array: Array) -> bool:
@@ -129,12 +138,12 @@ def _class(
 ) -> ChannelClass:
     found = [slot for value in held for slot in slots(ties.terms, value, ties.axes[value], atom, outer)]
     places = [Place(layers[s.value], role, s) for s in found if s.value in layers and (role := _role(layers[s.value], s.axis))]
-    made = [node for p in places if p.role == "outputs" for node in p.layer.nodes]
-    producers = dict.fromkeys(_label(node) for node in made or graph.users[held[0]])
-    weights = sum(_ordered(graph.types[value].shape, [s for s in found if s.value == value]) for value in held)
-    return ChannelClass(
-        next(iter(producers)), ties.terms.extent(atom), outer.rows, tuple(found), tuple(places), why, tuple(producers), weights
+    producers, readers = (
+        tuple(dict.fromkeys(_label(n) for p in places if p.role == role for n in p.layer.nodes)) for role in ("outputs", "inputs")
     )
+    name = producers[0] if producers else f"inputs of {readers[0]}"
+    weights = sum(_ordered(graph.types[value].shape, [s for s in found if s.value == value]) for value in held)
+    return ChannelClass(name, ties.terms.extent(atom), outer.rows, tuple(found), tuple(places), why, producers, weights)
 
 
 def _role(layer: LayerWeights, axis: int) -> Role | None:
@@ -155,11 +164,11 @@ def _ordered(shape: Sequence[int], found: Sequence[Slot]) -> int:
     return round(prod(shape) * (1 - outside))
 
 
-def _named(found: Sequence[tuple[int, ChannelClass]], outer: Mapping[int, Nest]) -> Iterator[ChannelClass]:
+def _named(made: Mapping[int, ChannelClass], outer: Mapping[int, Nest]) -> Iterator[ChannelClass]:
     """The classes with a name each: that of the first producer, and what tells it from others with the same."""
     around = {a for nest in outer.values() for a in nest.first}
     count: dict[str, int] = {}
-    for atom, made in found:
-        name = made.name + ("[inner]" if made.outer > 1 else "[outer]" if atom in around else "")
+    for atom, found in made.items():
+        name = found.name + ("[inner]" if found.outer > 1 else "[outer]" if atom in around else "")
         count[name] = count.get(name, 0) + 1
-        yield replace(made, name=name if count[name] == 1 else f"{name}#{count[name]}")
+        yield replace(found, name=name if count[name] == 1 else f"{name}#{count[name]}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
+from sparsec.compiler.axes import DimKind
 from sparsec.passes.permutation.coupling_slots import FLAT, Nest, context
 from sparsec.passes.permutation.coupling_ties import TiedNode, Ties, dims_of
 
@@ -13,7 +14,8 @@ def nests(ties: Ties, constants: Collection[str], atoms: Collection[int]) -> dic
 
     An atom d may have an order for each index of outer atoms if in every value with d, each entry lies at one index of them, and
     in every op that index comes from the same iteration dimension in all operands with d: then reordering d by that index
-    maps the iteration space to itself. Of several choices the one with the most rows is taken.
+    maps the iteration space to itself, and lines that are normalised onto such lines. Of several choices the one with the most
+    rows is taken; no atom has an order for each index of one that has an order for each index of it.
     """
     uses: dict[int, list[tuple[TiedNode, str]]] = {a: [] for a in atoms}
     for tied in ties.nodes:
@@ -25,7 +27,23 @@ def nests(ties: Ties, constants: Collection[str], atoms: Collection[int]) -> dic
         for atom in {a for axis in ties.axes[value] for a in ties.terms.atoms(axis)} & uses.keys():
             held[atom].append(value)
     siblings = ties.terms.siblings()
-    return {a: _nest(ties, a, uses[a], held[a], siblings.get(a, set())) for a in atoms}
+    found: dict[int, Nest] = {}
+    for atom in atoms:
+        choice = _nest(ties, atom, uses[atom], held[atom], siblings.get(atom, set()))
+        found[atom] = FLAT if atom in _around(found, choice) else choice
+    return found
+
+
+def _around(found: Mapping[int, Nest], choice: Nest) -> set[int]:
+    """The outer atoms of a choice, and theirs."""
+    seen: set[int] = set()
+    left = list(choice.first)
+    while left:
+        atom = left.pop()
+        if atom not in seen:
+            seen.add(atom)
+            left += found.get(atom, FLAT).first
+    return seen
 
 
 def _nest(ties: Ties, atom: int, uses: list[tuple[TiedNode, str]], held: list[str], siblings: set[int]) -> Nest:
@@ -65,8 +83,12 @@ def _told(ties: Ties, value: str, atom: int, choice: Nest) -> bool:
 
 
 def _agrees(ties: Ties, tied: TiedNode, dim: str, atom: int, choice: Nest) -> bool:
-    """Whether all operands that the node indexes by `dim` take the outer index from one iteration dimension."""
-    terms, sources = ties.terms, set()
+    """Whether all operands that the node indexes by `dim` take the outer index from one iteration dimension.
+
+    Not from one that is normalised, unless `dim` is normalised with it: lines of `dim`'s indices would be mixed.
+    """
+    terms = ties.terms
+    sources: set[tuple[str, ...]] = set()
     for value, accesses in tied.operands():
         axes = ties.axes[value]
         for i, access in enumerate(accesses):
@@ -77,4 +99,7 @@ def _agrees(ties: Ties, tied: TiedNode, dim: str, atom: int, choice: Nest) -> bo
                     told = context(terms, axes, i, o, choice)
                     names = () if told is None else dims_of(accesses[told.axis])
                     sources.add(tuple(n for n in names if not choice.first.keys().isdisjoint(terms.atoms(tied.dims[n]))))
-    return len(sources) == 1 and len(next(iter(sources))) == 1
+    if len(sources) != 1 or len(source := sources.pop()) != 1:
+        return False
+    kind, outer = (tied.axis_map.dim(name).kind for name in (dim, *source))
+    return outer is not DimKind.NORMALISED or kind is DimKind.NORMALISED
