@@ -50,9 +50,7 @@ def random_orders(coupling: Coupling, rng: np.random.Generator) -> dict[str, Arr
     return {c.name: rng.permuted(c.identity, axis=-1) for c in coupling.free}
 
 
-def check_permuted(
-    graph: Graph, constants: Mapping[str, Array], feeds: Mapping[str, Array], *, tolerance: float = 1e-6
-) -> float:
+def check_permuted(graph: Graph, constants: Mapping[str, Array], feeds: Mapping[str, Array], *, tolerance: float = 1e-6) -> float:
     """Run the graph with its own and with permuted constants on `feeds`; the largest difference over the largest value.
 
     Both runs are in double precision, so that what another order of additions changes is far below `tolerance` even in deep

@@ -28,8 +28,8 @@ Role = Literal["outputs", "inputs"]
 class Place:
     """A class in the filters [OC, taps, IC] of a layer: on OC (role "outputs") or on IC ("inputs").
 
-    `slot.index` [rows, extent, repeats] are indices of that axis of the filters. Where `slot.outer` is given, row r holds for those
-    of the other axis' indices only (grouped convolutions: the filters of a group).
+    `slot.index` [rows, extent, repeats] are indices of that axis of the filters. Where `slot.outer` is given, row r holds for
+    those indices of the other axis only (grouped convolutions: the filters of a group).
     """
 
     layer: LayerWeights
@@ -87,8 +87,8 @@ class Coupling:
 def couple(graph: Graph, blocked: Callable[[str], str] = lambda _: "") -> Coupling:
     """The coupling of a graph as imported, before any fusion.
 
-    `blocked` says why the data of a constant cannot be replaced ("" where it can): its dimensions are fixed then. A constant whose
-    entries are all equal needs no replacing, and is not asked for.
+    `blocked` says why the data of a constant cannot be replaced ("" where it can): its dimensions are fixed then. A constant
+    whose entries are all equal needs no replacing, and is not asked for.
     """
     ties = tie(graph, lambda value: "" if _uniform(graph.constants[value]) else blocked(value))
     fixed = ties.terms.fixed()
@@ -105,7 +105,8 @@ def couple(graph: Graph, blocked: Callable[[str], str] = lambda _: "") -> Coupli
 
 def _holders(graph: Graph, ties: Ties, layers: Mapping[str, LayerWeights]) -> dict[int, list[str]]:
     """The atoms of the layers' channels -> the constants that have them."""
-    terms, found = ties.terms, {}
+    terms = ties.terms
+    found: dict[int, list[str]] = {}
     for value, layer in layers.items():
         for axis, term in enumerate(ties.axes[value]):
             if _role(layer, axis):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import accumulate
 
 from sparsec.compiler.axes import DimKind
 from sparsec.passes.permutation.coupling_slots import FLAT, Nest, context
@@ -65,10 +66,8 @@ def _choices(ties: Ties, atom: int, uses: list[tuple[TiedNode, str]], siblings: 
         if frozenset(found) in seen or atom in found:
             continue
         seen.add(frozenset(found))
-        rows = 0
-        for outer in found:
-            found[outer], rows = rows, rows + terms.extent(outer)
-        yield Nest(found, rows)
+        ends = list(accumulate(map(terms.extent, found), initial=0))
+        yield Nest(dict(zip(found, ends, strict=False)), ends[-1])
 
 
 def _told(ties: Ties, value: str, atom: int, choice: Nest) -> bool:

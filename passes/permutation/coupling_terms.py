@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -36,12 +37,11 @@ class Product:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Occurrence:
-    """One place of an atom in a term: at the term's index `where[k]` the atom has index `coord[k]`; its step there is `stride`."""
+    """One place of an atom in a term: at the term's index `where[k]` the atom has index `coord[k]`."""
 
     atom: int
     where: Array
     coord: Array
-    stride: int
 
 
 class Terms:
@@ -176,11 +176,11 @@ class Terms:
         match self._form.get(term):
             case None:
                 line = np.arange(self._extent[term])
-                return (Occurrence(term, line, line, 1),)
+                return (Occurrence(term, line, line),)
             case Concatenation(parts):
                 starts = np.cumsum([0, *map(self.extent, parts)])
                 return tuple(
-                    Occurrence(o.atom, o.where + start, o.coord, o.stride)
+                    Occurrence(o.atom, o.where + start, o.coord)
                     for part, start in zip(parts, starts[:-1], strict=True)
                     for o in self.occurrences(self.find(part))
                 )
@@ -195,7 +195,7 @@ class Terms:
             for o in self.occurrences(self.find(factor)):
                 where = ((base[0] + o.where[:, None]) * inner + base[1]).reshape(-1)
                 coord = np.broadcast_to(o.coord[:, None], (outer, len(o.coord), inner)).reshape(-1)
-                yield Occurrence(o.atom, where, coord, o.stride * inner)
+                yield Occurrence(o.atom, where, coord)
 
     def _formed(self, form: Concatenation | Product, extent: int) -> int:
         term = self.atom(extent)
@@ -219,7 +219,7 @@ class Terms:
         return found
 
     def _edges(self, term: int) -> list[int]:
-        return np.cumsum([self.extent(p) for p in self.pieces(term)]).tolist()
+        return list(accumulate(self.extent(p) for p in self.pieces(term)))
 
     def _cut_product(self, term: int, outer: int, inner: int, at: int) -> None:
         index, rest = divmod(at, self._extent[inner])
