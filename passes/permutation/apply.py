@@ -71,6 +71,25 @@ def check_permuted(graph: Graph, constants: Mapping[str, Array], feeds: Mapping[
     return worst
 
 
+def check_coupling(
+    graph: Graph, coupling: Coupling, feeds: Mapping[str, Array], *, seed: int = 0, tolerance: float = 1e-6
+) -> float:
+    """`check_permuted` with random orders of all free classes at once.
+
+    InternalError names the class, where one alone changes the outputs.
+    """
+    orders = random_orders(coupling, np.random.default_rng(seed))
+    try:
+        return check_permuted(graph, permuted(graph, coupling, orders), feeds, tolerance=tolerance)
+    except InternalError as exc:
+        for name, order in orders.items():
+            try:
+                check_permuted(graph, permuted(graph, coupling, {name: order}), feeds, tolerance=tolerance)
+            except InternalError as alone:
+                raise InternalError(f"the channels of {name!r} are coupled wrongly: {alone}", node=name) from exc
+        raise
+
+
 def _run(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     types = {v: replace(t, dtype=DType.F64) if t.dtype.is_float else t for v, t in graph.types.items()}
     constants, wide = (
