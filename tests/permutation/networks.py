@@ -50,6 +50,9 @@ class Network:
     def map(self, program: str, *inputs: str) -> str:
         return self.add(Map(Program.parse(program)), *inputs)
 
+    def add_concat(self, *parts: str) -> str:
+        return self.add(Concat(1), *parts)
+
     def conv(self, v: str, oc: int, k: int = 3, groups: int = 1, weights: str = "") -> str:
         w = weights or self.weights(oc, self.shape(v)[1] // groups, k, k)
         return self.add(Conv((1, 1), (1, 1), (k // 2,) * 4, groups), v, w)
