@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,28 @@ class WeightEditor:
         readers = self._readers.get(value, [])
         other = next((n for n in readers if not self._multiplies(n)), None) if len(readers) > 1 else None
         return "" if other is None else f"{other.op_type} node {other.name!r} reads the same weights"
+
+    def unwritable(self, value: str, readers: Collection[str], present: Collection[str]) -> str:
+        """Why a constant of a graph imported as stored cannot get other data; "" when it can.
+
+        `readers` are the ONNX nodes, by name or first output, whose reading of it is allowed for, `present` all that the graph
+        shows. A node that it does not show passes its operand on (Identity, an Expand to the same shape) or is not needed.
+        """
+        holder = self.holder(value)
+        if holder is None or holder.perm is not None:
+            return "the model does not store it"
+        names = {value: None}
+        for name in (queue := [value]):
+            for node in self._readers.get(name, []):
+                if node is None:
+                    return "it is an output of the model"
+                label = node.name or next(filter(None, node.output), "")
+                if label not in present:
+                    queue += [o for o in node.output if o not in names]
+                    names.update(dict.fromkeys(node.output))
+                elif label not in readers:
+                    return f"{node.op_type} node {label!r} reads it in a way that is not followed"
+        return ""
 
     def _multiplies(self, node: onnx.NodeProto | None) -> bool:
         """Whether a reader is a layer, or hands its operand to layers only."""

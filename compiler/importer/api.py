@@ -24,12 +24,14 @@ def import_model(
     dims: Mapping[str, int] = _NO_DIMS,
     input_shapes: Mapping[str, Sequence[int]] = _NO_SHAPES,
     limits: Limits | None = None,
+    as_stored: bool = False,
 ) -> Graph:
     """Import an ONNX model with static shapes.
 
     `source` is a path, serialized bytes, a ModelProto or an onnx-ir Model; none is changed. `dims` binds dynamic dimensions by
     their symbol ("batch"), `input_shapes` by input. Opset 7 and newer. The graph is verified, every value typed;
-    patterns that `sparsec prune` recorded are checked against the weights, and in the weights' types.
+    patterns that `sparsec prune` recorded are checked against the weights, and in the weights' types. Small arithmetic on
+    constants is folded; `as_stored` leaves it to nodes, so that constants are those of the model, by their names there.
 
     Raises UsageError (no such file, input or dimension), ModelError (malformed, or a dimension left unbound), UnsupportedError
     (an operator, form or element type that sparsec does not have), LimitError (`limits` exceeded).
@@ -39,7 +41,7 @@ def import_model(
         model = load_model(source, limits)
         bind_dims(model, dims, input_shapes)
         prepare(model, limits)
-        graph = with_claims(build_graph(model, limits), model.metadata_props)
+        graph = with_claims(build_graph(model, limits, as_stored=as_stored), model.metadata_props)
     except RecursionError:
         raise ModelError("the model's subgraphs or functions are nested too deeply") from None
     verify(graph)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from sparsec.compiler.errors import ModelError, UnsupportedError
@@ -13,8 +15,8 @@ from sparsec.compiler.limits import Limits
 from sparsec.compiler.ops.registry import load_all
 
 
-def build_graph(model: ir.Model, limits: Limits) -> Graph:
-    """Translate a prepared model (functions inlined, nodes sorted, dims bound) to a Graph."""
+def build_graph(model: ir.Model, limits: Limits, *, as_stored: bool = False) -> Graph:
+    """Translate a prepared model (functions inlined, nodes sorted, dims bound) to a Graph; see `import_model`."""
     load_all()
     source = model.graph
     builder = Builder(model.opset_imports.get("", max_opset()), limits)
@@ -41,7 +43,26 @@ def build_graph(model: ir.Model, limits: Limits) -> Graph:
                 f"graph output {value.name!r} is a sequence of tensors: export with plain tensors", tensor=value.name
             )
         outputs.append(Port(value.name or "", found))
+    if as_stored:
+        _unfold(builder)
     return _swept(source.name or "model", inputs, outputs, builder)
+
+
+def _unfold(builder: Builder) -> None:
+    """Have nodes compute again what the import folded: what remains constants is the model's or an import rule's own."""
+    names = {n.name for n in builder.nodes}
+    made: list[Node] = []
+    for first, node in builder.folded.items():  # in the order of their making: operands come first
+        if first != node.output:
+            continue
+        name = node.name
+        while name in names:
+            name += "'"
+        names.add(name)
+        made.append(replace(node, name=name))
+        for v in node.outputs:
+            del builder.constants[v]
+    builder.nodes[:0] = made
 
 
 def _swept(name: str, inputs: list[str], outputs: list[Port], builder: Builder) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,8 +49,10 @@ class Builder:
         self.weights: dict[str, ir.Value] = {}  # initializers that no node has read yet
         self.unsupported: dict[str, str] = {}  # node outputs that rules do not make -> why they cannot be read
         self.sequences: dict[str, tuple[str, ...]] = {}  # name -> IR values of the parts
+        self.folded: dict[str, Node] = {}  # constant that `emit` computed -> the node that would compute it
         self._names: set[str] = set()  # of nodes
         self._pending: list[Node] = []  # nodes of the rule in progress
+        self._folding: list[Node] = []  # and those that it folded
         self._made: list[str] = []  # values of the rule in progress, under provisional names
         self._serial = 0
 
@@ -75,7 +77,7 @@ class Builder:
 
     def inline(self, graph: ir.Graph) -> tuple[str, ...]:
         """Translate a subgraph in place; the IR values of its outputs."""
-        saved = (self._pending, self._made, self.env, self.weights)
+        saved = (self._pending, self._folding, self._made, self.env, self.weights)
         self.env, self.weights = dict(self.env), dict(self.weights)
         try:
             for name, value in graph.initializers.items():
@@ -91,10 +93,10 @@ class Builder:
                 results.append(found)
             return tuple(results)
         finally:
-            for name in [n for n in saved[3] if n not in self.weights and n not in graph.initializers]:
-                saved[2][name] = self.env[name]  # read here for the first time
-                del saved[3][name]
-            self._pending, self._made, self.env, self.weights = saved
+            for name in [n for n in saved[4] if n not in self.weights and n not in graph.initializers]:
+                saved[3][name] = self.env[name]  # read here for the first time
+                del saved[4][name]
+            self._pending, self._folding, self._made, self.env, self.weights = saved
 
     # ---- ImportContext
     def type(self, value: str) -> TensorType:
@@ -138,7 +140,9 @@ class Builder:
         small = all(t.elements <= _FOLD_ELEMENTS for t in types) and op.workspace(operands) <= _FOLD_WORKSPACE
         if small and all(v == ABSENT or v in self.constants for v in inputs):
             arrays = op.evaluate([self.constants[v] if v != ABSENT else None for v in inputs])
-            return tuple(self.constant(a) for a in arrays)
+            made = tuple(self.constant(a) for a in arrays)
+            self._folding.append(Node(made[0], op, tuple(inputs), made))
+            return made
         outputs = tuple(self._provisional() for _ in types)
         self.types.update(zip(outputs, types, strict=True))
         self._pending.append(Node(outputs[0], op, tuple(inputs), outputs))
@@ -200,7 +204,7 @@ class Builder:
             raise UnsupportedError(
                 f"operator {node.op_type} on a sequence of tensors is not supported: export with plain tensors"
             )
-        self._pending, self._made, known = [], [], len(self.sequences)
+        self._pending, self._folding, self._made, known = [], [], [], len(self.sequences)
         made = translate_with_upgrade(self, node, opset)
         results = (made,) if isinstance(made, str) else made
         names: dict[str, str] = {}
@@ -224,8 +228,10 @@ class Builder:
             while name in self._names:
                 name += "'"
             self._names.add(name)
-            renamed = (tuple(names.get(v, v) for v in n.inputs), tuple(names[v] for v in n.outputs))
-            self.nodes.append(Node(name, n.op, *renamed, (node.name or base,)))
+            self.nodes.append(_renamed(n, name, names, node.name or base))
+        for n in self._folding:
+            made_by = _renamed(n, names[n.outputs[0]], names, node.name or base)
+            self.folded.update(dict.fromkeys(made_by.outputs, made_by))
         if len(self.nodes) > self.limits.max_nodes:
             raise LimitError(f"the graph has more than {self.limits.max_nodes:,} nodes (raise the limit with --limits nodes=N)")
         return tuple(names.get(v, v) for v in results)
@@ -242,6 +248,11 @@ class Builder:
         while hint in self.types or hint in self.weights:
             hint += "'"
         return hint
+
+
+def _renamed(node: Node, name: str, names: Mapping[str, str], origin: str) -> Node:
+    inputs, outputs = (tuple(names.get(v, v) for v in values) for values in (node.inputs, node.outputs))
+    return Node(name, node.op, inputs, outputs, (origin,))
 
 
 def _brief(text: str) -> str:
