@@ -37,19 +37,34 @@ class Clock:
 
 
 class Arrangement:
-    """The items of a class in an order that moves improve. `order`[slot] is the item in a slot."""
+    """The items of a class in an order that moves improve. `order`[slot] is the item in a slot: `put` changes it."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        self.order = np.arange(parts[0].items)
         self.gains = build_gains(parts)
         self.partitions = _partitions([g.groups for g in self.gains])
         self.least = _LEAST * sum(float(p.saliency.sum(dtype=np.float64)) for p in parts) + 1e-30
-        self.prepare()
+        self.put(np.arange(parts[0].items))
 
     @property
     def items(self) -> int:
         """Channels of the class."""
         return len(self.order)
+
+    @property
+    def work(self) -> int:
+        """Numbers that are compared to judge every pair of slots: a measure of time that does not depend on the machine."""
+        return self.items**2 * sum(g.width for g in self.gains)
+
+    @property
+    def value(self) -> float:
+        """What the parts keep whose value depends on the order."""
+        return sum(float(v.sum()) for v in self._values)
+
+    def put(self, order: Array) -> None:
+        """Take another order, whatever it is worth."""
+        self.order = order
+        self._values = [g.all_values(order) for g in self.gains]
+        self.prepare()
 
     def prepare(self) -> None:
         """Before a series of moves: what depends on all groups at once."""
@@ -67,33 +82,27 @@ class Arrangement:
         """The value of the groups of each slot with each item in it, over all parts: float64 [slots, items]."""
         return np.sum([gain.table(self.order, slots, items, sample(gain)) for gain in self.gains], axis=0)
 
-    def change(self, order: Array, slots: Array) -> float:
-        """What another order, which differs in `slots` only, keeps more."""
-        return sum(g.change(self.order, order, np.unique(g.groups.of[slots])) for g in self.gains)
+    def slot_gains(self, order: Array, slots: Array) -> Array:
+        """What the groups of each slot keep more in another order: float64 [slots]."""
+        more = np.zeros(len(slots))
+        for gain, values in zip(self.gains, self._values, strict=True):
+            of = gain.groups.of[slots]
+            more += gain.values(order, of) - (gain.values(self.order, of) if gain.joint else values[of])
+        return more
 
-    @property
-    def value(self) -> float:
-        """What the parts keep whose value depends on the order."""
-        return sum(g.total(self.order) for g in self.gains)
-
-    @property
-    def work(self) -> int:
-        """Numbers that are compared to judge every pair of slots: a measure of time that does not depend on the machine."""
-        return self.items**2 * sum(g.width for g in self.gains)
-
-    def slot_values(self, order: Array, slots: Array) -> Array:
-        """The value of the groups of each slot in another order: float64 [slots]."""
-        return np.sum([g.values(order, g.groups.of[slots]) for g in self.gains], axis=0)
-
-    def move(self, slots: Array, items: Array) -> float:
-        """Put `items` (those of the slots, in another order) into `slots` if that keeps more; by how much more."""
+    def move(self, slots: Array, items: Array) -> bool:
+        """Put `items` (those of the slots, in another order) into `slots` if that keeps more; whether it did."""
         order = self.order.copy()
         order[slots] = items
-        more = self.change(order, slots)
+        after, more = [], 0.0
+        for gain, values in zip(self.gains, self._values, strict=True):
+            changed = gain.updated(values, order, np.unique(gain.groups.of[slots]))
+            more += float(changed.sum() - values.sum())
+            after.append(changed)
         if more <= self.least:
-            return 0.0
-        self.order = order
-        return more
+            return False
+        self.order, self._values = order, after
+        return True
 
 
 def _partitions(groups: Sequence[Groups]) -> list[Array]:

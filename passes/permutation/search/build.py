@@ -10,7 +10,16 @@ import numpy as np
 
 from sparsec.compiler.sparsity import NM, NMG, Block, HiNM
 from sparsec.compiler.sparsity.base import padded
-from sparsec.passes.permutation.search.gains import Gain, Groups, LargestBlocks, LargestOf, LargestVectors, Measure, Selected, Summed
+from sparsec.passes.permutation.search.gains import (
+    Gain,
+    Groups,
+    LargestBlocks,
+    LargestOf,
+    LargestVectors,
+    Measure,
+    Selected,
+    Summed,
+)
 from sparsec.passes.permutation.search.part import OUTPUTS, Part
 from sparsec.passes.pruning.masks import vector_count
 
@@ -20,9 +29,9 @@ Array = np.ndarray[Any, Any]
 def build_gains(parts: Sequence[Part]) -> list[Gain]:
     """A gain for each part whose value depends on the order, for each of its repeats.
 
-    Left out, and seen by the exact objective only: the inputs of n:m:g (the chunk that a column is in matters little), of
-    hierarchical n:m without lists of their own (the vectors that are kept decide which inputs meet in n:m), and repeats of several
-    items that share groups (a flattened image whose size the pattern does not divide).
+    Left out, and seen by the exact objective only: the inputs of n:m:g (the chunk that a column is in matters little), those of
+    hierarchical n:m without lists of their own (the vectors that are kept decide which inputs meet in n:m), and items whose
+    repeats share groups (a flattened image whose size the pattern does not divide).
     """
     return [gain for part in parts for gain in _gains(part)]
 

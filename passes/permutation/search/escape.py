@@ -9,7 +9,7 @@ import numpy as np
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 
 _GROUPS = 2  # that are mixed: of 2, 3 and 4, the best for 2:4 on 128 x 64
-_MOST, _WORK = 300, 1 << 31  # escapes for small classes, and for large ones as many as this work takes
+_MOST, _WORK = 300, 1 << 29  # escapes for small classes, and for large ones as many as this work takes
 
 
 def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: Callable[[], None]) -> None:
@@ -24,9 +24,10 @@ def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: 
         if clock.over or of.max() < 1:
             break
         slots = np.flatnonzero(np.isin(of, rng.choice(int(of.max()) + 1, min(_GROUPS, int(of.max()) + 1), replace=False)))
-        state.order = order.copy()
-        state.order[slots] = order[rng.permutation(slots)]
+        mixed = order.copy()
+        mixed[slots] = order[rng.permutation(slots)]
+        state.put(mixed)
         improve()
         if (value := state.value) > best + state.least:
             best, order = value, state.order
-    state.order = order
+    state.put(order)

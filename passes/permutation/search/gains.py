@@ -1,7 +1,7 @@
 """What a part keeps, group of channels by group of channels: the part of the objective that searches evaluate often.
 
-Along an axis, a pattern decides about groups of consecutive channels: the m of n:m, the rows that share a choice, a block's rows or
-columns, a tile. What is kept is a sum over groups of a value that depends on which channels are together, not on their places.
+Along an axis, a pattern decides about groups of consecutive channels: the m of n:m, the rows that share a choice, a block's rows
+or columns, a tile. What is kept is a sum over groups of a value that depends on which channels are together, not on their places.
 So a search needs the value of a slot's group with another item in the slot, for many slots and items at once.
 """
 
@@ -17,14 +17,15 @@ from sparsec.passes.permutation.search.largest import largest, largest_sum
 
 Array = np.ndarray[Any, Any]
 _CACHED = 1 << 16  # elements of temporaries that stay in a core's cache
+_LINE = 1024  # features that are looked at together where there are many
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
     """Where the items of a class lie: slot s (its s-th place) belongs to group `of`[s].
 
-    `members` [groups, width]: slots, or -1 - k for row k of what is added to the items' rows: row 0 is zero, the others are channels
-    that the class does not own.
+    `members` [groups, width]: slots, or -1 - k for row k of what is added to the items' rows: row 0 is zero, the others are
+    channels that the class does not own.
     """
 
     of: Array
@@ -63,9 +64,15 @@ class Gain(ABC):
         """What each of `groups` keeps, float64 [groups]."""
         return self.of_rows(self.groups.rows(order, groups))
 
-    def total(self, order: Array) -> float:
-        """What all groups keep."""
-        return float(self.values(order, np.arange(len(self.groups.members))).sum())
+    def all_values(self, order: Array) -> Array:
+        """What all groups keep, float64 [groups], or [1] where they compete."""
+        return self.values(order, np.arange(len(self.groups.members)))
+
+    def updated(self, values: Array, order: Array, groups: Array) -> Array:
+        """`all_values` of an order, given those of one that differs in `groups` only."""
+        after = values.copy()
+        after[groups] = self.values(order, groups)
+        return after
 
     @abstractmethod
     def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
@@ -74,12 +81,8 @@ class Gain(ABC):
         `sample`: the features that are looked at (all by default), scaled to all.
         """
 
-    def prepare(self, order: Array) -> None:
+    def prepare(self, order: Array) -> None:  # noqa: B027 (most have nothing to do)
         """Take note of the order that searches start from (where values depend on all groups at once)."""
-
-    def change(self, before: Array, after: Array, groups: Array) -> float:
-        """What is kept in the order `after` less that in `before`, which differ in `groups` only."""
-        return float((self.values(after, groups) - self.values(before, groups)).sum())
 
     @property
     def width(self) -> int:
@@ -98,9 +101,12 @@ class Selected(Gain):
     def of_rows(self, rows: Array) -> Array:
         """The n largest of every feature."""
         total = np.zeros(len(rows))
-        for part in _pieces(self.width, max(1, rows.size)):
-            together = self.features[:, part][rows.T]
-            total += largest_sum(together, self.n).sum(axis=-1, dtype=np.float64)
+        step = max(1, _CACHED // (self.groups.width * min(self.width, _LINE)))
+        for at in range(0, len(rows), step):
+            some = rows[at : at + step].T
+            for part in _pieces(self.width, _LINE):
+                together = self.features[:, part][some]
+                total[at : at + step] += largest_sum(together, self.n).sum(axis=-1, dtype=np.float64)
         return total
 
     def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
@@ -108,7 +114,7 @@ class Selected(Gain):
         others = self.groups.others(order, slots).T
         found = np.zeros((len(slots), len(items)))
         step = max(64, min(512, _CACHED // max(1, len(items))))
-        for part in _pieces(self.width, 1, step) if sample is None else _parts(sample, step):
+        for part in _pieces(self.width, step) if sample is None else _parts(sample, step):
             some = self.features[:, part]
             total, least = largest(some[others], self.n)
             found += (total - least).sum(axis=1, dtype=np.float64)[:, None]
@@ -137,11 +143,16 @@ class Summed(Gain):
     def of_rows(self, rows: Array) -> Array:
         """The measure of the sums."""
         step = max(1, _CACHED // max(1, self.width))
-        return np.concatenate([self.measure.of(self.sums(rows[at : at + step])) for at in range(0, len(rows), step)] or [np.zeros(0)])
+        values = [self.measure.of(self.sums(rows[at : at + step])) for at in range(0, len(rows), step)]
+        return np.concatenate([np.zeros(0), *values])
 
-    def total(self, order: Array) -> float:
-        """Exact, where groups compete."""
-        return self.measure.total(self._all_sums(order))
+    def all_values(self, order: Array) -> Array:
+        """One value, and exact, where groups compete."""
+        return np.array([self.measure.total(self._all_sums(order))]) if self.joint else super().all_values(order)
+
+    def updated(self, values: Array, order: Array, groups: Array) -> Array:
+        """All of it where groups compete."""
+        return self.all_values(order) if self.joint else super().updated(values, order, groups)
 
     def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
         """The measure of the others' sum and each item."""
@@ -151,12 +162,6 @@ class Summed(Gain):
     def prepare(self, order: Array) -> None:
         """Blocks: how much the least important one that is kept holds."""
         self.measure.prepare(self._all_sums(order))
-
-    def change(self, before: Array, after: Array, groups: Array) -> float:
-        """Exact, where a threshold over all groups moves too."""
-        if not self.measure.joint:
-            return super().change(before, after, groups)
-        return self.total(after) - self.total(before)
 
     def _all_sums(self, order: Array) -> Array:
         return self.sums(self.groups.rows(order, np.arange(len(self.groups.members))))
@@ -180,7 +185,7 @@ class Measure(ABC):
                 found[i, at : at + step] = self.of(more[at : at + step] + row)
         return found
 
-    def prepare(self, sums: Array) -> None:
+    def prepare(self, sums: Array) -> None:  # noqa: B027 (most have nothing to do)
         """Take note of the sums of all groups."""
 
     def total(self, sums: Array) -> float:
@@ -268,9 +273,7 @@ def _sum_of_larger(x: Array, t: Array) -> Array:
     return found
 
 
-def _pieces(width: int, rows: int, step: int = 0) -> list[slice]:
-    """Ranges of features whose temporaries stay in the cache."""
-    step = step or max(64, _CACHED // rows)
+def _pieces(width: int, step: int) -> list[slice]:
     return [slice(at, at + step) for at in range(0, width, step)]
 
 

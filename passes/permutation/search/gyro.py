@@ -1,8 +1,8 @@
-"""Gyro-permutation (Yu et al., arXiv 2407.20496, section 4), for any pattern that decides about groups of channels.
+"""Gyro-permutation (Yu et al., arXiv 2407.20496), for any pattern that decides about groups of channels.
 
 Channels are taken out of all groups, a few of each (sampling); what was taken is put together in clusters of similar channels
-(clustering, where more than one is taken of each); and the clusters go back to the groups so that most is kept (linear assignment).
-The paper does so with the outputs of hierarchical n:m, and with one channel a group with its inputs. Here a group is whatever the
+(clustering, where more than one is taken of each); and the clusters go back to the groups so that most is kept (linear
+assignment). The paper does so with the outputs of hierarchical n:m, and with one channel a group with its inputs. Here a group is whatever the
 patterns of the class decide about, and parts may have groups of different widths.
 """
 
@@ -24,6 +24,7 @@ Array = np.ndarray[Any, Any]
 _FAILURES = 3  # of a cluster size, as in the paper
 _STALE = 12  # rounds of single channels without a gain after which a search has converged
 _STALE_AFTER_ESCAPE = 5
+_USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
 _MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
 _MOST_CLUSTERED = 1024  # channels clustered at once, likewise
 _WORK = 1 << 26  # features compared a round: beyond, a sample of the features has to do
@@ -71,12 +72,13 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
         rest = gain.sums(gain.groups.rows(state.order, full)) - taken
         worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1))
     chosen = linear_sum_assignment(worth, maximize=True)[1]
-    return state.move(slots.reshape(-1), clusters[chosen].reshape(-1)) > 0
+    return state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
 
 
 def assign_singles(state: Arrangement, rng: np.random.Generator, clock: Clock, stale: int) -> None:
-    """Rounds of one channel a group until `stale` of them in a row gain nothing."""
+    """Rounds of one channel a group until `stale` of them in a row gain nothing, or more where groups are wide."""
     failures = 0
+    stale = max(stale, stale * max((g.groups.width for g in state.gains), default=0) // _USUAL_WIDTH)
     while failures < stale and not clock.over and state.gains:
         failures = 0 if _assign_round(state, rng) else failures + 1
 
@@ -100,8 +102,8 @@ def _assign_round(state: Arrangement, rng: np.random.Generator) -> bool:
         return False
     order = state.order.copy()
     order[slots] = items[chosen]
-    keep = _gaining_cycles(chosen, state.slot_values(order, slots) - state.slot_values(state.order, slots), state.least)
-    return bool(keep.any()) and state.move(slots[keep], items[chosen][keep]) > 0
+    keep = _gaining_cycles(chosen, state.slot_gains(order, slots), state.least)
+    return bool(keep.any()) and state.move(slots[keep], items[chosen][keep])
 
 
 def _gaining_cycles(chosen: Array, more: Array, least: float) -> Array:

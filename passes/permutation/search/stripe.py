@@ -1,7 +1,7 @@
-"""Stripe groups: the best shares of the channels of two or three groups, wherever they are (Pool and Yu, NeurIPS 2021, section 4.2).
+"""Stripe groups: the best shares of the channels of two or three groups, wherever they are (Pool and Yu, NeurIPS 2021).
 
-A stripe is a group of the finest partition: the m channels of n:m, a block's rows. The channels of two stripes, then of three, are
-shared out in every possible way; where there are too many ways, single channels are swapped between the stripes.
+A stripe is a group of the finest partition: the m channels of n:m, a block's rows. The channels of two stripes, then of three,
+are shared out in every possible way; where there are too many ways, single channels are swapped between the stripes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def _share_out(state: Arrangement, stripes: Array, count: int, rng: np.random.Ge
     """Until no `count` stripes can be shared out better."""
     if len(stripes) < count:
         return
-    changed, seen = np.ones(len(stripes), np.int64), {}
+    changed = np.ones(len(stripes), np.int64)  # turn in which a stripe last changed
+    seen: dict[tuple[int, ...], int] = {}  # turn in which stripes were last looked at in vain
     turn = 1
     while not clock.over:
         turn += 1
@@ -81,8 +82,9 @@ def _sets(stripes: int, count: int, rng: np.random.Generator) -> list[tuple[int,
 
 
 def _batches(state: Arrangement, sets: list[tuple[int, ...]], width: int, count: int) -> Iterator[list[tuple[int, ...]]]:
-    each = sum(g.width for g in state.gains) * width * min(comb(count * width, width), width * width)
-    step = max(8, _WORK // max(1, each))
+    enumerated = _ways(count, width) <= _MOST_WAYS
+    each = sum(g.width for g in state.gains) * (comb(count * width, width) * width if enumerated else (count * width) ** 2)
+    step = max(1, _WORK // max(1, each))
     for at in range(0, len(sets), step):
         yield sets[at : at + step]
 
@@ -107,7 +109,7 @@ def _do_best(state: Arrangement, stripes: Array, sets: list[tuple[int, ...]], cl
             break
         if not used[list(sets[k])].any():
             places = _subsets(count * width, width)[ways[best[k]]].reshape(-1)
-            if state.move(slots[k], state.order[slots[k]][places]) > 0:
+            if state.move(slots[k], state.order[slots[k]][places]):
                 used[list(sets[k])] = True
                 done.append(sets[k])
     return done
@@ -128,7 +130,7 @@ def _subsets(channels: int, width: int) -> Array:
 
 @cache
 def _partitions(count: int, width: int) -> Array:
-    """All ways to part count * width channels into subsets, as numbers of `_subsets`: [ways, count]. The first one is as it is."""
+    """All ways to part count * width channels into subsets, as numbers of `_subsets`: [ways, count]; the first is as it is."""
     number = {s: i for i, s in enumerate(combinations(range(count * width), width))}
 
     def parts(left: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Swaps of two channels, the best first (Ji et al., TETRIS, NeurIPS 2018; Pool and Yu, NeurIPS 2021, section 4.1)."""
+"""Swaps of two channels, the best first (Ji et al., TETRIS, NeurIPS 2018; Pool and Yu, NeurIPS 2021)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def swap_within(state: Arrangement, slots: Array, clock: Clock) -> bool:
         pairs = _disjoint(state, slots, _pair_gains(state, slots, [t[:, column] for t in tables]))
         while len(pairs):
             places = pairs.reshape(-1)
-            if state.move(slots[places], state.order[slots[pairs[:, ::-1].reshape(-1)]]) > 0:
+            if state.move(slots[places], state.order[slots[pairs[:, ::-1].reshape(-1)]]):
                 break
             pairs = pairs[: len(pairs) // 2]  # where groups compete, fewer at once can still gain
         if not len(pairs):

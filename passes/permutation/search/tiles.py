@@ -1,7 +1,7 @@
 """Which inputs meet in the n:m of hierarchical n:m: an order of the kept channels for every tile and tap.
 
-The input-channel step of gyro-permutation (Yu et al., arXiv 2407.20496, section 4.3): one channel is taken out of every group of m,
-and what was taken goes back by linear assignment. The order costs nothing: kernels read lists of channels anyway.
+The input-channel step of gyro-permutation (Yu et al., arXiv 2407.20496): one channel is taken out of every group of m, and what
+was taken goes back by linear assignment. The order costs nothing: kernels read lists of channels anyway.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from sparsec.compiler.sparsity import HiNM
-from sparsec.compiler.sparsity.base import padded
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.permutation.search.arrangement import Clock
 from sparsec.passes.permutation.search.largest import largest
@@ -45,7 +44,7 @@ def search_tiles(
     time_limit_s: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> TileOrders:
-    """The order of the kept input channels of every tile and tap of hierarchical n:m that keeps the most of `score` [OC, taps, IC].
+    """The order of every tile's kept input channels at every tap of hierarchical n:m that keeps the most of `score` [OC, taps, IC].
 
     The channels are those that keep the most before n:m, as in `choose`. Never keeps less than these in ascending order does; the
     same for the same seed unless the time is up first (`finished`).
@@ -79,7 +78,8 @@ def tile_mask(pattern: HiNM, score: Array, lists: Array) -> Array:
     """The n most important weights of every output among m consecutive entries of its tile's list: [OC, taps, IC]."""
     each = np.repeat(lists, pattern.v, axis=0)[: score.shape[0]]
     inside = np.take_along_axis(score, each, axis=-1)
-    full = padded(inside + np.float32(1), 2, pattern.m_group)  # padding is less important than anything
+    missing = -inside.shape[2] % pattern.m_group
+    full = np.pad(inside, ((0, 0), (0, 0), (0, missing)), constant_values=-1)  # padding is less important than anything
     grouped = full.reshape(*full.shape[:2], -1, pattern.m_group)
     kept = np.zeros(grouped.shape, bool)
     np.put_along_axis(kept, np.argsort(-grouped, axis=-1, kind="stable")[..., : pattern.n_keep], True, axis=-1)
@@ -89,7 +89,7 @@ def tile_mask(pattern: HiNM, score: Array, lists: Array) -> Array:
 
 
 def _columns(pattern: HiNM, score: Array, lists: Array, at: int, count: int) -> Array:
-    """The importance of the channels of some lists: [lists, groups, m, v]. A list whose last group is not full leaves it as it is."""
+    """The importance of the channels of some lists, [lists, groups, m, v]; a last group that is not full is left out."""
     taps, length = lists.shape[1], lists.shape[2] // pattern.m_group * pattern.m_group
     found = np.zeros((min(count, len(lists) * taps - at), length, pattern.v), np.float32)
     for i in range(len(found)):
