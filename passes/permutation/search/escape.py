@@ -1,0 +1,33 @@
+"""Leave a local optimum: disturb a few groups, improve again, and keep what is better (iterated local search)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
+
+_GROUPS = 2  # that are mixed: of 2, 3 and 4, the best for 2:4 on 128 x 64
+_MOST, _WORK = 300, 1 << 29  # escapes for small classes, and for large ones as many as this work takes
+
+
+def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: Callable[[], None]) -> None:
+    """Mix the items of random groups of the finest partition and `improve`, a fixed number of times; the best order stays."""
+    count = min(_MOST, _WORK // max(1, state.work))
+    if not state.partitions or not count:
+        return
+    of = state.partitions[-1]
+    best, order = state.value, state.order
+    clock.progress(f"up to {count} escapes")
+    for _ in range(count):
+        if clock.over or of.max() < 1:
+            break
+        slots = np.flatnonzero(np.isin(of, rng.choice(int(of.max()) + 1, min(_GROUPS, int(of.max()) + 1), replace=False)))
+        mixed = order.copy()
+        mixed[slots] = order[rng.permutation(slots)]
+        state.put(mixed)
+        improve()
+        if (value := state.value) > best + state.least:
+            best, order = value, state.order
+    state.put(order)

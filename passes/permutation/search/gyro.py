@@ -1,0 +1,114 @@
+"""Gyro-permutation (Yu et al., arXiv 2407.20496), for any pattern that decides about groups of channels.
+
+Channels are taken out of all groups, a few of each (sampling); what was taken is put together in clusters of similar channels
+(clustering, where more than one is taken of each); and the clusters go back to the groups so that most is kept (linear
+assignment). The paper does so with the outputs of hierarchical n:m, and with one channel a group with its inputs. Here a group is whatever the
+patterns of the class decide about, and parts may have groups of different widths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
+from sparsec.passes.permutation.search.clusters import balanced_clusters
+from sparsec.passes.permutation.search.escape import escape
+from sparsec.passes.permutation.search.gains import Gain, Summed
+
+Array = np.ndarray[Any, Any]
+_FAILURES = 3  # of a cluster size, as in the paper
+_STALE = 12  # rounds of single channels without a gain after which a search has converged
+_STALE_AFTER_ESCAPE = 5
+_USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
+_MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
+_MOST_CLUSTERED = 1024  # channels clustered at once, likewise
+_WORK = 1 << 26  # features compared a round: beyond, a sample of the features has to do
+
+
+def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
+    """Clusters of ever fewer channels, then single ones."""
+    for width in sorted({g.groups.width for g in state.gains if isinstance(g, Summed)}, reverse=True):
+        size = width
+        while size > 1 and not clock.over:
+            clock.progress(f"gyro: clusters of {size} channels in groups of {width}")
+            _repeat_clusters(state, width, size, rng, clock)
+            size //= 2
+    clock.progress("gyro: single channels")
+    assign_singles(state, rng, clock, _STALE)
+    escape(state, rng, clock, lambda: assign_singles(state, rng, clock, _STALE_AFTER_ESCAPE))
+
+
+def _repeat_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> None:
+    failures = 0
+    while failures < _FAILURES and not clock.over:
+        if not _assign_clusters(state, width, size, rng, clock):
+            failures += 1
+            if size == width:  # nothing stays, so that only the first centres differ
+                return
+
+
+def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> bool:
+    """Take `size` random channels out of each full group of `width`, cluster and assign them; whether that kept more."""
+    state.prepare()
+    gains = [g for g in state.gains if isinstance(g, Summed) and g.groups.width == width]
+    lead = gains[0].groups
+    gains = [g for g in gains if np.array_equal(g.groups.of, lead.of)]
+    full = np.flatnonzero((lead.members >= 0).sum(axis=1) >= size)
+    full = np.sort(rng.permutation(full)[: max(2, _MOST_CLUSTERED // size)])
+    if len(full) < 2:
+        return False
+    slots = np.array([rng.choice(row[row >= 0], size, replace=False) for row in lead.members[full]])
+    items = state.order[slots]
+    features = np.concatenate([g.features[items.reshape(-1)] for g in gains], axis=1)
+    clusters = items.reshape(-1)[balanced_clusters(features, len(full), rng, lambda: clock.over)]
+    worth = np.zeros((len(full), len(full)))
+    for gain in gains:
+        taken = gain.features[items].sum(axis=1)
+        rest = gain.sums(gain.groups.rows(state.order, full)) - taken
+        worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1))
+    chosen = linear_sum_assignment(worth, maximize=True)[1]
+    return state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
+
+
+def assign_singles(state: Arrangement, rng: np.random.Generator, clock: Clock, stale: int) -> None:
+    """Rounds of one channel a group until `stale` of them in a row gain nothing, or more where groups are wide."""
+    failures = 0
+    stale = max(stale, stale * max((g.groups.width for g in state.gains), default=0) // _USUAL_WIDTH)
+    while failures < stale and not clock.over and state.gains:
+        failures = 0 if _assign_round(state, rng) else failures + 1
+
+
+def _assign_round(state: Arrangement, rng: np.random.Generator) -> bool:
+    """Assign the channels of random slots that share no group anew: the best order of these, all others staying."""
+    state.prepare()
+    slots = state.apart(rng.permutation(state.items))[:_MOST_SLOTS]
+    if len(slots) < 2:
+        return False
+    items = state.order[slots]
+
+    def sample(gain: Gain) -> Array | None:
+        some = max(512, _WORK // len(slots) ** 2)
+        return rng.choice(gain.width, some, replace=False) if some < gain.width else None
+
+    worth = state.table(slots, items, sample)
+    chosen = linear_sum_assignment(worth, maximize=True)[1]
+    moved = chosen != np.arange(len(slots))
+    if not moved.any():
+        return False
+    order = state.order.copy()
+    order[slots] = items[chosen]
+    keep = _gaining_cycles(chosen, state.slot_gains(order, slots), state.least)
+    return bool(keep.any()) and state.move(slots[keep], items[chosen][keep])
+
+
+def _gaining_cycles(chosen: Array, more: Array, least: float) -> Array:
+    """Which slots lie on cycles of the assignment that keep more: the others can stay, since no two slots share a group."""
+    count = len(chosen)
+    links = coo_array((np.ones(count), (np.arange(count), chosen)), shape=(count, count))
+    _, cycle = connected_components(links, directed=False)
+    return np.asarray(np.bincount(cycle, weights=more)[cycle] > least)
