@@ -1,0 +1,200 @@
+"""Choose orders for a model's channels so that the patterns of a recipe keep the most, and put them into its weights.
+
+Classes take turns: each gets the order that keeps the most importance under the patterns of all layers that it orders, while the
+others stay. A second turn meets the orders that the first ones have left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.compiler.exporter.weights import WeightEditor
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.pruning_report import ClassReport, PermutationReport
+from sparsec.compiler.sparsity import NM, HiNM, Unstructured
+from sparsec.compiler.sparsity.text import Goal
+from sparsec.passes.permutation.apply import permuted, with_constants
+from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place
+from sparsec.passes.permutation.coupling_model import couple_model
+from sparsec.passes.permutation.search.api import Method, search
+from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
+from sparsec.passes.pruning.prune import Wanted, wanted_layers
+from sparsec.passes.pruning.recipe import Recipe
+from sparsec.passes.pruning.scores import output_scale, scores
+
+Array = np.ndarray[Any, Any]
+TURNS = 2
+
+
+def permute(
+    graph: Graph, editor: WeightEditor, recipe: Recipe, progress: Callable[[str], None] = lambda _: None
+) -> PermutationReport:
+    """Reorder the channels of the model in `editor` as the recipe asks; `graph` is that model, imported `as_stored`.
+
+    Its outputs stay what they were, but for the order in which sums are added up.
+    """
+    began = time.perf_counter()
+    coupling = couple_model(graph, editor)
+    wanted = wanted_layers(graph, recipe, editor.blocked)
+    tally = {c.name: _Tally() for c in coupling.free}
+    deadline = began + recipe.permute_seconds
+    for turn in range(TURNS):
+        orders = _turn(graph, coupling, wanted, recipe, turn, deadline, tally, progress)
+        constants = permuted(graph, coupling, orders)
+        for value, array in constants.items():
+            editor.replace(value, array)
+        graph = with_constants(graph, constants)
+        if not constants:
+            break
+    classes = tuple(_class_report(c, tally.get(c.name)) for c in coupling.classes)
+    return PermutationReport(
+        method=recipe.permute.value, seed=recipe.seed, seconds=time.perf_counter() - began, classes=classes
+    )
+
+
+@dataclass
+class _Tally:
+    """What the searches of a class have found so far: saliency kept at first and at last, and whether all came to an end."""
+
+    before: float | None = None
+    after: float = 0.0
+    seconds: float = 0.0
+    finished: bool = True
+
+
+def _turn(
+    graph: Graph,
+    coupling: Coupling,
+    wanted: Mapping[str, Wanted],
+    recipe: Recipe,
+    turn: int,
+    deadline: float,
+    tally: Mapping[str, _Tally],
+    progress: Callable[[str], None],
+) -> dict[str, Array]:
+    """An order for every class that gains by one, the others held."""
+    saliency = {value: _saliency(graph, layer, recipe) for value, layer in wanted.items()}
+    orders: dict[str, Array] = {}
+    classes = [c for c in coupling.free if any(_matters(p, wanted) for p in c.places)]
+    work = [c.extent * sum(saliency[p.layer.value].size for p in c.places if p.layer.value in saliency) for c in classes]
+    for i, c in enumerate(classes):
+        left = max(deadline - time.perf_counter(), 0.0)
+        share = left * work[i] / max(sum(work[i:]), 1) * 2 if i + 1 < len(classes) else left
+        order = _order(c, wanted, saliency, recipe, turn, min(share, left), tally[c.name], progress)
+        if order is not None:
+            orders[c.name] = order
+            for place in c.places:
+                if place.layer.value in saliency:
+                    reorder(saliency[place.layer.value], place, order.reshape(c.outer, c.extent))
+    return orders
+
+
+def _saliency(graph: Graph, wanted: Wanted, recipe: Recipe) -> Array:
+    layer = wanted.layer
+    w = layer.view.filters(graph.constants[layer.value])
+    return np.array(scores(w, output_scale(graph, layer), recipe.criterion, wanted.goal.pattern))
+
+
+def _order(
+    c: ChannelClass,
+    wanted: Mapping[str, Wanted],
+    saliency: Mapping[str, Array],
+    recipe: Recipe,
+    turn: int,
+    limit_s: float,
+    tally: _Tally,
+    progress: Callable[[str], None],
+) -> Array | None:
+    """The order of a class that its search found; None when the present one is as good."""
+    order, changed = np.array(c.identity.reshape(c.outer, c.extent)), False
+    before = after = 0.0
+    for row in range(c.outer):
+        parts = list(_parts(c, row, wanted, saliency))
+        if not parts:
+            continue
+        found = search(
+            parts,
+            recipe.permute,
+            seed=recipe.seed + turn,
+            time_limit_s=limit_s / c.outer,
+            progress=lambda what: progress(f"{c.name}: {what}"),
+        )
+        before, after = before + found.before, after + found.after
+        tally.seconds += found.seconds
+        tally.finished &= found.finished
+        if found.after > found.before:
+            order[row], changed = found.order, True
+    tally.before = before if tally.before is None else tally.before
+    tally.after = after
+    return order.reshape(c.shape) if changed else None
+
+
+def _matters(place: Place, wanted: Mapping[str, Wanted]) -> bool:
+    """Whether the pattern of a layer keeps more or less with another order of these channels."""
+    found = wanted.get(place.layer.value)
+    return found is not None and _decides(found.goal, place.role)
+
+
+def _decides(goal: Goal, role: str) -> bool:
+    pattern = goal.pattern
+    if isinstance(pattern, Unstructured):
+        return False
+    if isinstance(pattern, NM) and role == OUTPUTS:
+        return pattern.rows > 1
+    return not (isinstance(pattern, HiNM) and role == INPUTS)  # each tile has an order of its own
+
+
+def _parts(c: ChannelClass, row: int, wanted: Mapping[str, Wanted], saliency: Mapping[str, Array]) -> Iterator[Part]:
+    for place in c.places:
+        if not _matters(place, wanted):
+            continue
+        slot, goal, full = place.slot, wanted[place.layer.value].goal, saliency[place.layer.value]
+        for r in np.flatnonzero(slot.rows == row):
+            seen = full
+            if slot.outer is not None:
+                seen = full[slot.outer[r]] if place.role == INPUTS else full[:, :, slot.outer[r]]
+            yield Part(seen, goal, place.role, slot.index[r], own_lists=isinstance(goal.pattern, HiNM))
+
+
+def reorder(filters: Array, place: Place, order: Array) -> None:
+    """Put filters [OC, taps, IC] of the place's layer into an order [outer, extent] of its class, in place."""
+    slot, axis = place.slot, 0 if place.role == OUTPUTS else 2
+    for r, row in enumerate(slot.rows):
+        source = np.arange(filters.shape[axis])
+        source[slot.index[r]] = slot.index[r][order[row]]
+        if slot.outer is None:
+            filters[...] = np.take(filters, source, axis=axis)
+        elif axis == 0:
+            filters[:, :, slot.outer[r]] = filters[:, :, slot.outer[r]][source]
+        else:
+            filters[slot.outer[r]] = filters[slot.outer[r]][:, :, source]
+
+
+def _class_report(c: ChannelClass, tally: _Tally | None) -> ClassReport:
+    searched = tally is not None and tally.before is not None
+    return ClassReport(
+        name=c.name,
+        channels=c.extent,
+        orders=c.outer,
+        weights=c.weights,
+        fixed=c.fixed,
+        before=tally.before if tally is not None and searched else None,
+        after=tally.after if tally is not None and searched else None,
+        seconds=tally.seconds if tally is not None else 0.0,
+        finished=tally.finished if tally is not None else True,
+    )
+
+
+def describe(report: PermutationReport) -> Sequence[tuple[str, str, str, str]]:
+    """Rows for a table: class, channels, how much more it keeps, remark."""
+    rows = []
+    for c in report.classes:
+        gain = "" if c.before is None or c.after is None else f"{100 * (c.after / c.before - 1 if c.before else 0):+.2f} %"
+        remark = c.fixed or ("" if c.finished else "stopped by the time limit")
+        rows.append((c.name, f"{c.channels}" + (f" x {c.orders}" if c.orders > 1 else ""), gain, remark))
+    return rows
