@@ -93,20 +93,16 @@ class Reconstructor:
         """Prune the layers in `masks` (weight name -> goal and the mask by magnitude), refit others as the settings say."""
         done = Reconstruction()
         tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
-        values = [v for t in tasks for s in t.sites for v in (s.source, s.result, s.total, s.other) if v]
-        dense = Probe(self._dense, values, self.settings.threads)
-        current: Probe | None = None
+        dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
         changed: set[str] = set()  # results of layers that are no longer what they were
         for i, task in enumerate(tasks):
             moved = any(self._above(s.source) & changed for s in task.sites)
             if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
                 continue
             progress(f"calibrate {task.sites[0].node.name}")
-            current = current or Probe(self.editor.proto, values, self.settings.threads)
             later = {s.result for t in tasks[i:] for s in t.sites}
             self._improve(task, dense, current, later, done)
             changed |= {s.result for s in task.sites}
-            current = None
         return done
 
     def _task(self, layer: LayerWeights, masks: Mapping[str, tuple[Goal, Array]], done: Reconstruction) -> Task | None:

@@ -63,7 +63,7 @@ class SiteFinder:
         self.producers = {o: n for n in graph.node for o in n.output if o}
         self._readers: dict[str, list[onnx.NodeProto | None]] = {}
         for node in graph.node:
-            for name in dict.fromkeys(_reads(node)):
+            for name in dict.fromkeys(reads(node)):
                 self._readers.setdefault(name, []).append(node)
         for value in graph.output:
             self._readers.setdefault(value.name, []).append(None)
@@ -88,7 +88,7 @@ class SiteFinder:
         found, stack = {value}, [value]
         while stack:
             node = self.producers.get(stack.pop())
-            for name in _reads(node) if node is not None else ():
+            for name in reads(node) if node is not None else ():
                 if name not in found:
                     found.add(name)
                     stack.append(name)
@@ -208,14 +208,14 @@ def _tensor(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
     return tensor
 
 
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
+def reads(node: onnx.NodeProto) -> Iterator[str]:
     """The names that a node reads, in its subgraphs too."""
     yield from (name for name in node.input if name)
     for attribute in node.attribute:
         for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
             yield from (v.name for v in graph.output)
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from reads(inner)
 
 
 def _bias_of(node: onnx.NodeProto) -> str:
