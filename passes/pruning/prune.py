@@ -71,8 +71,14 @@ def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lamb
         pattern = asked.pattern if outcome.w is not None and asked else graph.types[layer.value].sparsity
         if pattern != DENSE and not layer.reason and pattern.holds(after):
             patterns[layer.value] = pattern.of(after)
-        reports.append(_report(layer, array.shape, asked, outcome, before, after))
+        reports.append(layer_report(layer, array.shape, asked, outcome.status, outcome.remarks, before, after))
     return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))
+
+
+def goals_by_value(layers: Sequence[LayerWeights], recipe: Recipe) -> dict[str, Goal]:
+    """What the recipe asks of each layer, by the name of its weights; layers that it asks nothing of are left out."""
+    goals = recipe.goals([_names(layer) for layer in layers])
+    return {layer.value: asked for layer, (asked, _) in zip(layers, goals, strict=True) if asked is not None}
 
 
 def _names(layer: LayerWeights) -> tuple[str, ...]:
@@ -197,9 +203,16 @@ def _with_norm(kept: Array, w: Array) -> Array:
     return np.asarray((kept * factor).astype(w.dtype))
 
 
-def _report(
-    layer: LayerWeights, shape: tuple[int, ...], asked: Goal | None, outcome: _Outcome, before: Array, after: Array
+def layer_report(
+    layer: LayerWeights,
+    shape: tuple[int, ...],
+    asked: Goal | None,
+    status: Status,
+    remarks: tuple[str, ...],
+    before: Array,
+    after: Array,
 ) -> LayerReport:
+    """The report on one layer: what `after` keeps of the filters `before` (the same object when nothing changed)."""
     size = np.abs(before.reshape(-1).astype(np.float32))
     l1, l2 = float(size.sum(dtype=np.float64)), float(np.square(size, dtype=np.float64).sum())
     kept, same = int(np.count_nonzero(after)), after is before
@@ -214,9 +227,9 @@ def _report(
         node=_names(layer)[0],
         weights=layer.value,
         shape=tuple(shape),
-        status=outcome.status,
+        status=status,
         asked="" if asked is None else str(asked),
-        remarks=outcome.remarks,
+        remarks=remarks,
         elements=size.size,
         kept=kept,
         l1=l1,

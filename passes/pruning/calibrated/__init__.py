@@ -1,0 +1,1 @@
+"""Pruning with calibration data: what weights matter to real inputs, and what is kept makes up for what is dropped."""

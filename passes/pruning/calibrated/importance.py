@@ -1,0 +1,69 @@
+"""Which weights of a layer matter to calibration inputs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from sparsec.compiler.sparsity import NM, Block, HiNM
+from sparsec.compiler.sparsity.text import Goal
+from sparsec.passes.pruning.calibrated import obs
+from sparsec.passes.pruning.masks import choose, vector_count
+
+Array = np.ndarray[Any, Any]
+
+
+class Importance(StrEnum):
+    """How weights are compared.
+
+    magnitude: as the recipe's criterion says. activation: w^2 times the mean square of the input (Sun et al., arXiv 2306.11695,
+    squared so that sums are energies). second_order: w^2 over the diagonal of the inverse second moments. obs: the same by
+    elimination, one after the other, for patterns that have an order (see `obs.py`).
+    """
+
+    magnitude = "magnitude"
+    activation = "activation"
+    second_order = "second-order"
+    obs = "obs"
+
+
+def mask_by_importance(
+    importance: Importance, goal: Goal, w: Array, a: Array, energy: Array, shape: tuple[int, int, int]
+) -> Array:
+    """The mask [OC, taps, IC] of what `goal` keeps.
+
+    w [groups, rows, K] are the weights in the scale in which outputs compare, a [groups, K, K] their inputs' regularised second
+    moments, `energy` [groups, K] their inputs' mean squares; `shape` is (OC, taps, IC).
+    """
+    if importance is Importance.obs:
+        found = _by_elimination(goal, w, a, shape)
+        if found is not None:
+            return found
+    if importance is Importance.activation or isinstance(goal.pattern, Block):
+        score = np.square(w) * energy[:, None, :]
+    else:
+        score = np.stack([np.square(one) / np.diagonal(obs.inverse(part)) for one, part in zip(w, a, strict=True)])
+    return choose(goal, score.reshape(shape)).mask
+
+
+def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int]) -> Array | None:
+    """The mask by elimination; None for patterns that are compared as a whole.
+
+    Blocks with all taps are such: dropping one changes too much for the rest to make up for, and energy keeps more accuracy.
+    """
+    _, taps, channels = shape
+    pattern = goal.pattern
+    if isinstance(pattern, NM):
+        parts = [obs.n_of_m(one, part, channels, pattern) for one, part in zip(w, a, strict=True)]
+        return np.concatenate(parts).reshape(shape)
+    if isinstance(pattern, HiNM):
+        count = vector_count(pattern, goal.sparsity, channels)
+        parts = [obs.hierarchical(one, part, channels, pattern, count) for one, part in zip(w, a, strict=True)]
+        return np.concatenate(parts).reshape(shape)
+    if isinstance(pattern, Block) and pattern.taps == "each" and len(w) == 1:
+        ranks = obs.block_ranks(w[0], a[0], taps, channels, pattern)
+        share = pattern.split(np.ones(shape)).sum(axis=(1, 4))
+        return choose(goal, pattern.spread((ranks + 1) / share, shape)).mask
+    return None

@@ -1,0 +1,149 @@
+"""Masks by optimal brain surgery: what goes is what the rest makes up for best (Hassibi and Stork, NIPS 1992).
+
+Dropping the weights B of a row w costs w_B (Hinv_BB)^-1 w_B', and the rest moves by -w_B (Hinv_BB)^-1 Hinv_B,: where Hinv is the
+inverse of the inputs' second moments. Rows that share a mask add their costs up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from sparsec.compiler.sparsity import NM, Block, HiNM
+
+Array = np.ndarray[Any, Any]
+LARGEST = 2048  # columns up to which whole eliminations are worth their cubes
+
+
+def inverse(a: Array) -> Array:
+    """The inverse of a symmetric positive definite matrix."""
+    return np.asarray(cho_solve(cho_factor(a, lower=True, check_finite=False), np.eye(len(a)), check_finite=False))
+
+
+def drop(w: Array, inv: Array, columns: Array) -> None:
+    """Drop columns from all rows of w [rows, K], in place; the other columns make up for it. `inv` is that of what is left."""
+    part = inv[columns]
+    solved = np.linalg.solve(part[:, columns], part)
+    w -= w[:, columns] @ solved
+    inv -= part.T @ solved
+    w[:, columns] = 0
+
+
+def n_of_m(w: Array, a: Array, channels: int, pattern: NM) -> Array:
+    """Mask [rows, K] of n:m along the channels of every tap.
+
+    SparseGPT's order (Frantar and Alistarh, arXiv 2301.00774, section 3.4): groups from left to right, each decided as a whole
+    when it is reached, what it drops made up for by the columns behind it.
+    """
+    w, mask = w.copy(), np.ones(w.shape, bool)
+    upper = np.linalg.cholesky(inverse(a)).T
+    for begin, end in _groups(w.shape[1], channels, pattern.m_group):
+        cost = np.square(w[:, begin:end]) / np.square(np.diagonal(upper)[begin:end])
+        mask[:, begin:end] = _largest(_tiled(cost, pattern.rows), pattern.n_keep)
+        _eliminate(w, upper, mask, begin, end)
+    return mask
+
+
+def _groups(columns: int, channels: int, m: int) -> list[tuple[int, int]]:
+    """Begin and end of every group of m channels, tap by tap, the last one of a tap cut off."""
+    return [(tap + i, tap + min(i + m, channels)) for tap in range(0, columns, max(channels, 1)) for i in range(0, channels, m)]
+
+
+def _eliminate(w: Array, upper: Array, mask: Array, begin: int, end: int) -> None:
+    """Drop what the mask drops of columns begin to end; columns behind make up for it."""
+    errors = np.zeros((len(w), end - begin))
+    for i in range(begin, end):
+        errors[:, i - begin] = np.where(mask[:, i], 0, w[:, i]) / upper[i, i]
+        w[:, i:end] -= errors[:, i - begin, None] * upper[i, i:end]
+    w[:, end:] -= errors @ upper[begin:end, end:]
+
+
+def _tiled(cost: Array, rows: int) -> Array:
+    """Costs summed over every `rows` rows, as one a row."""
+    if rows == 1:
+        return cost
+    starts = np.arange(0, len(cost), rows)
+    return np.repeat(np.add.reduceat(cost, starts, axis=0), np.diff([*starts, len(cost)]), axis=0)
+
+
+def _largest(cost: Array, count: int) -> Array:
+    """Mask of the `count` largest of every row, the first of equals."""
+    mask = np.zeros(cost.shape, bool)
+    np.put_along_axis(mask, np.argsort(-cost, axis=1, kind="stable")[:, :count], True, axis=1)
+    return mask
+
+
+def hierarchical(w: Array, a: Array, channels: int, pattern: HiNM, count: int) -> Array:
+    """Mask [rows, K] of hierarchical n:m: each tile of v rows keeps `count` channels a tap, and n:m of those.
+
+    Columns of a tile go one after the other, the cheapest first; then n:m on what is left, refitted.
+    """
+    mask = np.zeros(w.shape, bool)
+    for begin in range(0, len(w), pattern.v):
+        rows = slice(begin, begin + pattern.v)
+        kept = _vectors(w[rows], a, channels, count)
+        inside = a[np.ix_(kept, kept)]
+        fitted = cho_solve(cho_factor(inside), (w[rows] @ a[:, kept]).T).T
+        mask[rows, kept] = n_of_m(fitted, inside, count, NM(pattern.n_keep, pattern.m_group))
+    return mask
+
+
+def _vectors(w: Array, a: Array, channels: int, count: int) -> Array:
+    """Ascending numbers of the columns that a tile keeps, `count` a tap."""
+    w, inv = w.copy(), inverse(a)
+    alive = np.ones(w.shape[1], bool)
+    left = np.full(w.shape[1] // channels, channels)
+    whole = w.shape[1] <= LARGEST
+    cost = np.square(w).sum(axis=0) / np.diagonal(inv)
+    while (left > count).any():
+        free = alive & np.repeat(left > count, channels)
+        if whole:
+            cost = np.square(w).sum(axis=0) / np.where(alive, np.diagonal(inv), 1)
+        column = int(np.where(free, cost, np.inf).argmin())
+        alive[column] = False
+        left[column // channels] -= 1
+        if whole:
+            drop(w, inv, np.array([column]))
+    return np.flatnonzero(alive)
+
+
+def block_ranks(w: Array, a: Array, taps: int, channels: int, pattern: Block) -> Array:
+    """For blocks of single taps, how late each goes: [block rows, taps, block columns], 0 for the first one.
+
+    Every row of blocks loses the block that costs least, again and again; rows merge in order of what that costs.
+    """
+    inv = inverse(a)
+    columns = [
+        np.arange(tap * channels + i, tap * channels + min(i + pattern.bc, channels))
+        for tap in range(taps)
+        for i in range(0, channels, pattern.bc)
+    ]
+    costs = np.stack(
+        [_row_costs(w[begin : begin + pattern.br].copy(), inv.copy(), columns) for begin in range(0, len(w), pattern.br)]
+    )
+    ranks = np.empty(costs.size, np.int64)
+    ranks[np.argsort(costs.reshape(-1), kind="stable")] = np.arange(costs.size)
+    return ranks.reshape(len(costs), taps, -1)
+
+
+def _row_costs(w: Array, inv: Array, columns: list[Array]) -> Array:
+    """What each block of a row of blocks costs when its turn comes, made ascending in that order."""
+    costs, alive, highest = np.zeros(len(columns)), list(range(len(columns))), 0.0
+    while alive:
+        found = [_cost(w, inv, columns[i]) for i in alive]
+        first = int(np.argmin(found))
+        if w.shape[1] > LARGEST:
+            costs[alive] = found
+            return costs
+        block = alive.pop(first)
+        highest = max(highest, found[first])
+        costs[block] = highest
+        drop(w, inv, columns[block])
+    return costs
+
+
+def _cost(w: Array, inv: Array, columns: Array) -> float:
+    part = w[:, columns]
+    return float((part * np.linalg.solve(inv[np.ix_(columns, columns)], part.T).T).sum())

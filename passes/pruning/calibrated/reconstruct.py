@@ -1,0 +1,247 @@
+"""Prune layer by layer so that each makes up, on calibration inputs, for what it and the layers before it have lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import onnx
+
+from sparsec.compiler.exporter.weights import WeightEditor
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.sparsity.text import Goal
+from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
+from sparsec.passes.pruning.calibrated.data import Samples
+from sparsec.passes.pruning.calibrated.importance import Importance, mask_by_importance
+from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
+from sparsec.passes.pruning.calibrated.run import Probe
+from sparsec.passes.pruning.calibrated.sites import Site, SiteFinder, set_bias
+from sparsec.passes.pruning.calibrated.solve import on_support, regularised
+
+Array = np.ndarray[Any, Any]
+_FAINT = 1e-6  # of the largest scale of a layer's channels: fainter ones cannot be divided by
+_WIDEST = 8192  # columns whose second moments are kept (0.5 GB)
+
+
+class Repair(StrEnum):
+    """What is done with the weights that stay.
+
+    moments: each output gets back the mean and variance that it had (re-estimated batch normalisation, folded or not).
+    least_squares: the closest fit to the dense layer's results.
+    """
+
+    none = "none"
+    moments = "moments"
+    least_squares = "least-squares"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How calibration data is used.
+
+    `refit`: layers that stay dense are fitted, too, the classifier to the dense logits; only with least squares. `rows` bounds
+    what a layer's moments are taken over, `ridge` is the share of the inputs' mean variance that pulls towards the old weights,
+    `match_below` the density under which outputs get their variance back after least squares.
+    """
+
+    importance: Importance = Importance.obs
+    repair: Repair = Repair.least_squares
+    refit: bool = True
+    rows: int = 150_000
+    ridge: float = 0.01
+    match_below: float = 0.3
+    seed: int = 0
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A layer to work on: its goal (None: it keeps the zeros that it has), and the mask that magnitude gives."""
+
+    layer: LayerWeights
+    w: Array
+    goal: Goal | None
+    mask: Array
+    sites: tuple[Site, ...]
+
+
+@dataclass
+class Reconstruction:
+    """What came out: new filters by weight name, and remarks on layers that were left as they were."""
+
+    filters: dict[str, Array] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+
+
+class Reconstructor:
+    """Works through a model's layers in an order in which all that a layer reads is final."""
+
+    def __init__(self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings) -> None:
+        """`editor` holds the dense model, whose weights and biases are changed."""
+        self.graph, self.editor, self.samples, self.settings = graph, editor, samples, settings
+        self._finder = SiteFinder(editor.proto)
+        self._upstream: dict[str, set[str]] = {}
+        self._dense = onnx.ModelProto()
+        self._dense.CopyFrom(editor.proto)
+
+    def run(
+        self, layers: Sequence[LayerWeights], masks: Mapping[str, tuple[Goal, Array]], progress: Callable[[str], None]
+    ) -> Reconstruction:
+        """Prune the layers in `masks` (weight name -> goal and the mask by magnitude), refit others as the settings say."""
+        done = Reconstruction()
+        tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
+        dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
+        changed: set[str] = set()  # results of layers that are no longer what they were
+        for i, task in enumerate(tasks):
+            moved = any(self._above(s.source) & changed for s in task.sites)
+            if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
+                continue
+            progress(f"calibrate {task.sites[0].node.name}")
+            later = {s.result for t in tasks[i:] for s in t.sites}
+            self._improve(task, dense, current, later, done)
+            changed |= {s.result for s in task.sites}
+        return done
+
+    def _task(self, layer: LayerWeights, masks: Mapping[str, tuple[Goal, Array]], done: Reconstruction) -> Task | None:
+        """What to do with a layer; None, with a remark where it is pruned, when it cannot be calibrated."""
+        array = self.graph.constants[layer.value]
+        if layer.value not in masks and (layer.reason or self.editor.blocked(layer.value)):
+            return None
+        shape = filter_shape(layer.view, array.shape)
+        found = self._finder.sites(layer, shape[0])
+        if not isinstance(found, str) and shape[1] * shape[2] > _WIDEST:
+            found = f"its outputs read {shape[1] * shape[2]:,} inputs, more than {_WIDEST:,}"
+        w = layer.view.filters(array)
+        if isinstance(found, str):
+            if layer.value in masks:
+                done.filters[layer.value] = np.where(masks[layer.value][1], w, 0).astype(w.dtype)
+                done.remarks[layer.value] = f"pruned by magnitude, not calibrated: {found}"
+                self.editor.replace(layer.value, layer.view.restore(done.filters[layer.value], array.shape))
+            return None
+        goal, mask = masks.get(layer.value, (None, w != 0))
+        return Task(layer, w, goal, mask, found)
+
+    def _above(self, value: str) -> set[str]:
+        if value not in self._upstream:
+            self._upstream[value] = self._finder.upstream(value)
+        return self._upstream[value]
+
+    def _ordered(self, tasks: Sequence[Task]) -> list[Task]:
+        """By the number of layers before each, then by size, so that of the branches of a sum the largest comes last."""
+        results = {s.result for t in tasks for s in t.sites}
+        depth: dict[str, int] = {}
+        for t in tasks:  # in the order of the graph
+            before = set().union(*(self._above(s.source) & results for s in t.sites))
+            for s in t.sites:
+                depth[s.result] = 1 + max((depth.get(v, 0) for v in before), default=0)
+        return sorted(tasks, key=lambda t: (max(depth[s.result] for s in t.sites), t.w.size))
+
+    def _improve(self, task: Task, dense: Probe, current: Probe, later: set[str], done: Reconstruction) -> None:
+        """Choose a layer's mask, fit what it keeps, and put both into the model."""
+        found = [self._moments(task, site, dense, current, later) for site in task.sites]
+        fit = _Fit(task, found, self.settings)
+        w = fit.solve()
+        done.filters[task.layer.value] = w.astype(task.w.dtype)
+        array = self.graph.constants[task.layer.value]
+        self.editor.replace(task.layer.value, task.layer.view.restore(done.filters[task.layer.value], array.shape))
+        if self.settings.repair is not Repair.none:
+            for site, m in zip(task.sites, found, strict=True):
+                if site.bias is not None:
+                    set_bias(self.editor.proto, site.bias, fit.shift(w, site, m))
+
+    def _moments(self, task: Task, site: Site, dense: Probe, current: Probe, later: set[str]) -> Moments:
+        """Moments of what a site reads now and of what it should give.
+
+        That is the dense result; for the last part of a sum that is not final, what the others lack to the dense sum.
+        """
+        oc, taps, channels = task.w.shape
+        moments = Moments(task.layer.groups, taps * channels, oc)
+        sampler = RowSampler(self.settings.rows, len(self.samples), self.settings.seed)
+        scale = np.abs(site.scale)
+        joint = bool(site.total) and not self._above(site.other) & later and (scale > _FAINT * scale.max(initial=0)).all()
+        kernel = self.graph.constants[task.layer.value].shape[2:]
+        ours, theirs = ([site.source, site.other], [site.result, site.total]) if joint else ([site.source], [site.result])
+        both = zip(current.batches(self.samples, ours), dense.batches(self.samples, theirs), strict=True)
+        for batch, (now, wanted) in enumerate(both):
+            result = wanted[0]
+            rows = sampler.rows(batch, output_positions(site.node, result.shape))
+            target = output_rows(site.node, result, rows)
+            if joint and now[1].shape == wanted[1].shape == result.shape:
+                missing = output_rows(site.node, wanted[1] - now[1], rows)
+                target = ((missing - site.shift) / site.scale).astype(np.float32)
+            moments.add(input_rows(site.node, now[0], kernel, result.shape[2:], rows), target)
+        return moments
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One layer's normal equations over all its sites. Arrays are [groups, rows, K]."""
+
+    task: Task
+    moments: Sequence[Moments]
+    settings: Settings
+
+    def solve(self) -> Array:
+        """New filters [OC, taps, IC] in float64."""
+        old = self._grouped(self.task.w.astype(np.float64))
+        covariance, cross = self._equations()
+        systems = [regularised(h, c, w, self.settings.ridge) for h, c, w in zip(covariance, cross, old, strict=True)]
+        a, b = np.stack([s[0] for s in systems]), np.stack([s[1] for s in systems])
+        squares = self.settings.repair is Repair.least_squares
+        full = np.stack([np.linalg.solve(p, q.T).T for p, q in zip(a, b, strict=True)]) if squares else old
+        kept = self._grouped(self._mask(full, a))
+        if squares:
+            w = np.stack([on_support(*parts) for parts in zip(a, b, kept, full, strict=True)])
+        else:
+            w = np.where(kept, old, 0)
+        density = kept.mean()
+        if self.settings.repair is Repair.moments or (squares and self.task.goal and density < self.settings.match_below):
+            w = self._with_variance(w, covariance)
+        return w.reshape(self.task.w.shape)
+
+    def shift(self, w: Array, site: Site, moments: Moments) -> Array:
+        """What the bias of a site must change by so that results have their mean, [OC]."""
+        means = (self._grouped(w) * moments.mean[:, None, :]).sum(axis=2).reshape(-1)
+        return np.asarray(moments.target_mean - means - site.own)
+
+    def _grouped(self, filters: Array) -> Array:
+        return filters.reshape(self.task.layer.groups, -1, filters.shape[1] * filters.shape[2])
+
+    def _equations(self) -> tuple[Array, Array]:
+        """Second moments of inputs, and of targets with inputs: about their means where the bias can follow, else about zero."""
+        total = sum(m.count for m in self.moments)
+        covariance = cross = np.zeros(())
+        for site, m in zip(self.task.sites, self.moments, strict=True):
+            h, c = m.covariance, m.cross_covariance
+            if site.bias is None:
+                target = (m.target_mean - site.own).reshape(m.groups, -1)
+                h = h + m.mean[:, :, None] * m.mean[:, None, :]
+                c = c + target[:, :, None] * m.mean[:, None, :]
+            covariance, cross = covariance + h * (m.count / total), cross + c * (m.count / total)
+        return covariance, cross
+
+    def _mask(self, full: Array, a: Array) -> Array:
+        task, importance = self.task, self.settings.importance
+        if task.goal is None or importance is Importance.magnitude:
+            return task.mask
+        scale = np.abs(task.sites[0].scale)
+        seen = full * (scale if scale.any() else np.ones_like(scale)).reshape(full.shape[0], -1, 1)
+        weights = [m.count / sum(m.count for m in self.moments) for m in self.moments]
+        energy = sum(
+            s * (np.diagonal(m.covariance, axis1=1, axis2=2) + np.square(m.mean))
+            for s, m in zip(weights, self.moments, strict=True)
+        )
+        shape = (task.w.shape[0], task.w.shape[1], task.w.shape[2])
+        return mask_by_importance(importance, task.goal, seen, a, np.asarray(energy), shape)
+
+    def _with_variance(self, w: Array, covariance: Array) -> Array:
+        """Rows scaled so that results vary as much as they should; rows that do not vary stay."""
+        total = sum(m.count for m in self.moments)
+        wanted = sum(m.target_variance * (m.count / total) for m in self.moments)
+        have = ((w @ covariance) * w).sum(axis=2).reshape(-1)
+        dead = have <= 1e-12 * max(float(have.max(initial=0)), 1e-30)
+        factor = np.sqrt(np.divide(wanted, have, out=np.ones_like(have), where=~dead))
+        return np.asarray(w * np.clip(factor, 0.2, 5.0).reshape(*w.shape[:2], 1))

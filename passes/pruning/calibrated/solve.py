@@ -1,0 +1,71 @@
+"""Least squares on a given support: the weights that, among those a mask allows, come closest to a layer's targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+Array = np.ndarray[Any, Any]
+_DIRECT = 4e11  # multiplications of factorisations up to which rows are solved one support at a time (about 20 s)
+_STEPS, _TOLERANCE = 60, 1e-5
+
+
+def regularised(covariance: Array, cross: Array, w: Array, share: float) -> tuple[Array, Array]:
+    """Normal equations (a, b) of least squares with a ridge towards `w`: x a = b minimises |x - w|^2 * ridge + error.
+
+    `covariance` [K, K], `cross` and `w` [rows, K]; the ridge is `share` of the mean of the covariance's diagonal. It reaches
+    columns that are constant, too, so that a is positive definite.
+    """
+    diagonal = np.diagonal(covariance)
+    mean = float(diagonal.mean()) if diagonal.size else 0.0
+    ridge = share * mean if mean > 0 else 1.0
+    a = covariance + ridge * np.eye(len(covariance))
+    return a, cross + ridge * w
+
+
+def on_support(a: Array, b: Array, mask: Array, start: Array) -> Array:
+    """Rows x [rows, K], zero outside `mask`, that minimise x a x' - 2 b x' (a [K, K] positive definite).
+
+    Rows that share a support are solved together by Cholesky factorisation; where that is too much work, all rows by conjugate
+    gradients with a diagonal preconditioner from `start`.
+    """
+    supports, member = np.unique(mask, axis=0, return_inverse=True)
+    member = member.reshape(-1)
+    if float((supports.sum(axis=1, dtype=np.float64) ** 3).sum()) / 3 > _DIRECT:
+        return _conjugate_gradients(a, b, mask, start)
+    x = np.zeros(b.shape)
+    for i, support in enumerate(supports):
+        kept, rows = np.flatnonzero(support), np.flatnonzero(member == i)
+        if len(kept):
+            factor = cho_factor(a[np.ix_(kept, kept)], lower=True, overwrite_a=True, check_finite=False)
+            x[np.ix_(rows, kept)] = cho_solve(factor, b[np.ix_(rows, kept)].T, check_finite=False).T
+    return x
+
+
+def _conjugate_gradients(a: Array, b: Array, mask: Array, start: Array) -> Array:
+    """All rows at once (Hestenes and Stiefel, 1952), until every residual is 1e-5 of its right side."""
+    x = np.where(mask, start, 0.0)
+    inverse = 1 / np.diagonal(a)
+    residual = np.where(mask, b - x @ a, 0.0)
+    z = residual * inverse
+    direction, rho = z.copy(), (residual * z).sum(axis=1)
+    goal = _TOLERANCE**2 * (np.where(mask, b, 0.0) ** 2 * inverse).sum(axis=1)
+    for _ in range(_STEPS):
+        if (rho <= goal).all():
+            break
+        along = np.where(mask, direction @ a, 0.0)
+        curvature = (direction * along).sum(axis=1)
+        step = np.divide(rho, curvature, out=np.zeros_like(rho), where=curvature > 0)[:, None]
+        x += step * direction
+        residual -= step * along
+        z = residual * inverse
+        rho, before = (residual * z).sum(axis=1), rho
+        direction = z + np.divide(rho, before, out=np.zeros_like(rho), where=before > 0)[:, None] * direction
+    return x
+
+
+def quadratic_error(covariance: Array, cross: Array, w: Array) -> Array:
+    """Mean squared error of each row of w [rows, K], up to what does not depend on w: w H w' - 2 c w'."""
+    return np.asarray(((w @ covariance - 2 * cross) * w).sum(axis=1))
