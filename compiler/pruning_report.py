@@ -48,12 +48,40 @@ class LayerReport(Retained):
     remarks: tuple[str, ...] = Field(default=(), description="why it was left, or what differs from what was asked for")
 
 
+class ClassReport(BaseModel):
+    """A class of channels that share an order."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="the ONNX node that makes the channels first")
+    channels: int
+    orders: int = Field(description="orders of its channels: one, or one for each head or group")
+    weights: int = Field(description="entries of constants that the order moves")
+    fixed: str = Field(default="", description="why the order cannot be changed; empty when it can")
+    before: float | None = Field(default=None, description="importance that the patterns kept in the order as it was")
+    after: float | None = Field(default=None, description="the same in the order found; none where no pattern depends on it")
+    seconds: float = Field(default=0.0, description="what the search took")
+    finished: bool = Field(default=True, description="false when the time limit stopped the search")
+
+
+class PermutationReport(BaseModel):
+    """What reordering channels did."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    seed: int
+    seconds: float
+    classes: tuple[ClassReport, ...]
+
+
 class PruneReport(BaseModel):
     """All layers with weights, in the order of the graph."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     layers: tuple[LayerReport, ...]
+    permutation: PermutationReport | None = Field(default=None, description="none when channels stayed in their order")
 
     @property
     def changed(self) -> tuple[LayerReport, ...]:

@@ -139,6 +139,20 @@ class WeightEditor:
         except OSError as exc:
             raise UsageError(f"cannot write {str(path)!r}: {exc.strerror or exc}") from exc
 
+    def embedded(self) -> onnx.ModelProto:
+        """The model with all data inside: itself when no data is external, else a copy."""
+        if not any(map(external_data_helper.uses_external_data, _tensors(self.proto.graph))):
+            return self.proto
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        for i, tensor in enumerate(_tensors(proto.graph)):
+            if external_data_helper.uses_external_data(tensor):
+                external_data_helper.load_external_data_for_tensor(tensor, str(self.folder))
+                tensor.raw_data = self._replaced.get(i, tensor.raw_data)
+                tensor.ClearField("external_data")
+                tensor.data_location = onnx.TensorProto.DEFAULT
+        return proto
+
     def _moved(self, data: Path, location: str) -> onnx.ModelProto:
         """A copy of the model whose external tensors are in `data`, to be found as `location`; itself when it has none."""
         if not any(map(external_data_helper.uses_external_data, _tensors(self.proto.graph))):

@@ -21,30 +21,38 @@ from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place
 from sparsec.passes.permutation.coupling_model import couple_model
-from sparsec.passes.permutation.search.api import Method, search
+from sparsec.passes.permutation.search.api import search
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
 from sparsec.passes.pruning.prune import Wanted, wanted_layers
 from sparsec.passes.pruning.recipe import Recipe
-from sparsec.passes.pruning.scores import output_scale, scores
+from sparsec.passes.pruning.scores import Criterion, output_scale, scores
 
 Array = np.ndarray[Any, Any]
+Energy = Callable[[Mapping[str, Wanted]], Mapping[str, Array]]
 TURNS = 2
 
 
 def permute(
-    graph: Graph, editor: WeightEditor, recipe: Recipe, progress: Callable[[str], None] = lambda _: None
+    graph: Graph,
+    editor: WeightEditor,
+    recipe: Recipe,
+    progress: Callable[[str], None] = lambda _: None,
+    energy: Energy | None = None,
 ) -> PermutationReport:
     """Reorder the channels of the model in `editor` as the recipe asks; `graph` is that model, imported `as_stored`.
 
-    Its outputs stay what they were, but for the order in which sums are added up.
+    Its outputs stay what they were, but for the order in which sums are added up. `energy` gives for layers, by the name of
+    their weights, the mean squares [groups, taps * channels] of what their weights multiply: these then weigh the weights.
     """
     began = time.perf_counter()
     coupling = couple_model(graph, editor)
     wanted = wanted_layers(graph, recipe, editor.blocked)
+    seen = energy(wanted) if energy else {}
+    saliency = {value: _saliency(graph, layer, recipe, seen.get(value)) for value, layer in wanted.items()}
     tally = {c.name: _Tally() for c in coupling.free}
     deadline = began + recipe.permute_seconds
     for turn in range(TURNS):
-        orders = _turn(graph, coupling, wanted, recipe, turn, deadline, tally, progress)
+        orders = _turn(coupling, wanted, saliency, recipe, turn, deadline, tally, progress)
         constants = permuted(graph, coupling, orders)
         for value, array in constants.items():
             editor.replace(value, array)
@@ -52,9 +60,7 @@ def permute(
         if not constants:
             break
     classes = tuple(_class_report(c, tally.get(c.name)) for c in coupling.classes)
-    return PermutationReport(
-        method=recipe.permute.value, seed=recipe.seed, seconds=time.perf_counter() - began, classes=classes
-    )
+    return PermutationReport(method=recipe.permute.value, seed=recipe.seed, seconds=time.perf_counter() - began, classes=classes)
 
 
 @dataclass
@@ -68,17 +74,16 @@ class _Tally:
 
 
 def _turn(
-    graph: Graph,
     coupling: Coupling,
     wanted: Mapping[str, Wanted],
+    saliency: Mapping[str, Array],
     recipe: Recipe,
     turn: int,
     deadline: float,
     tally: Mapping[str, _Tally],
     progress: Callable[[str], None],
 ) -> dict[str, Array]:
-    """An order for every class that gains by one, the others held."""
-    saliency = {value: _saliency(graph, layer, recipe) for value, layer in wanted.items()}
+    """An order for every class that gains by one, the others held; `saliency` is put into these orders."""
     orders: dict[str, Array] = {}
     classes = [c for c in coupling.free if any(_matters(p, wanted) for p in c.places)]
     work = [c.extent * sum(saliency[p.layer.value].size for p in c.places if p.layer.value in saliency) for c in classes]
@@ -94,10 +99,13 @@ def _turn(
     return orders
 
 
-def _saliency(graph: Graph, wanted: Wanted, recipe: Recipe) -> Array:
+def _saliency(graph: Graph, wanted: Wanted, recipe: Recipe, energy: Array | None) -> Array:
     layer = wanted.layer
-    w = layer.view.filters(graph.constants[layer.value])
-    return np.array(scores(w, output_scale(graph, layer), recipe.criterion, wanted.goal.pattern))
+    w, scale = layer.view.filters(graph.constants[layer.value]), output_scale(graph, layer)
+    if energy is None:
+        return np.array(scores(w, scale, recipe.criterion, wanted.goal.pattern))
+    squares = scores(w, scale, Criterion.l2, wanted.goal.pattern)
+    return np.asarray((squares.reshape(len(energy), -1, energy.shape[1]) * energy[:, None]).reshape(w.shape), np.float32)
 
 
 def _order(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -13,10 +14,14 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.importer.claims import METADATA_KEY, claims_text
 from sparsec.compiler.limits import Limits
-from sparsec.compiler.pruning_report import PruneReport
+from sparsec.compiler.pruning_report import PermutationReport, PruneReport
 from sparsec.compiler.sparsity import DENSE
+from sparsec.passes.permutation.permute import permute
+from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.prune import prune_graph
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
+
+Model = str | Path | onnx.ModelProto | bytes
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class PrunedModel:
 
 
 def prune(
-    model: str | Path | onnx.ModelProto | bytes,
+    model: Model,
     recipe: Recipe | str,
     *,
+    data: Source | None = None,
     dims: Mapping[str, int] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Limits | None = None,
@@ -48,29 +54,30 @@ def prune(
 ) -> PrunedModel:
     """Prune `model`, which is not changed, by a recipe or one pattern for all layers, as "2:4" or "block:8x8@75%".
 
-    `dims` and `input_shapes` bind dynamic dimensions for the analysis; the pruned model keeps them dynamic.
-    Raises a SparsecError.
+    Where the recipe asks for it, channels are put into an order before in which the patterns keep more. With calibration `data`
+    (see `calibrated.data.read_samples`), weights are chosen by what they do to it, and those that stay make up for the others.
+    `dims` and `input_shapes` bind dynamic dimensions for the analysis (the first batch of the data does where neither is given);
+    the pruned model keeps them dynamic. Raises a SparsecError.
     """
     say = progress or (lambda _: None)
     wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
     say("import")
-    graph = import_model(model, dims=dims or {}, input_shapes=input_shapes or {}, limits=limits or Limits())
     editor = editor_of(model)
-
-    say("prune")
-    pruned = prune_graph(graph, wanted, editor.blocked)
-    for value, array in pruned.weights.items():
-        editor.replace(value, array)
-    editor.set_metadata(METADATA_KEY, claims_text(pruned.patterns) if pruned.patterns else "")
-    types = dict(graph.types)
-    for value in pruned.weights:
-        types[value] = replace(types[value], sparsity=pruned.patterns.get(value, DENSE))
-    constants = {**graph.constants, **pruned.weights}
-    changed = Graph(graph.name, graph.inputs, graph.outputs, graph.nodes, types, constants)
-    return PrunedModel(pruned.report, changed, editor)
-
-
-def editor_of(model: str | Path | onnx.ModelProto | bytes) -> WeightEditor:
+    samples = None if data is None else read_samples(data, model_inputs(editor.proto))
+    shapes = samples.shapes() if samples is not None and not dims and not input_shapes else input_shapes or {}
+    bound = Bound(dims or {}, shapes, limits or Limits())
+    if samples is not None:
+        editor = WeightEditor(editor.embedded(), None)
+    order = None if wanted.permute is Method.none else _reorder(model, editor, wanted, bound, samples, say)
+    if samples is not None:
+        done = prune_calibrated(editor, bound.load(editor.proto), wanted, samples, say)
+    else:
+        say("prune")
+        done = prune_graph(bound.load(model if order is None else editor.embedded()), wanted, editor.blocked)
+        for value, array in done.weights.items():
+            editor.replace(value, array)
+    editor.set_metadata(METADATA_KEY, claims_text(done.patterns) if done.patterns else "")
+def editor_of(model: Model) -> WeightEditor:
     """The model's protobuf message, our own copy."""
     proto = onnx.ModelProto()
     if isinstance(model, onnx.ModelProto):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from sparsec.compiler.pruning_report import LayerReport, PruneReport, Status
 from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape, layer_weights
+from sparsec.passes.permutation.search.api import Method
+from sparsec.passes.permutation.search.tiles import search_tiles
 from sparsec.passes.pruning.masks import Choice, choose, vector_count
 from sparsec.passes.pruning.recipe import Recipe
 from sparsec.passes.pruning.scores import output_scale, scores
@@ -47,22 +49,15 @@ def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lamb
     `fixed` says why a value cannot be changed ("" when it can). UsageError for a recipe that does not fit the model, ModelError
     for weights that are not finite.
     """
-    layers = layer_weights(graph)
-    goals = recipe.goals([_names(layer) for layer in layers])
-    spared = _spared(layers, recipe)
     weights: dict[str, Array] = {}
     patterns: dict[str, Sparsity] = {}
     reports = []
-    for layer, (asked, by_rule) in zip(layers, goals, strict=True):
+    for layer, asked, left in _decided(graph, recipe, fixed):
         array = graph.constants[layer.value]
-        why = layer.reason or fixed(layer.value)
-        if asked is None or asked.pattern == DENSE:
-            outcome = _Outcome("dense", remarks=("not asked for",) if asked is None else ())
-        elif layer.value in spared and not by_rule:
-            outcome = _Outcome("spared", remarks=(spared[layer.value],))
-        elif why:
-            outcome = _Outcome("dense", remarks=(why,))
+        if left is not None:
+            outcome = left
         else:
+            assert asked is not None  # else the layer is left alone
             outcome = _prune(graph, layer, asked, recipe)
         before = array if layer.reason else layer.view.filters(array)
         after = before if outcome.w is None else outcome.w
@@ -73,6 +68,39 @@ def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lamb
             patterns[layer.value] = pattern.of(after)
         reports.append(layer_report(layer, array.shape, asked, outcome.status, outcome.remarks, before, after))
     return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A layer that a recipe prunes, and its goal."""
+
+    layer: LayerWeights
+    goal: Goal
+
+
+def wanted_layers(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lambda _: "") -> dict[str, Wanted]:
+    """The layers that `prune_graph` would prune, by the names of their weights. Raises what it raises."""
+    decided = _decided(graph, recipe, fixed)
+    return {layer.value: Wanted(layer, asked) for layer, asked, left in decided if asked is not None and left is None}
+
+
+def _decided(
+    graph: Graph, recipe: Recipe, fixed: Callable[[str], str]
+) -> Iterator[tuple[LayerWeights, Goal | None, _Outcome | None]]:
+    """Every layer, what is asked of it, and the outcome where it stays as it is (always where nothing is asked)."""
+    layers = layer_weights(graph)
+    spared = _spared(layers, recipe)
+    for layer, (asked, by_rule) in zip(layers, recipe.goals([_names(layer) for layer in layers]), strict=True):
+        if asked is None:
+            yield layer, None, _Outcome("dense", remarks=("not asked for",))
+        elif asked.pattern == DENSE:
+            yield layer, asked, _Outcome("dense")
+        elif layer.value in spared and not by_rule:
+            yield layer, asked, _Outcome("spared", remarks=(spared[layer.value],))
+        elif why := layer.reason or fixed(layer.value):
+            yield layer, asked, _Outcome("dense", remarks=(why,))
+        else:
+            yield layer, asked, _left_alone(graph, layer, asked)
 
 
 def goals_by_value(layers: Sequence[LayerWeights], recipe: Recipe) -> dict[str, Goal]:
@@ -100,7 +128,8 @@ def _spared(layers: Sequence[LayerWeights], recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _Outcome:
+def _left_alone(graph: Graph, layer: LayerWeights, asked: Goal) -> _Outcome | None:
+    """The outcome of a layer that the pattern does not fit, or that has enough zeros; None for the others."""
     array, node = graph.constants[layer.value], layer.nodes[0]
     if not np.isfinite(array).all():
         raise ModelError(
@@ -109,13 +138,20 @@ def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _O
             node=node.name,
             tensor=layer.value,
         )
-    shape = filter_shape(layer.view, array.shape)
-    if why := unfit(asked, shape, layer.groups):
+    if why := unfit(asked, filter_shape(layer.view, array.shape), layer.groups):
         return _Outcome("dense", remarks=(why,))
-    w = layer.view.filters(array)
-    if why := _enough(asked, w):
-        return _Outcome("kept", remarks=(why,))
-    choice = choose(asked, scores(w, output_scale(graph, layer), recipe.criterion, asked.pattern))
+    why = _enough(asked, layer.view.filters(array))
+    return _Outcome("kept", remarks=(why,)) if why else None
+
+
+def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _Outcome:
+    array = graph.constants[layer.value]
+    w, shape = layer.view.filters(array), filter_shape(layer.view, array.shape)
+    score = scores(w, output_scale(graph, layer), recipe.criterion, asked.pattern)
+    if recipe.permute is not Method.none and isinstance(asked.pattern, HiNM):
+        choice = Choice(search_tiles(score, asked, seed=recipe.seed).mask, score)
+    else:
+        choice = choose(asked, score)
     mask, step = (choice.mask, "") if recipe.steps == 1 else _step(choice, w, recipe.steps)
     remarks = [*tails(asked.pattern, shape), *choice.remarks, *([step] if step else [])]
     if mask.all():

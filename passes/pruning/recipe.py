@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity import NM, Block, HiNM, Unstructured
 from sparsec.compiler.sparsity.text import Goal, goal, parse_goal
+from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.scores import Criterion
 
 Spared = Literal["first", "depthwise", "classifier"]
@@ -99,6 +100,9 @@ class Recipe(_Asked):
     criterion: Criterion = Criterion.l1
     preserve_norm: bool = Field(default=False, description="scale the kept weights of every output to the norm that it had")
     steps: int = Field(default=1, ge=1, le=1000)
+    permute: Method = Field(default=Method.none, description="how orders of channels are searched for that keep more")
+    permute_seconds: float = Field(default=180.0, gt=0, description="after which searches stop with what they have")
+    seed: int = Field(default=0, ge=0, description="of the searches")
     spare: tuple[Spared, ...] = Field(default=_EVERYTHING_SPARED, description="what stays dense unless a rule matches it")
     layer: tuple[LayerRule, ...] = ()
 
@@ -106,6 +110,8 @@ class Recipe(_Asked):
     def _asks(self) -> Recipe:
         if self.pattern is None and not self.layer:
             raise UsageError("nothing to prune: give a pattern, as --pattern 2:4, or rules for layers")
+        if self.permute is not Method.none and self.criterion is Criterion.variance:
+            raise UsageError("the criterion variance changes with the order of channels: permute with l1 or l2")
         patterns = [*([self.pattern] if self.pattern else []), *(r.pattern for r in self.layer)]
         for asked in patterns:
             if self.criterion is Criterion.variance and isinstance(asked.pattern, NM | HiNM | Unstructured):
