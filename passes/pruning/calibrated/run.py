@@ -87,7 +87,9 @@ def _sorted(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
         stack = [root]
         while stack:
             node = stack[-1]
-            missing = [p for name in reads(node) if (p := producers.get(name)) is not None and id(p) not in done and p is not node]
+            missing = [
+                p for name in reads(node) if (p := producers.get(name)) is not None and id(p) not in done and p is not node
+            ]
             if id(node) in done or not missing:
                 stack.pop()
                 order += [] if id(node) in done else [node]
