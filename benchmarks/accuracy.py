@@ -4,10 +4,10 @@
     python benchmarks/accuracy.py 2:4 block:8x8@75% --seeds 1
     python benchmarks/accuracy.py --arms reconstructed,refit --json results.json
 
-The network is the ResNet-8 of `train_fashion.py` (77,754 parameters, BatchNormalization nodes kept). All convolutions but the first
-are pruned, the classifier is not. Every arm of a seed sees the same unlabelled training images; accuracy is top-1 on the 10,000
-test images, through onnxruntime. Figures are the mean over seeds and, behind +-, half of the range. The standard error of an
-accuracy of 0.9 on 10,000 images is 0.003.
+The network is the ResNet-8 of `train_fashion.py` (77,754 parameters, BatchNormalization nodes kept). All convolutions but the
+first are pruned, the classifier is not. Every arm of a seed sees the same unlabelled training images; accuracy is top-1 on the
+10,000 test images, through onnxruntime. Figures are the mean over seeds and, behind +-, half of the range. The standard error
+of an accuracy of 0.9 on 10,000 images is 0.003.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Array = np.ndarray[Any, Any]
 MODEL = ROOT / "benchmarks" / "data" / "resnet8_fashion.onnx"
 CALIBRATION_IMAGES, SEEDS, TEST_BATCH = 2000, 3, 500
 
-# Pattern -> top-1 that the best arm should reach (None: measured for comparison). Vectors of 16 and 32 outputs (block:Vx1) are what
-# OVW (Tan et al., arXiv 2210.07606) keeps and drops.
+# Pattern -> top-1 that the best arm should reach (None: measured for comparison). Vectors of 16 and 32 outputs (block:Vx1) are
+# what OVW (Tan et al., arXiv 2210.07606) keeps and drops.
 GOALS: dict[str, float | None] = {
     "2:4": 0.919,
     "1:4": 0.908,

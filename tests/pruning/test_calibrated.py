@@ -1,4 +1,4 @@
-"""Pruning with data on whole networks: what comes out runs in onnxruntime, has its pattern, and is closer to the dense network."""
+"""Pruning with data on whole networks: it runs in onnxruntime, has its pattern, and is closer to the dense network."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -84,12 +84,12 @@ def test_mistakes_are_named(feeds: object, inputs: tuple[Input, ...], message: s
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="cannot read .*none.npz"):
+    with pytest.raises(UsageError, match=r"cannot read .*none.npz"):
         read_samples(tmp_path / "none.npz", IMAGE)
-    with pytest.raises(UsageError, match=r"holds no .npz or .npy files"):
+    with pytest.raises(UsageError, match=r"holds no \.npz or \.npy files"):
         read_samples(tmp_path, IMAGE)
     (tmp_path / "bad.npy").write_bytes(b"text")
-    with pytest.raises(UsageError, match="cannot read .*bad.npy"):
+    with pytest.raises(UsageError, match=r"cannot read .*bad.npy"):
         read_samples(tmp_path, IMAGE)
     small = (Input("ids", np.dtype(np.int8), (None, 1)),)
     with pytest.raises(UsageError, match="input 'ids' is int64 and loses values as int8"):
