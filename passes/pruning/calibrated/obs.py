@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from sparsec.compiler.sparsity import NM, Block, HiNM
+from sparsec.compiler.sparsity import NM, HiNM
 
 Array = np.ndarray[Any, Any]
 _CHOICES = 100
@@ -127,43 +127,3 @@ def _vectors(w: Array, a: Array, channels: int, count: int) -> Array:
         if whole:
             drop(w, inv, np.array([column]))
     return np.flatnonzero(alive)
-
-
-def block_ranks(w: Array, a: Array, taps: int, channels: int, pattern: Block) -> Array:
-    """For blocks of single taps, how late each goes: [block rows, taps, block columns], 0 for the first one.
-
-    Every row of blocks loses the block that costs least, again and again; rows merge in order of what that costs.
-    """
-    inv = inverse(a)
-    columns = [
-        np.arange(tap * channels + i, tap * channels + min(i + pattern.bc, channels))
-        for tap in range(taps)
-        for i in range(0, channels, pattern.bc)
-    ]
-    costs = np.stack(
-        [_row_costs(w[begin : begin + pattern.br].copy(), inv.copy(), columns) for begin in range(0, len(w), pattern.br)]
-    )
-    ranks = np.empty(costs.size, np.int64)
-    ranks[np.argsort(costs.reshape(-1), kind="stable")] = np.arange(costs.size)
-    return ranks.reshape(len(costs), taps, -1)
-
-
-def _row_costs(w: Array, inv: Array, columns: list[Array]) -> Array:
-    """What each block of a row of blocks costs when its turn comes, made ascending in that order."""
-    costs, alive, highest = np.zeros(len(columns)), list(range(len(columns))), 0.0
-    while alive:
-        found = [_cost(w, inv, columns[i]) for i in alive]
-        first = int(np.argmin(found))
-        if w.shape[1] > LARGEST:
-            costs[alive] = found
-            return costs
-        block = alive.pop(first)
-        highest = max(highest, found[first])
-        costs[block] = highest
-        drop(w, inv, columns[block])
-    return costs
-
-
-def _cost(w: Array, inv: Array, columns: Array) -> float:
-    part = w[:, columns]
-    return float((part * np.linalg.solve(inv[np.ix_(columns, columns)], part.T).T).sum())
