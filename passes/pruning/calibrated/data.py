@@ -135,7 +135,8 @@ def _checked(feeds: Feeds, t: Input, where: str) -> Array:
         raise UsageError(f"{where}: input {t.name!r} is {list(array.shape)}, the model takes {t.text}", tensor=t.name)
     if array.dtype.kind not in "fiub" or (array.dtype.kind == "f") != (t.dtype.kind not in "iub"):
         raise UsageError(f"{where}: input {t.name!r} is {array.dtype}, the model takes {t.text}", tensor=t.name)
-    converted = np.ascontiguousarray(array.astype(t.dtype))
+    with np.errstate(over="ignore"):  # too large is infinite
+        converted = np.ascontiguousarray(array.astype(t.dtype))
     if t.dtype.kind == "f" and not np.isfinite(converted).all():
         raise UsageError(f"{where}: input {t.name!r} holds NaN or infinity: give finite samples", tensor=t.name)
     if t.dtype.kind in "iu" and not np.array_equal(converted, array):

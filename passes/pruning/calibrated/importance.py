@@ -10,6 +10,8 @@ import numpy as np
 from sparsec.compiler.sparsity import NM, Block, HiNM
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.pruning.calibrated import obs
+from sparsec.passes.pruning.calibrated.block_obs import Blocks, Exchange, elimination_order
+from sparsec.passes.pruning.calibrated.obs import LARGEST
 from sparsec.passes.pruning.masks import choose, vector_count
 
 Array = np.ndarray[Any, Any]
@@ -53,8 +55,7 @@ def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int])
 
     Blocks with all taps are such: dropping one changes too much for the rest to make up for, and energy keeps more accuracy.
     """
-    _, taps, channels = shape
-    pattern = goal.pattern
+    channels, pattern = shape[2], goal.pattern
     if isinstance(pattern, NM):
         parts = [obs.n_of_m(one, part, channels, pattern) for one, part in zip(w, a, strict=True)]
         return np.concatenate(parts).reshape(shape)
@@ -63,7 +64,19 @@ def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int])
         parts = [obs.hierarchical(one, part, channels, pattern, count) for one, part in zip(w, a, strict=True)]
         return np.concatenate(parts).reshape(shape)
     if isinstance(pattern, Block) and pattern.taps == "each" and len(w) == 1:
-        ranks = obs.block_ranks(w[0], a[0], taps, channels, pattern)
-        share = pattern.split(np.ones(shape)).sum(axis=(1, 4))
-        return choose(goal, pattern.spread((ranks + 1) / share, shape)).mask
+        return _blocks(goal, pattern, w[0], a[0], shape)
     return None
+
+
+def _blocks(goal: Goal, pattern: Block, w: Array, a: Array, shape: tuple[int, int, int]) -> Array:
+    """Blocks by elimination, then by exchange where that is not too much work."""
+    blocks = Blocks.of(w, a, shape[1], pattern)
+    ranks = elimination_order(blocks).reshape(len(blocks.w), shape[1], -1)
+    share = pattern.split(np.ones(shape)).sum(axis=(1, 4))  # a block's weights that are not padding
+    mask = choose(goal, pattern.spread((ranks + 1) / share, shape)).mask
+    if blocks.a.shape[0] > LARGEST:
+        return mask
+    kept = pattern.kept(mask)
+    column_of = np.tile(np.arange(kept.shape[2]), shape[1])
+    found = Exchange(blocks, kept.reshape(len(kept), -1), column_of).run(2 * kept.size)
+    return pattern.spread(found.reshape(kept.shape), shape)

@@ -34,7 +34,8 @@ class Moments:
     def add(self, x: Array, t: Array) -> None:
         """Take rows x [n, groups, K] and their targets t [n, OC] in."""
         for begin in range(0, len(x), _CHUNK):
-            self._add(x[begin : begin + _CHUNK].astype(np.float32), t[begin : begin + _CHUNK].astype(np.float32))
+            with np.errstate(over="ignore", invalid="ignore"):  # `finite` tells
+                self._add(x[begin : begin + _CHUNK].astype(np.float32), t[begin : begin + _CHUNK].astype(np.float32))
 
     def _add(self, x: Array, t: Array) -> None:
         if not self.count and len(x):
@@ -48,6 +49,11 @@ class Moments:
         self._x += x.sum(axis=0, dtype=np.float64)
         self._t += t.sum(axis=0, dtype=np.float64)
         self._tt += np.square(t).sum(axis=0, dtype=np.float64)
+
+    @property
+    def finite(self) -> bool:
+        """Whether no row held NaN or infinity."""
+        return bool(np.isfinite(self._xx).all() and np.isfinite(self._tt).all())
 
     @property
     def mean(self) -> Array:

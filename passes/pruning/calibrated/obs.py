@@ -6,14 +6,17 @@ inverse of the inputs' second moments. Rows that share a mask add their costs up
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
 from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from sparsec.compiler.sparsity import NM, Block, HiNM
+from sparsec.compiler.sparsity import NM, HiNM
 
 Array = np.ndarray[Any, Any]
+_CHOICES = 100
 LARGEST = 2048  # columns up to which whole eliminations are worth their cubes
 
 
@@ -35,14 +38,31 @@ def n_of_m(w: Array, a: Array, channels: int, pattern: NM) -> Array:
     """Mask [rows, K] of n:m along the channels of every tap.
 
     SparseGPT's order (Frantar and Alistarh, arXiv 2301.00774, section 3.4): groups from left to right, each decided as a whole
-    when it is reached, what it drops made up for by the columns behind it.
+    when it is reached, what it drops made up for by the columns behind it. Unlike there, all that a group may drop is compared
+    by its joint cost where that is at most a hundred choices (2:4 has six); larger groups by the cost of single weights.
     """
     w, mask = w.copy(), np.ones(w.shape, bool)
     upper = np.linalg.cholesky(inverse(a)).T
     for begin, end in _groups(w.shape[1], channels, pattern.m_group):
-        cost = np.square(w[:, begin:end]) / np.square(np.diagonal(upper)[begin:end])
-        mask[:, begin:end] = _largest(_tiled(cost, pattern.rows), pattern.n_keep)
+        corner = upper[begin:end, begin:end]  # corner' corner is Hinv of this group once all before it are gone
+        gone = max(end - begin - pattern.n_keep, 0)
+        if comb(end - begin, gone) <= _CHOICES:
+            mask[:, begin:end] = _cheapest(w[:, begin:end], corner.T @ corner, gone, pattern.rows)
+        else:
+            cost = np.square(w[:, begin:end]) / np.square(np.diagonal(corner))
+            mask[:, begin:end] = _largest(_tiled(cost, pattern.rows), pattern.n_keep)
         _eliminate(w, upper, mask, begin, end)
+    return mask
+
+
+def _cheapest(w: Array, inv: Array, gone: int, rows: int) -> Array:
+    """Mask of w [rows, m] without the `gone` weights that cost least together."""
+    sets = np.array(list(combinations(range(w.shape[1]), gone)), np.int64)
+    parts = w[:, sets]  # [rows, sets, gone]
+    inner = np.linalg.inv(inv[sets[:, :, None], sets[:, None, :]])
+    cost = np.einsum("rsi,sij,rsj->rs", parts, inner, parts)
+    mask = np.ones(w.shape, bool)
+    np.put_along_axis(mask, sets[_tiled(cost, rows).argmin(axis=1)], False, axis=1)
     return mask
 
 
@@ -107,43 +127,3 @@ def _vectors(w: Array, a: Array, channels: int, count: int) -> Array:
         if whole:
             drop(w, inv, np.array([column]))
     return np.flatnonzero(alive)
-
-
-def block_ranks(w: Array, a: Array, taps: int, channels: int, pattern: Block) -> Array:
-    """For blocks of single taps, how late each goes: [block rows, taps, block columns], 0 for the first one.
-
-    Every row of blocks loses the block that costs least, again and again; rows merge in order of what that costs.
-    """
-    inv = inverse(a)
-    columns = [
-        np.arange(tap * channels + i, tap * channels + min(i + pattern.bc, channels))
-        for tap in range(taps)
-        for i in range(0, channels, pattern.bc)
-    ]
-    costs = np.stack(
-        [_row_costs(w[begin : begin + pattern.br].copy(), inv.copy(), columns) for begin in range(0, len(w), pattern.br)]
-    )
-    ranks = np.empty(costs.size, np.int64)
-    ranks[np.argsort(costs.reshape(-1), kind="stable")] = np.arange(costs.size)
-    return ranks.reshape(len(costs), taps, -1)
-
-
-def _row_costs(w: Array, inv: Array, columns: list[Array]) -> Array:
-    """What each block of a row of blocks costs when its turn comes, made ascending in that order."""
-    costs, alive, highest = np.zeros(len(columns)), list(range(len(columns))), 0.0
-    while alive:
-        found = [_cost(w, inv, columns[i]) for i in alive]
-        first = int(np.argmin(found))
-        if w.shape[1] > LARGEST:
-            costs[alive] = found
-            return costs
-        block = alive.pop(first)
-        highest = max(highest, found[first])
-        costs[block] = highest
-        drop(w, inv, columns[block])
-    return costs
-
-
-def _cost(w: Array, inv: Array, columns: Array) -> float:
-    part = w[:, columns]
-    return float((part * np.linalg.solve(inv[np.ix_(columns, columns)], part.T).T).sum())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from sparsec.compiler.errors import ModelError
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.sparsity.text import Goal
@@ -96,7 +97,7 @@ class Reconstructor:
         dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
         changed: set[str] = set()  # results of layers that are no longer what they were
         for i, task in enumerate(tasks):
-            moved = any(self._above(s.source) & changed for s in task.sites)
+            moved = any(self._above(v) & changed for s in task.sites for v in (s.source, s.other) if v)
             if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
                 continue
             progress(f"calibrate {task.sites[0].node.name}")
@@ -173,6 +174,13 @@ class Reconstructor:
                 missing = output_rows(site.node, wanted[1] - now[1], rows)
                 target = ((missing - site.shift) / site.scale).astype(np.float32)
             moments.add(input_rows(site.node, now[0], kernel, result.shape[2:], rows), target)
+        if not moments.finite:
+            raise ModelError(
+                f"node {site.node.name!r} reads or gives NaN, infinity or numbers near them on the calibration samples: "
+                f"repair the model, or scale the samples as it expects them",
+                node=site.node.name,
+                tensor=site.source,
+            )
         return moments
 
 

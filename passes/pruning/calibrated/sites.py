@@ -201,7 +201,7 @@ def set_bias(proto: onnx.ModelProto, bias: Bias, shift: Array) -> None:
 
 
 def _tensor(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
-    stored = next((t for t in proto.graph.initializer if t.name == name), None)
+    stored: onnx.TensorProto | None = next((t for t in proto.graph.initializer if t.name == name), None)
     if stored is not None:
         return stored
     tensor: onnx.TensorProto = next(n for n in proto.graph.node if name in n.output).attribute[0].t
