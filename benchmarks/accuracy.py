@@ -32,9 +32,8 @@ from benchmarks.fashion import load  # noqa: E402
 from sparsec.compiler.cli.console import plain_table  # noqa: E402
 from sparsec.compiler.measure import machine_line  # noqa: E402
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime, version  # noqa: E402
-from sparsec.passes.pruning.calibrated.importance import Importance  # noqa: E402
-from sparsec.passes.pruning.calibrated.model import prune_with_data  # noqa: E402
-from sparsec.passes.pruning.calibrated.reconstruct import Repair, Settings  # noqa: E402
+from sparsec.passes.pruning.calibrated.importance import Importance, Repair  # noqa: E402
+from sparsec.passes.pruning.calibrated.reconstruct import Settings  # noqa: E402
 from sparsec.passes.pruning.model import PrunedModel, prune  # noqa: E402
 
 Array = np.ndarray[Any, Any]
@@ -72,7 +71,7 @@ class Arm:
 def _with(importance: Importance, repair: Repair, *, refit: bool = False) -> Callable[[Path, str, Array, int], PrunedModel]:
     def run(model: Path, pattern: str, images: Array, seed: int) -> PrunedModel:
         settings = Settings(importance=importance, repair=repair, refit=refit, seed=seed)
-        return prune_with_data(model, pattern, {"image": images}, settings)
+        return prune(model, pattern, data={"image": images}, settings=settings)
 
     return run
 

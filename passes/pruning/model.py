@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from sparsec.compiler.exporter.weights import WeightEditor
@@ -18,7 +19,12 @@ from sparsec.compiler.pruning_report import PermutationReport, PruneReport
 from sparsec.compiler.sparsity import DENSE
 from sparsec.passes.permutation.permute import permute
 from sparsec.passes.permutation.search.api import Method
-from sparsec.passes.pruning.prune import prune_graph
+from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
+from sparsec.passes.pruning.calibrated.energy import input_energy
+from sparsec.passes.pruning.calibrated.importance import Importance
+from sparsec.passes.pruning.calibrated.model import prune_calibrated
+from sparsec.passes.pruning.calibrated.reconstruct import Settings
+from sparsec.passes.pruning.prune import Pruned, Wanted, prune_graph
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
 
 Model = str | Path | onnx.ModelProto | bytes
@@ -47,6 +53,7 @@ def prune(
     recipe: Recipe | str,
     *,
     data: Source | None = None,
+    settings: Settings | None = None,
     dims: Mapping[str, int] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     limits: Limits | None = None,
@@ -55,7 +62,8 @@ def prune(
     """Prune `model`, which is not changed, by a recipe or one pattern for all layers, as "2:4" or "block:8x8@75%".
 
     Where the recipe asks for it, channels are put into an order before in which the patterns keep more. With calibration `data`
-    (see `calibrated.data.read_samples`), weights are chosen by what they do to it, and those that stay make up for the others.
+    (see `calibrated.data.read_samples`), weights are chosen by what they do to it, and those that stay make up for the others
+    as `settings` say (those of the recipe by default).
     `dims` and `input_shapes` bind dynamic dimensions for the analysis (the first batch of the data does where neither is given);
     the pruned model keeps them dynamic. Raises a SparsecError.
     """
@@ -65,18 +73,59 @@ def prune(
     editor = editor_of(model)
     samples = None if data is None else read_samples(data, model_inputs(editor.proto))
     shapes = samples.shapes() if samples is not None and not dims and not input_shapes else input_shapes or {}
-    bound = Bound(dims or {}, shapes, limits or Limits())
+    bound = _Bound(dims or {}, shapes, limits or Limits())
     if samples is not None:
         editor = WeightEditor(editor.embedded(), None)
     order = None if wanted.permute is Method.none else _reorder(model, editor, wanted, bound, samples, say)
+    graph = bound.load(model if order is None else editor.embedded())
+
+    say("prune")
     if samples is not None:
-        done = prune_calibrated(editor, bound.load(editor.proto), wanted, samples, say)
+        done = prune_calibrated(editor, graph, wanted, samples, settings or Settings.of(wanted), say)
     else:
-        say("prune")
-        done = prune_graph(bound.load(model if order is None else editor.embedded()), wanted, editor.blocked)
+        done = prune_graph(graph, wanted, editor.blocked)
         for value, array in done.weights.items():
             editor.replace(value, array)
     editor.set_metadata(METADATA_KEY, claims_text(done.patterns) if done.patterns else "")
+    pruned = _with_weights(graph, done) if samples is None else bound.load(editor.proto)
+    return PrunedModel(done.report.model_copy(update={"permutation": order}), pruned, editor)
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """How a model is imported."""
+
+    dims: Mapping[str, int]
+    shapes: Mapping[str, Sequence[int]]
+    limits: Limits
+
+    def load(self, model: Model, *, as_stored: bool = False) -> Graph:
+        return import_model(model, dims=self.dims, input_shapes=self.shapes, limits=self.limits, as_stored=as_stored)
+
+
+def _reorder(
+    model: Model, editor: WeightEditor, recipe: Recipe, bound: _Bound, samples: Samples | None, say: Callable[[str], None]
+) -> PermutationReport:
+    """Put the channels of `model`, which `editor` holds, into the order that the recipe's search finds."""
+    graph = bound.load(model, as_stored=True)
+
+    def energy(wanted: Mapping[str, Wanted]) -> Mapping[str, np.ndarray[Any, Any]]:
+        if samples is None or recipe.importance is Importance.magnitude:
+            return {}
+        say("measure inputs")
+        return input_energy(graph, editor.proto, samples, [found.layer for found in wanted.values()], recipe.seed)
+
+    return permute(graph, editor, recipe, say, energy)
+
+
+def _with_weights(graph: Graph, done: Pruned) -> Graph:
+    types = dict(graph.types)
+    for value in done.weights:
+        types[value] = replace(types[value], sparsity=done.patterns.get(value, DENSE))
+    constants = {**graph.constants, **done.weights}
+    return Graph(graph.name, graph.inputs, graph.outputs, graph.nodes, types, constants)
+
+
 def editor_of(model: Model) -> WeightEditor:
     """The model's protobuf message, our own copy."""
     proto = onnx.ModelProto()

@@ -15,6 +15,7 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity import NM, Block, HiNM, Unstructured
 from sparsec.compiler.sparsity.text import Goal, goal, parse_goal
 from sparsec.passes.permutation.search.api import Method
+from sparsec.passes.pruning.calibrated.importance import Importance, Repair
 from sparsec.passes.pruning.scores import Criterion
 
 Spared = Literal["first", "depthwise", "classifier"]
@@ -102,7 +103,10 @@ class Recipe(_Asked):
     steps: int = Field(default=1, ge=1, le=1000)
     permute: Method = Field(default=Method.none, description="how orders of channels are searched for that keep more")
     permute_seconds: float = Field(default=180.0, gt=0, description="after which searches stop with what they have")
-    seed: int = Field(default=0, ge=0, description="of the searches")
+    seed: int = Field(default=0, ge=0, description="of searches, and of which calibration rows are looked at")
+    importance: Importance = Field(default=Importance.obs, description="how weights are compared, given calibration data")
+    repair: Repair = Field(default=Repair.least_squares, description="what is done with the weights that stay, likewise")
+    refit: bool = Field(default=True, description="fit dense layers behind pruned ones, too, the classifier among them, likewise")
     spare: tuple[Spared, ...] = Field(default=_EVERYTHING_SPARED, description="what stays dense unless a rule matches it")
     layer: tuple[LayerRule, ...] = ()
 

@@ -14,7 +14,6 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.pruning.calibrated.importance import Importance
-from sparsec.passes.pruning.calibrated.model import prune_with_data
 from sparsec.passes.pruning.calibrated.reconstruct import Repair, Settings
 from sparsec.passes.pruning.calibrated.sites import SiteFinder
 from sparsec.passes.pruning.model import prune
@@ -94,7 +93,7 @@ PATTERNS = ["2:4", "1:4/rows=4", "block:4x4@50%", "block:4x4@75%/taps=each", "nm
 def test_pruned_with_data_is_closer_and_stays_in_its_pattern(network: onnx.ModelProto, images: Array, pattern: str) -> None:
     feeds = {"x": floats(np.random.default_rng(2), 64, 3, 8, 8)}  # not those of the calibration
     in_place = prune(network, pattern, dims={"n": 1})
-    pruned = prune_with_data(network, pattern, {"x": images}, QUICK)
+    pruned = prune(network, pattern, data={"x": images}, settings=QUICK)
     assert [n.op_type for n in pruned.proto.graph.node] == [n.op_type for n in network.graph.node]
     assert [x.node for x in pruned.report.changed] == [x.node for x in in_place.report.changed] == ["c1", "c2", "cs", "cg"]
     assert all(x.kept <= y.kept + 1 for x, y in zip(pruned.report.layers, in_place.report.layers, strict=True))
@@ -105,16 +104,18 @@ def test_pruned_with_data_is_closer_and_stays_in_its_pattern(network: onnx.Model
 
 def test_same_seed_same_bytes(network: onnx.ModelProto, images: Array) -> None:
     few = Settings(threads=1, rows=500)
-    one, two = (prune_with_data(network, "1:4", {"x": images}, few).proto.SerializeToString(deterministic=True) for _ in range(2))
-    assert one == two
-    other = prune_with_data(network, "1:4", {"x": images}, Settings(threads=1, rows=500, seed=1)).proto
+    one, two = (
+        prune(network, "1:4", data={"x": images}, settings=few).proto.SerializeToString(deterministic=True) for _ in range(2)
+    )
+    assert one.SerializeToString(deterministic=True) == two.SerializeToString(deterministic=True)
+    other = prune(network, "1:4", data={"x": images}, settings=Settings(threads=1, rows=500, seed=1)).proto
     assert other.SerializeToString(deterministic=True) != one
 
 
 def test_what_keeps_all_is_the_network(network: onnx.ModelProto, images: Array) -> None:
     """Weights that have the pattern already stay, and nothing behind them is refitted."""
     sparse = prune(network, "2:4", dims={"n": 1}).proto
-    pruned = prune_with_data(sparse, "2:4", {"x": images}, QUICK)
+    pruned = prune(sparse, "2:4", data={"x": images}, settings=QUICK)
     assert not pruned.report.changed
     before, after = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (sparse, pruned.proto))
     assert before.keys() == after.keys()
@@ -124,7 +125,7 @@ def test_what_keeps_all_is_the_network(network: onnx.ModelProto, images: Array) 
 
 def test_moments_give_every_channel_its_mean_and_variance_back(network: onnx.ModelProto, images: Array) -> None:
     settings = Settings(importance=Importance.magnitude, repair=Repair.moments, threads=1)
-    pruned = prune_with_data(network, make_recipe({"layer": [{"match": "c1", "pattern": "2:4"}]}), {"x": images}, settings)
+    pruned = prune(network, make_recipe({"layer": [{"match": "c1", "pattern": "2:4"}]}), data={"x": images}, settings=settings)
     ours, theirs = (value_of(m, "b1", images) for m in (pruned.proto, network))
     np.testing.assert_allclose(ours.mean(axis=(0, 2, 3)), theirs.mean(axis=(0, 2, 3)), atol=1e-3)
     np.testing.assert_allclose(ours.std(axis=(0, 2, 3)), theirs.std(axis=(0, 2, 3)), rtol=1e-3)
@@ -144,7 +145,9 @@ def test_the_last_part_of_a_sum_makes_up_for_the_others(network: onnx.ModelProto
     """Only the shortcut is pruned: the main branch, refitted although it stays dense, brings the sum closer to the dense one."""
     recipe = make_recipe({"layer": [{"match": "cs", "pattern": "1:4"}]})
     sums = {
-        refit: value_of(prune_with_data(network, recipe, {"x": images}, Settings(threads=1, refit=refit)).proto, "sum", images)
+        refit: value_of(
+            prune(network, recipe, data={"x": images}, settings=Settings(threads=1, refit=refit)).proto, "sum", images
+        )
         for refit in (False, True)
     }
     wanted = value_of(network, "sum", images)
@@ -154,7 +157,7 @@ def test_the_last_part_of_a_sum_makes_up_for_the_others(network: onnx.ModelProto
 
 def test_layers_that_nothing_pruned_reaches_are_not_refitted(network: onnx.ModelProto, images: Array) -> None:
     recipe = make_recipe({"layer": [{"match": "cg", "pattern": "2:4"}]})
-    pruned = prune_with_data(network, recipe, {"x": images}, QUICK).proto
+    pruned = prune(network, recipe, data={"x": images}, settings=QUICK).proto
     before, after = ({t.name: numpy_helper.to_array(t) for t in m.graph.initializer} for m in (network, pruned))
     assert {n for n in before if not np.array_equal(before[n], after[n])} == {"wg", "bg", "wc", "bc"}
 
@@ -165,7 +168,7 @@ def test_other_networks(name: str) -> None:
     model = models.build(name)
     rng = np.random.default_rng(4)
     feeds = [feeds_of(model, rng) for _ in range(8)]
-    pruned = prune_with_data(model, "1:4", feeds, QUICK)
+    pruned = prune(model, "1:4", data=feeds, settings=QUICK)
     plain = prune(model, "1:4", input_shapes={k: v.shape for k, v in feeds[0].items()})
     assert len(pruned.report.changed) == len(plain.report.changed) >= 3
     ours, theirs = (np.mean([distance(model, m, f) for f in feeds]) for m in (pruned.proto, plain.proto))
@@ -196,7 +199,7 @@ def test_shared_weights_and_products_without_a_bias() -> None:
     model = product_network(rng, *nodes, outputs=["y"])
     x = floats(rng, 400, 8) + 1
     recipe = make_recipe({"pattern": "2:4", "spare": []})
-    pruned, plain = prune_with_data(model, recipe, {"x": x}, QUICK), prune(model, recipe, dims={"n": 1})
+    pruned, plain = prune(model, recipe, data={"x": x}, settings=QUICK), prune(model, recipe, dims={"n": 1})
     assert distance(model, pruned.proto, {"x": x}) < distance(model, plain.proto, {"x": x})
     finder = SiteFinder(model)
     (layer,) = layer_weights(import_model(model, dims={"n": 4}))
@@ -212,7 +215,7 @@ def test_layers_that_cannot_be_calibrated_are_pruned_by_magnitude_with_a_remark(
     ]  # fmt: skip
     model = product_network(rng, *nodes, outputs=["y"])
     recipe = make_recipe({"pattern": "2:4", "spare": []})
-    pruned = prune_with_data(model, recipe, {"x": floats(rng, 50, 8)}, QUICK)
+    pruned = prune(model, recipe, data={"x": floats(rng, 50, 8)}, settings=QUICK)
     assert [x.status for x in pruned.report.layers] == ["pruned", "pruned"]
     scaled = pruned.report.layers[0]
     assert scaled.remarks == ("pruned by magnitude, not calibrated: it is a Gemm that scales or transposes its input",)
@@ -225,7 +228,7 @@ def test_a_convolution_without_any_bias_gets_one(images: Array) -> None:
     nodes = [helper.make_node("Conv", ["x", "w0"], ["c"], name="c", pads=[1] * 4), helper.make_node("Relu", ["c"], ["y"])]
     model = make_model(nodes, {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, ["y"], {"w0": floats(rng, 8, 3, 3, 3)}, opset=17)
     recipe = make_recipe({"pattern": "unstructured@70%", "spare": []})
-    pruned = prune_with_data(model, recipe, {"x": images + 1}, QUICK).proto
+    pruned = prune(model, recipe, data={"x": images + 1}, settings=QUICK).proto
     assert len(pruned.graph.node[0].input) == 3
     assert len(model.graph.node[0].input) == 2
     np.testing.assert_allclose(
@@ -235,11 +238,11 @@ def test_a_convolution_without_any_bias_gets_one(images: Array) -> None:
 
 def test_mistakes_are_named(network: onnx.ModelProto, images: Array) -> None:
     with pytest.raises(UsageError, match="no array for input 'x'"):
-        prune_with_data(network, "2:4", {"image": images}, QUICK)
+        prune(network, "2:4", data={"image": images}, settings=QUICK)
     with pytest.raises(UsageError, match="give finite samples"):
-        prune_with_data(network, "2:4", {"x": np.full_like(images, np.nan)}, QUICK)
+        prune(network, "2:4", data={"x": np.full_like(images, np.nan)}, settings=QUICK)
     huge = residual_network(np.random.default_rng(8))
     weights = next(t for t in huge.graph.initializer if t.name == "w0")
     weights.CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), 1e38, np.float32), "w0"))
     with pytest.raises(ModelError, match=r"node 'cs' reads or gives NaN, infinity"):
-        prune_with_data(huge, "2:4", {"x": images}, QUICK)
+        prune(huge, "2:4", data={"x": images}, settings=QUICK)

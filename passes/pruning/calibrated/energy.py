@@ -36,8 +36,8 @@ def input_energy(
     counts: dict[str, int] = dict.fromkeys(sites, 0)
     sampler = RowSampler(_ROWS, len(samples), seed)
     values = list(dict.fromkeys(v for site in sites.values() for v in (site.source, site.result)))
-    for batch, found in enumerate(Probe(proto).batches(samples, values)):
-        at = dict(zip(values, found, strict=True))
+    for batch, arrays in enumerate(Probe(proto).batches(samples, values)):
+        at = dict(zip(values, arrays, strict=True))
         for name, site in sites.items():
             result = at[site.result]
             rows = sampler.rows(batch, output_positions(site.node, result.shape))

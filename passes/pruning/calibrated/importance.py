@@ -1,4 +1,4 @@
-"""Which weights of a layer matter to calibration inputs."""
+"""Which weights of a layer matter to calibration inputs, and what is done with those that stay."""
 
 from __future__ import annotations
 
@@ -29,6 +29,18 @@ class Importance(StrEnum):
     activation = "activation"
     second_order = "second-order"
     obs = "obs"
+
+
+class Repair(StrEnum):
+    """What is done with the weights that stay.
+
+    moments: each output gets back the mean and variance that it had (re-estimated batch normalisation, folded or not).
+    least_squares: the closest fit to the dense layer's results.
+    """
+
+    none = "none"
+    moments = "moments"
+    least_squares = "least-squares"
 
 
 def mask_by_importance(

@@ -1,60 +1,39 @@
-"""Prune an ONNX model with calibration data."""
+"""Prune a model's layers with calibration data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-
-import onnx
-from onnx import external_data_helper
+from collections.abc import Callable
 
 from sparsec.compiler.exporter.weights import WeightEditor
-from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.importer.claims import METADATA_KEY, claims_text
-from sparsec.compiler.limits import Limits
+from sparsec.compiler.graph import Graph
 from sparsec.compiler.pruning_report import PruneReport
 from sparsec.compiler.sparsity.weights import layer_weights
-from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
+from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.reconstruct import Reconstructor, Settings
-from sparsec.passes.pruning.model import PrunedModel, editor_of
-from sparsec.passes.pruning.prune import goals_by_value, layer_report, prune_graph
-from sparsec.passes.pruning.recipe import Recipe, make_recipe
+from sparsec.passes.pruning.prune import Pruned, goals_by_value, layer_report, prune_graph
+from sparsec.passes.pruning.recipe import Recipe
 
 
-def prune_with_data(
-    model: str | Path | onnx.ModelProto | bytes,
-    recipe: Recipe | str,
-    data: Source,
-    settings: Settings | None = None,
-    *,
-    dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    limits: Limits | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> PrunedModel:
-    """Prune `model`, which is not changed, so that its results on `data` (see `read_samples`) stay close to what they were.
+def prune_calibrated(
+    editor: WeightEditor, graph: Graph, recipe: Recipe, samples: Samples, settings: Settings, progress: Callable[[str], None]
+) -> Pruned:
+    """Prune the model in `editor`, imported as `graph`, so that its results on the samples stay close to what they were.
 
-    As `prune` otherwise. Layers in subgraphs and functions, fused ones, and very wide ones are pruned by magnitude, and the
-    report says so. External data ends up inside the result. `dims` and `input_shapes` bind the graph that is returned; without
-    them the first batch of the data does. Raises a SparsecError.
+    Weights and biases are replaced. Layers in subgraphs and functions, fused ones, and very wide ones are pruned by magnitude,
+    and the report says so.
     """
-    say = progress or (lambda _: None)
-    wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
-    say("read calibration data")
-    editor = _embedded(model)
-    samples = read_samples(data, model_inputs(editor.proto))
-    graph = import_model(editor.proto, input_shapes=samples.shapes(), limits=limits or Limits())
-    pruned = prune_graph(graph, wanted, editor.blocked)
-
+    pruned = prune_graph(graph, recipe, editor.blocked)
     layers = layer_weights(graph)
-    asked = goals_by_value(layers, wanted)
+    asked = goals_by_value(layers, recipe)
     views = {layer.value: layer.view for layer in layers}
     masks = {value: (asked[value], views[value].filters(array) != 0) for value, array in pruned.weights.items()}
-    done = Reconstructor(graph, editor, samples, settings or Settings()).run(layers, masks, say)
+    done = Reconstructor(graph, editor, samples, settings).run(layers, masks, progress)
 
-    patterns, reports = dict(pruned.patterns), []
+    weights, patterns, reports = {}, dict(pruned.patterns), []
     for layer, report in zip(layers, pruned.report.layers, strict=True):
         goal, after = asked.get(layer.value), done.filters.get(layer.value)
+        if after is not None:
+            weights[layer.value] = layer.view.restore(after, graph.constants[layer.value].shape)
         if layer.value not in masks or after is None or goal is None:
             reports.append(report)
             continue
@@ -64,17 +43,4 @@ def prune_with_data(
         remarks = (*report.remarks, *([done.remarks[layer.value]] if layer.value in done.remarks else []))
         before = layer.view.filters(graph.constants[layer.value])
         reports.append(layer_report(layer, report.shape, goal, "pruned", remarks, before, after))
-    editor.set_metadata(METADATA_KEY, claims_text(patterns) if patterns else "")
-    say("import")
-    shapes = input_shapes or ({} if dims else samples.shapes())
-    changed = import_model(editor.proto, dims=dims or {}, input_shapes=shapes, limits=limits or Limits())
-    return PrunedModel(PruneReport(layers=tuple(reports)), changed, editor)
-
-
-def _embedded(model: str | Path | onnx.ModelProto | bytes) -> WeightEditor:
-    """The model, our own copy, with its external data inside."""
-    editor = editor_of(model)
-    if editor.folder is None:
-        return editor
-    external_data_helper.load_external_data_for_model(editor.proto, str(editor.folder))
-    return WeightEditor(editor.proto, None)
+    return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,16 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
 from sparsec.passes.pruning.calibrated.data import Samples
-from sparsec.passes.pruning.calibrated.importance import Importance, mask_by_importance
+from sparsec.passes.pruning.calibrated.importance import Importance, Repair, mask_by_importance
 from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
 from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.pruning.calibrated.sites import Site, SiteFinder, set_bias
 from sparsec.passes.pruning.calibrated.solve import on_support, regularised
+from sparsec.passes.pruning.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 _FAINT = 1e-6  # of the largest scale of a layer's channels: fainter ones cannot be divided by
 _WIDEST = 8192  # columns whose second moments are kept (0.5 GB)
-
-
-class Repair(StrEnum):
-    """What is done with the weights that stay.
-
-    moments: each output gets back the mean and variance that it had (re-estimated batch normalisation, folded or not).
-    least_squares: the closest fit to the dense layer's results.
-    """
-
-    none = "none"
-    moments = "moments"
-    least_squares = "least-squares"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +44,11 @@ class Settings:
     match_below: float = 0.3
     seed: int = 0
     threads: int = 0
+
+    @staticmethod
+    def of(recipe: Recipe) -> Settings:
+        """As a recipe says."""
+        return Settings(importance=recipe.importance, repair=recipe.repair, refit=recipe.refit, seed=recipe.seed)
 
 
 @dataclass(frozen=True)
