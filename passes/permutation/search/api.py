@@ -66,7 +66,7 @@ def search(
     state = Arrangement(parts)
     if state.gains:
         improve(state, np.random.default_rng(seed), clock)
-    finished = not clock.over
+    finished = not clock.over()
     after = retained(parts, state.order)
     if after <= before:
         return Found(identity, before, before, clock.seconds, finished)

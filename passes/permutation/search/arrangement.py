@@ -30,7 +30,6 @@ class Clock:
         """Since the start."""
         return perf_counter() - self.start
 
-    @property
     def over(self) -> bool:
         """Whether the time is up."""
         return self.limit is not None and self.seconds >= self.limit
@@ -53,7 +52,7 @@ class Arrangement:
     @property
     def work(self) -> int:
         """Numbers that are compared to judge every pair of slots: a measure of time that does not depend on the machine."""
-        return self.items**2 * sum(g.width for g in self.gains)
+        return self.items**2 * sum(g.width * g.effort for g in self.gains)
 
     @property
     def value(self) -> float:
@@ -80,7 +79,10 @@ class Arrangement:
 
     def table(self, slots: Array, items: Array, sample: Callable[[Gain], Array | None] = lambda _: None) -> Array:
         """The value of the groups of each slot with each item in it, over all parts: float64 [slots, items]."""
-        return np.sum([gain.table(self.order, slots, items, sample(gain)) for gain in self.gains], axis=0)
+        total = np.zeros((len(slots), len(items)))
+        for gain in self.gains:
+            total += gain.table(self.order, slots, items, sample(gain))
+        return total
 
     def slot_gains(self, order: Array, slots: Array) -> Array:
         """What the groups of each slot keep more in another order: float64 [slots]."""

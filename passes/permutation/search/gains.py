@@ -39,7 +39,7 @@ class Groups:
     def rows(self, order: Array, groups: Array) -> Array:
         """Rows of the features that are together in each of `groups`: [groups, width]."""
         members = self.members[groups]
-        return np.asarray(np.where(members >= 0, order[members], len(order) - 1 - members))
+        return np.asarray(np.where(members >= 0, order[np.maximum(members, 0)], len(order) - 1 - members))
 
     def others(self, order: Array, slots: Array) -> Array:
         """The same for each slot's group without the slot's own item: [slots, width - 1]."""
@@ -55,6 +55,7 @@ class Gain(ABC):
     groups: Groups
     features: Array
     joint = False  # whether what a group keeps depends on the other groups
+    effort = 1  # time for a number, relative to n:m along the axis
 
     @abstractmethod
     def of_rows(self, rows: Array) -> Array:
@@ -131,7 +132,7 @@ class Summed(Gain):
     measure: Measure
 
     def __post_init__(self) -> None:
-        self.joint = self.measure.joint
+        self.joint, self.effort = self.measure.joint, self.measure.effort
 
     def sums(self, rows: Array) -> Array:
         """The sum of the items of each group, rows [groups, width] -> [groups, D]."""
@@ -171,6 +172,7 @@ class Measure(ABC):
     """What is kept of a group's sum, a row of D numbers."""
 
     joint = False  # whether groups compete with each other
+    effort = 2  # time for a number, relative to n:m along the axis
 
     @abstractmethod
     def of(self, sums: Array) -> Array:
@@ -212,6 +214,7 @@ class LargestVectors(Measure):
 
     count: int
     taps: int
+    effort = 8
 
     def of(self, sums: Array) -> Array:
         """By partial sorting."""

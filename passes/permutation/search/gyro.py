@@ -2,8 +2,8 @@
 
 Channels are taken out of all groups, a few of each (sampling); what was taken is put together in clusters of similar channels
 (clustering, where more than one is taken of each); and the clusters go back to the groups so that most is kept (linear
-assignment). The paper does so with the outputs of hierarchical n:m, and with one channel a group with its inputs. Here a group is whatever the
-patterns of the class decide about, and parts may have groups of different widths.
+assignment). The paper does so with the outputs of hierarchical n:m, and with one channel a group with its inputs. Here a group
+is whatever the patterns of the class decide about, and parts may have groups of different widths.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STALE = 12  # rounds of single channels without a gain after which a search has
 _STALE_AFTER_ESCAPE = 5
 _USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
 _MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
-_MOST_CLUSTERED = 1024  # channels clustered at once, likewise
+_MOST_CLUSTERED = 512  # channels clustered at once, likewise
 _WORK = 1 << 26  # features compared a round: beyond, a sample of the features has to do
 
 
@@ -34,7 +34,7 @@ def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
     """Clusters of ever fewer channels, then single ones."""
     for width in sorted({g.groups.width for g in state.gains if isinstance(g, Summed)}, reverse=True):
         size = width
-        while size > 1 and not clock.over:
+        while size > 1 and not clock.over():
             clock.progress(f"gyro: clusters of {size} channels in groups of {width}")
             _repeat_clusters(state, width, size, rng, clock)
             size //= 2
@@ -45,7 +45,7 @@ def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
 
 def _repeat_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> None:
     failures = 0
-    while failures < _FAILURES and not clock.over:
+    while failures < _FAILURES and not clock.over():
         if not _assign_clusters(state, width, size, rng, clock):
             failures += 1
             if size == width:  # nothing stays, so that only the first centres differ
@@ -65,7 +65,7 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
     slots = np.array([rng.choice(row[row >= 0], size, replace=False) for row in lead.members[full]])
     items = state.order[slots]
     features = np.concatenate([g.features[items.reshape(-1)] for g in gains], axis=1)
-    clusters = items.reshape(-1)[balanced_clusters(features, len(full), rng, lambda: clock.over)]
+    clusters = items.reshape(-1)[balanced_clusters(features, len(full), rng, clock.over)]
     worth = np.zeros((len(full), len(full)))
     for gain in gains:
         taken = gain.features[items].sum(axis=1)
@@ -79,7 +79,7 @@ def assign_singles(state: Arrangement, rng: np.random.Generator, clock: Clock, s
     """Rounds of one channel a group until `stale` of them in a row gain nothing, or more where groups are wide."""
     failures = 0
     stale = max(stale, stale * max((g.groups.width for g in state.gains), default=0) // _USUAL_WIDTH)
-    while failures < stale and not clock.over and state.gains:
+    while failures < stale and not clock.over() and state.gains:
         failures = 0 if _assign_round(state, rng) else failures + 1
 
 

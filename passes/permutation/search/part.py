@@ -23,7 +23,7 @@ class Part:
 
     `saliency` [OC, taps, IC]: how much each weight matters, finite and not negative. `axis`: "outputs" (OC) or "inputs" (IC).
     `index` [items, repeats]: the entries of that axis that each item of the class owns, which move together. `own_lists`: tiles
-    of hierarchical n:m get an order of inputs of their own afterwards (`search.tiles`), so that only the choice of vectors counts.
+    of hierarchical n:m get an order of inputs of their own afterwards (`search.tiles`): only the choice of vectors counts.
     """
 
     saliency: Array

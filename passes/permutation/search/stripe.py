@@ -30,7 +30,7 @@ def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
     if len(stripes) < 2:
         return
     for count in (2, 3):
-        if _ways(count, stripes.shape[1]) <= _MOST_WAYS or count == 2:
+        if len(stripes) >= count and (count == 2 or _ways(count, stripes.shape[1]) <= _MOST_WAYS):
             clock.progress(f"stripe: groups of {count * stripes.shape[1]} channels")
             _share_out(state, stripes, count, rng, clock)
     escape(state, rng, clock, lambda: _share_out(state, stripes, 2, rng, clock))
@@ -46,23 +46,21 @@ def _stripes(state: Arrangement) -> Array:
 
 
 def _ways(count: int, width: int) -> int:
-    return factorial(count * width) // factorial(width) ** count // factorial(count)
+    return int(factorial(count * width) // factorial(width) ** count // factorial(count))
 
 
 def _share_out(state: Arrangement, stripes: Array, count: int, rng: np.random.Generator, clock: Clock) -> None:
     """Until no `count` stripes can be shared out better."""
-    if len(stripes) < count:
-        return
-    changed = np.ones(len(stripes), np.int64)  # turn in which a stripe last changed
+    changed: Array = np.ones(len(stripes), np.int64)  # turn in which a stripe last changed
     seen: dict[tuple[int, ...], int] = {}  # turn in which stripes were last looked at in vain
     turn = 1
-    while not clock.over:
+    while not clock.over():
         turn += 1
         state.prepare()
         todo = [s for s in _sets(len(stripes), count, rng) if changed[list(s)].max() > seen.get(s, 0)]
         before = changed.copy()
         for some in _batches(state, todo, stripes.shape[1], count):
-            if clock.over:
+            if clock.over():
                 return
             for members in _do_best(state, stripes, some, clock):
                 changed[list(members)] = turn
@@ -93,9 +91,9 @@ def _do_best(state: Arrangement, stripes: Array, sets: list[tuple[int, ...]], cl
     """Share out the stripes of those `sets` that gain most and have none in common; which sets they are."""
     width, count = stripes.shape[1], len(sets[0])
     if _ways(count, width) > _MOST_WAYS:
-        return [s for s in sets if not clock.over and swap_within(state, np.sort(stripes[list(s)].reshape(-1)), clock)]
+        return [s for s in sets if not clock.over() and swap_within(state, np.sort(stripes[list(s)].reshape(-1)), clock)]
     slots = stripes[np.array(sets)].reshape(len(sets), -1)
-    worth = _subset_values(state, stripes, state.order[slots], width)
+    worth = _subset_values(state, state.order[slots], width)
     ways = _partitions(count, width)
     total = worth[:, ways[:, 0]]
     for column in ways.T[1:]:
@@ -115,12 +113,12 @@ def _do_best(state: Arrangement, stripes: Array, sets: list[tuple[int, ...]], cl
     return done
 
 
-def _subset_values(state: Arrangement, stripes: Array, items: Array, width: int) -> Array:
+def _subset_values(state: Arrangement, items: Array, width: int) -> Array:
     """What each subset of a stripe's width of the items [sets, channels] keeps in the parts that have these stripes."""
     rows = items[:, _subsets(items.shape[1], width)].reshape(-1, width)
     lead = min(state.gains, key=lambda g: g.groups.width).groups.of
     alike = [g for g in state.gains if np.array_equal(g.groups.of, lead)]
-    return np.sum([g.of_rows(rows) for g in alike], axis=0).reshape(len(items), -1)
+    return np.asarray(np.sum([g.of_rows(rows) for g in alike], axis=0)).reshape(len(items), -1)
 
 
 @cache

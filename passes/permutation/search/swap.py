@@ -19,10 +19,14 @@ def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
     most = max(64, int((_WORK / max(1, state.work)) ** 0.5 * state.items))
     clock.progress("swap: pairs of channels")
     failures = 0
-    while failures < (_STALE if most < state.items else 1) and state.gains and not clock.over:
+    while failures < (_STALE if most < state.items else 1) and state.gains and not clock.over():
         slots = np.sort(rng.permutation(state.items)[:most])
         failures = 0 if swap_within(state, slots, clock) else failures + 1
-    escape(state, rng, clock, lambda: swap_within(state, np.arange(state.items), clock) and None)
+
+    def again() -> None:
+        swap_within(state, np.arange(state.items), clock)
+
+    escape(state, rng, clock, again)
 
 
 def swap_within(state: Arrangement, slots: Array, clock: Clock) -> bool:
@@ -33,7 +37,7 @@ def swap_within(state: Arrangement, slots: Array, clock: Clock) -> bool:
     gained, dirty = False, np.arange(len(slots))
     tables = [np.zeros((len(slots), len(slots))) for _ in state.gains]
     items = state.order[slots]  # of the columns, which stay
-    while not clock.over:
+    while not clock.over():
         state.prepare()
         for gain, table in zip(state.gains, tables, strict=True):
             rows = np.arange(len(slots)) if gain.joint else dirty

@@ -44,7 +44,7 @@ def search_tiles(
     time_limit_s: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> TileOrders:
-    """The order of every tile's kept input channels at every tap of hierarchical n:m that keeps the most of `score` [OC, taps, IC].
+    """The order of each tile's kept input channels at each tap of hierarchical n:m that keeps the most of `score` [OC, taps, IC].
 
     The channels are those that keep the most before n:m, as in `choose`. Never keeps less than these in ascending order does; the
     same for the same seed unless the time is up first (`finished`).
@@ -60,11 +60,11 @@ def search_tiles(
         clock.progress(f"gyro: {len(flat)} lists of {lists.shape[2]} channels")
         rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // groups**2)
         for at in range(0, len(flat), step):
-            if not clock.over:
+            if not clock.over():
                 _improve(pattern, _columns(pattern, score, lists, at, step), flat[at : at + step], rng, clock)
         mask = tile_mask(pattern, score, lists)
         after = float(score.sum(where=mask, dtype=np.float64))
-    return TileOrders(lists, mask, before, after, clock.seconds, not clock.over)
+    return TileOrders(lists, mask, before, after, clock.seconds, not clock.over())
 
 
 def kept_lists(pattern: HiNM, sparsity: float, score: Array) -> Array:
@@ -105,12 +105,12 @@ def _improve(pattern: HiNM, columns: Array, lists: Array, rng: np.random.Generat
     length = groups * m
     order = np.broadcast_to(np.arange(length).reshape(groups, m), (len(lists), groups, m)).copy()
     stale = np.zeros(len(lists), np.int64)
-    while (busy := np.flatnonzero(stale < _STALE)).size and not clock.over:
+    while (busy := np.flatnonzero(stale < _STALE)).size and not clock.over():
         place = rng.integers(m, size=(len(busy), groups))
         for i, gain in zip(busy, _round(columns, order, busy, place, n), strict=True):
             stale[i] = 0 if gain else stale[i] + 1
-    for i, one in enumerate(order.reshape(len(lists), length)):
-        lists[i, :length] = lists[i, one]
+    for row, one in zip(lists, order.reshape(len(lists), length), strict=True):
+        row[:length] = row[one]
 
 
 def _round(columns: Array, order: Array, busy: Array, place: Array, n: int) -> list[bool]:
