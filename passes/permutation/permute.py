@@ -29,7 +29,7 @@ from sparsec.passes.pruning.scores import Criterion, output_scale, scores
 
 Array = np.ndarray[Any, Any]
 Energy = Callable[[Mapping[str, Wanted]], Mapping[str, Array]]
-TURNS = 2
+TURNS, ESCAPES = 2, 10  # more escapes gain a class little, and the others that it waits for nothing
 
 
 def permute(
@@ -65,10 +65,10 @@ def permute(
 
 @dataclass
 class _Tally:
-    """What the searches of a class have found so far: saliency kept at first and at last, and whether all came to an end."""
+    """What the searches of a class have found: saliency kept at first, what they gained, and whether all came to an end."""
 
     before: float | None = None
-    after: float = 0.0
+    gained: float = 0.0
     seconds: float = 0.0
     finished: bool = True
 
@@ -130,6 +130,7 @@ def _order(
             recipe.permute,
             seed=recipe.seed + turn,
             time_limit_s=limit_s / c.outer,
+            escapes=ESCAPES if turn == TURNS - 1 else 0,  # no sooner than the others have their orders
             progress=lambda what: progress(f"{c.name}: {what}"),
         )
         before, after = before + found.before, after + found.after
@@ -138,7 +139,7 @@ def _order(
         if found.after > found.before:
             order[row], changed = found.order, True
     tally.before = before if tally.before is None else tally.before
-    tally.after = after
+    tally.gained += after - before
     return order.reshape(c.shape) if changed else None
 
 
@@ -184,15 +185,15 @@ def reorder(filters: Array, place: Place, order: Array) -> None:
 
 
 def _class_report(c: ChannelClass, tally: _Tally | None) -> ClassReport:
-    searched = tally is not None and tally.before is not None
+    before = tally.before if tally is not None else None
     return ClassReport(
         name=c.name,
         channels=c.extent,
         orders=c.outer,
         weights=c.weights,
         fixed=c.fixed,
-        before=tally.before if tally is not None and searched else None,
-        after=tally.after if tally is not None and searched else None,
+        before=before,
+        after=None if tally is None or before is None else before + tally.gained,
         seconds=tally.seconds if tally is not None else 0.0,
         finished=tally.finished if tally is not None else True,
     )

@@ -14,6 +14,7 @@ from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 from sparsec.passes.permutation.search.part import Part, check_parts, retained
 
 Array = np.ndarray[Any, Any]
+ESCAPES = 300
 
 
 class Method(StrEnum):
@@ -50,14 +51,16 @@ def search(
     *,
     seed: int = 0,
     time_limit_s: float | None = None,
+    escapes: int = ESCAPES,
     progress: Callable[[str], None] | None = None,
 ) -> Found:
     """The best order that the method finds; the same for the same seed unless the time is up first (`finished`).
 
+    `escapes`: how often at most a local optimum is left for a better one, where nearly all of the time goes for small classes.
     Never keeps less than the order as it is. UsageError for parts that do not fit together.
     """
     items = check_parts(parts)
-    clock = Clock(time_limit_s, progress or (lambda _: None))
+    clock = Clock(time_limit_s, progress or (lambda _: None), escapes)
     identity = np.arange(items)
     before = retained(parts, identity)
     improve = _SEARCHES.get(Method(method))

@@ -19,10 +19,11 @@ _LEAST = 1e-7  # share of what the parts hold: a smaller difference is rounding
 
 @dataclass
 class Clock:
-    """When a search has to end, and whom it tells how far it is."""
+    """When a search has to end: after `limit` seconds, and after `escapes` from local optima. Whom it tells how far it is."""
 
     limit: float | None
     progress: Callable[[str], None]
+    escapes: int = 0
     start: float = field(default_factory=perf_counter)
 
     @property

@@ -9,14 +9,14 @@ import numpy as np
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 
 _GROUPS = 2  # that are mixed: of 2, 3 and 4, the best for 2:4 on 128 x 64
-_MOST, _WORK = 300, 1 << 29  # escapes for small classes, and for large ones as many as this work takes
+_WORK = 1 << 29  # for large classes, as many escapes as this work takes
 _USUAL_WIDTH = 4  # of groups: in wider ones an escape takes longer and gains less
 
 
 def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: Callable[[], None]) -> None:
-    """Mix the items of random groups of the finest partition and `improve`, a fixed number of times; the best order stays."""
+    """Mix the items of random groups of the finest partition and `improve`, at most `clock.escapes` times; the best order stays."""
     width = max((g.groups.width for g in state.gains), default=1)
-    count = int(min(_MOST, _WORK // max(1, state.work)) * min(1.0, _USUAL_WIDTH / width) ** 2)
+    count = int(min(clock.escapes, _WORK // max(1, state.work)) * min(1.0, _USUAL_WIDTH / width) ** 2)
     if not state.partitions or not count:
         return
     of = state.partitions[-1]
