@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sparsec.compiler.passing.base import Notes
     from sparsec.compiler.passing.runner import PassTiming
     from sparsec.compiler.schedule import Schedule
+    from sparsec.passes.pruning.calibrated.data import Source
     from sparsec.passes.pruning.model import PrunedModel
     from sparsec.passes.pruning.recipe import Recipe
 
@@ -139,12 +140,14 @@ def compile(
     max_arena: int | None = None,
     kernels: Sequence[str] = (),
     recipe: Recipe | str | None = None,
+    calibration: Source | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
-    text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx.
+    text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx; `calibration` is
+    the data that it is pruned for, if any (see `sparsec.prune`).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
@@ -165,7 +168,7 @@ def compile(
     with clock.phase("import" if recipe is None else "prune"):
         bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
         if recipe is not None:
-            pruned = prune(model, recipe, **bound)  # type: ignore[arg-type]
+            pruned = prune(model, recipe, data=calibration, **bound)  # type: ignore[arg-type]
         graph = import_model(model, **bound) if pruned is None else pruned.graph  # type: ignore[arg-type]
     label = identifier(name or (path.stem if path else graph.name))
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)

@@ -59,7 +59,9 @@ class ClassReport(BaseModel):
     weights: int = Field(description="entries of constants that the order moves")
     fixed: str = Field(default="", description="why the order cannot be changed; empty when it can")
     before: float | None = Field(default=None, description="importance that the patterns kept in the order as it was")
-    after: float | None = Field(default=None, description="the same and what the orders found gained; none where no pattern depends on it")
+    after: float | None = Field(
+        default=None, description="the same and what the orders found gained; none where no pattern depends on it"
+    )
     seconds: float = Field(default=0.0, description="what the search took")
     finished: bool = Field(default=True, description="false when the time limit stopped the search")
 

@@ -110,6 +110,26 @@ RecipeOption = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
+PermuteOption = Annotated[
+    str | None,
+    typer.Option(
+        "--permute",
+        metavar="gyro|swap|stripe|none",
+        help="Put channels into an order first in which the patterns keep more; the compiled model is as fast as without.",
+        show_default=False,
+        rich_help_panel=PRUNING,
+    ),
+]
+CalibOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--calib",
+        metavar="DATA",
+        help="Inputs to prune for, without labels: FILE.npz (arrays by input name), FILE.npy, or a folder of them.",
+        show_default=False,
+        rich_help_panel=PRUNING,
+    ),
+]
 LimitsOption = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ others stay. A second turn meets the orders that the first ones have left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,8 @@ def _turn(
     for i, c in enumerate(classes):
         left = max(deadline - time.perf_counter(), 0.0)
         share = left * work[i] / max(sum(work[i:]), 1) * 2 if i + 1 < len(classes) else left
-        order = _order(c, wanted, saliency, recipe, turn, min(share, left), tally[c.name], progress)
+        progress(f"order the channels of {c.name}")
+        order = _order(c, wanted, saliency, recipe, turn, min(share, left), tally[c.name])
         if order is not None:
             orders[c.name] = order
             for place in c.places:
@@ -116,7 +117,6 @@ def _order(
     turn: int,
     limit_s: float,
     tally: _Tally,
-    progress: Callable[[str], None],
 ) -> Array | None:
     """The order of a class that its search found; None when the present one is as good."""
     order, changed = np.array(c.identity.reshape(c.outer, c.extent)), False
@@ -131,7 +131,6 @@ def _order(
             seed=recipe.seed + turn,
             time_limit_s=limit_s / c.outer,
             escapes=ESCAPES if turn == TURNS - 1 else 0,  # no sooner than the others have their orders
-            progress=lambda what: progress(f"{c.name}: {what}"),
         )
         before, after = before + found.before, after + found.after
         tally.seconds += found.seconds
@@ -197,13 +196,3 @@ def _class_report(c: ChannelClass, tally: _Tally | None) -> ClassReport:
         seconds=tally.seconds if tally is not None else 0.0,
         finished=tally.finished if tally is not None else True,
     )
-
-
-def describe(report: PermutationReport) -> Sequence[tuple[str, str, str, str]]:
-    """Rows for a table: class, channels, how much more it keeps, remark."""
-    rows = []
-    for c in report.classes:
-        gain = "" if c.before is None or c.after is None else f"{100 * (c.after / c.before - 1 if c.before else 0):+.2f} %"
-        remark = c.fixed or ("" if c.finished else "stopped by the time limit")
-        rows.append((c.name, f"{c.channels}" + (f" x {c.orders}" if c.orders > 1 else ""), gain, remark))
-    return rows

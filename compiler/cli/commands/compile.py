@@ -13,6 +13,7 @@ from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say,
 from sparsec.compiler.cli.options import (
     COMPILING,
     TUNING,
+    CalibOption,
     CcOption,
     CompileOptions,
     DimOption,
@@ -24,6 +25,7 @@ from sparsec.compiler.cli.options import (
     ModelArgument,
     PassesOption,
     PatternOption,
+    PermuteOption,
     QuietOption,
     RecipeOption,
     TargetOption,
@@ -33,6 +35,7 @@ from sparsec.compiler.cli.options import (
     parse_recipe,
     parse_size,
 )
+from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.compiler.report import Report
@@ -90,6 +93,8 @@ def compile_model(
     pattern: PatternOption = None,
     layer: LayerOption = None,
     recipe: RecipeOption = None,
+    permute: PermuteOption = None,
+    calib: CalibOption = None,
     passes: PassesOption = None,
     kernels: KernelsOption = None,
     cc: CcOption = None,
@@ -119,13 +124,17 @@ def compile_model(
 
     DIR gets NAME.c, NAME.h, the weights, libNAME.so, build files for make, CMake and pkg-config, and report.json, which says how
     every layer is computed. DIR appears whole or not at all.
-    With --pattern, --layer or --recipe the model is pruned first and kept as DIR/NAME.onnx.
+    With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does, and kept as DIR/NAME.onnx.
     """
+    wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
+    if wanted is None and (permute or calib):
+        raise UsageError("--permute and --calib are for pruning: give --pattern, --layer or --recipe, too")
     more = {
         "name": name,
         "weights": weights.value,
         "dump_ir": dump_ir,
-        "recipe": parse_recipe(pattern, layer, recipe),
+        "recipe": wanted,
+        "calibration": calib,
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsec.compiler.cli.console import Steps, count, emit_json, say, table
+from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, table
 from sparsec.compiler.cli.options import (
     PRUNING,
+    CalibOption,
     DimOption,
     InputOption,
     JsonOption,
@@ -18,6 +19,7 @@ from sparsec.compiler.cli.options import (
     LimitsOption,
     ModelArgument,
     PatternOption,
+    PermuteOption,
     QuietOption,
     RecipeOption,
     parse_dims,
@@ -27,7 +29,7 @@ from sparsec.compiler.cli.options import (
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
+    from sparsec.compiler.pruning_report import LayerReport, PermutationReport, PruneReport, Retained
 
 
 def prune(
@@ -70,6 +72,49 @@ def prune(
             rich_help_panel=PRUNING,
         ),
     ] = None,
+    permute: PermuteOption = None,
+    permute_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Stop searching for orders after so long, with what has been found; 180 by default.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    calib: CalibOption = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="obs|activation|second-order|magnitude",
+            help="How weights are compared, given --calib: by elimination (default), |w| times its input, w^2 by curvature, or |w|.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            metavar="least-squares|moments|none",
+            help="What is done with the weights that stay, given --calib: a fit to the dense layers' results (default), or only "
+            "every output's mean and variance restored.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit",
+            help="Fit dense layers behind pruned ones, too, the classifier among them, given --calib; on by default.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Seed of searches and samples.", show_default=False, rich_help_panel=PRUNING),
+    ] = None,
     dim: DimOption = None,
     shape: InputOption = None,
     limits: LimitsOption = None,
@@ -80,18 +125,42 @@ def prune(
 
     Any runtime loads the result. Prints for every layer the share of nonzero weights, what they retain of |w| and w^2, and what
     dropping the smallest weights one by one would retain at that density. Layers with as many zeros already stay as they are.
+    With --permute, channels are put into an order first in which the pattern keeps more; with --calib, weights are chosen by
+    what they do to real inputs, and those that stay make up for the others. Both leave the model's operators as they are.
     """
     from sparsec.compiler.limits import Limits
     from sparsec.passes.pruning.model import prune as prune_model
 
     spared = None if spare is None else [] if spare == "none" else [s.strip() for s in spare.split(",")]
-    more = {"criterion": criterion, "steps": steps, "preserve_norm": preserve_norm or None, "spare": spared}
+    more = {
+        "criterion": criterion,
+        "steps": steps,
+        "preserve_norm": preserve_norm or None,
+        "spare": spared,
+        "permute": permute,
+        "permute_seconds": permute_seconds,
+        "importance": importance,
+        "repair": repair,
+        "refit": refit,
+        "seed": seed,
+    }
+    if calib is None and (
+        unused := [o for o, v in (("importance", importance), ("repair", repair), ("refit", refit)) if v is not None]
+    ):
+        raise UsageError(f"--{unused[0]} says how calibration data is used: give --calib DATA")
     wanted = parse_recipe(pattern, layer, recipe, more)
     if wanted is None:
         raise UsageError("nothing to prune: give --pattern, --layer or --recipe")
-    with Steps("prune", total=3, quiet=quiet) as progress:
-        bound = {"dims": parse_dims(dim), "input_shapes": parse_shapes(shape)}
-        pruned = prune_model(model, wanted, **bound, limits=Limits.parse(limits or ""), progress=progress)  # type: ignore[arg-type]
+    with Steps("prune", total=None, quiet=quiet) as progress:
+        pruned = prune_model(
+            model,
+            wanted,
+            data=calib,
+            dims=parse_dims(dim),
+            input_shapes=parse_shapes(shape),
+            limits=Limits.parse(limits or ""),
+            progress=progress,
+        )
         progress("write")
         pruned.save(output)
     if json:
@@ -104,11 +173,26 @@ def prune(
 
 
 def print_report(report: PruneReport) -> None:
-    """The table of layers with their totals."""
+    """The table of layers with their totals, and what orders of channels were found."""
+    if report.permutation is not None:
+        print_permutation(report.permutation)
+        say("")
     columns = ("layer", "weights", ">size", "pattern", ">density", ">|w|", ">w^2", ">|w| free", ">w^2 free", "remarks")
     rows = [_row(x.node, "x".join(map(str, x.shape)), _what(x), x, "; ".join(x.remarks)) for x in report.layers]
     table(columns, [*rows, _row("total", "", f"{len(report.changed)} pruned", report.total, "")])
     say("\n|w| and w^2: retained share; free: the same when the smallest weights are dropped one by one, at that density")
+
+
+def print_permutation(report: PermutationReport) -> None:
+    """The table of classes of channels."""
+    columns = ("channels of", ">count", ">weights", ">keeps more", "remarks")
+    rows = []
+    for c in report.classes:
+        gain = "" if not c.before or c.after is None else f"{100 * (c.after / c.before - 1):.2f} %"
+        remark = c.fixed or ("" if c.finished else "the time was up")
+        rows.append([c.name, f"{c.channels}" + (f" x {c.orders}" if c.orders > 1 else ""), count(c.weights), gain, remark])
+    table(columns, rows)
+    say(f"\nchannels ordered by {report.method} with seed {report.seed} in {duration(report.seconds)}")
 
 
 def _what(layer: LayerReport) -> str:
