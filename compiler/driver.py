@@ -146,8 +146,8 @@ def compile(
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
-    text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx; `calibration` is
-    the data that it is pruned for, if any (see `sparsec.prune`).
+    text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx;
+    `calibration` is the data that it is pruned for, if any (see `sparsec.prune`).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).

@@ -87,7 +87,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="obs|activation|second-order|magnitude",
-            help="How weights are compared, given --calib: by elimination (default), |w| times its input, w^2 by curvature, or |w|.",
+            help="How weights are compared, given --calib: by elimination (default), |w| x input, w^2 by curvature, |w|.",
             show_default=False,
             rich_help_panel=PRUNING,
         ),

@@ -14,7 +14,7 @@ _USUAL_WIDTH = 4  # of groups: in wider ones an escape takes longer and gains le
 
 
 def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: Callable[[], None]) -> None:
-    """Mix the items of random groups of the finest partition and `improve`, at most `clock.escapes` times; the best order stays."""
+    """Mix the items of random groups of the finest partition and `improve`, `clock.escapes` times at most; the best stays."""
     width = max((g.groups.width for g in state.gains), default=1)
     count = int(min(clock.escapes, _WORK // max(1, state.work)) * min(1.0, _USUAL_WIDTH / width) ** 2)
     if not state.partitions or not count:
