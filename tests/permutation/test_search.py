@@ -152,21 +152,21 @@ def test_progress_names_the_steps() -> None:
 @pytest.mark.parametrize(
     ("text", "axis"),
     [
-        ("block:8x8@75%", OUTPUTS),
-        ("block:8x8@75%", INPUTS),
-        ("2:4/rows=8", OUTPUTS),
-        ("hinm:8:2:4@75%", OUTPUTS),
+        ("block:4x4@75%", OUTPUTS),
+        ("block:4x4@75%", INPUTS),
+        ("2:4/rows=4", OUTPUTS),
+        ("hinm:4:2:4@75%", OUTPUTS),
         ("2:4", INPUTS),
     ],
 )
 def test_a_planted_order_is_found_again(method: Method, text: str, axis: str) -> None:
     rng, goal = np.random.default_rng(0), parse_goal(text)
-    w = np.abs(rng.standard_normal((64, 1, 64))).astype(np.float32) + 0.5
-    tiled = np.repeat(w[::8], 8, axis=0) if axis == OUTPUTS or text.startswith("block") else w
-    tiled = np.repeat(tiled[:, :, ::8], 8, axis=2) if text.startswith("block") else tiled
+    w = np.abs(rng.standard_normal((32, 1, 32))).astype(np.float32) + 0.5
+    tiled = np.repeat(w[::4], 4, axis=0) if axis == OUTPUTS or text.startswith("block") else w
+    tiled = np.repeat(tiled[:, :, ::4], 4, axis=2) if text.startswith("block") else tiled
     planted = np.where(choose(goal, tiled).mask, w, 0.05 * w).astype(np.float32)
     share = planted[choose(goal, planted).mask].sum()
-    shuffled = whole(planted, text, axis).ordered(rng.permutation(64))
+    shuffled = whole(planted, text, axis).ordered(rng.permutation(32))
     found = search([shuffled], method)
     assert found.before < 0.9 * share
     assert found.after > 0.95 * share

@@ -9,7 +9,7 @@ import numpy as np
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 
 _GROUPS = 2  # that are mixed: of 2, 3 and 4, the best for 2:4 on 128 x 64
-_MOST, _WORK = 300, 1 << 29  # escapes for small classes, and for large ones as many as this work takes
+_MOST, _SMALL = 300, 1 << 19  # escapes for small classes, of so much work; of more work they cost more and gain less
 _EACH = 10  # escapes for a pair of groups, of which small classes have few
 _USUAL_WIDTH = 4  # of groups: in wider ones an escape takes longer and gains less
 
@@ -19,8 +19,8 @@ def escape(state: Arrangement, rng: np.random.Generator, clock: Clock, improve: 
     if not state.partitions:
         return
     of, width = state.partitions[-1], max(g.groups.width for g in state.gains)
-    count = int(min(_MOST, _WORK // max(1, state.work)) * min(1.0, _USUAL_WIDTH / width) ** 2)
-    count = min(count, _EACH * int(of.max()) ** 2)
+    count = min(_MOST, _EACH * int(of.max()) ** 2)
+    count = int(count * min(1.0, _SMALL / max(1, state.work)) ** 2 * min(1.0, _USUAL_WIDTH / width) ** 2)
     if not count:
         return
     best, order = state.value, state.order
