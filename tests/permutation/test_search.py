@@ -177,7 +177,7 @@ def test_a_planted_order_is_found_again(method: Method, text: str, axis: str) ->
     [("2:4", INPUTS), ("1:4", INPUTS), ("2:4/rows=4", OUTPUTS), ("hinm:4:1:2@75%", OUTPUTS)],
 )
 def test_small_classes_are_solved_exactly(method: Method, text: str, axis: str) -> None:
-    """All 35 ways to share 8 channels out to two groups. (Of few blocks, what fills empty columns up may keep more than the goal.)"""
+    """All 35 ways to share 8 channels out to two groups (not of blocks: what fills empty columns up may keep more than asked)."""
     for seed in range(2):
         w = saliency((8, 1, 8), seed)
         part = whole(w, text, axis, own_lists=True)
@@ -244,6 +244,11 @@ def test_parts_that_do_not_fit_are_rejected(change: dict[str, Any], message: str
     bad = Part(**({"index": np.arange(4)[:, None]} | given | change))
     with pytest.raises(UsageError, match=r"part 1 of the search \(2:4 along its .*" + message):
         search([good, bad])
+
+
+def test_an_unknown_method_is_rejected() -> None:
+    with pytest.raises(UsageError, match="search method 'best' is not known: expected one of none, gyro, swap, stripe"):
+        search([whole(saliency((4, 1, 4), 0), "2:4", INPUTS)], "best")
 
 
 def test_a_search_needs_a_part() -> None:
