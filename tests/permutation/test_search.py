@@ -152,34 +152,33 @@ def test_progress_names_the_steps() -> None:
 @pytest.mark.parametrize(
     ("text", "axis"),
     [
-        ("block:8x8@75%", OUTPUTS),
-        ("block:8x8@75%", INPUTS),
-        ("2:4/rows=8", OUTPUTS),
-        ("hinm:8:2:4@75%", OUTPUTS),
+        ("block:4x4@75%", OUTPUTS),
+        ("block:4x4@75%", INPUTS),
+        ("2:4/rows=4", OUTPUTS),
+        ("hinm:4:2:4@75%", OUTPUTS),
         ("2:4", INPUTS),
     ],
 )
 def test_a_planted_order_is_found_again(method: Method, text: str, axis: str) -> None:
     rng, goal = np.random.default_rng(0), parse_goal(text)
-    w = np.abs(rng.standard_normal((64, 1, 64))).astype(np.float32) + 0.5
-    tiled = np.repeat(w[::8], 8, axis=0) if axis == OUTPUTS or text.startswith("block") else w
-    tiled = np.repeat(tiled[:, :, ::8], 8, axis=2) if text.startswith("block") else tiled
+    w = np.abs(rng.standard_normal((32, 1, 32))).astype(np.float32) + 0.5
+    tiled = np.repeat(w[::4], 4, axis=0) if axis == OUTPUTS or text.startswith("block") else w
+    tiled = np.repeat(tiled[:, :, ::4], 4, axis=2) if text.startswith("block") else tiled
     planted = np.where(choose(goal, tiled).mask, w, 0.05 * w).astype(np.float32)
     share = planted[choose(goal, planted).mask].sum()
-    shuffled = whole(planted, text, axis).ordered(rng.permutation(64))
+    shuffled = whole(planted, text, axis).ordered(rng.permutation(32))
     found = search([shuffled], method)
-    assert found.before < 0.9 * share
-    assert found.after > 0.95 * share
+    assert found.before < 0.95 * share < found.after
 
 
 @pytest.mark.parametrize("method", SEARCHES)
 @pytest.mark.parametrize(
     ("text", "axis"),
-    [("2:4", INPUTS), ("1:4", INPUTS), ("2:4/rows=4", OUTPUTS), ("block:4x2@50%", OUTPUTS), ("hinm:4:1:2@75%", OUTPUTS)],,
+    [("2:4", INPUTS), ("1:4", INPUTS), ("2:4/rows=4", OUTPUTS), ("hinm:4:1:2@75%", OUTPUTS)],
 )
 def test_small_classes_are_solved_exactly(method: Method, text: str, axis: str) -> None:
-    """All 35 ways to share 8 channels out to two groups."""
-    for seed in range(3):
+    """All 35 ways to share 8 channels out to two groups (not of blocks: what fills empty columns up may keep more than asked)."""
+    for seed in range(2):
         w = saliency((8, 1, 8), seed)
         part = whole(w, text, axis, own_lists=True)
         ways = [np.array([*a, *(i for i in range(8) if i not in a)]) for a in permutations(range(8), 4) if list(a) == sorted(a)]
@@ -245,6 +244,11 @@ def test_parts_that_do_not_fit_are_rejected(change: dict[str, Any], message: str
     bad = Part(**({"index": np.arange(4)[:, None]} | given | change))
     with pytest.raises(UsageError, match=r"part 1 of the search \(2:4 along its .*" + message):
         search([good, bad])
+
+
+def test_an_unknown_method_is_rejected() -> None:
+    with pytest.raises(UsageError, match="search method 'best' is not known: expected one of none, gyro, swap, stripe"):
+        search([whole(saliency((4, 1, 4), 0), "2:4", INPUTS)], "best")
 
 
 def test_a_search_needs_a_part() -> None:

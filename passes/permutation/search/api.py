@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.compiler.errors import UsageError
 from sparsec.passes.permutation.search import gyro, stripe, swap
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 from sparsec.passes.permutation.search.part import Part, check_parts, retained
@@ -45,6 +46,12 @@ class Found:
         return self.after / self.before - 1 if self.before else 0.0
 
 
+def _method(name: str) -> Method:
+    if name not in list(Method):
+        raise UsageError(f"search method {str(name)!r} is not known: expected one of {', '.join(Method)}")
+    return Method(name)
+
+
 def search(
     parts: Sequence[Part],
     method: Method | str = Method.gyro,
@@ -57,13 +64,13 @@ def search(
     """The best order that the method finds; the same for the same seed unless the time is up first (`finished`).
 
     `escapes`: how often at most a local optimum is left for a better one, where nearly all of the time goes for small classes.
-    Never keeps less than the order as it is. UsageError for parts that do not fit together.
+    Never keeps less than the order as it is. UsageError for parts that do not fit together, and for an unknown method.
     """
     items = check_parts(parts)
     clock = Clock(time_limit_s, progress or (lambda _: None), escapes)
     identity = np.arange(items)
     before = retained(parts, identity)
-    improve = _SEARCHES.get(Method(method))
+    improve = _SEARCHES.get(_method(method))
     if improve is None or items < 2:
         return Found(identity, before, before, clock.seconds, True)
     state = Arrangement(parts)

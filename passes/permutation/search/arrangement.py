@@ -43,6 +43,7 @@ class Arrangement:
         self.gains = build_gains(parts)
         self.partitions = _partitions([g.groups for g in self.gains])
         self.least = _LEAST * sum(float(p.saliency.sum(dtype=np.float64)) for p in parts) + 1e-30
+        self.gained = 0.0  # by all moves
         self.put(np.arange(parts[0].items))
 
     @property
@@ -105,6 +106,7 @@ class Arrangement:
         if more <= self.least:
             return False
         self.order, self._values = order, after
+        self.gained += more
         return True
 
 

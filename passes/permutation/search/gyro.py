@@ -25,6 +25,7 @@ _FAILURES = 3  # of a cluster size, as in the paper
 _STALE = 12  # rounds of single channels without a gain after which a search has converged
 _STALE_AFTER_ESCAPE = 5
 _USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
+_SLIGHT, _SLIGHT_CLUSTERS = 2e-5, 2e-4  # shares of the value: a round of channels or clusters that gains less has failed
 _MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
 _MOST_CLUSTERED = 512  # channels clustered at once, likewise
 _WORK = 1 << 26  # features compared a round: beyond, a sample of the features has to do
@@ -44,16 +45,18 @@ def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
 
 
 def _repeat_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> None:
-    failures = 0
+    failures, enough = 0, _SLIGHT_CLUSTERS * state.value
     while failures < _FAILURES and not clock.over():
-        if not _assign_clusters(state, width, size, rng, clock):
+        before = state.gained
+        _assign_clusters(state, width, size, rng, clock)
+        if state.gained - before <= enough:
             failures += 1
             if size == width:  # nothing stays, so that only the first centres differ
                 return
 
 
-def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> bool:
-    """Take `size` random channels out of each full group of `width`, cluster and assign them; whether that kept more."""
+def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> None:
+    """Take `size` random channels out of each full group of `width`, cluster and assign them."""
     state.prepare()
     gains = [g for g in state.gains if isinstance(g, Summed) and g.groups.width == width]
     lead = gains[0].groups
@@ -61,7 +64,7 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
     full = np.flatnonzero((lead.members >= 0).sum(axis=1) >= size)
     full = np.sort(rng.permutation(full)[: max(2, _MOST_CLUSTERED // size)])
     if len(full) < 2:
-        return False
+        return
     slots = np.array([rng.choice(row[row >= 0], size, replace=False) for row in lead.members[full]])
     items = state.order[slots]
     features = np.concatenate([g.features[items.reshape(-1)] for g in gains], axis=1)
@@ -72,23 +75,25 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
         rest = gain.sums(gain.groups.rows(state.order, full)) - taken
         worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1))
     chosen = linear_sum_assignment(worth, maximize=True)[1]
-    return state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
+    state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
 
 
 def assign_singles(state: Arrangement, rng: np.random.Generator, clock: Clock, stale: int) -> None:
     """Rounds of one channel a group until `stale` of them in a row gain nothing, or more where groups are wide."""
-    failures = 0
+    failures, enough = 0, _SLIGHT * state.value
     stale = max(stale, stale * max((g.groups.width for g in state.gains), default=0) // _USUAL_WIDTH)
     while failures < stale and not clock.over() and state.gains:
-        failures = 0 if _assign_round(state, rng) else failures + 1
+        before = state.gained
+        _assign_round(state, rng)
+        failures = 0 if state.gained - before > enough else failures + 1
 
 
-def _assign_round(state: Arrangement, rng: np.random.Generator) -> bool:
+def _assign_round(state: Arrangement, rng: np.random.Generator) -> None:
     """Assign the channels of random slots that share no group anew: the best order of these, all others staying."""
     state.prepare()
     slots = state.apart(rng.permutation(state.items))[:_MOST_SLOTS]
     if len(slots) < 2:
-        return False
+        return
     items = state.order[slots]
 
     def sample(gain: Gain) -> Array | None:
@@ -99,11 +104,12 @@ def _assign_round(state: Arrangement, rng: np.random.Generator) -> bool:
     chosen = linear_sum_assignment(worth, maximize=True)[1]
     moved = chosen != np.arange(len(slots))
     if not moved.any():
-        return False
+        return
     order = state.order.copy()
     order[slots] = items[chosen]
     keep = _gaining_cycles(chosen, state.slot_gains(order, slots), state.least)
-    return bool(keep.any()) and state.move(slots[keep], items[chosen][keep])
+    if keep.any():
+        state.move(slots[keep], items[chosen][keep])
 
 
 def _gaining_cycles(chosen: Array, more: Array, least: float) -> Array:

@@ -54,7 +54,7 @@ def search_tiles(
     lists = kept_lists(pattern, goal.sparsity, score)
     first = choose(goal, score).mask
     before = after = float(score.sum(where=first, dtype=np.float64))
-    flat, mask = lists.reshape(-1, lists.shape[2]), first
+    flat, mask = lists.reshape(lists.shape[0] * lists.shape[1], lists.shape[2]), first
     groups = lists.shape[2] // pattern.m_group
     if groups > 1:
         clock.progress(f"gyro: {len(flat)} lists of {lists.shape[2]} channels")
