@@ -238,6 +238,10 @@ def test_mistakes_are_named(network: onnx.ModelProto, images: Array) -> None:
         prune_with_data(network, "2:4", {"image": images}, QUICK)
     with pytest.raises(UsageError, match="give finite samples"):
         prune_with_data(network, "2:4", {"x": np.full_like(images, np.nan)}, QUICK)
+    with pytest.raises(UsageError, match="takes 3 steps, and masks chosen with data are taken in one"):
+        prune_with_data(network, make_recipe({"pattern": "2:4", "steps": 3}), {"x": images}, QUICK)
+    with pytest.raises(UsageError, match="preserve_norm rescales the weights"):
+        prune_with_data(network, make_recipe({"pattern": "2:4", "preserve_norm": True}), {"x": images}, QUICK)
     huge = residual_network(np.random.default_rng(8))
     weights = next(t for t in huge.graph.initializer if t.name == "w0")
     weights.CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), 1e38, np.float32), "w0"))

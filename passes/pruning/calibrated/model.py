@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 from onnx import external_data_helper
 
+from sparsec.compiler.errors import UsageError
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.importer.claims import METADATA_KEY, claims_text
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.pruning_report import PruneReport
+from sparsec.compiler.sparsity import Block
+from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
+from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.reconstruct import Reconstructor, Settings
+from sparsec.passes.pruning.masks import excess_of
 from sparsec.passes.pruning.model import PrunedModel, editor_of
-from sparsec.passes.pruning.prune import goals_by_value, layer_report, prune_graph
+from sparsec.passes.pruning.prune import goals_by_value, layer_report, prune_graph, tails
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
+
+Array = np.ndarray[Any, Any]
 
 
 def prune_with_data(
@@ -40,6 +49,8 @@ def prune_with_data(
     """
     say = progress or (lambda _: None)
     wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
+    settings = settings or Settings()
+    _check(wanted, settings)
     say("read calibration data")
     editor = _embedded(model)
     samples = read_samples(data, model_inputs(editor.proto))
@@ -50,7 +61,7 @@ def prune_with_data(
     asked = goals_by_value(layers, wanted)
     views = {layer.value: layer.view for layer in layers}
     masks = {value: (asked[value], views[value].filters(array) != 0) for value, array in pruned.weights.items()}
-    done = Reconstructor(graph, editor, samples, settings or Settings()).run(layers, masks, say)
+    done = Reconstructor(graph, editor, samples, settings).run(layers, masks, say)
 
     patterns, reports = dict(pruned.patterns), []
     for layer, report in zip(layers, pruned.report.layers, strict=True):
@@ -61,7 +72,7 @@ def prune_with_data(
         patterns.pop(layer.value, None)
         if goal.pattern.holds(after):
             patterns[layer.value] = goal.pattern.of(after)
-        remarks = (*report.remarks, *([done.remarks[layer.value]] if layer.value in done.remarks else []))
+        remarks = _remarks(goal, after, done.remarks.get(layer.value, ""))
         before = layer.view.filters(graph.constants[layer.value])
         reports.append(layer_report(layer, report.shape, goal, "pruned", remarks, before, after))
     editor.set_metadata(METADATA_KEY, claims_text(patterns) if patterns else "")
@@ -69,6 +80,24 @@ def prune_with_data(
     shapes = input_shapes or ({} if dims else samples.shapes())
     changed = import_model(editor.proto, dims=dims or {}, input_shapes=shapes, limits=limits or Limits())
     return PrunedModel(PruneReport(layers=tuple(reports)), changed, editor)
+
+
+def _check(recipe: Recipe, settings: Settings) -> None:
+    """UsageError for what a recipe asks for and pruning with data does not do."""
+    if recipe.steps > 1 and settings.importance is not Importance.magnitude:
+        raise UsageError(
+            f"the recipe takes {recipe.steps} steps, and masks chosen with data are taken in one: "
+            f"give steps 1, or the importance magnitude"
+        )
+    if recipe.preserve_norm:
+        raise UsageError("preserve_norm rescales the weights that calibration data fits: leave it out, or prune without data")
+
+
+def _remarks(goal: Goal, after: Array, why: str) -> tuple[str, ...]:
+    """What of a layer's result differs from what was asked for."""
+    pattern, shape = goal.pattern, (after.shape[0], after.shape[1], after.shape[2])
+    excess = excess_of(pattern.kept(after), goal.sparsity) if isinstance(pattern, Block) else ()
+    return (*tails(pattern, shape), *excess, *([why] if why else []))
 
 
 def _embedded(model: str | Path | onnx.ModelProto | bytes) -> WeightEditor:

@@ -100,7 +100,7 @@ class Reconstructor:
         done = Reconstruction()
         tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
         dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
-        changed: set[str] = set()  # results of layers that are no longer what they were
+        changed = {n.output for layer in layers if layer.value in done.remarks for n in layer.nodes}  # no longer what they were
         for i, task in enumerate(tasks):
             moved = any(self._above(v) & changed for s in task.sites for v in (s.source, s.other) if v)
             if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
