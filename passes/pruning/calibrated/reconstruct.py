@@ -54,7 +54,7 @@ class Settings:
     refit: bool = True
     rows: int = 150_000
     ridge: float = 0.003
-    match_below: float = 0.3
+    match_below: float = 0.6
     seed: int = 0
     threads: int = 0
 
