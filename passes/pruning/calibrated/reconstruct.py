@@ -53,7 +53,7 @@ class Settings:
     repair: Repair = Repair.least_squares
     refit: bool = True
     rows: int = 150_000
-    ridge: float = 0.003
+    ridge: float = 0.01
     match_below: float = 0.6
     seed: int = 0
     threads: int = 0
