@@ -86,11 +86,16 @@ def _blocks(pattern: Block, sparsity: float, score: Array) -> Choice:
     kept[np.argsort(sums.reshape(-1), kind="stable")[:drop]] = False
     kept = kept.reshape(sums.shape)
     _restore(kept, sums)
-    remarks = []
-    if excess := int(kept.sum()) - (kept.size - drop):
-        share, what = 100 * (1 - kept.mean()), "block" if excess == 1 else "blocks"
-        remarks.append(f"{excess} {what} kept so that no row or column of blocks is empty: {share:.1f} % dropped")
-    return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), tuple(remarks))
+    return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), excess_of(kept, sparsity))
+
+
+def excess_of(kept: Array, sparsity: float) -> tuple[str, ...]:
+    """A remark where more blocks are kept than the sparsity asks for, else none."""
+    excess = int(kept.sum()) - (kept.size - round(sparsity * kept.size))
+    if excess <= 0:
+        return ()
+    share, what = 100 * (1 - kept.mean()), "block" if excess == 1 else "blocks"
+    return (f"{excess} {what} kept so that no row or column of blocks is empty: {share:.1f} % dropped",)
 
 
 def _restore(kept: Array, sums: Array) -> None:

@@ -239,6 +239,10 @@ def test_mistakes_are_named(network: onnx.ModelProto, images: Array) -> None:
         prune(network, "2:4", data={"image": images}, settings=QUICK)
     with pytest.raises(UsageError, match="give finite samples"):
         prune(network, "2:4", data={"x": np.full_like(images, np.nan)}, settings=QUICK)
+    with pytest.raises(UsageError, match="takes 3 steps, and masks chosen with data are taken in one"):
+        prune(network, make_recipe({"pattern": "2:4", "steps": 3}), data={"x": images}, settings=QUICK)
+    with pytest.raises(UsageError, match="preserve_norm rescales the weights"):
+        prune(network, make_recipe({"pattern": "2:4", "preserve_norm": True}), data={"x": images}, settings=QUICK)
     huge = residual_network(np.random.default_rng(8))
     weights = next(t for t in huge.graph.initializer if t.name == "w0")
     weights.CopyFrom(numpy_helper.from_array(np.full((8, 3, 3, 3), 1e38, np.float32), "w0"))

@@ -125,7 +125,7 @@ class Exchange:
         """Which blocks are not the last ones of their row or column."""
         columns = np.zeros(int(self._column_of.max()) + 1, np.int64)
         np.add.at(columns, np.broadcast_to(self._column_of, self.kept.shape)[self.kept], 1)
-        return (self.kept.sum(axis=1, keepdims=True) > 1) & (columns[self._column_of] > 1)
+        return np.asarray((self.kept.sum(axis=1, keepdims=True) > 1) & (columns[self._column_of] > 1))
 
     def _weigh(self, row: int) -> None:
         """What dropping each kept block of a row costs, and what each dropped one would win, refitted."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+
+from sparsec.compiler.errors import UsageError
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.pruning_report import PruneReport
+from sparsec.compiler.sparsity import Block
+from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.pruning.calibrated.data import Samples
+from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.reconstruct import Reconstructor, Settings
-from sparsec.passes.pruning.prune import Pruned, goals_by_value, layer_report, prune_graph
+from sparsec.passes.pruning.masks import excess_of
+from sparsec.passes.pruning.prune import Pruned, goals_by_value, layer_report, prune_graph, tails
 from sparsec.passes.pruning.recipe import Recipe
+
+Array = np.ndarray[Any, Any]
 
 
 def prune_calibrated(
@@ -20,8 +30,9 @@ def prune_calibrated(
     """Prune the model in `editor`, imported as `graph`, so that its results on the samples stay close to what they were.
 
     Weights and biases are replaced. Layers in subgraphs and functions, fused ones, and very wide ones are pruned by magnitude,
-    and the report says so.
+    and the report says so. UsageError for what the recipe asks for and pruning with data does not do.
     """
+    _check(recipe, settings)
     pruned = prune_graph(graph, recipe, editor.blocked)
     layers = layer_weights(graph)
     asked = goals_by_value(layers, recipe)
@@ -40,7 +51,25 @@ def prune_calibrated(
         patterns.pop(layer.value, None)
         if goal.pattern.holds(after):
             patterns[layer.value] = goal.pattern.of(after)
-        remarks = (*report.remarks, *([done.remarks[layer.value]] if layer.value in done.remarks else []))
+        remarks = _remarks(goal, after, done.remarks.get(layer.value, ""))
         before = layer.view.filters(graph.constants[layer.value])
         reports.append(layer_report(layer, report.shape, goal, "pruned", remarks, before, after))
     return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))
+
+
+def _check(recipe: Recipe, settings: Settings) -> None:
+    """UsageError for what a recipe asks for and pruning with data does not do."""
+    if recipe.steps > 1 and settings.importance is not Importance.magnitude:
+        raise UsageError(
+            f"the recipe takes {recipe.steps} steps, and masks chosen with data are taken in one: "
+            f"give steps 1, or the importance magnitude"
+        )
+    if recipe.preserve_norm:
+        raise UsageError("preserve_norm rescales the weights that calibration data fits: leave it out, or prune without data")
+
+
+def _remarks(goal: Goal, after: Array, why: str) -> tuple[str, ...]:
+    """What of a layer's result differs from what was asked for."""
+    pattern, shape = goal.pattern, (after.shape[0], after.shape[1], after.shape[2])
+    excess = excess_of(pattern.kept(after), goal.sparsity) if isinstance(pattern, Block) else ()
+    return (*tails(pattern, shape), *excess, *([why] if why else []))

@@ -18,6 +18,7 @@ from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.importance import Importance, Repair, mask_by_importance
 from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
 from sparsec.passes.pruning.calibrated.run import Probe
+from sparsec.passes.pruning.calibrated.sensitivity import Sensitivity
 from sparsec.passes.pruning.calibrated.sites import Site, SiteFinder, set_bias
 from sparsec.passes.pruning.calibrated.solve import on_support, regularised
 from sparsec.passes.pruning.recipe import Recipe
@@ -41,7 +42,7 @@ class Settings:
     refit: bool = True
     rows: int = 150_000
     ridge: float = 0.01
-    match_below: float = 0.3
+    match_below: float = 0.6
     seed: int = 0
     threads: int = 0
 
@@ -53,13 +54,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """A layer to work on: its goal (None: it keeps the zeros that it has), and the mask that magnitude gives."""
+    """A layer to work on: its goal (None: it keeps the zeros that it has), and the mask that magnitude gives.
+
+    `scale` [OC] is how much a unit of each output means to the network: what its results are compared by.
+    """
 
     layer: LayerWeights
     w: Array
     goal: Goal | None
     mask: Array
     sites: tuple[Site, ...]
+    scale: Array
 
 
 @dataclass
@@ -76,7 +81,7 @@ class Reconstructor:
     def __init__(self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings) -> None:
         """`editor` holds the dense model, whose weights and biases are changed."""
         self.graph, self.editor, self.samples, self.settings = graph, editor, samples, settings
-        self._finder = SiteFinder(editor.proto)
+        self._finder, self._sensitivity = SiteFinder(editor.proto), Sensitivity(editor.proto)
         self._upstream: dict[str, set[str]] = {}
         self._dense = onnx.ModelProto()
         self._dense.CopyFrom(editor.proto)
@@ -88,7 +93,7 @@ class Reconstructor:
         done = Reconstruction()
         tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
         dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
-        changed: set[str] = set()  # results of layers that are no longer what they were
+        changed = {n.output for layer in layers if layer.value in done.remarks for n in layer.nodes}  # no longer what they were
         for i, task in enumerate(tasks):
             moved = any(self._above(v) & changed for s in task.sites for v in (s.source, s.other) if v)
             if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
@@ -116,7 +121,8 @@ class Reconstructor:
                 self.editor.replace(layer.value, layer.view.restore(done.filters[layer.value], array.shape))
             return None
         goal, mask = masks.get(layer.value, (None, w != 0))
-        return Task(layer, w, goal, mask, found)
+        scale = np.abs(found[0].scale) * np.sqrt(self._sensitivity.of(found[0].end, shape[0]))
+        return Task(layer, w, goal, mask, found, scale if scale.any() else np.ones_like(scale))
 
     def _above(self, value: str) -> set[str]:
         if value not in self._upstream:
@@ -228,8 +234,7 @@ class _Fit:
         task, importance = self.task, self.settings.importance
         if task.goal is None or importance is Importance.magnitude:
             return task.mask
-        scale = np.abs(task.sites[0].scale)
-        seen = full * (scale if scale.any() else np.ones_like(scale)).reshape(full.shape[0], -1, 1)
+        seen = full * task.scale.reshape(full.shape[0], -1, 1)
         weights = [m.count / sum(m.count for m in self.moments) for m in self.moments]
         energy = sum(
             s * (np.diagonal(m.covariance, axis1=1, axis2=2) + np.square(m.mean))

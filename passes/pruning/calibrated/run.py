@@ -62,7 +62,7 @@ class Probe:
 def part_for(proto: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     """The part of a model that computes `values`, which are its outputs; weights that only others read are left out."""
     needed, nodes = set(values), []
-    for node in reversed(_sorted(proto.graph)):
+    for node in reversed(sorted_nodes(proto.graph)):
         if needed & set(node.output):
             nodes.append(node)
             needed.update(reads(node))
@@ -78,7 +78,7 @@ def part_for(proto: onnx.ModelProto, values: Sequence[str]) -> onnx.ModelProto:
     return part
 
 
-def _sorted(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Nodes with every producer before its readers, as ONNX wants them; those of models that do not are put in order."""
     producers = {o: node for node in graph.node for o in node.output if o}
     done: set[int] = set()
