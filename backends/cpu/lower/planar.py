@@ -202,8 +202,8 @@ def _group_panels(plan: PlanarPlan, ctx: LowerContext) -> int:
     """Panels that are dealt out together: all, unless that would leave threads without work. Whole blocks of outputs."""
     c = plan.choice
     items = plan.layer.n * (c.full + c.tails)
-    if ctx.threads == 1 or items >= 4 * ctx.threads:
+    if ctx.threads == 1 or items >= 2 * ctx.threads:
         return c.lists.panels
     step = max(1, ctx.isa.lanes // c.lists.r)
-    wanted = -(-4 * ctx.threads // items)
+    wanted = -(-2 * ctx.threads // items)
     return min(c.lists.panels, -(-c.lists.panels // wanted // step) * step or step)
