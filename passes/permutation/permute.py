@@ -59,7 +59,7 @@ def permute(
         graph = with_constants(graph, constants)
         if not constants:
             break
-    classes = tuple(_class_report(c, tally.get(c.name)) for c in coupling.classes)
+    classes = tuple(class_report(c, tally.get(c.name)) for c in coupling.classes)
     return PermutationReport(method=recipe.permute.value, seed=recipe.seed, seconds=time.perf_counter() - began, classes=classes)
 
 
@@ -183,7 +183,8 @@ def reorder(filters: Array, place: Place, order: Array) -> None:
             filters[slot.outer[r]] = filters[slot.outer[r]][:, :, source]
 
 
-def _class_report(c: ChannelClass, tally: _Tally | None) -> ClassReport:
+def class_report(c: ChannelClass, tally: _Tally | None = None) -> ClassReport:
+    """A class as reports show it, with what searches found if there were any."""
     before = tally.before if tally is not None else None
     return ClassReport(
         name=c.name,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsec.compiler.cli.channels import show_classes
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import (
     CcOption,
@@ -59,6 +60,10 @@ def explain(
         bool, typer.Option("--measure", help="Time every layer too, beside its dense form: the model with its zeros filled.")
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show layers without weights too.")] = False,
+    channels: Annotated[
+        bool,
+        typer.Option("--channels", help="Show instead which channels share an order, and why some cannot be put into another."),
+    ] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=1, metavar="N", help="Turns of each library when measuring.")] = 10,
     pattern: PatternOption = None,
     layer: LayerOption = None,
@@ -84,6 +89,11 @@ def explain(
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, {"recipe": wanted} if wanted else {})
     if subject.is_dir() and options != CompileOptions():
         raise UsageError(f"{subject} is compiled already: give the .onnx file to explain it with other options")
+    if channels:
+        if subject.is_dir():
+            raise UsageError(f"{subject} is compiled already: give the .onnx file to see which of its channels share an order")
+        show_classes(subject, options, json)
+        return
     with Steps("explain", quiet=quiet) as steps:
         if measure:
             found = _measured(subject, options, rounds, steps)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.channels import print_classes
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, table
 from sparsec.compiler.cli.options import (
     PRUNING,
@@ -29,7 +30,7 @@ from sparsec.compiler.cli.options import (
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from sparsec.compiler.pruning_report import LayerReport, PermutationReport, PruneReport, Retained
+    from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
 
 
 def prune(
@@ -175,24 +176,13 @@ def prune(
 def print_report(report: PruneReport) -> None:
     """The table of layers with their totals, and what orders of channels were found."""
     if report.permutation is not None:
-        print_permutation(report.permutation)
-        say("")
+        found = report.permutation
+        print_classes(found.classes)
+        say(f"\nchannels ordered by {found.method} with seed {found.seed} in {duration(found.seconds)}\n")
     columns = ("layer", "weights", ">size", "pattern", ">density", ">|w|", ">w^2", ">|w| free", ">w^2 free", "remarks")
     rows = [_row(x.node, "x".join(map(str, x.shape)), _what(x), x, "; ".join(x.remarks)) for x in report.layers]
     table(columns, [*rows, _row("total", "", f"{len(report.changed)} pruned", report.total, "")])
     say("\n|w| and w^2: retained share; free: the same when the smallest weights are dropped one by one, at that density")
-
-
-def print_permutation(report: PermutationReport) -> None:
-    """The table of classes of channels."""
-    columns = ("channels of", ">count", ">weights", ">keeps more", "remarks")
-    rows = []
-    for c in report.classes:
-        gain = "" if not c.before or c.after is None else f"{100 * (c.after / c.before - 1):.2f} %"
-        remark = c.fixed or ("" if c.finished else "the time was up")
-        rows.append([c.name, f"{c.channels}" + (f" x {c.orders}" if c.orders > 1 else ""), count(c.weights), gain, remark])
-    table(columns, rows)
-    say(f"\nchannels ordered by {report.method} with seed {report.seed} in {duration(report.seconds)}")
 
 
 def _what(layer: LayerReport) -> str:
