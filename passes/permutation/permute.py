@@ -25,7 +25,7 @@ from sparsec.passes.permutation.search.api import search
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
 from sparsec.passes.pruning.prune import Wanted, wanted_layers
 from sparsec.passes.pruning.recipe import Recipe
-from sparsec.passes.pruning.scores import Criterion, output_scale, scores
+from sparsec.passes.pruning.scores import output_scale, scores
 
 Array = np.ndarray[Any, Any]
 Energy = Callable[[Mapping[str, Wanted]], Mapping[str, Array]]
@@ -41,8 +41,8 @@ def permute(
 ) -> PermutationReport:
     """Reorder the channels of the model in `editor` as the recipe asks; `graph` is that model, imported `as_stored`.
 
-    Its outputs stay what they were, but for the order in which sums are added up. `energy` gives for layers, by the name of
-    their weights, the mean squares [groups, taps * channels] of what their weights multiply: these then weigh the weights.
+    Its outputs stay what they were, but for the order in which sums are added up. `energy` gives what the squares of
+    layers' weights are worth, [OC, taps, IC] by the name of the weights; the criterion counts where it gives nothing.
     """
     began = time.perf_counter()
     coupling = couple_model(graph, editor)
@@ -102,11 +102,10 @@ def _turn(
 
 def _saliency(graph: Graph, wanted: Wanted, recipe: Recipe, energy: Array | None) -> Array:
     layer = wanted.layer
-    w, scale = layer.view.filters(graph.constants[layer.value]), output_scale(graph, layer)
+    w = layer.view.filters(graph.constants[layer.value])
     if energy is None:
-        return np.array(scores(w, scale, recipe.criterion, wanted.goal.pattern))
-    squares = scores(w, scale, Criterion.l2, wanted.goal.pattern)
-    return np.asarray((squares.reshape(len(energy), -1, energy.shape[1]) * energy[:, None]).reshape(w.shape), np.float32)
+        return np.array(scores(w, output_scale(graph, layer), recipe.criterion, wanted.goal.pattern))
+    return np.asarray(np.square(w, dtype=np.float32) * energy)
 
 
 def _order(

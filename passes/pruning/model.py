@@ -20,7 +20,7 @@ from sparsec.compiler.sparsity import DENSE
 from sparsec.passes.permutation.permute import permute
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
-from sparsec.passes.pruning.calibrated.energy import input_energy
+from sparsec.passes.pruning.calibrated.energy import weight_energy
 from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.model import prune_calibrated
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
@@ -113,7 +113,7 @@ def _reorder(
         if samples is None or recipe.importance is Importance.magnitude:
             return {}
         say("measure inputs")
-        return input_energy(graph, editor.proto, samples, [found.layer for found in wanted.values()], recipe.seed)
+        return weight_energy(graph, editor.proto, samples, [found.layer for found in wanted.values()], recipe.seed)
 
     return permute(graph, editor, recipe, say, energy)
 

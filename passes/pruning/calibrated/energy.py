@@ -1,4 +1,4 @@
-"""How large the inputs are that a layer's weights meet: what weighs weights before their channels are put into an order."""
+"""What a weight's square is worth before channels are put into an order: the inputs that it meets, and who reads its output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
 from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.moments import RowSampler, input_rows, output_positions
 from sparsec.passes.pruning.calibrated.run import Probe
+from sparsec.passes.pruning.calibrated.sensitivity import Sensitivity
 from sparsec.passes.pruning.calibrated.sites import Site, SiteFinder
 
 Array = np.ndarray[Any, Any]
 _ROWS = 20_000  # output positions looked at: mean squares need few
 
 
-def input_energy(
+def weight_energy(
     graph: Graph, proto: onnx.ModelProto, samples: Samples, layers: Sequence[LayerWeights], seed: int = 0
 ) -> dict[str, Array]:
-    """Mean squares [groups, taps * channels] of what layers read, by the names of their weights.
+    """[OC, taps, IC] by the names of layers' weights: the mean square of what each weight multiplies, times the square of its
+    output's scale and how much the layers behind it depend on that output (see `sensitivity`).
 
     Layers whose inputs cannot be looked at (in subgraphs and functions) are left out.
     """
@@ -44,4 +46,11 @@ def input_energy(
             seen = input_rows(site.node, at[site.source], graph.constants[name].shape[2:], result.shape[2:], rows)
             sums[name] = sums.get(name, 0.0) + np.square(seen, dtype=np.float64).sum(axis=0)
             counts[name] += len(seen)
-    return {name: total / max(counts[name], 1) for name, total in sums.items()}
+    sensitivity = Sensitivity(proto)
+    found_energy = {}
+    for name, total in sums.items():
+        oc, taps, channels = shapes[name]
+        outputs = np.square(sites[name].scale) * sensitivity.of(sites[name].end, oc)
+        inputs = np.repeat(total / max(counts[name], 1), oc // len(total), axis=0)
+        found_energy[name] = (inputs * outputs[:, None]).reshape(oc, taps, channels).astype(np.float32)
+    return found_energy
