@@ -1,4 +1,4 @@
-"""Whole models with every free class of channels in a random order: onnxruntime computes the same, to 1e-5 of the largest value.
+"""Whole models with every free class of channels in a random order: onnxruntime computes the same, to 1e-5 of the largest value (two but for rounding).
 
 Two of them run with all tests, the others by `make test-models`.
 """
@@ -19,7 +19,9 @@ from sparsec.passes.permutation.coupling_model import couple_model
 from sparsec.passes.pruning.model import editor_of
 
 QUICK = ("squeezenet", "mobilenet_v2")
-AMPLIFIES = {"vgg19": 3e-4}  # its random weights have a softmax that magnifies every rounding (docs/kernels.md)
+# Where float32 itself rounds by more: VGG-19's random weights have a softmax that magnifies every rounding (docs/kernels.md), and
+# Inception v3 is deep (in double precision the orders differ by 3e-14).
+AMPLIFIES = {"vgg19": 3e-4, "inception_v3": 5e-5}
 
 
 def _names() -> list[Any]:
