@@ -1,4 +1,4 @@
-"""Whole models with every free class of channels in a random order: onnxruntime computes the same, to 1e-5 of the largest value (two but for rounding).
+"""Whole models with every free class of channels in a random order: onnxruntime computes the same, to 1e-5 of the largest value.
 
 Two of them run with all tests, the others by `make test-models`.
 """
