@@ -62,12 +62,17 @@ def test_a_budget_is_shared_out_and_reported(model: Path, capsys: Out) -> None:
     assert found["target"] == 0.4 and found["density"] <= 0.4 + 1e-5 and found["evaluations"] == 3 and found["metric"] == "mse"
     assert main(["prune", str(model), "-o", "p.onnx", *arguments, "--evaluations", "1", "-q", "--density-of", "weights"]) == 0
     assert "% of their weights (target 40 %): mse loss" in capsys.readouterr().out
+    arguments[4:6] = ["--max-drop", "0.9"]
+    assert main(["prune", str(model), "-o", "p.onnx", *arguments, "--evaluations", "6", "-q", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["budget"]
+    assert found["loss"] <= 0.9 and found["density"] < 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["--pattern", "2:4", "--target-density", "0.5"], 2, "error: --target-density compares pruned models by their outputs"),
+        (["--pattern", "2:4", "--max-drop", "0.5"], 2, "error: --max-drop compares pruned models by their outputs"),
         (["--pattern", "2:4", "--metric", "mse"], 2, "error: --metric says how a budget is shared out: give --target-density D"),
         (
             ["--pattern", "2:4", "--target-density", "0.5", "--calib", "c.npz", "--metric", "top1"],

@@ -13,10 +13,11 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.sparsity import DENSE
 from sparsec.compiler.sparsity.text import Goal, parse_goal
-from sparsec.passes.pruning.budget import Shares, budget, search
+from sparsec.passes.pruning.budget import budget
 from sparsec.passes.pruning.calibrated.data import Samples, model_inputs, read_samples
 from sparsec.passes.pruning.calibrated.metric import Distance, Metric, held_out
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
+from sparsec.passes.pruning.exchange import Shares, search
 from sparsec.passes.pruning.model import prune
 from sparsec.passes.pruning.recipe import make_recipe
 from sparsec.passes.pruning.strengths import Adjustable, Counted, Strength, adjustable_layers, strengths
@@ -89,6 +90,20 @@ def test_weights_or_multiply_accumulates_are_counted() -> None:
     recipe = make_recipe({"pattern": "unstructured@50%", "spare": []})
     sizes = {c: [x.size for x in adjustable_layers(graph, recipe, 0.5, c)] for c in Counted}
     assert sizes == {Counted.macs: [64 * 64, 256 * 4], Counted.weights: [64, 256]}
+
+
+def test_the_sparsest_budget_within_a_loss() -> None:
+    found = [
+        budget(branches(), "unstructured@50%", rows_of(), max_drop=x, metric=Metric.mse, settings=QUICK) for x in (0.2, 0.01)
+    ]
+    few, many = (f.report for f in found)
+    assert few.loss <= 0.2 and many.loss <= 0.01 and few.density < many.density < 1
+    with pytest.raises(UsageError, match=r"within 1e-12, the lowest is .* allow more"):
+        budget(branches(), "2:4", rows_of(), max_drop=1e-12, settings=QUICK)
+    with pytest.raises(UsageError, match="two budgets"):
+        budget(branches(), "2:4", rows_of(), 0.5, max_drop=0.1)
+    with pytest.raises(UsageError, match="largest drop is 0"):
+        budget(branches(), "2:4", rows_of(), max_drop=0)
 
 
 def test_one_evaluation_is_equal_shares() -> None:

@@ -127,6 +127,15 @@ def prune(
             rich_help_panel=PRUNING,
         ),
     ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Find the smallest such share at which the loss by --metric, on samples held out, is at most X.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
     density_of: Annotated[
         str | None,
         typer.Option(
@@ -185,19 +194,20 @@ def prune(
         unused := [o for o, v in (("importance", importance), ("repair", repair), ("refit", refit)) if v is not None]
     ):
         raise UsageError(f"--{unused[0]} says how calibration data is used: give --calib DATA")
-    compared_by, counted = _budget_options(target_density, calib, metric, density_of, evaluations)
+    compared_by, counted = _budget_options(target_density, max_drop, calib, metric, density_of, evaluations)
     wanted = parse_recipe(pattern, layer, recipe, more)
     if wanted is None:
         raise UsageError("nothing to prune: give --pattern, --layer or --recipe")
     dims, shapes, bounds = parse_dims(dim), parse_shapes(shape), Limits.parse(limits or "")
     with Steps("prune", total=None, quiet=quiet) as progress:
         found = None
-        if target_density is not None and calib is not None:
+        if calib is not None and (target_density is not None or max_drop is not None):
             found = budget(
                 model,
                 wanted,
                 calib,
                 target_density,
+                max_drop=max_drop,
                 counted=counted,
                 metric=compared_by,
                 evaluations=evaluations or EVALUATIONS,
@@ -221,17 +231,23 @@ def prune(
 
 
 def _budget_options(
-    target: float | None, calib: Path | None, metric: str | None, density_of: str | None, evaluations: int | None
+    target: float | None,
+    max_drop: float | None,
+    calib: Path | None,
+    metric: str | None,
+    density_of: str | None,
+    evaluations: int | None,
 ) -> tuple[Metric, Counted]:
     """What a budget compares outputs by and counts. UsageError for options of a budget that there is not, or cannot be."""
     from sparsec.passes.pruning.calibrated.metric import Metric
     from sparsec.passes.pruning.strengths import Counted
 
+    asked = "--target-density" if target is not None else "--max-drop" if max_drop is not None else ""
     given = (("density-of", density_of), ("metric", metric), ("evaluations", evaluations))
-    if target is None and (unused := [option for option, value in given if value is not None]):
+    if not asked and (unused := [option for option, value in given if value is not None]):
         raise UsageError(f"--{unused[0]} says how a budget is shared out: give --target-density D")
-    if target is not None and calib is None:
-        raise UsageError("--target-density compares pruned models by their outputs: give --calib DATA")
+    if asked and calib is None:
+        raise UsageError(f"{asked} compares pruned models by their outputs: give --calib DATA")
     for option, value, known in (("--metric", metric, list(Metric)), ("--density-of", density_of, list(Counted))):
         if value is not None and value not in known:
             raise UsageError(f"{option} {value!r} is not known: expected {', '.join(known)}")
