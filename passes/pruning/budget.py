@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import onnx
-
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.pruning_report import BudgetReport
 from sparsec.passes.permutation.search.api import Method
-from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
+from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
 from sparsec.passes.pruning.calibrated.metric import Distance, Metric, held_out
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
-from sparsec.passes.pruning.exchange import Shares, State, search, sparsest
+from sparsec.passes.pruning.exchange import Found, Shares, State, search, sparsest
 from sparsec.passes.pruning.model import Model, editor_of, prune
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
 from sparsec.passes.pruning.strengths import Counted, adjustable_layers, with_goals
@@ -58,10 +56,10 @@ def budget(
 
     The layers that the recipe prunes share the budget; `density` (0 to 1) is the share of their multiply-accumulates, or
     weights, in the place of the amounts that the recipe's patterns give; None: as many as these leave. With `max_drop` it is the
-    smallest share at which the loss by `metric` is no larger. Every trial prunes the
-    model as `prune` does, with some of `data` and without permuting channels, and is measured by `metric` on others; `settings`
-    are as for `prune`, with at most 10,000 rows. Deterministic under the recipe's seed. Pass the result's recipe to `prune`,
-    with all of the data. UsageError for a density out of reach or data that does not divide; raises what `prune` raises.
+    smallest share at which the loss by `metric` is no larger. Every trial prunes the model as `prune` does, with some of `data`
+    and without permuting channels, and is measured by `metric` on others; `settings` are as for `prune`, with at most 10,000
+    rows. Deterministic under the recipe's seed. Pass the result's recipe to `prune`, with all of the data. UsageError for a
+    budget out of reach or data that does not divide; raises what `prune` raises.
     """
     say = progress or (lambda _: None)
     wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
@@ -71,7 +69,8 @@ def budget(
     dense = editor.embedded()
     samples = read_samples(data, model_inputs(dense), _BATCH)
     shapes = input_shapes or ({} if dims else samples.shapes())
-    graph = import_model(dense, dims=dims or {}, input_shapes=shapes, limits=limits or Limits())
+    bound = limits or Limits()
+    graph = import_model(dense, dims=dims or {}, input_shapes=shapes, limits=bound)
     layers = adjustable_layers(graph, wanted, density, counted, editor.blocked)
 
     def with_state(state: State) -> Recipe:
@@ -79,17 +78,25 @@ def budget(
         return with_goals(wanted, graph, goals)
 
     given = settings or Settings.of(wanted)
-    trials = _Trials(dense, samples, metric, wanted.seed, replace(given, rows=min(given.rows, _ROWS)), shapes, dims or {})
+    fit, measured = held_out(samples, _FIT, _MEASURE, wanted.seed)
+    distance = Distance(dense, measured, metric, given.threads)
+    quick = replace(given, rows=min(given.rows, _ROWS))
 
     def loss(state: State) -> float:
-        return trials.loss(with_state(state).model_copy(update={"permute": Method.none}))
+        trial = with_state(state).model_copy(update={"permute": Method.none})
+        pruned = prune(dense, trial, data=fit, settings=quick, dims=dims, input_shapes=shapes, limits=bound)
+        return distance.of(pruned.proto)
 
     if max_drop is not None:
         share, found = sparsest(layers, loss, max_drop, evaluations, wanted.seed, say)
     else:
         share = Shares(layers, density)
         found = search(share, share.uniform(), loss, evaluations, wanted.seed, say)
-    report = BudgetReport(
+    return Budget(with_state(found.state), _report(share, found, counted, metric))
+
+
+def _report(share: Shares, found: Found, counted: Counted, metric: Metric) -> BudgetReport:
+    return BudgetReport(
         counted=counted.value,
         target=share.target,
         density=share.density(found.state),
@@ -97,9 +104,8 @@ def budget(
         uniform=found.first,
         loss=found.loss,
         evaluations=found.evaluations,
-        layers=len(layers),
+        layers=len(share.layers),
     )
-    return Budget(with_state(found.state), report)
 
 
 def _check(recipe: Recipe, density: float | None, max_drop: float | None, evaluations: int) -> None:
@@ -114,26 +120,3 @@ def _check(recipe: Recipe, density: float | None, max_drop: float | None, evalua
         raise UsageError(f"{evaluations} evaluations are too few: give 1 or more")
     if recipe.steps > 1:
         raise UsageError(f"a budget is met at once, and the recipe takes {recipe.steps} steps: give steps 1")
-
-
-class _Trials:
-    """Prunes on some samples and measures on others."""
-
-    def __init__(
-        self,
-        dense: onnx.ModelProto,
-        samples: Samples,
-        metric: Metric,
-        seed: int,
-        settings: Settings,
-        shapes: Mapping[str, Sequence[int]],
-        dims: Mapping[str, int],
-    ) -> None:
-        self._dense, self._settings, self._shapes, self._dims = dense, settings, shapes, dims
-        self._fit, measured = held_out(samples, _FIT, _MEASURE, seed)
-        self._distance = Distance(dense, measured, metric, settings.threads)
-
-    def loss(self, recipe: Recipe) -> float:
-        """Of the model pruned so."""
-        pruned = prune(self._dense, recipe, data=self._fit, settings=self._settings, dims=self._dims, input_shapes=self._shapes)
-        return self._distance.of(pruned.proto)
