@@ -1,7 +1,7 @@
 """What pruning costs a trained network in accuracy, and what calibration data gives back; nothing is trained.
 
     python benchmarks/accuracy.py                                   patterns with goals
-    python benchmarks/accuracy.py all --seeds 3                     every pattern, three calibration seeds of every arm
+    python benchmarks/accuracy.py all --seeds 3                     every pattern, three calibration seeds an arm
     python benchmarks/accuracy.py 2:4 block:8x8@75% --seeds 1
     python benchmarks/accuracy.py --arms refit,permuted --json results.json
 
@@ -72,7 +72,7 @@ class Arm:
 
     name: str
     prune: Callable[[Path, str, Array, int], PrunedModel]
-    seeds: int = 1
+    seeds: int = 1  # that are run by default; 0: only where the arm is named
     only: str = ""  # patterns that begin so, where the arm is slow and the others gain little
 
 
@@ -104,10 +104,10 @@ ARMS = (
     Arm("activation reconstructed", _with(Importance.activation, Repair.least_squares)),
     Arm("reconstructed", _with(Importance.obs, Repair.least_squares)),
     Arm("refit", _with(Importance.obs, Repair.least_squares, refit=True), SEEDS),
-    Arm("permuted", _found(permute=True), SEEDS),
-    Arm("budget", _found(counted=Counted.macs), SEEDS, "block:8x8"),
-    Arm("permuted budget", _found(permute=True, counted=Counted.macs), only="block:8x8"),
-    Arm(OF_WEIGHTS, _found(counted=Counted.weights), only="block:8x8"),
+    Arm("permuted", _found(permute=True)),
+    Arm("budget", _found(counted=Counted.macs), only="block:8x8"),
+    Arm("permuted budget", _found(permute=True, counted=Counted.macs), 0, "block:8x8"),
+    Arm(OF_WEIGHTS, _found(counted=Counted.weights), 0, "block:8x8"),
 )
 
 
@@ -176,13 +176,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="as `sparsec prune --pattern`; those with a goal by default; all: every one",
     )
     parser.add_argument("--arms", metavar="NAME,...", help=f"of: {', '.join(repr(a.name) for a in ARMS)}")
-    parser.add_argument("--seeds", type=int, metavar="N", help="of every arm; by default 3 of the best ones and 1 of others")
+    parser.add_argument("--seeds", type=int, metavar="N", help="of every arm; by default 3 of refit and 1 of others")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     named = [a.strip() for a in (options.arms or "").split(",") if a.strip()]
     if unknown := set(named) - {a.name for a in ARMS}:
         parser.error(f"no arm is called {', '.join(map(repr, sorted(unknown)))}")
-    arms = [a for a in ARMS if not named or a.name in named]
+    arms = [a for a in ARMS if (a.name in named if named else a.seeds)]
     line = f"{machine_line()}; onnxruntime {version()}"
     dense = top1(MODEL, *load("t10k"))
     print(f"{line}\ndense top-1 {dense:.4f}, {CALIBRATION_IMAGES} images a seed", flush=True)
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for pattern in patterns:
         rows = []
         for arm in arms:
-            rows.append(measure(pattern, arm, options.seeds or arm.seeds))
+            rows.append(measure(pattern, arm, options.seeds or arm.seeds or 1))
             records.append(asdict(rows[-1]))
             if rows[-1].seconds:
                 print(f"  {pattern} {arm.name}: {rows[-1].text}, {mean(rows[-1].seconds):.0f} s", file=sys.stderr, flush=True)
