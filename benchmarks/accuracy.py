@@ -44,7 +44,7 @@ Array = np.ndarray[Any, Any]
 MODEL = ROOT / "benchmarks" / "data" / "resnet8_fashion.onnx"
 CALIBRATION_IMAGES, SEEDS, TEST_BATCH = 2000, 3, 500
 EVALUATIONS, THREADS = 20, 1
-OF_WEIGHTS = "budget of weights"  # leaves more multiply-accumulates than the pattern in every layer, so it meets no goal
+OF_WEIGHTS = "budget of weights"  # may leave more multiply-accumulates than the pattern does, so it meets no goal
 
 # Pattern -> top-1 that the best arm should reach (None: measured for comparison). Vectors of 16 and 32 outputs (block:Vx1) are
 # what OVW (Tan et al., arXiv 2210.07606) keeps and drops.
