@@ -77,6 +77,21 @@ class PermutationReport(BaseModel):
     classes: tuple[ClassReport, ...]
 
 
+class BudgetReport(BaseModel):
+    """What sharing a budget out between layers did; the shares are what the layers' reports say was asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    counted: str = Field(description="what shares are of: macs or weights of the layers that share the budget")
+    target: float = Field(description="share that was allowed")
+    density: float = Field(description="share that is left")
+    metric: str
+    uniform: float = Field(description="loss by the metric, on samples held out, with the target in every layer")
+    loss: float = Field(description="the same with what was chosen")
+    evaluations: int = Field(description="prunings that were tried")
+    layers: int = Field(description="how many share the budget")
+
+
 class PruneReport(BaseModel):
     """All layers with weights, in the order of the graph."""
 
@@ -84,6 +99,7 @@ class PruneReport(BaseModel):
 
     layers: tuple[LayerReport, ...]
     permutation: PermutationReport | None = Field(default=None, description="none when channels stayed in their order")
+    budget: BudgetReport | None = Field(default=None, description="none when the recipe said how much every layer keeps")
 
     @property
     def changed(self) -> tuple[LayerReport, ...]:

@@ -90,7 +90,7 @@ def _decided(
     """Every layer, what is asked of it, and the outcome where it stays as it is (always where nothing is asked)."""
     layers = layer_weights(graph)
     spared = _spared(layers, recipe)
-    for layer, (asked, by_rule) in zip(layers, recipe.goals([_names(layer) for layer in layers]), strict=True):
+    for layer, (asked, by_rule) in zip(layers, recipe.goals([layer_names(layer) for layer in layers]), strict=True):
         if asked is None:
             yield layer, None, _Outcome("dense", remarks=("not asked for",))
         elif asked.pattern == DENSE:
@@ -105,11 +105,12 @@ def _decided(
 
 def goals_by_value(layers: Sequence[LayerWeights], recipe: Recipe) -> dict[str, Goal]:
     """What the recipe asks of each layer, by the name of its weights; layers that it asks nothing of are left out."""
-    goals = recipe.goals([_names(layer) for layer in layers])
+    goals = recipe.goals([layer_names(layer) for layer in layers])
     return {layer.value: asked for layer, (asked, _) in zip(layers, goals, strict=True) if asked is not None}
 
 
-def _names(layer: LayerWeights) -> tuple[str, ...]:
+def layer_names(layer: LayerWeights) -> tuple[str, ...]:
+    """Names that rules find a layer by: of the ONNX nodes that it came from, and its own."""
     return tuple(dict.fromkeys(name for node in layer.nodes for name in (*node.origin, node.name)))
 
 
@@ -133,7 +134,7 @@ def _left_alone(graph: Graph, layer: LayerWeights, asked: Goal) -> _Outcome | No
     array, node = graph.constants[layer.value], layer.nodes[0]
     if not np.isfinite(array).all():
         raise ModelError(
-            f"weights {layer.value!r} of node {_names(layer)[0]!r} hold NaN or infinity, which have no importance: "
+            f"weights {layer.value!r} of node {layer_names(layer)[0]!r} hold NaN or infinity, which have no importance: "
             f"repair the model",
             node=node.name,
             tensor=layer.value,
@@ -260,7 +261,7 @@ def layer_report(
         for a in (chosen, free)
     ]
     return LayerReport(
-        node=_names(layer)[0],
+        node=layer_names(layer)[0],
         weights=layer.value,
         shape=tuple(shape),
         status=status,

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from benchmarks.accuracy import ARMS, GOALS, MODEL, Row, main, top1, verdict
+from benchmarks.accuracy import ARMS, GOALS, MODEL, OF_WEIGHTS, Row, main, measure, top1, verdict
 from benchmarks.fashion import load
 from sparsec.compiler.sparsity.text import parse_goal
 
@@ -40,6 +40,14 @@ def test_a_goal_is_met_by_the_best_arm() -> None:
     assert verdict(rows[:1]) == "0.919 missed"
     assert verdict([Row("2:4/rows=4", "refit", accuracy=[0.9])]) == ""
     assert rows[1].text == "0.9190 +-0.0001"
+    assert verdict([*rows[:1], Row("2:4", OF_WEIGHTS, accuracy=[0.93]), Row("2:4", "budget")]) == "0.919 missed"
+    assert [rows[0].text, Row("2:4", "budget").text] == ["0.4000", "-"]
+
+
+def test_arms_for_some_patterns_measure_nothing_else() -> None:
+    arms = {a.name: a for a in ARMS}
+    assert measure("2:4", arms["budget"], 1).accuracy == []
+    assert arms[OF_WEIGHTS].only == "block:8x8"
 
 
 def test_images_are_read_as_the_package_stores_them(tmp_path: Path) -> None:
