@@ -7,7 +7,7 @@ others stay. A second turn meets the orders that the first ones have left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place
 from sparsec.passes.permutation.coupling_model import couple_model
-from sparsec.passes.permutation.search.api import search
+from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
 from sparsec.passes.pruning.prune import Wanted, wanted_layers
 from sparsec.passes.pruning.recipe import Recipe
@@ -86,12 +86,15 @@ def _turn(
     """An order for every class that gains by one, the others held; `saliency` is put into these orders."""
     orders: dict[str, Array] = {}
     classes = [c for c in coupling.free if any(_matters(p, wanted) for p in c.places)]
+    tied = _tied(classes, wanted)
+    classes = [c for c in classes if turn == 0 or c.name in tied]
     work = [c.extent * sum(saliency[p.layer.value].size for p in c.places if p.layer.value in saliency) for c in classes]
     for i, c in enumerate(classes):
         left = max(deadline - time.perf_counter(), 0.0)
         share = left * work[i] / max(sum(work[i:]), 1) * 2 if i + 1 < len(classes) else left
         progress(f"order the channels of {c.name}")
-        order = _order(c, wanted, saliency, recipe, turn, min(share, left), tally[c.name])
+        escapes = 0 if turn < TURNS - 1 and c.name in tied else ESCAPES  # no sooner than the others have their orders
+        order = _order(c, wanted, saliency, recipe.permute, recipe.seed + turn, escapes, min(share, left), tally[c.name])
         if order is not None:
             orders[c.name] = order
             for place in c.places:
@@ -112,8 +115,9 @@ def _order(
     c: ChannelClass,
     wanted: Mapping[str, Wanted],
     saliency: Mapping[str, Array],
-    recipe: Recipe,
-    turn: int,
+    method: Method,
+    seed: int,
+    escapes: int,
     limit_s: float,
     tally: _Tally,
 ) -> Array | None:
@@ -124,13 +128,7 @@ def _order(
         parts = list(_parts(c, row, wanted, saliency))
         if not parts:
             continue
-        found = search(
-            parts,
-            recipe.permute,
-            seed=recipe.seed + turn,
-            time_limit_s=limit_s / c.outer,
-            escapes=ESCAPES if turn == TURNS - 1 else 0,  # no sooner than the others have their orders
-        )
+        found = search(parts, method, seed=seed, time_limit_s=limit_s / c.outer, escapes=escapes)
         before, after = before + found.before, after + found.after
         tally.seconds += found.seconds
         tally.finished &= found.finished
@@ -139,6 +137,16 @@ def _order(
     tally.before = before if tally.before is None else tally.before
     tally.gained += after - before
     return order.reshape(c.shape) if changed else None
+
+
+def _tied(classes: Sequence[ChannelClass], wanted: Mapping[str, Wanted]) -> set[str]:
+    """The classes, by name, with a layer whose pattern keeps more or less with the order of another one too."""
+    users: dict[str, set[str]] = {}
+    for c in classes:
+        for place in c.places:
+            if _matters(place, wanted):
+                users.setdefault(place.layer.value, set()).add(c.name)
+    return {name for names in users.values() if len(names) > 1 for name in names}
 
 
 def _matters(place: Place, wanted: Mapping[str, Wanted]) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from sparsec.passes.permutation.search.largest import largest, largest_sum
 
@@ -79,7 +80,7 @@ class Gain(ABC):
     def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
         """What the group of each slot keeps with each of `items` in that slot, float64 [slots, items].
 
-        `sample`: the features that are looked at (all by default), scaled to all.
+        `sample`: where an estimate will do, the features that are looked at, scaled to all.
         """
 
     def prepare(self, order: Array) -> None:  # noqa: B027 (most have nothing to do)
@@ -136,10 +137,10 @@ class Summed(Gain):
 
     def sums(self, rows: Array) -> Array:
         """The sum of the items of each group, rows [groups, width] -> [groups, D]."""
-        total = self.features[rows[:, 0]]
-        for column in rows.T[1:]:
-            total += self.features[column]
-        return total
+        groups, width = rows.shape
+        ones, begin = np.ones(rows.size, np.float32), np.arange(0, rows.size + 1, width)
+        chosen = csr_array((ones, rows.reshape(-1), begin), shape=(groups, len(self.features)))
+        return np.asarray(chosen @ self.features)
 
     def of_rows(self, rows: Array) -> Array:
         """The measure of the sums."""
@@ -157,12 +158,14 @@ class Summed(Gain):
 
     def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
         """The measure of the others' sum and each item."""
-        rest = self.sums(self.groups.others(order, slots))
+        groups, group = np.unique(self.groups.of[slots], return_inverse=True)
+        rest = self.sums(self.groups.rows(order, groups))[group] - self.features[order[slots]]
         return self.measure.table(rest, self.features[items], sample)
 
     def prepare(self, order: Array) -> None:
         """Blocks: how much the least important one that is kept holds."""
-        self.measure.prepare(self._all_sums(order))
+        if self.joint:
+            self.measure.prepare(self._all_sums(order))
 
     def _all_sums(self, order: Array) -> Array:
         return self.sums(self.groups.rows(order, np.arange(len(self.groups.members))))
@@ -223,6 +226,21 @@ class LargestVectors(Measure):
         if drop == 0 or not self.count:
             return np.asarray(sums.sum(axis=-1, dtype=np.float64) * bool(self.count))
         return np.asarray(np.partition(each, drop, axis=-1)[..., drop:].sum(axis=(-2, -1), dtype=np.float64))
+
+    def table(self, rest: Array, more: Array, sample: Array | None = None) -> Array:
+        """For an estimate, with a price for each vector: that of the least one kept with the mean of what may come.
+
+        Never too little (any price bounds the sum of the largest from above), and too much only by vectors near the price.
+        """
+        each = (rest + more.mean(axis=0)).reshape(len(rest), self.taps, -1)
+        drop = each.shape[-1] - self.count
+        if sample is None or drop == 0 or not self.count:
+            return super().table(rest, more)
+        price = np.partition(each, drop, axis=-1)[..., drop]
+        need = np.repeat(price, each.shape[-1], axis=-1) - rest
+        beyond = _sum_of_larger(more[:, sample], need[:, sample]) - need[:, sample].sum(axis=1, dtype=np.float64)[:, None]
+        found = beyond * (rest.shape[1] / len(sample)) + self.count * price.sum(axis=1, dtype=np.float64)[:, None]
+        return np.asarray(found)
 
 
 @dataclass

@@ -24,11 +24,12 @@ Array = np.ndarray[Any, Any]
 _FAILURES = 3  # of a cluster size, as in the paper
 _STALE = 12  # rounds of single channels without a gain after which a search has converged
 _STALE_AFTER_ESCAPE = 5
-_USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
+_USUAL_WIDTH = 12  # of groups: in wider ones it takes more rounds until every channel has had its turn
 _SLIGHT, _SLIGHT_CLUSTERS = 2e-5, 2e-4  # shares of the value: a round of channels or clusters that gains less has failed
 _MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
 _MOST_CLUSTERED = 512  # channels clustered at once, likewise
-_WORK = 1 << 26  # features compared a round: beyond, a sample of the features has to do
+_WORK = 1 << 28  # features compared a round: beyond, a sample of the features has to do
+_LEAST_SAMPLE = 64
 
 
 def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
@@ -73,7 +74,7 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
     for gain in gains:
         taken = gain.features[items].sum(axis=1)
         rest = gain.sums(gain.groups.rows(state.order, full)) - taken
-        worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1))
+        worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1), np.arange(gain.width))
     chosen = linear_sum_assignment(worth, maximize=True)[1]
     state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
 
@@ -96,18 +97,21 @@ def _assign_round(state: Arrangement, rng: np.random.Generator) -> None:
         return
     items = state.order[slots]
 
-    def sample(gain: Gain) -> Array | None:
-        some = max(512, _WORK // len(slots) ** 2)
-        return rng.choice(gain.width, some, replace=False) if some < gain.width else None
+    share = _WORK / len(slots) ** 2 / sum(gain.width for gain in state.gains)
+
+    def sample(gain: Gain) -> Array:
+        some = max(min(gain.width, _LEAST_SAMPLE), int(share * gain.width))
+        return rng.choice(gain.width, some, replace=False) if some < gain.width else np.arange(gain.width)
 
     worth = state.table(slots, items, sample)
     chosen = linear_sum_assignment(worth, maximize=True)[1]
     moved = chosen != np.arange(len(slots))
     if not moved.any():
         return
-    order = state.order.copy()
+    order, more = state.order.copy(), np.zeros(len(slots))
     order[slots] = items[chosen]
-    keep = _gaining_cycles(chosen, state.slot_gains(order, slots), state.least)
+    more[moved] = state.slot_gains(order, slots[moved])
+    keep = _gaining_cycles(chosen, more, state.least)
     if keep.any():
         state.move(slots[keep], items[chosen][keep])
 

@@ -20,7 +20,9 @@ from sparsec.passes.permutation.search.largest import largest
 from sparsec.passes.pruning.masks import choose, vector_count
 
 Array = np.ndarray[Any, Any]
-_STALE = 12  # rounds without a gain after which a list has converged
+_STALE, _LUCK = 4, 64  # rounds after which a list has converged; of g groups, luck / g more: a round of few draws little
+_SLIGHT = 1e-4  # share of the value: a round that gains less counts as stale, and the list as converged after a few
+_ROUNDING = 1e-6
 _AT_ONCE = 1 << 17  # elements of the tables of the lists that are worked on together
 
 
@@ -104,8 +106,8 @@ def _improve(pattern: HiNM, columns: Array, lists: Array, rng: np.random.Generat
     m, n, groups = pattern.m_group, pattern.n_keep, columns.shape[1]
     length = groups * m
     order = np.broadcast_to(np.arange(length).reshape(groups, m), (len(lists), groups, m)).copy()
-    stale = np.zeros(len(lists), np.int64)
-    while (busy := np.flatnonzero(stale < _STALE)).size and not clock.over():
+    stale, enough = np.zeros(len(lists), np.int64), _STALE + _LUCK // groups
+    while (busy := np.flatnonzero(stale < enough)).size and not clock.over():
         place = rng.integers(m, size=(len(busy), groups))
         for i, gain in zip(busy, _round(columns, order, busy, place, n), strict=True):
             stale[i] = 0 if gain else stale[i] + 1
@@ -114,7 +116,9 @@ def _improve(pattern: HiNM, columns: Array, lists: Array, rng: np.random.Generat
 
 
 def _round(columns: Array, order: Array, busy: Array, place: Array, n: int) -> list[bool]:
-    """Take the channel at `place` [busy, groups] out of every group and assign them anew (in place); which lists gained."""
+    """Take the channel at `place` [busy, groups] out of every group and assign them anew (in place); which lists gained more
+    than next to nothing.
+    """
     some = columns[busy]
     own = np.take_along_axis(some, place[:, :, None, None], axis=2)[:, :, 0]
     m = some.shape[2]
@@ -125,9 +129,10 @@ def _round(columns: Array, order: Array, busy: Array, place: Array, n: int) -> l
     gained = []
     for i, number in enumerate(busy):
         rows, chosen = linear_sum_assignment(worth[i], maximize=True)
-        more = float(worth[i, rows, chosen].sum() - np.trace(worth[i]))
-        gained.append(more > 1e-6 * float(np.trace(worth[i])))
-        if gained[-1]:
+        before = float(np.trace(worth[i]))
+        more = float(worth[i, rows, chosen].sum()) - before
+        gained.append(more > _SLIGHT * before)
+        if more > _ROUNDING * before:
             columns[number, rows, place[i]] = own[i, chosen]
             order[number, rows, place[i]] = order[number, chosen, place[i, chosen]]
     return gained
