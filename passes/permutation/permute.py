@@ -30,6 +30,7 @@ from sparsec.passes.pruning.scores import output_scale, scores
 Array = np.ndarray[Any, Any]
 Energy = Callable[[Mapping[str, Wanted]], Mapping[str, Array]]
 TURNS, ESCAPES = 2, 10  # more escapes gain a class little, and the others that it waits for nothing
+_LEAST_SHARE = 0.02  # of the time that is left, which small classes need as well
 
 
 def permute(
@@ -91,7 +92,7 @@ def _turn(
     work = [c.extent * sum(saliency[p.layer.value].size for p in c.places if p.layer.value in saliency) for c in classes]
     for i, c in enumerate(classes):
         left = max(deadline - time.perf_counter(), 0.0)
-        share = left * work[i] / max(sum(work[i:]), 1) * 2 if i + 1 < len(classes) else left
+        share = left * max(work[i] / max(sum(work[i:]), 1) * 2, _LEAST_SHARE) if i + 1 < len(classes) else left
         progress(f"order the channels of {c.name}")
         escapes = 0 if turn < TURNS - 1 and c.name in tied else ESCAPES  # no sooner than the others have their orders
         order = _order(c, wanted, saliency, recipe.permute, recipe.seed + turn, escapes, min(share, left), tally[c.name])

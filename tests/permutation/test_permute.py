@@ -107,3 +107,11 @@ def test_what_changes_with_the_order_cannot_be_searched_for() -> None:
         recipe("block:8x8@50%", criterion="variance")
     with pytest.raises(UsageError, match="permute"):
         recipe("2:4", "best")
+
+
+@pytest.mark.parametrize(("pattern", "turns"), [("2:4", 1), ("block:8x8@50%", 2)])
+def test_classes_that_share_no_layer_have_one_turn(pattern: str, turns: int) -> None:
+    """2:4 looks at the order of inputs only, so that no two classes meet; blocks look at both sides of a layer."""
+    model, said = models.build("tiny_cnn"), list[str]()
+    permute(import_model(model, as_stored=True), editor_of(model), recipe(pattern), said.append)
+    assert max(said.count(line) for line in said) == turns
