@@ -24,7 +24,8 @@ Array = np.ndarray[Any, Any]
 _FAILURES = 3  # of a cluster size, as in the paper
 _STALE = 12  # rounds of single channels without a gain after which a search has converged
 _STALE_AFTER_ESCAPE = 5
-_USUAL_WIDTH = 12  # of groups: in wider ones it takes more rounds until every channel has had its turn
+_USUAL_WIDTH = 6  # of groups: in wider ones it takes more rounds until every channel has had its turn
+_MOST_STALE = 32  # rounds, however wide they are: tiles of 32 outputs have had one sweep then
 _SLIGHT, _SLIGHT_CLUSTERS = 2e-5, 2e-4  # shares of the value: a round of channels or clusters that gains less has failed
 _MOST_SLOTS = 256  # single channels assigned at once: an assignment takes the cube of them
 _MOST_CLUSTERED = 512  # channels clustered at once, likewise
@@ -82,7 +83,8 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
 def assign_singles(state: Arrangement, rng: np.random.Generator, clock: Clock, stale: int) -> None:
     """Rounds of one channel a group until `stale` of them in a row gain nothing, or more where groups are wide."""
     failures, enough = 0, _SLIGHT * state.value
-    stale = max(stale, stale * max((g.groups.width for g in state.gains), default=0) // _USUAL_WIDTH)
+    widest = max((g.groups.width for g in state.gains), default=0)
+    stale = max(stale, min(stale * widest // _USUAL_WIDTH, _MOST_STALE))
     while failures < stale and not clock.over() and state.gains:
         before = state.gained
         _assign_round(state, rng)

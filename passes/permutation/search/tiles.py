@@ -116,7 +116,7 @@ def _improve(pattern: HiNM, columns: Array, lists: Array, rng: np.random.Generat
 
 
 def _round(columns: Array, order: Array, busy: Array, place: Array, n: int) -> list[bool]:
-    """Take the channel at `place` [busy, groups] out of every group and assign them anew (in place); which lists gained."""
+    """Assign the channels at `place` [busy, groups], one of every group, anew (in place); which lists gained enough to go on."""
     some = columns[busy]
     own = np.take_along_axis(some, place[:, :, None, None], axis=2)[:, :, 0]
     m = some.shape[2]
