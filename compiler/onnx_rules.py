@@ -37,6 +37,9 @@ class ImportContext(Protocol):
     def emit(self, op: Op, *inputs: str) -> str:
         """Add a node (or fold it when its inputs are small constants) and return its first output."""
 
+    def keep(self, op: Op, *inputs: str) -> str:
+        """Like `emit`, for a node that passes want to see even where its inputs are constants."""
+
     def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """Like `emit`, for ops with several outputs."""
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.base import Op
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.integer import DATA
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
 from sparsec.compiler.scalar import Arg, Operand, Program, Tmp
+
+_AROUND_INTEGERS = {DType.F32, DType.I32, DType.U8, DType.I8}
 
 
 def has_epilogue(op: Op) -> bool:
     """Whether the operator ends with a scalar program over its accumulator (argument 0) and extra operands."""
     return any(f.name == "epilogue" for f in fields(op))  # type: ignore[arg-type]
+
+
+def sums_integers(editor: GraphEditor, node: Node) -> bool:
+    """Whether an operator with an epilogue sums products of 8-bit integers."""
+    return isinstance(node.op, Conv | MatMul) and editor.types[node.inputs[0]].dtype in DATA
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class _Fuse(Rule[_Match]):
             return Rejected(f"the result of {producer.name!r} is used elsewhere, too")
         if out.shape != acc.shape:  # 3
             return Rejected(f"it broadcasts the result of {producer.name!r} to {list(out.shape)}")
-        if any(editor.types[v].dtype != acc.dtype for v in (*node.inputs, node.output)):  # 4
+        types = {editor.types[v].dtype for v in (*node.inputs, node.output)}
+        if types != {acc.dtype} and not (sums_integers(editor, producer) and types <= _AROUND_INTEGERS):  # 4
             return Rejected(f"its operands or result are not of the type {acc.dtype.value} of {producer.name!r}")
         n_main = len(producer.inputs) - self._n_extras(producer)
         extras = list(producer.inputs[n_main:])
@@ -96,7 +108,8 @@ class FuseEpilogue(Pass):
        ready by then.
     2. The Map is the only reader of that result. So no other operand can depend on it, and fusing makes no cycle.
     3. The result has the accumulator's shape: the other operands broadcast to it, never beyond it.
-    4. All operands and the result have the accumulator's element type.
+    4. All operands and the result have the accumulator's element type; around sums of 8-bit integers they may also be
+       float32 and integers of 8 and 32 bits.
     5. The epilogue reads at most `max_extras` operands besides the accumulator,
     6. and takes at most `max_steps` steps.
     """

@@ -58,6 +58,8 @@ class _Fold(Rule[_Match]):
             spans = [(k - 1) * d + 1 for k, d in zip(op.kernel, op.dilations, strict=True)]
             if any(p >= spans[i % n] for i, p in enumerate(pads)):  # 6
                 return f"some windows would lie in the padding of {pad.name!r} alone"
+        if isinstance(op, Conv) and op.zero:  # 3
+            return f"the data have the zero point {op.zero}"
         if isinstance(op, Conv) or op.kind == "lp":  # 3
             return None if fill == 0 else f"{pad.name!r} pads with {fill}, not with zeros"
         if op.kind == "avg":  # 4
@@ -93,7 +95,7 @@ class FoldPad(Pass):
 
     1. Only spatial dimensions are padded,
     2. with a constant, by no negative numbers.
-    3. Convolution and Lp pool: the constant is 0.
+    3. Convolution and Lp pool: the constant is 0, and so is the zero point of quantised data.
     4. Average pool: the constant is 0, and the pool counts its own padding or has none; it counts all of it afterwards.
     5. Max pool: the constant is -inf, or it is 0 and the data are not negative (a Relu's).
     6. No window of a pool lies in the padding alone.

@@ -11,13 +11,16 @@ from sparsec.passes.channel_shuffle import ChannelShuffle
 from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
 from sparsec.passes.decompose import Decompose
+from sparsec.passes.dequantise import Dequantise
 from sparsec.passes.fold import Fold
 from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.fuse_map import FuseMap
 from sparsec.passes.gelu import Gelu
 from sparsec.passes.identity import Identity
+from sparsec.passes.integers import Integers
 from sparsec.passes.layernorm import RecogniseLayerNorm
 from sparsec.passes.pad import FoldPad
+from sparsec.passes.requantise import Requantise
 from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.softmax import RecogniseSoftmax
@@ -29,6 +32,8 @@ from sparsec.passes.widen import Widen
 
 DEFAULT: tuple[Pass, ...] = (
     Widen(),  # first of all: everything below knows float32 best
+    Dequantise(),  # before folding makes real numbers of integer weights
+    Integers(),  # for the same reason; after dequantise, which brings quantised values to their products
     Fold(),  # early: later passes ask whether an operand is constant
     CommonSubexpressions(),  # before fusion: a fused node no longer equals its twin
     Identity(),  # what does nothing would hide producers from the patterns below
@@ -51,6 +56,7 @@ DEFAULT: tuple[Pass, ...] = (
     FoldScale(),  # after batchnorm, for the same reason
     Decompose(),  # what no pass took in; before fusion, which merges the pieces
     FuseEpilogue(),  # before fuse_map, which would merge the activation of one convolution with the residual of the next
+    Requantise(),  # when epilogues are whole
     FuseMap(),  # what no epilogue took
     DeadCode(),  # sweeps what the others left unread
     DetectSparsity(),  # last: weights are final, and the backend asks for their zeros

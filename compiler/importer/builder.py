@@ -131,13 +131,21 @@ class Builder:
         """Add a node or fold it; its first output."""
         return self.emit_all(op, inputs)[0]
 
+    def keep(self, op: Op, *inputs: str) -> str:
+        """Add a node; its first output."""
+        return self._emit(op, inputs, may_fold=False)[0]
+
     def emit_all(self, op: Op, inputs: Sequence[str]) -> tuple[str, ...]:
         """Add a node or fold it; all its outputs."""
+        return self._emit(op, inputs, may_fold=True)
+
+    def _emit(self, op: Op, inputs: Sequence[str], *, may_fold: bool) -> tuple[str, ...]:
         operands = [self.types[v] if v != ABSENT else None for v in inputs]
         types = op.infer(operands)
         for t in types:
             self.limits.check(t)
-        small = all(t.elements <= _FOLD_ELEMENTS for t in types) and op.workspace(operands) <= _FOLD_WORKSPACE
+        few = all(t.elements <= _FOLD_ELEMENTS for t in types) and op.workspace(operands) <= _FOLD_WORKSPACE
+        small = may_fold and few
         if small and all(v == ABSENT or v in self.constants for v in inputs):
             arrays = op.evaluate([self.constants[v] if v != ABSENT else None for v in inputs])
             made = tuple(self.constant(a) for a in arrays)

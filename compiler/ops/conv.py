@@ -12,6 +12,7 @@ from sparsec.compiler.errors import ModelError
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
 from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, need, register, value
 from sparsec.compiler.ops.epilogue import apply_epilogue, epilogue_access, epilogue_type
+from sparsec.compiler.ops.integer import DATA, accumulator, centred, summed
 from sparsec.compiler.ops.reshape import Reshape
 from sparsec.compiler.ops.windows import auto_pads, window_extent
 from sparsec.compiler.scalar import Arg, Program
@@ -24,7 +25,8 @@ class Conv(Op):
     """y[n, oc, p] = epilogue(sum over ic, k of x[n, ic, p * stride + k * dilation - pad] * w[oc, ic, k], *extras).
 
     Inputs: x [N, IC, *spatial], w [OC, IC / groups, *kernel], then the epilogue's operands, which broadcast to the output
-    [N, OC, *out]. `pads` is (before of every spatial dim, then after of every spatial dim), as in ONNX.
+    [N, OC, *out]. `pads` is (before of every spatial dim, then after of every spatial dim), as in ONNX. 8-bit x and int8 w sum
+    (x - zero) * w in int32, and padding is x = zero.
     """
 
     strides: tuple[int, ...]
@@ -32,6 +34,7 @@ class Conv(Op):
     pads: tuple[int, ...]
     groups: int = 1
     epilogue: Program = field(default_factory=Program)
+    zero: int = 0
     name = "Conv"
     summary = "convolution, 1 to 3 spatial dimensions, groups, strides, dilations, padding, fused epilogue"
 
@@ -42,17 +45,17 @@ class Conv(Op):
             raise ModelError(f"Conv with {n} spatial dimensions needs data and weights of rank {n + 2}, not {x} and {w}")
         if x.shape[1] != w.shape[1] * self.groups or w.shape[0] % self.groups:
             raise ModelError(f"Conv weights {w} do not fit {x.shape[1]} input channels in {self.groups} groups")
-        if x.dtype != w.dtype:
-            raise ModelError(f"Conv data {x} and weights {w} differ in element type")
+        dtype = accumulator(x, w, self.zero, "Conv")
         spatial = tuple(
             window_extent(x.shape[2 + i], w.shape[2 + i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
             for i in range(n)
         )
-        acc = TensorType(x.dtype, (x.shape[0], w.shape[0], *spatial))
+        acc = TensorType(dtype, (x.shape[0], w.shape[0], *spatial))
         return (epilogue_type(self.epilogue, acc, inputs[2:]),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
-        x, w = value(inputs, 0), value(inputs, 1)
+        dtype = value(inputs, 0).dtype
+        x, w = centred(value(inputs, 0), value(inputs, 1), self.zero)
         n, g = len(self.strides), self.groups
         padded = np.pad(x, [(0, 0), (0, 0), *((self.pads[i], self.pads[n + i]) for i in range(n))])
         spans = [(w.shape[2 + i] - 1) * self.dilations[i] + 1 for i in range(n)]
@@ -71,7 +74,7 @@ class Conv(Op):
         cols = view.reshape(x.shape[0], g, w.shape[1], prod(out_spatial), k)
         cols = cols.transpose(1, 0, 3, 2, 4).reshape(g, x.shape[0] * prod(out_spatial), w.shape[1] * k)
         weights = w.reshape(g, w.shape[0] // g, w.shape[1] * k)
-        acc = np.matmul(cols, weights.transpose(0, 2, 1)).astype(x.dtype, copy=False)  # [g, N*P, OC/g]
+        acc = summed(np.matmul(cols, weights.transpose(0, 2, 1)), dtype)  # [g, N*P, OC/g]
         acc = acc.reshape(g, x.shape[0], prod(out_spatial), w.shape[0] // g).transpose(1, 0, 3, 2)
         acc = np.ascontiguousarray(acc).reshape(x.shape[0], w.shape[0], *out_spatial)
         return (apply_epilogue(self.epilogue, acc, inputs[2:]),)
@@ -107,7 +110,7 @@ class Conv(Op):
         x, w, n = need(inputs, 0, "data"), need(inputs, 1, "weights"), len(self.strides)
         padded = prod(x.shape[:2]) * prod(x.shape[2 + i] + self.pads[i] + self.pads[n + i] for i in range(n))
         windows = prod(self.infer(inputs)[0].shape[2:]) * x.shape[0] * x.shape[1] * prod(w.shape[2:])
-        return (padded + windows) * x.dtype.itemsize
+        return (padded + windows) * (8 if x.dtype in DATA else x.dtype.itemsize)
 
 
 @onnx_rule("Conv", becomes="Conv", constraints="1 to 3 spatial dimensions; weights may be computed")

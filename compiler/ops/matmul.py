@@ -11,6 +11,7 @@ from sparsec.compiler.axes import BROADCAST, Access, AxisMap, Dim, DimKind, Iter
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.ops.base import Array, InArrays, InTypes, Op, broadcast_shapes, need, register, value
 from sparsec.compiler.ops.epilogue import apply_epilogue, epilogue_access, epilogue_type
+from sparsec.compiler.ops.integer import accumulator, centred, summed
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 
@@ -20,12 +21,14 @@ from sparsec.compiler.types import TensorType
 class MatMul(Op):
     """y[..., m, n] = epilogue(sum over k of a[..., m, k] * b[..., k, n], *extras), both operands of rank >= 2.
 
-    `trans_a` / `trans_b`: the operand is stored [..., K, M] / [..., N, K]. Leading dimensions broadcast.
+    `trans_a` / `trans_b`: the operand is stored [..., K, M] / [..., N, K]. Leading dimensions broadcast. 8-bit a and
+    int8 b sum (a - zero) * b in int32.
     """
 
     trans_a: bool = False
     trans_b: bool = False
     epilogue: Program = field(default_factory=Program)
+    zero: int = 0
     name = "MatMul"
     summary = "batched matrix product, optional transposition of either operand, fused epilogue"
 
@@ -33,8 +36,6 @@ class MatMul(Op):
         a, b = need(inputs, 0, "left operand"), need(inputs, 1, "right operand")
         if a.rank < 2 or b.rank < 2:
             raise ModelError(f"MatMul needs operands of rank 2 or more, not {a} and {b}")
-        if a.dtype != b.dtype:
-            raise ModelError(f"MatMul operands {a} and {b} differ in element type")
         m, k = a.shape[-2:][::-1] if self.trans_a else a.shape[-2:]
         kb, n = b.shape[-2:][::-1] if self.trans_b else b.shape[-2:]
         if k != kb:
@@ -43,13 +44,15 @@ class MatMul(Op):
 
     def infer(self, inputs: InTypes) -> tuple[TensorType, ...]:
         m, n, _, batch = self._sizes(inputs)
-        acc = TensorType(need(inputs, 0, "left operand").dtype, (*batch, m, n))
+        dtype = accumulator(need(inputs, 0, "left operand"), need(inputs, 1, "right operand"), self.zero, "MatMul")
+        acc = TensorType(dtype, (*batch, m, n))
         return (epilogue_type(self.epilogue, acc, inputs[2:]),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
-        a, b = value(inputs, 0), value(inputs, 1)
+        dtype = value(inputs, 0).dtype
+        a, b = centred(value(inputs, 0), value(inputs, 1), self.zero)
         acc = np.matmul(np.swapaxes(a, -1, -2) if self.trans_a else a, np.swapaxes(b, -1, -2) if self.trans_b else b)
-        return (apply_epilogue(self.epilogue, acc.astype(a.dtype, copy=False), inputs[2:]),)  # bfloat16 products come as float32
+        return (apply_epilogue(self.epilogue, summed(acc, dtype), inputs[2:]),)  # bfloat16 products come as float32
 
     def axes(self, inputs: InTypes) -> AxisMap:
         m, n, k, batch = self._sizes(inputs)

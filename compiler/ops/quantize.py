@@ -8,12 +8,13 @@ from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import ABSENT
 from sparsec.compiler.onnx_rules import ImportContext, OnnxNode, onnx_rule
 from sparsec.compiler.ops.conv import import_conv
-from sparsec.compiler.ops.map import emit_map
+from sparsec.compiler.ops.map import Map, emit_map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.ops.reshape import Reshape
+from sparsec.compiler.scalar import Arg, Imm, Program, Tmp
 
-_RANGES = {DType.I8: (-128, 127), DType.U8: (0, 255), DType.I16: (-32768, 32767), DType.U16: (0, 65535)}
+RANGES = {DType.I8: (-128, 127), DType.U8: (0, 255), DType.I16: (-32768, 32767), DType.U16: (0, 65535)}
 
 
 def _along(ctx: ImportContext, node: OnnxNode, x: str, parameter: str, axis: int) -> str:
@@ -26,11 +27,43 @@ def _along(ctx: ImportContext, node: OnnxNode, x: str, parameter: str, axis: int
     return ctx.emit(Reshape((t.elements, *[1] * (data.rank - 1 - axis % data.rank))), parameter)
 
 
+# (x - zero) * scale with a scale, and a zero point, for each index of an axis
+DEQUANTISE = Program.parse("cast.f32(a0);cast.f32(a1);mul(t0,t1)")
+DEQUANTISE_ZERO = Program.parse("cast.i32(a0);cast.i32(a1);sub(t0,t1);cast.f32(t2);cast.f32(a2);mul(t3,t4)")
+
+
+def quantise_program(scale: float, zero: int, dtype: DType) -> Program:
+    """saturate(round(x / scale) + zero) of a float32 x, ties to even, in the 8- or 16-bit type `dtype`."""
+    low, high = RANGES[dtype]
+    program = Program().then("div", Arg(0), Imm(scale)).then("round", Tmp(-1)).then("add", Tmp(-1), Imm(float(zero)))
+    program = program.then("max", Tmp(-1), Imm(float(low))).then("min", Tmp(-1), Imm(float(high)))
+    return program.then("cast", Tmp(-1), dtype=dtype)
+
+
+def dequantise_program(scale: float, zero: int) -> Program:
+    """(x - zero) * scale in float32."""
+    program = centre_program(zero).then("cast", Tmp(-1), dtype=DType.F32)
+    return program.then("mul", Tmp(-1), Imm(scale))
+
+
+def centre_program(zero: int) -> Program:
+    """x - zero in int32."""
+    return Program().then("cast", Arg(0), dtype=DType.I32).then("sub", Tmp(-1), Imm(zero))
+
+
+def _number(ctx: ImportContext, value: str | None) -> float | int | None:
+    """A known scale or zero point for all elements; 0 for none given."""
+    if value is None:
+        return 0
+    array = ctx.const(value)
+    return array.reshape(-1)[0].item() if array is not None and array.size == 1 else None
+
+
 def saturate(ctx: ImportContext, node: OnnxNode, x: str, zero: str | None, target: DType) -> str:
     """round(x) + zero, limited to the range of `target`; x is float32 and already divided by the scale."""
-    if target not in _RANGES:
-        raise node.refuse(f"quantising to {target.value} is not supported: {', '.join(t.value for t in _RANGES)} are")
-    low, high = (float(n) for n in _RANGES[target])
+    if target not in RANGES:
+        raise node.refuse(f"quantising to {target.value} is not supported: {', '.join(t.value for t in RANGES)} are")
+    low, high = (float(n) for n in RANGES[target])
     if zero is None:
         return emit_map(ctx, f"round(a0);max(t0,{low!r});min(t1,{high!r});cast.{target.value}(t2)", x)
     program = f"round(a0);cast.f32(a1);add(t0,t1);max(t2,{low!r});min(t3,{high!r});cast.{target.value}(t4)"
@@ -51,6 +84,9 @@ def _import_quantize(ctx: ImportContext, node: OnnxNode) -> str:
     zero = _along(ctx, node, x, node.inputs[2], axis) if node.has(2) else None
     code = int(node.attr("output_dtype", 0))
     target = ctx.type(zero).dtype if zero else DType.from_onnx(code) if code else DType.U8
+    scale, offset = _number(ctx, node.inputs[1]), _number(ctx, zero)
+    if scale is not None and offset is not None and ctx.type(x).dtype is DType.F32 and target in RANGES:
+        return ctx.emit(Map(quantise_program(scale, int(offset), target)), x)
     scaled = emit_map(ctx, "cast.f32(a0);cast.f32(a1);div(t0,t1)", x, _along(ctx, node, x, node.inputs[1], axis))
     return saturate(ctx, node, scaled, zero, target)
 
@@ -60,13 +96,17 @@ def _import_dequantize(ctx: ImportContext, node: OnnxNode) -> str:
     _whole_blocks(node)
     x, axis = node.inputs[0], int(node.attr("axis", 1))
     scale = _along(ctx, node, x, node.inputs[1], axis)
+    zero = _along(ctx, node, x, node.inputs[2], axis) if node.has(2) else None
     code = int(node.attr("output_dtype", 0))
-    target = (DType.from_onnx(code) if code else ctx.type(scale).dtype).value
-    if not node.has(2):
-        return emit_map(ctx, f"cast.{target}(a0);cast.{target}(a1);mul(t0,t1)", x, scale)
-    zero = _along(ctx, node, x, node.inputs[2], axis)
-    program = f"cast.i32(a0);cast.i32(a1);sub(t0,t1);cast.{target}(t2);cast.{target}(a2);mul(t3,t4)"
-    return emit_map(ctx, program, x, zero, scale)
+    target = DType.from_onnx(code) if code else ctx.type(scale).dtype
+    factor, offset = _number(ctx, scale), _number(ctx, zero)
+    if factor is not None and offset is not None and target is DType.F32:
+        return ctx.keep(Map(dequantise_program(factor, int(offset))), x)
+    if zero is None:
+        program = DEQUANTISE if target is DType.F32 else Program.parse(f"cast.{target.value}(a0);cast.{target.value}(a1);mul(t0,t1)")
+        return ctx.keep(Map(program), x, scale)
+    text = f"cast.i32(a0);cast.i32(a1);sub(t0,t1);cast.{target.value}(t2);cast.{target.value}(a2);mul(t3,t4)"
+    return ctx.keep(Map(DEQUANTISE_ZERO if target is DType.F32 else Program.parse(text)), x, zero, scale)
 
 
 @onnx_rule("DynamicQuantizeLinear", becomes="Reduce, Map")
@@ -84,8 +124,9 @@ def _import_dynamic_quantize(ctx: ImportContext, node: OnnxNode) -> tuple[str, .
 
 def _centred(ctx: ImportContext, node: OnnxNode, x: str, zero: str, axis: int) -> str:
     """x - zero as int32."""
-    if zero == ABSENT:
-        return emit_map(ctx, "cast.i32(a0)", x)
+    offset = _number(ctx, None if zero == ABSENT else zero)
+    if offset is not None:
+        return ctx.emit(Map(centre_program(int(offset))), x)
     return emit_map(ctx, "cast.i32(a0);cast.i32(a1);sub(t0,t1)", x, _along(ctx, node, x, zero, axis))
 
 
