@@ -1,7 +1,7 @@
-"""Legalise: take fused epilogues apart where the target has no kernel for the fused node.
+"""Legalise: take apart what the target has no kernel for.
 
 Fusion does not ask the target, so that graphs read the same for every machine; what a machine cannot run fused becomes the bare
-operator and a Map, which every machine has.
+operator and a Map, which every machine has, and products of bytes it has no instructions for become products of int32.
 """
 
 from __future__ import annotations
@@ -9,9 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
+
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.integer import DATA
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.ops.quantize import centre_program
 from sparsec.compiler.passing.base import Notes, Pass, Rejected
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.target import Target
@@ -21,25 +27,41 @@ _OPERANDS = 2  # data and weights; the epilogue's operands follow them
 
 @dataclass(frozen=True)
 class Legalise(Pass):
-    """Unfuse nodes that the target cannot run.
+    """Unfuse nodes that the target cannot run, and widen their bytes.
 
-    1. The target offers no layout option for the node. 2. Its op has a non-empty epilogue.
+    1. The target offers no layout option for the node. 2. Its op has a non-empty epilogue, or it sums products of bytes.
     """
 
     target: Target
     name: ClassVar[str] = "legalise"
-    summary: ClassVar[str] = "epilogues taken apart where the target has no kernel for the fused node"
+    summary: ClassVar[str] = "epilogues taken apart, and bytes widened, where the target has no kernel for the node"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         editor = GraphEditor(graph)
         for node in graph.nodes:
             notes.at = node
             program = getattr(node.op, "epilogue", Program())
-            if not program.steps or self.target.legal(graph, node):
+            bytes_ = isinstance(node.op, Conv | MatMul) and graph.types[node.inputs[0]].dtype in DATA
+            if not (program.steps or bytes_) or self.target.legal(graph, node):
                 continue
-            self._unfuse(editor, node, program)
+            if bytes_:
+                node = self._widen(editor, node)
+            if program.steps:
+                self._unfuse(editor, node, program)
             notes.reject(node, Rejected(f"no fused kernel on {self.target.name}: {program} runs as a pass of its own"))
         return editor.finish()
+
+    def _widen(self, editor: GraphEditor, node: Node) -> Node:
+        """The node over int32: data less their zero point, and the same weights."""
+        op = node.op
+        assert isinstance(op, Conv | MatMul)
+        x = editor.add(Map(centre_program(op.zero)), node.inputs[:1], hint=f"{node.inputs[0]}.i32", origin=node.origin).output
+        array = editor.constant_of(node.inputs[1])
+        if array is not None:
+            w = editor.add_constant(array.astype(np.int32), f"{node.inputs[1]}.i32")
+        else:
+            w = editor.add(Map(centre_program(0)), node.inputs[1:2], hint=f"{node.inputs[1]}.i32", origin=node.origin).output
+        return editor.replace(node, replace(op, zero=0), [x, w, *node.inputs[2:]])
 
     def _unfuse(self, editor: GraphEditor, node: Node, program: Program) -> None:
         bare, extras = node.inputs[:_OPERANDS], node.inputs[_OPERANDS:]

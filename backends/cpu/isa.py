@@ -17,6 +17,10 @@ class Isa:
     `lanes` are float32 values a vector, `registers` the vector registers, `fma_per_cycle` the vector FMAs that a common core
     starts in a cycle. `broadcast_operand` says that an FMA takes a scalar in memory as its broadcast operand at no extra
     instruction. `requires` are the CPU flags, in the kernel's spelling, without which the code does not run.
+
+    `header` names the templates of its primitives. `dot` says how four products of bytes a lane are summed: vnni and neondot
+    by one instruction, pairs by products of 16-bit numbers, neon by widening products, scalar by C; `dot_cost` is what that
+    takes, in FMAs.
     """
 
     name: str
@@ -28,6 +32,14 @@ class Isa:
     requires: frozenset[str] = frozenset()
     fma_per_cycle: float = 2.0
     broadcast_operand: bool = False
+    header: str = ""
+    dot: str = "pairs"
+    dot_cost: float = 4.0
+
+    @property
+    def signed_data(self) -> bool:
+        """Whether data of byte products are signed: what is stored less 128."""
+        return self.dot in ("neon", "neondot")
 
     @property
     def vector_bytes(self) -> int:
@@ -35,20 +47,62 @@ class Isa:
         return 4 * self.lanes
 
 
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+_AVX512_FLAGS = (*(f"-m{f}" for f in _AVX512), "-mfma", "-mprefer-vector-width=512")
+
 _ISAS = (
+    Isa(
+        "x86_64+avx512f+vnni",
+        "avx512vnni",
+        "x86_64",
+        16,
+        32,
+        (*_AVX512_FLAGS[:4], "-mavx512vnni", *_AVX512_FLAGS[4:]),
+        frozenset({*_AVX512, "fma", "avx512_vnni"}),
+        broadcast_operand=True,
+        header="avx512",
+        dot="vnni",
+        dot_cost=1.0,
+    ),
     Isa(
         "x86_64+avx512f",
         "avx512",
         "x86_64",
         16,
         32,
-        ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"),
-        frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "fma"}),
+        _AVX512_FLAGS,
+        frozenset({*_AVX512, "fma"}),
         broadcast_operand=True,
+        header="avx512",
     ),
-    Isa("x86_64+avx2+fma", "avx2", "x86_64", 8, 16, ("-mavx2", "-mfma"), frozenset({"avx2", "fma"})),
-    Isa("aarch64+neon", "neon", "aarch64", 4, 32, (), broadcast_operand=True),
-    Isa("generic", "generic", "any", 1, 16, ()),
+    Isa(
+        "x86_64+avx2+vnni",
+        "avx2vnni",
+        "x86_64",
+        8,
+        16,
+        ("-mavx2", "-mfma", "-mavxvnni"),
+        frozenset({"avx2", "fma", "avx_vnni"}),
+        header="avx2",
+        dot="vnni",
+        dot_cost=1.0,
+    ),
+    Isa("x86_64+avx2+fma", "avx2", "x86_64", 8, 16, ("-mavx2", "-mfma"), frozenset({"avx2", "fma"}), header="avx2"),
+    Isa(
+        "aarch64+neon+dotprod",
+        "neondot",
+        "aarch64",
+        4,
+        32,
+        ("-march=armv8.2-a+dotprod",),
+        frozenset({"asimddp"}),
+        broadcast_operand=True,
+        header="neon",
+        dot="neondot",
+        dot_cost=1.0,
+    ),
+    Isa("aarch64+neon", "neon", "aarch64", 4, 32, (), broadcast_operand=True, header="neon", dot="neon", dot_cost=6.0),
+    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar"),
 )
 
 
@@ -86,6 +140,6 @@ def _cpu_flags() -> frozenset[str]:
     info = Path("/proc/cpuinfo")
     for line in info.read_text().splitlines() if info.exists() else []:
         key, _, value = line.partition(":")
-        if key.strip() == "flags":
+        if key.strip() in ("flags", "Features"):
             return frozenset(value.split())
     return frozenset()

@@ -93,6 +93,11 @@ class Kernel(ABC):
     def context(self, isa: Isa) -> dict[str, Any]:
         """What the template reads besides `symbol`, `k` (this kernel), `isa` and `signature`."""
 
+    @property
+    def integers(self) -> bool:
+        """Whether the function needs the prelude's primitives for integers."""
+        return False
+
     def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
         """Bytes of scratch that each thread needs for this geometry (at a 64-byte boundary)."""
         return 0

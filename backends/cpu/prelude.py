@@ -10,15 +10,19 @@ from sparsec.backends.cpu.kernel import environment
 
 
 @cache
-def prelude(isa: Isa) -> str:
+def prelude(isa: Isa, *, integers: bool = False) -> str:
     """What every kernel for `isa` may use: `vec`, `vmask`, `VL`, `v_*` on vectors, `m_*` on masks, `spc_*` on scalars.
+
+    `integers`: also `vi_*` on vectors of int32, loads and stores of bytes, and sums of byte products.
 
     Self-contained C11 (GCC/Clang dialect), to be put once before the kernels; needs the ISA's cflags and -lm.
     """
-    parts = ["isa/scalar.h.j2", f"isa/{isa.symbol}.h.j2"]
+    parts = ["isa/scalar.h.j2", f"isa/{isa.header}.h.j2"]
     if isa.lanes > 1:
         parts += ["isa/math.h.j2", "isa/transpose.h.j2"]
     parts.append("isa/functions.h.j2")
+    if integers:
+        parts.append(f"isa/integers_{isa.header}.h.j2")
     return "\n".join(environment().get_template(part).render(isa=isa, rounds=_transpose_rounds(isa.lanes)) for part in parts)
 
 

@@ -62,9 +62,26 @@ _VEC_MASK = {
     "bitnot": "m_not({0})",
     "where": "m_or(m_and({0}, {1}), m_and(m_not({0}), {2}))",
 }
+# Integers of 8 and 32 bits are vectors of int32; what is cast to 8 bits keeps the low ones, as in C.
+_VEC_I32 = {
+    "identity": "{0}",
+    "add": "(vint)((vuint){0} + (vuint){1})",
+    "sub": "(vint)((vuint){0} - (vuint){1})",
+    "mul": "(vint)((vuint){0} * (vuint){1})",
+    "min": "vi_min({0}, {1})",
+    "max": "vi_max({0}, {1})",
+    "relu": "vi_max(vi_set1(0), {0})",
+}
+_VEC_INTEGERS = (DType.I32, DType.U8, DType.I8)
+_NARROW = {DType.I32: "{0}", DType.U8: "({0} & 255)", DType.I8: "(vint)((vuint){0} << 24) >> 24"}
 _VEC_CASTS = {
     (DType.F32, DType.F32): "{0}",
     (DType.BOOL, DType.BOOL): "{0}",
+    **{(source, DType.F32): "v_float({0})" for source in _VEC_INTEGERS},
+    **{(DType.F32, target): text.replace("{0}", "v_trunc({0})") for target, text in _NARROW.items()},
+    **{(source, target): text for source in _VEC_INTEGERS for target, text in _NARROW.items()},
+    (DType.U8, DType.U8): "{0}",
+    (DType.I8, DType.I8): "{0}",
     (DType.BOOL, DType.F32): "v_select({0}, v_set1(1.0f), v_zero())",
     (DType.F32, DType.BOOL): "v_ne({0}, v_zero())",
 }
@@ -91,11 +108,21 @@ def _vec_immediate(step: Step, like: DType) -> str | None:
     return None
 
 
+def _vec_type(dtype: DType) -> str:
+    return "vmask" if dtype is DType.BOOL else "vint" if dtype in _VEC_INTEGERS else "vec"
+
+
+def _vec_literal(value: float, dtype: DType) -> str:
+    if dtype is DType.BOOL:
+        return f"m_set1({int(bool(value))})"
+    return f"vi_set1({int(value)})" if dtype in _VEC_INTEGERS else f"v_set1({float_literal(value)})"
+
+
 VEC = Form(
-    "float32 vectors",
-    lambda dtype: "vmask" if dtype is DType.BOOL else "vec",
-    lambda value, dtype: f"m_set1({int(bool(value))})" if dtype is DType.BOOL else f"v_set1({float_literal(value)})",
-    {DType.F32: _VEC_F32, DType.BOOL: _VEC_MASK},
+    "vectors of float32 and of integers up to 32 bits",
+    _vec_type,
+    _vec_literal,
+    {DType.F32: _VEC_F32, DType.BOOL: _VEC_MASK, DType.I32: _VEC_I32},
     lambda source, target: _VEC_CASTS.get((source, target)),
     _vec_immediate,
 )

@@ -2,6 +2,7 @@
 
 A panel is `r` vectors of output channels. Its weights are a list of runs: an input offset, relative to the input that belongs
 to an output position, and `k_run` consecutive weight rows of r * lanes floats that multiply the k_run consecutive inputs there.
+Over bytes, an input is four consecutive channels, a weight row has four weights a lane, and sums are int32.
 Dense convolutions list every offset; a sparse pattern leaves runs out; grouped ones list their own input channels. The
 micro-kernel keeps th x tw positions x r vectors of accumulators in registers: a weight vector is loaded once for all
 positions, an input is broadcast once for r vectors.
@@ -14,7 +15,8 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers, heavy
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, epilogue_context, extra_pointers, heavy
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
 
@@ -60,6 +62,9 @@ class PanelKernel(Kernel):
     `chunk`: runs that are summed on their own before they are added to the rest, 0 for one sum. The rounding error of a sum
     grows with its length, that of a sum of sums with the lengths of both (Higham, Accuracy and Stability of Numerical Algorithms,
     section 4.2).
+
+    `types` are the element types: data are F32 or U8, and then weights are int8 and the epilogue's argument 0 is int32;
+    sums begin with what `start` holds for each output.
     """
 
     r: int
@@ -77,6 +82,7 @@ class PanelKernel(Kernel):
     prefetch: int = 0
     chunk: int = 0
     y_step: int = 1
+    types: Types = field(default_factory=Types)
     family: ClassVar[str] = "panel"
     template: ClassVar[str] = "panel.c.j2"
     geometry: ClassVar[type[Geometry]] = PanelGeometry
@@ -84,11 +90,23 @@ class PanelKernel(Kernel):
     def label(self) -> str:
         tile = f"{self.th}x{self.tw}x{self.r}" if self.th > 1 else f"{self.tw}x{self.r}"
         last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
-        return f"f32_panel_{tile}_k{self.k_run}{last}"
+        return f"{self.types.data.value}_panel_{tile}_k{self.k_run}{last}"
+
+    @property
+    def integers(self) -> bool:
+        return self.types.integers
+
+    @property
+    def dot(self) -> bool:
+        """Whether inputs are four bytes."""
+        return self.types.data is DType.U8
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = [Pointer("runs", "int32_t")] + ([] if self.shared_runs else [Pointer("run_begin", "int32_t")])
-        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers(self.extras), Pointer("y", const=False))
+        extras = extra_pointers(self.types.of_extras(len(self.extras)))
+        x, w = Pointer("x", self.types.data.c), Pointer("w", "int8_t" if self.dot else "float")
+        start = [Pointer("start", "int32_t")] if self.dot else []
+        return (x, w, *lists, *start, *extras, Pointer("y", self.types.result.c, const=False))
 
     @property
     def tiles(self) -> tuple[tuple[int, int], ...]:
@@ -110,13 +128,16 @@ class PanelKernel(Kernel):
             "y_step": "VL" if self.y_step == 1 else f"{self.y_step} * VL",
             "unroll": min(self.k_run, 4) if isa.lanes > 1 else 1,
             "heavy": heavy(self.epilogue) or self.tail_lanes > 0,
-            **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa),
+            "x_t": self.types.data.c,
+            "w_t": "int8_t" if self.dot else "float",
+            **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
         }
 
 
 def legal(kernel: PanelKernel, isa: Isa) -> bool:
     """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
-    return kernel.th * kernel.tw * kernel.r + kernel.r + 1 <= isa.registers
+    halves = 2 if kernel.dot and isa.dot == "pairs" else 1  # even and odd bytes
+    return kernel.th * kernel.tw * kernel.r + halves * (kernel.r + 1) <= isa.registers
 
 
 def _start(index: str, full: str, size: int, tail: int) -> str:

@@ -117,13 +117,20 @@ def expand_groups(w: Array, groups: int) -> Array:
     return full
 
 
+def fours(w: Array) -> Array:
+    """int8 weights [..., IC] as int32 [..., IC / 4] of the same bytes, with zeros in place of channels that lack."""
+    padded = np.zeros((*w.shape[:-1], -(-w.shape[-1] // 4) * 4), np.int8)
+    padded[..., : w.shape[-1]] = w
+    return padded.view(np.int32)
+
+
 def pack(w: Array, runs: Runs, r: int, lanes: int) -> Array:
-    """float32 weights [panel][run][k_run][r * lanes] of w[OC, taps..., IC], zero beyond OC and IC, as one vector."""
+    """Weights [panel][run][k_run][r * lanes] of w[OC, taps..., IC], zero beyond OC and IC, as one vector of w's type."""
     width, channels = r * lanes, w.shape[-1]
     panels = -(-w.shape[0] // width)
     at = runs.channel[:, None] + np.arange(runs.k_run)
     flat = w.reshape(w.shape[0], -1, channels)
-    padded = np.zeros((panels * width, flat.shape[1], max(int(at.max(initial=0)) + 1, channels)), np.float32)
+    padded = np.zeros((panels * width, flat.shape[1], max(int(at.max(initial=0)) + 1, channels)), w.dtype)
     padded[: w.shape[0], :, :channels] = flat
     parts = []
     for p in range(panels):

@@ -12,6 +12,8 @@ from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
+from sparsec.backends.cpu.kernels.panel_epilogue import Types
+from sparsec.compiler.dtypes import DType
 
 # A server core of the last years: loads and instructions a cycle, FMA latency, and (bytes, bytes a cycle) of each cache level as
 # one core of a busy machine sees it (docs/kernels.md).
@@ -27,6 +29,8 @@ class PanelProblem:
     each of them in runs of k_run. `x_bytes` is the size of the input, `epilogue_ops` the vector instructions that an output
     vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
     brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
+
+    `dot`: inputs are four bytes, and weight rows have four weights a lane; outputs have `y_bytes` an element.
     """
 
     n: int
@@ -39,6 +43,8 @@ class PanelProblem:
     epilogue_ops: int = 1
     full: int = 0
     lines: int = 0
+    dot: bool = False
+    y_bytes: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +84,13 @@ def split(extent: int, most: int) -> tuple[int, int, int, int]:
 def tilings(problem: PanelProblem, isa: Isa, r: int) -> Iterator[Tiling]:
     """Every legal tiling with `r` vectors of output channels, widest tiles first."""
     seen = set()
+    types = Types(DType.U8) if problem.dot else Types()
     for positions in range((isa.registers - 1) // r - 1, 0, -1):
         for th in range(1, min(positions, problem.oh) + 1):
             tw, x_full, tw_tail, x_tail = split(problem.ow, max(1, positions // th))
             y_full, th_tail = divmod(problem.oh, th)
             shape = (th, tw, th_tail, tw_tail, x_full, x_tail, y_full, int(th_tail > 0))
-            if shape in seen or not legal(PanelKernel(r, 1, 1, tw, th=th), isa) or (th > 1 and x_full + x_tail > 1):
+            if shape in seen or not legal(PanelKernel(r, 1, 1, tw, th=th, types=types), isa) or (th > 1 and x_full + x_tail > 1):
                 continue
             seen.add(shape)
             for oc_outer in (True, False):
@@ -115,14 +122,15 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
             share = 1 / panels
         move = share * first + (1 - share) * again
         total += count * panels * overlapped(compute, move)
-    total += outputs_move(problem.n * problem.oh * problem.ow, tiling.r * panels, problem.blocks, problem.full, isa)
+    positions_y = problem.n * problem.oh * problem.ow * problem.y_bytes // 4
+    total += outputs_move(positions_y, tiling.r * panels, problem.blocks, problem.full, isa)
     return max(total, far_w / DRAM)  # a network's weights are used once a run, and come from DRAM
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
-    fma = positions * r / isa.fma_per_cycle
+    fma = positions * r / isa.fma_per_cycle * (isa.dot_cost if problem.dot else 1.0)
     loads = (positions + r) / LOADS
-    issue = (positions * r + r + (positions if not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
+    issue = (positions * r + r + (positions if problem.dot or not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
@@ -146,11 +154,17 @@ def rate(size: float) -> float:
     return next(rate for capacity, rate in LEVELS if size <= capacity)
 
 
+def _widest(dot: bool, isa: Isa) -> int:
+    """The most vectors of outputs that one position leaves registers for."""
+    types = Types(DType.U8) if dot else Types()
+    return max(r for r in range(1, isa.registers) if legal(PanelKernel(r, 1, 1, 1, types=types), isa))
+
+
 @lru_cache(4096)
 def choose(problem: PanelProblem, isa: Isa, most_r: int = 8, least_r: int = 1) -> tuple[Part, ...]:
     """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
     best: tuple[Part, ...] = ()
-    most_r = min(most_r, problem.blocks, (isa.registers - 1) // 2)
+    most_r = min(most_r, problem.blocks, _widest(problem.dot, isa))
     widths = range(min(least_r, most_r), most_r + 1)
     for r in sorted(widths, key=lambda width: abs(width - 2)):  # two vectors are the usual choice: weights stream best
         parts = [_best(problem, isa, r, 0, problem.blocks // r)]

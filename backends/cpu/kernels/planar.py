@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers, heavy
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
 
@@ -90,7 +91,7 @@ class PlanarKernel(Kernel):
     def pointers(self) -> tuple[Pointer, ...]:
         lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         taps = (Pointer("taps", "int32_t"),) if self.x_blocked else ()
-        return (Pointer("x"), Pointer("w"), *lists, *taps, *extra_pointers(self.extras), Pointer("y", const=False))
+        return (Pointer("x"), Pointer("w"), *lists, *taps, *extra_pointers([DType.F32] * len(self.extras)), Pointer("y", const=False))
 
     @property
     def entry_type(self) -> str:

@@ -1,4 +1,4 @@
-"""relayout: float32 tensors between row-major, planar and channel-blocked storage, and the zeroing of halos."""
+"""relayout: tensors between row-major, planar and channel-blocked storage, and the zeroing of halos."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.walk import BlockedView, Walk, blocked_view, row_major_strides
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.layout import Blocked
 from sparsec.compiler.types import TensorType
 
@@ -40,27 +41,29 @@ class Relayout(Kernel):
     strides); halo: only zero the halo of y. `block` is 1 (planar) or the vector's lanes.
 
     `line` says how the innermost positions are laid out on the other side: transpose (positions contiguous), lanes (channels
-    contiguous), rows (both sides blocked alike: whole rows are copied), strided (neither), none (direction halo).
+    contiguous), rows (both sides blocked alike: whole rows are copied), strided (neither), none (direction halo). Vectors
+    transpose float32; bytes are moved one by one there, in blocks of 4 channels, too.
     """
 
     direction: str
     line: str
     block: int
+    dtype: DType = DType.F32
     family: ClassVar[str] = "relayout"
     template: ClassVar[str] = "relayout.c.j2"
     geometry: ClassVar[type[Geometry]] = RelayoutGeometry
 
     def label(self) -> str:
-        return f"f32_{self.direction}_{self.line}_c{self.block}"
+        return f"{self.dtype.value}_{self.direction}_{self.line}_c{self.block}"
 
     def pointers(self) -> tuple[Pointer, ...]:
-        y = Pointer("y", const=False)
-        return (y,) if self.direction == "halo" else (Pointer("x"), y)
+        y = Pointer("y", self.dtype.c, const=False)
+        return (y,) if self.direction == "halo" else (Pointer("x", self.dtype.c), y)
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        if self.block not in (1, isa.lanes):
+        if self.block not in (1, isa.lanes) and self.dtype is DType.F32:
             raise ValueError(f"relayout moves blocks of 1 or {isa.lanes} channels on {isa.name}, not {self.block}")
-        return {}
+        return {"T": self.dtype.c, "vectors": self.dtype is DType.F32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def _side(t: TensorType, like: Blocked) -> _Side:
 
 
 def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, RelayoutGeometry]:
-    """The kernel that stores `source` in `target`'s layout (same shape, float32); zeroes the target's halo, if any.
+    """The kernel that stores `source` in `target`'s layout (same shape and element type); zeroes the target's halo, if any.
 
     Either side may be row-major, planar or blocked by the vector's lanes; two blocked sides have the same channel axis.
     Raises ValueError for other pairs, and for blocked to planar with a halo (unpack without, then `zero_halo`).
@@ -112,7 +115,10 @@ def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, Relayout
         if whole.rank <= LOOPS:
             view, walk = replace(view, blocks=1), whole
     walk = walk.padded(LOOPS)
-    kernel = Relayout("pack" if packs else "unpack", _line(layout.block, walk, x, y, packs), layout.block)
+    line = _line(layout.block, walk, x, y, packs)
+    if line == "transpose" and source.dtype is not DType.F32:
+        line = "strided"
+    kernel = Relayout("pack" if packs else "unpack", line, layout.block, source.dtype)
     return kernel, _geometry(view, layout.block, walk, x, y)
 
 
@@ -122,7 +128,7 @@ def zero_halo(t: TensorType) -> tuple[Relayout, RelayoutGeometry]:
     assert isinstance(layout, Blocked)
     view, side = blocked_view(t), _side(t, layout)
     walk = Walk(view.extents, (side.strides, side.strides), layout.halo_of(t.rank)).collapsed(_ROW).padded(LOOPS)
-    return Relayout("halo", "none", layout.block), _geometry(view, layout.block, walk, side, side)
+    return Relayout("halo", "none", layout.block, t.dtype), _geometry(view, layout.block, walk, side, side)
 
 
 def _line(block: int, walk: Walk, x: _Side, y: _Side, packs: bool) -> str:

@@ -19,6 +19,7 @@ from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers
 from sparsec.backends.cpu.kernels.panel_pack import occupied_rows
 from sparsec.backends.cpu.scalar_c import float_literal
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
 Array = np.ndarray[Any, Any]
@@ -96,7 +97,7 @@ class WinogradKernel(Kernel):
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = (Pointer("lists", "int32_t"), Pointer("list_begin", "int32_t")) if self.listed else ()
-        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers(self.extras), Pointer("y", const=False))
+        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers([DType.F32] * len(self.extras)), Pointer("y", const=False))
 
     def scratch_bytes(self, geometry: WinogradGeometry, isa: Isa) -> int:
         tiles = geometry.block_tiles  # an odd number of vectors between frequencies spreads them over the cache's sets

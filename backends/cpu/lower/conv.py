@@ -11,12 +11,13 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, tap_offsets
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, fours, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
+from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, types_of, without_bias
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
@@ -47,6 +48,8 @@ class LowerConv(Lowering):
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        if is_integer(graph, node):
+            return _integer_options(graph, node, isa)
         if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
@@ -89,14 +92,17 @@ class LowerConv(Lowering):
         return options
 
     def halo(self, graph: Graph, node: Node, operand: int) -> tuple[tuple[int, int], ...]:
-        reads_halo = isinstance(graph.types[node.inputs[0]].layout, Blocked)
+        reads_halo = graph.types[node.inputs[0]].rank == 4 and isinstance(graph.types[node.inputs[0]].layout, Blocked)
         return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        fast = is_fast(graph, node) and not is_depthwise(graph, node)
-        return [v for v in node.inputs[2:] if v != node.inputs[0]] if fast else ()
+        fast = (is_fast(graph, node) or is_integer(graph, node)) and not is_depthwise(graph, node)
+        y = graph.types[node.output].dtype
+        return [v for v in node.inputs[2:] if v != node.inputs[0] and graph.types[v].dtype is y] if fast else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
+        if is_integer(graph, node):
+            return _schedule_integer(graph, node, isa)
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
             return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
@@ -126,7 +132,11 @@ class LowerConv(Lowering):
         return replace(layer, candidates=found if as_stored else elsewhere(found))
 
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
-        if not is_fast(ctx.graph, node):
+        start = None
+        if is_integer(ctx.graph, node):
+            start = first_sums(ctx.graph, node, ctx.isa)
+            node = without_bias(ctx.graph, node)
+        elif not is_fast(ctx.graph, node):
             lower_direct(ctx, node)
             return
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -142,8 +152,8 @@ class LowerConv(Lowering):
             )
             ctx.call(node, kernel, geometry, [x.ref, ctx.pack(pack_depthwise(weights, ctx.isa.lanes)), *extras, y.ref])
             return
-        origins = iter(strides_of(t).origin for t in full)
-        extras = [e.at(next(origins) * 4) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
+        origins = iter(strides_of(t).origin * t.dtype.itemsize for t in full)
+        extras = [e.at(next(origins)) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
         if isinstance(layer.plan, WinogradPlan):
             corner = x.interior.at(-4 * (op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]))
             taps_inside = weights.transpose(0, 2, 3, 1)
@@ -156,7 +166,52 @@ class LowerConv(Lowering):
             return
         assert isinstance(layer.plan, LinearPlan)
         panels = _panel_weights(weights, op, x, layer.plan.problem)
-        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
+        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
+
+
+def _integer_options(graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
+    """Options of a convolution of bytes; none where only products of wider integers take it."""
+    x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    kinds = extra_kinds(graph, node, 2, 1)
+    if kinds is None or x.rank != 4 or not has_panels(graph, node, isa):
+        return []
+    out = blocked(y, 1, isa)
+    orders: list[Layout] = [blocked(x, 1, isa)]
+    if x.shape[1] <= _PLANAR_CHANNELS < isa.lanes:
+        orders.insert(0, Blocked(1, 4))
+    options = []
+    for layout in orders:
+        assert isinstance(layout, Blocked)
+        source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))
+        cycles = min(p.cycles for p in _integer_plans(graph, node, source, y.with_layout(out), isa))
+        options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
+    return options
+
+
+def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa) -> list[Plan]:
+    """The ways to compute a convolution of bytes between blocked tensors."""
+    bare = without_bias(graph, node)
+    kinds = extra_kinds(graph, bare, 2, 1)
+    assert kinds is not None
+    full = [t if isinstance(t.layout, Blocked) else t.with_layout(y.layout) for t in full_operands(graph, bare, kinds)]
+    problem = conv_problem(graph, bare, kinds, source, y, full, isa)
+    tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
+    plans: list[Plan] = [plan_linear(problem, isa, tail)]
+    listed = plan_sparse(problem, fours(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups)), isa, tail)
+    return [*plans, listed] if listed is not None else plans
+
+
+def _schedule_integer(graph: Graph, node: Node, isa: Isa) -> LayerSchedule:
+    x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    plans = _integer_plans(graph, node, x, y, isa)
+    best = min(plans, key=lambda p: p.cycles)
+    assert isinstance(best, LinearPlan)
+    traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
+    w = graph.constants[node.inputs[1]]
+    rows = -(-w.shape[1] // 4) * prod(w.shape[2:])
+    facts = Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
+    layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
+    return replace(layer, candidates=candidates(plans, best, facts))
 
 
 def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[Plan]:
@@ -195,11 +250,14 @@ def conv_problem(
     xs, ys = strides_of(x), strides_of(y)
     n, oc, oh, ow = y.shape
     lanes = x.layout.block  # type: ignore[union-attr]
-    k_run = run_length(w.shape[1], op.groups, lanes)
+    types = types_of(graph, node)
+    per_row = 4 if types.integers else 1  # channels of a weight row
+    inputs = -(-w.shape[1] // per_row)
+    k_run = run_length(inputs, op.groups, lanes // per_row)
     groups_of = iter(full)
     images = [_image(strides_of(next(groups_of)), isa) if k == "full" else None for k in kinds]
     shared = op.groups == 1
-    channels = -(-w.shape[1] // k_run) * k_run
+    channels = -(-inputs // k_run) * k_run
     if not shared:  # a panel that straddles groups reads the inputs of all that it touches
         per = w.shape[0] // op.groups
         channels = int(channels * (1 + (isa.lanes - gcd(per, isa.lanes)) / per))
@@ -223,6 +281,7 @@ def conv_problem(
         rows=channels * taps,
         n_runs=channels // k_run * taps,
         lines=channels * taps // max(1, w.shape[3] // op.strides[1]),
+        types=types,
     )
 
 
@@ -237,4 +296,7 @@ def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear) -> PanelW
     taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
-    return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, layout.block if problem.sparse else 0)
+    block = layout.block if problem.sparse else 0
+    if problem.dot:
+        return PanelWeights(fours(taps_inside), op.groups, problem.k_run, channels[::4], taps, block // 4)
+    return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, block)

@@ -7,21 +7,26 @@ is outside) are chosen by `kernels.panel_plan`; here a layer is brought to its t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
+
+import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, choose
 from sparsec.backends.cpu.kernels.panel_plan import Part as PanelPart
 from sparsec.backends.cpu.lower.base import LowerContext
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
 from sparsec.backends.cpu.program import Ref
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Node
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
+Array = np.ndarray[Any, Any]
 _PREFETCH = 1024  # bytes: weights that come from beyond L2 are wanted about 250 FMAs later
 _CHUNK = 512  # products in a partial sum: long sums are split, for accuracy
 _FEW = 4  # positions of a tile below which weights stream as fast as they can anyway, and prefetching slows them
@@ -43,7 +48,8 @@ class Linear:
     `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie `y_step`
     positions apart. Every output reads `n_runs` runs of `k_run` inputs, `rows` weight rows in all (the mean where groups or zeros
     make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out.
-    `lines` is that of PanelProblem.
+    `lines` is that of PanelProblem. `types` are the element types; of bytes, inputs and weight rows are counted in fours, strides
+    in bytes.
     """
 
     oc: int
@@ -63,6 +69,12 @@ class Linear:
     y_step: int = 1
     sparse: bool = False
     lines: int = 0
+    types: Types = field(default_factory=Types)
+
+    @property
+    def dot(self) -> bool:
+        """Whether inputs are four bytes."""
+        return self.types.data is DType.U8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +117,11 @@ def plan_linear(p: Linear, isa: Isa, tail_lanes: int, vectors: int = 0) -> Linea
 
 
 def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
-    x_bytes = 4 * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, p.rows // max(p.x_step, 1))
-    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, len(p.epilogue.steps), p.kinds.count("full"), p.lines)
+    size, per_row = p.types.data.itemsize, 4 if p.dot else 1
+    x_bytes = size * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, per_row * p.rows // max(p.x_step, 1))
+    steps, full = len(p.epilogue.steps), p.kinds.count("full")
+    y_bytes = p.types.result.itemsize
+    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.dot, y_bytes)
 
 
 def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -> Part:
@@ -125,8 +140,9 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         epilogue=p.epilogue,
         extras=p.kinds,
         tail_lanes=tail_lanes,
-        chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK else 0,
+        chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK and not p.dot else 0,
         y_step=p.y_step,
+        types=p.types,
     )
     geometry = PanelGeometry(
         n=p.n,
@@ -187,21 +203,38 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
     return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 
-def lower_linear(ctx: LowerContext, node: Node, plan: LinearPlan, x: Ref, y: Ref, extras: Sequence[Ref], w: PanelWeights) -> None:
-    """Append the calls of a plan. `x` and `y` are the addresses of the first interior elements."""
+def lower_linear(
+    ctx: LowerContext,
+    node: Node,
+    plan: LinearPlan,
+    x: Ref,
+    y: Ref,
+    extras: Sequence[Ref],
+    w: PanelWeights,
+    start: Array | None = None,
+) -> None:
+    """Append the calls of a plan. `x` and `y` are the addresses of the first interior elements; `start`, for integers, is what
+    the sums of each output begin with.
+    """
     lanes, p = ctx.isa.lanes, plan.problem
     for part in plan.parts:
         offsets, begin, weights = w.part(part.first_block * lanes, part.kernel.r * lanes, part.panels)
         lists = [ctx.pack(offsets), *([] if p.shared else [ctx.pack(begin)])]
         moved = shifted(p, extras, part.first_block, lanes)
-        operands = [x, ctx.pack(weights), *lists, *moved, y.at(part.first_block * p.y.block * 4)]
+        sums = [] if start is None else [ctx.pack(start).at(part.first_block * lanes * 4)]
+        at = part.first_block * p.y.block * p.types.result.itemsize
+        operands = [x, ctx.pack(weights), *lists, *sums, *moved, y.at(at)]
         ctx.call(node, part.kernel, part.geometry, operands)
 
 
 def shifted(p: Linear, extras: Sequence[Ref], first_block: int, lanes: int) -> list[Ref]:
     """Addresses of the extra operands for the outputs from channel block `first_block` on."""
     steps = [image.block if image else lanes for image in p.extras]
-    return [e if kind == "scalar" else e.at(first_block * step * 4) for e, kind, step in zip(extras, p.kinds, steps, strict=True)]
+    sizes = [t.itemsize for t in p.types.of_extras(len(extras))]
+    return [
+        e if kind == "scalar" else e.at(first_block * step * size)
+        for e, kind, step, size in zip(extras, p.kinds, steps, sizes, strict=True)
+    ]
 
 
 def extra_strides(p: Linear) -> dict[str, tuple[int, ...]]:

@@ -12,10 +12,11 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.matmul import FULL, matmul
 from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, fours
 from sparsec.backends.cpu.kernels.panel_plan import DRAM
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere, wanted
+from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, types_of, without_bias
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
@@ -58,6 +59,8 @@ class LowerMatMul(Lowering):
     op = MatMul
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
+        if is_integer(graph, node):
+            return self._integers(graph, node, isa)
         if not is_fast(graph, node):
             return self._direct(graph, node)
         panels = self._panels(graph, node, isa)
@@ -66,6 +69,16 @@ class LowerMatMul(Lowering):
             return panels
         cycles = _general_cycles(graph, node, isa)
         return [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles), *panels]
+
+    def _integers(self, graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
+        """Options of products of bytes: panels over blocked features, or over one line of them."""
+        x, y = graph.types[node.inputs[0]], graph.types[node.output]
+        kinds = extra_kinds(graph, node, 2, y.rank - 1)
+        if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank or not has_panels(graph, node, isa):
+            return []
+        plans, _ = _plans(graph, node, isa)
+        source, result = blocked(x, -1, isa), blocked(y, -1, isa)
+        return [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), min(p.cycles for p in plans))]
 
     def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """The option of the kernel for other types and for sums of nothing: without an epilogue."""
@@ -106,7 +119,8 @@ class LowerMatMul(Lowering):
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
         blocked_y = isinstance(graph.types[node.output].layout, Blocked)
-        return [v for v in node.inputs[2:] if v != node.inputs[0]] if blocked_y else ()
+        y = graph.types[node.output].dtype
+        return [v for v in node.inputs[2:] if v != node.inputs[0] and graph.types[v].dtype is y] if blocked_y else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if not uses_panels(graph, node, isa):
@@ -115,7 +129,8 @@ class LowerMatMul(Lowering):
             return replace(layer, cost=cost, candidates=self._row_candidates(graph, node, isa, cost.cycles))
         panels, facts = _plans(graph, node, isa)
         x, y = (graph.types[v].layout for v in (node.inputs[0], node.output))
-        planar = _planar(graph, node, x, y, isa) if isinstance(x, Blocked) and isinstance(y, Blocked) else []
+        both = isinstance(x, Blocked) and isinstance(y, Blocked) and not is_integer(graph, node)
+        planar = _planar(graph, node, x, y, isa) if both else []
         mixed = any(isinstance(layout, Blocked) and layout.block != isa.lanes for layout in (x, y))
         plans: list[LinearPlan | PlanarPlan] = [*panels, *planar]
         best = min(planar if mixed else considered(plans, facts, self.kernels), key=lambda p: p.cycles)
@@ -149,12 +164,19 @@ class LowerMatMul(Lowering):
             full = extra_refs(ctx, node, 2, layer.plan.layer.kinds, y.type.rank - 1)
             lower_planar(ctx, node, layer.plan, x.interior, y.interior, full, weights.T[:, None, :], np.zeros(1, np.int64))
             return
-        extras = extra_refs(ctx, node, 2, layer.plan.problem.kinds, y.type.rank - 1)
+        problem, start = layer.plan.problem, None
+        if problem.dot:
+            start = first_sums(ctx.graph, node, ctx.isa)
+            node = without_bias(ctx.graph, node)
+        extras = extra_refs(ctx, node, 2, problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes
         channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)
-        block = ctx.isa.lanes if layer.plan.problem.sparse else 0
-        panels = PanelWeights(weights.T[:, None, :], 1, ctx.isa.lanes, channels, np.zeros(1, np.int64), block)
-        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels)
+        filters, per_row = weights.T[:, None, :], 4 if problem.dot else 1
+        if problem.dot:
+            filters, channels = fours(filters), channels[::4]
+        block = ctx.isa.lanes // per_row
+        panels = PanelWeights(filters, 1, block, channels, np.zeros(1, np.int64), block if problem.sparse else 0)
+        lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
 
     def _general(self, ctx: LowerContext, node: Node) -> None:
         op, kinds = matmul_op(node), row_kinds(ctx.graph, node)
@@ -235,6 +257,9 @@ def _planar(graph: Graph, node: Node, x: Blocked, y: Blocked, isa: Isa) -> list[
 def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]:
     """The panels that compute a product whose weights are a constant matrix."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    node = without_bias(graph, node) if is_integer(graph, node) else node
+    types = types_of(graph, node)
+    per_row = 4 if types.integers else 1  # channels of a weight row
     kinds = extra_kinds(graph, node, 2, y.rank - 1)
     assert kinds is not None
     k, n = x.shape[-1], y.shape[-1]
@@ -244,7 +269,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
         n=1,
         oh=1,
         ow=prod(y.shape[:-1]),
-        k_run=isa.lanes,
+        k_run=isa.lanes // per_row,
         x_step=isa.lanes,
         x=Image(0, _block_stride(x, isa), 0),
         y=image,
@@ -252,14 +277,16 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
         kinds=kinds,
         epilogue=matmul_op(node).epilogue,
         shared=True,
-        rows=-(-k // isa.lanes) * isa.lanes,
+        rows=-(-k // isa.lanes) * isa.lanes // per_row,
         n_runs=-(-k // isa.lanes),
+        types=types,
     )
     tail = padded_lanes(problem.epilogue, kinds, n, isa)
     weights = constant_weights(graph, node)
     assert weights is not None
     plans = [plan_linear(problem, isa, tail)]
-    listed = plan_sparse(problem, weights.T[:, None, :], isa, tail)
+    filters = weights.T[:, None, :]
+    listed = plan_sparse(problem, fours(filters) if problem.dot else filters, isa, tail)
     if listed is not None:
         plans.append(listed)
-    return plans, Facts(k, np.count_nonzero(weights) / max(weights.size, 1), isa)
+    return plans, Facts(-(-k // per_row), np.count_nonzero(weights) / max(weights.size, 1), isa)

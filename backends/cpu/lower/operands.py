@@ -9,10 +9,13 @@ from sparsec.backends.cpu.kernels.blocked_epilogue import FULL, lanes_to_keep
 from sparsec.backends.cpu.lower.base import LowerContext, View
 from sparsec.backends.cpu.program import Ref
 from sparsec.backends.cpu.storage import strides_of
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
+
+_AROUND_INTEGERS = (DType.F32, DType.I32, DType.U8, DType.I8)
 
 
 def extra_kind(graph: Graph, value: str, out: TensorType, axis: int) -> str | None:
@@ -31,7 +34,8 @@ def extra_kinds(graph: Graph, node: Node, first: int, axis: int) -> tuple[str, .
     """Kinds of the operands from `first` on, or None when a blocked kernel cannot read one of them."""
     out = graph.types[node.output]
     kinds = [extra_kind(graph, v, out, axis) for v in node.inputs[first:]]
-    if None in kinds or kinds.count("full") > FULL or any(graph.types[v].dtype.value != "f32" for v in node.inputs[first:]):
+    allowed = _AROUND_INTEGERS if graph.types[node.inputs[0]].dtype is DType.U8 else (DType.F32,)
+    if None in kinds or kinds.count("full") > FULL or any(graph.types[v].dtype not in allowed for v in node.inputs[first:]):
         return None
     return tuple(k for k in kinds if k is not None)
 
@@ -48,7 +52,7 @@ def extra_refs(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...]
     for value, kind in zip(node.inputs[first:], kinds, strict=True):
         array = ctx.constant(value)
         if kind == "channel" and array is not None:
-            padded = np.zeros(-(-out.shape[axis] // ctx.isa.lanes) * ctx.isa.lanes, np.float32)
+            padded = np.zeros(-(-out.shape[axis] // ctx.isa.lanes) * ctx.isa.lanes, array.dtype)
             padded[: out.shape[axis]] = array.reshape(-1)
             refs.append(ctx.pack(padded))
         elif kind == "full" and array is not None and isinstance(out.layout, Blocked):
@@ -64,7 +68,7 @@ def full_types(ctx: LowerContext, node: Node, first: int, kinds: tuple[str, ...]
     out = ctx.view(node.output).type
     layout = out.layout.without_halo() if isinstance(out.layout, Blocked) else out.layout
     return [
-        out.with_layout(layout) if v in ctx.graph.constants else ctx.view(v).type
+        ctx.graph.types[v].with_layout(layout) if v in ctx.graph.constants else ctx.view(v).type
         for v, k in zip(node.inputs[first:], kinds, strict=True)
         if k == "full"
     ]

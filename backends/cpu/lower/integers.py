@@ -1,0 +1,123 @@
+"""Products of bytes: what the lowerings of Conv and MatMul ask of nodes whose data are uint8 and whose weights are int8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.panel_epilogue import Types
+from sparsec.backends.cpu.kernels.saturation import Range, is_bounded, split_saturation
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.scalar import Arg, Program, Step, Tmp
+
+Array = np.ndarray[Any, Any]
+_BYTE = 255
+_SIGN = 128  # taken from data where instructions multiply signed bytes
+
+
+def is_integer(graph: Graph, node: Node) -> bool:
+    """Whether the node sums products of uint8 data and constant int8 weights."""
+    return graph.types[node.inputs[0]].dtype is DType.U8 and node.inputs[1] in graph.constants
+
+
+def without_bias(graph: Graph, node: Node) -> Node:
+    """The node without an int32 bias that its epilogue adds first: kernels begin their sums with it. Others as they are."""
+    found = _bias(graph, node)
+    if found is None:
+        return node
+    op = node.op
+    assert isinstance(op, Conv | MatMul)
+    steps = [Step(s.fn, tuple(_without(a, found) for a in s.args), s.dtype) for s in op.epilogue.steps[1:]]
+    inputs = tuple(v for i, v in enumerate(node.inputs) if i != found + 1)
+    return replace(node, op=replace(op, epilogue=Program(tuple(steps))), inputs=inputs)
+
+
+def _without(a: Any, bias: int) -> Any:
+    if isinstance(a, Tmp):
+        return Arg(0) if a.index == 0 else Tmp(a.index - 1)
+    return Arg(a.index - 1) if isinstance(a, Arg) and a.index > bias else a
+
+
+def _bias(graph: Graph, node: Node) -> int | None:
+    """The epilogue's argument that is a constant int32 bias a channel, added first and read nowhere else."""
+    op = node.op
+    assert isinstance(op, Conv | MatMul)
+    steps = op.epilogue.steps
+    if not steps or steps[0].fn != "add" or not all(isinstance(a, Arg) for a in steps[0].args):
+        return None
+    indices = sorted(a.index for a in steps[0].args if isinstance(a, Arg))
+    if indices[0] != 0 or indices[1] == 0:
+        return None
+    value, y = node.inputs[indices[1] + 1], graph.types[node.output]
+    bias = graph.constants.get(value)
+    channels = y.shape[1] if isinstance(op, Conv) else y.shape[-1]
+    others = [a for s in steps[1:] for a in s.args if isinstance(a, Arg)]
+    if bias is None or bias.dtype != np.int32 or bias.size not in (1, channels) or Arg(0) in others or Arg(indices[1]) in others:
+        return None
+    axis = 1 if isinstance(op, Conv) else y.rank - 1
+    lead = y.rank - bias.ndim
+    along = [i + lead for i, n in enumerate(bias.shape) if n != 1]
+    return indices[1] if along in ([], [axis]) else None
+
+
+def first_sums(graph: Graph, node: Node, isa: Isa) -> Array:
+    """What the sums of each output begin with, int32 [OC] padded to whole vectors: bias, and what zero points add."""
+    op, w = node.op, per_output(graph, node)
+    assert isinstance(op, Conv | MatMul)
+    sums = w.astype(np.int64).sum(axis=1)
+    start = sums * ((_SIGN if isa.signed_data else 0) - op.zero)
+    found = _bias(graph, node)
+    if found is not None:
+        start = start + graph.constants[node.inputs[found + 1]].astype(np.int64).reshape(-1)
+    padded = np.zeros(-(-len(start) // isa.lanes) * isa.lanes, np.int32)
+    padded[: len(start)] = start.astype(np.int32)
+    return padded
+
+
+def per_output(graph: Graph, node: Node) -> Array:
+    """The weights as [OC, products]."""
+    w = graph.constants[node.inputs[1]]
+    if isinstance(node.op, MatMul):
+        flat = w.reshape(w.shape[-2:])
+        return flat if node.op.trans_b else flat.T
+    return w.reshape(w.shape[0], -1)
+
+
+def types_of(graph: Graph, node: Node) -> Types:
+    """The element types around the panels of a node `without_bias`; all float32 for one that sums no integers."""
+    if not is_integer(graph, node):
+        return Types()
+    op, y = node.op, graph.types[node.output]
+    assert isinstance(op, Conv | MatMul)
+    extras = tuple(graph.types[v].dtype for v in node.inputs[2:])
+    split = split_saturation(op.epilogue) if y.dtype is DType.U8 else None
+    bounded = split is not None and is_bounded(split[0], _ranges(graph, node))
+    return Types(DType.U8, y.dtype, extras, bounded)
+
+
+def _ranges(graph: Graph, node: Node) -> list[Range]:
+    """Limits of the sums (2^31 in all) and of the epilogue's operands."""
+    w = per_output(graph, node)
+    most = float(np.abs(w.astype(np.int64)).sum(axis=1).max(initial=0)) * _BYTE
+    ranges: list[Range] = [(-(most + 2.0**24), most + 2.0**24)]  # a bias is less than 2^24, or the sums would overflow
+    for value in node.inputs[2:]:
+        array, t = graph.constants.get(value), graph.types[value].dtype
+        if array is not None and array.size:
+            ranges.append((float(array.min()), float(array.max())))
+        else:
+            ranges.append({DType.U8: (0.0, 255.0), DType.I8: (-128.0, 127.0)}.get(t, (-np.inf, np.inf)))
+    return ranges
+
+
+def has_panels(graph: Graph, node: Node, isa: Isa) -> bool:
+    """Whether the panel kernel takes a node that sums integers: blocks hold whole fours of channels of a group."""
+    groups = node.op.groups if isinstance(node.op, Conv) else 1
+    per_group = graph.types[node.inputs[0]].shape[1] // groups if isinstance(node.op, Conv) else 4
+    return isa.lanes % 4 == 0 and (groups == 1 or per_group % 4 == 0) and prod(graph.types[node.inputs[0]].shape) > 0
