@@ -1,4 +1,7 @@
-"""depthwise: convolution of every channel by its own window, float32, blocked layout."""
+"""depthwise: convolution of every channel by its own window, float32 or bytes, blocked layout.
+
+Bytes are multiplied as float32, which holds their sums exactly up to 2^24.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from sparsec.backends.cpu.kernels.blocked_epilogue import (
     FULL,
     balanced_tile,
     check_kinds,
-    extra_pointers,
     full_slots,
     lanes_to_keep,
 )
-from sparsec.backends.cpu.scalar_c import emit_vec
+from sparsec.backends.cpu.kernels.elements import element, ending
+from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.backends.cpu.walk import image_strides
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 
@@ -51,7 +55,8 @@ class DepthwiseGeometry(Geometry):
 class Depthwise(Kernel):
     """y[c, p] = epilogue(sum over k of x[c, p * stride + k * dilation - pad] * w[c, k], extras), one row a unit of work.
 
-    Pointers: x (blocked, with a halo that covers the padding), w [C / lanes][kernel[0] * kernel[1]][lanes], the extras, y.
+    Pointers: x (blocked, with a halo that covers the padding), w [C / lanes][kernel[0] * kernel[1]][lanes] of float32, for bytes
+    `start` (what the sums of each channel begin with, float32), the extras, y.
     `width` positions are computed at a time, `tiles` times, then `rest`. `stride` and `dilation` are those along a row.
     """
 
@@ -64,25 +69,43 @@ class Depthwise(Kernel):
     epilogue: Program
     kinds: tuple[str, ...] = ()
     keep: int = 0  # channels to keep in the last block, 0 = all lanes
+    types: Types = field(default_factory=Types)
     family: ClassVar[str] = "depthwise"
     template: ClassVar[str] = "depthwise.c.j2"
     geometry: ClassVar[type[Geometry]] = DepthwiseGeometry
 
     def label(self) -> str:
-        return f"f32_depthwise_{self.kernel[0]}x{self.kernel[1]}s{self.stride}_w{self.width}"
+        return f"{self.types.data.value}_depthwise_{self.kernel[0]}x{self.kernel[1]}s{self.stride}_w{self.width}"
+
+    @property
+    def integers(self) -> bool:
+        return self.types.integers
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether the data are bytes."""
+        return self.types.data is DType.U8
 
     def pointers(self) -> tuple[Pointer, ...]:
-        return (Pointer("x"), Pointer("w"), *extra_pointers(self.kinds), Pointer("y", const=False))
+        extras = self.types.of_extras(len(self.kinds))
+        start = (Pointer("start"),) if self.of_bytes else ()
+        pointers = (Pointer(f"e{i}", t.c) for i, t in enumerate(extras))
+        return (Pointer("x", self.types.data.c), Pointer("w"), *start, *pointers, Pointer("y", self.types.result.c, const=False))
 
     def context(self, isa: Isa) -> dict[str, Any]:
         taps = self.kernel[0] * self.kernel[1]
-        emitted = emit_vec(self.epilogue, ["acc", *(f"v{i}" for i in range(len(self.kinds)))])
+        extras = self.types.of_extras(len(self.kinds))
+        names = ["acc", *(f"v{i}" for i in range(len(self.kinds)))]
         return {
             "L": isa.lanes,
+            "elements": [element(f"e{i}", t) for i, t in enumerate(extras)],
+            "x": element("x", self.types.data),
+            "y": self.types.result.c,
+            "columns": sorted({t * self.stride + j * self.dilation for t in range(self.width) for j in range(self.kernel[1])}),
             "taps": taps,
             "in_registers": taps + self.width + 2 <= isa.registers,
             "slots": full_slots(self.kinds),
-            "program": emitted,
+            "ending": ending(self.epilogue, names, [self.types.sums, *extras], self.types.result),
         }
 
 
@@ -97,6 +120,7 @@ def depthwise(
     epilogue: Program | None = None,
     kinds: tuple[str, ...] = (),
     full: tuple[TensorType, ...] = (),
+    types: Types | None = None,
 ) -> tuple[Depthwise, DepthwiseGeometry]:
     """The kernel for a depthwise convolution with one or two spatial dimensions; attributes as in the Conv op.
 
@@ -119,7 +143,7 @@ def depthwise(
     tiles = ys.extents[2] // width
     keep = lanes_to_keep(program, kinds, y.shape[1], isa.lanes)
     spec = Depthwise(
-        (kernel[0], kernel[1]), strides[1], dilations[1], width, rest, tiles, program, kinds, keep
+        (kernel[0], kernel[1]), strides[1], dilations[1], width, rest, tiles, program, kinds, keep, types or Types()
     )  # fmt: skip
     spare = (0,) * (FULL - len(es))
     geometry = DepthwiseGeometry(
@@ -135,6 +159,6 @@ def depthwise(
 def pack_depthwise(w: Array, lanes: int) -> Array:
     """Weights [C, 1, *kernel] as the kernel reads them: [ceil(C / lanes)][taps][lanes], zero beyond C."""
     channels, taps = w.shape[0], int(np.prod(w.shape[2:]))
-    padded = np.zeros((-(-channels // lanes) * lanes, taps), w.dtype)
+    padded = np.zeros((-(-channels // lanes) * lanes, taps), np.float32)
     padded[:channels] = w.reshape(channels, taps)
     return np.ascontiguousarray(padded.reshape(-1, lanes, taps).transpose(0, 2, 1))

@@ -1,4 +1,4 @@
-"""map on blocked tensors: a scalar program over float32 operands, whole vectors at a time."""
+"""map on blocked tensors: a scalar program over operands of any types that have vectors, whole vectors at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.blocked_epilogue import padding_to_mask
-from sparsec.backends.cpu.scalar_c import emit_vec
+from sparsec.backends.cpu.kernels.elements import VECTORS, element, ending
 from sparsec.backends.cpu.walk import Walk, blocked_view
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.layout import Blocked
@@ -42,6 +42,7 @@ class BlockedMap(Kernel):
 
     program: Program
     kinds: tuple[str, ...]
+    dtypes: tuple[DType, ...]  # of the operands, then of the result
     keep: int = 0  # channels to keep in the last block, 0 = all lanes
     family: ClassVar[str] = "map_blocked"
     template: ClassVar[str] = "map_blocked.c.j2"
@@ -49,17 +50,24 @@ class BlockedMap(Kernel):
 
     def label(self) -> str:
         names = list(dict.fromkeys(s.fn for s in self.program.steps))
-        return "_".join(["f32_map", *names[:4]])
+        return "_".join([self.dtypes[0].value, "map", *names[:4]])
+
+    @property
+    def integers(self) -> bool:
+        return any(d is not DType.F32 for d in self.dtypes)
 
     def pointers(self) -> tuple[Pointer, ...]:
-        return (*(Pointer(f"x{i}") for i in range(len(self.kinds))), Pointer("y", const=False))
+        operands = (Pointer(f"x{i}", d.c) for i, d in enumerate(self.dtypes[:-1]))
+        return (*operands, Pointer("y", self.dtypes[-1].c, const=False))
 
     def context(self, isa: Isa) -> dict[str, Any]:
         return {
             "L": isa.lanes,
             "steps": LOOPS + 1,
             "result": len(self.kinds),
-            "emitted": emit_vec(self.program, [f"a{i}" for i in range(len(self.kinds))]),
+            "elements": [element(f"x{i}", d) for i, d in enumerate(self.dtypes)],
+            "y": self.dtypes[-1].c,
+            "ending": ending(self.program, [f"a{i}" for i in range(len(self.kinds))], self.dtypes[:-1], self.dtypes[-1]),
         }
 
 
@@ -74,7 +82,7 @@ class _Operand:
 def blocked_map(
     program: Program, operands: Sequence[TensorType], y: TensorType, isa: Isa
 ) -> tuple[BlockedMap, BlockedMapGeometry]:
-    """The kernel for `y = program(*operands)`, all float32, y blocked by `isa.lanes`.
+    """The kernel for `y = program(*operands)`, of types that have vectors, y blocked by `isa.lanes`.
 
     Operands broadcast to y as in numpy. Each is blocked as y is (own halo), or has one element, or is row-major with channels
     alone, [..., C, 1, 1], and then its buffer is padded to whole blocks. ValueError otherwise.
@@ -82,8 +90,8 @@ def blocked_map(
     layout = y.layout
     if not isinstance(layout, Blocked) or layout.block != isa.lanes or len(operands) >= OPERANDS:
         raise ValueError(f"a blocked map writes blocks of {isa.lanes} channels from {OPERANDS - 1} operands at most, not {y}")
-    if any(t.dtype is not DType.F32 for t in (*operands, y)):
-        raise ValueError(f"a blocked map computes float32, unlike {', '.join(map(str, operands))} -> {y}")
+    if any(t.dtype not in VECTORS for t in (*operands, y)):
+        raise ValueError(f"a blocked map computes what has vectors, unlike {', '.join(map(str, operands))} -> {y}")
     views = [_operand(t, y, layout) for t in operands]
     result = blocked_view(y)
     views.append(_Operand(result.offset, result.block_stride, result.strides, True))
@@ -103,7 +111,7 @@ def blocked_map(
         (*(v.offset for v in views), *(0,) * spare),
         (*strides, *(0,) * (spare * (LOOPS + 1))),
     )
-    return BlockedMap(program, kinds, keep), geometry
+    return BlockedMap(program, kinds, tuple(t.dtype for t in (*operands, y)), keep), geometry
 
 
 def _operand(t: TensorType, y: TensorType, layout: Blocked) -> _Operand:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.scalar_c import Emitted, emit_scalar, emit_vec, load_expression, store_expression, value_ctype
+from sparsec.backends.cpu.kernels.elements import VECTORS, Ending, element, ending
+from sparsec.backends.cpu.scalar_c import emit_scalar, load_expression, store_expression, value_ctype
 from sparsec.backends.cpu.walk import Walk
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import UnsupportedError
@@ -35,8 +36,8 @@ class MapGeometry(Geometry):
 class StridedMap(Kernel):
     """y = program(x0, x1, ...), `loops` loops around a row that each operand reads by its kind.
 
-    row: contiguous; scalar: one value for the whole row; strided. Where all is float32 without strided operands the row is
-    computed in vectors. The result may overwrite an operand that is read exactly as it is written.
+    row: contiguous; scalar: one value for the whole row; strided. Without strided operands, what has vectors is computed in
+    vectors. The result may overwrite an operand that is read exactly as it is written.
     """
 
     program: Program
@@ -60,12 +61,16 @@ class StridedMap(Kernel):
         inputs = tuple(Pointer(f"x{i}", d.c) for i, d in enumerate(self.dtypes))
         return (*inputs, Pointer("y", self.result.c, const=False))
 
-    def in_vectors(self) -> Emitted | None:
+    @property
+    def integers(self) -> bool:
+        return self.in_vectors() is not None and any(d is not DType.F32 for d in (*self.dtypes, self.result))
+
+    def in_vectors(self) -> Ending | None:
         """The program over vectors, when every row allows it."""
-        if any(d is not DType.F32 for d in (*self.dtypes, self.result)) or "strided" in self.kinds:
+        if "strided" in self.kinds:
             return None
         try:
-            return emit_vec(self.program, self._arguments())
+            return ending(self.program, self._arguments(), self.dtypes, self.result)
         except UnsupportedError:
             return None
 
@@ -73,6 +78,8 @@ class StridedMap(Kernel):
         return {
             "vectors": self.in_vectors(),
             "scalars": emit_scalar(self.program, self._arguments(), self.dtypes),
+            "whole": all(d is DType.F32 for d in (*self.dtypes, self.result)),  # its vectors have parts
+            "elements": [element(f"a{i}", d) if d in VECTORS else None for i, d in enumerate(self.dtypes)],
             "n": len(self.dtypes),
             "max_loops": LOOPS,
             "value_ctype": [value_ctype(d) for d in self.dtypes],

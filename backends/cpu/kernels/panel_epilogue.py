@@ -10,10 +10,8 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Pointer
-from sparsec.backends.cpu.kernels.saturation import split_saturation
-from sparsec.backends.cpu.scalar_c import emit_vec
+from sparsec.backends.cpu.kernels.elements import element, ending
 from sparsec.compiler.dtypes import DType
-from sparsec.compiler.errors import UnsupportedError
 from sparsec.compiler.scalar import Program
 
 EXTRAS = 2  # `full` operands that an epilogue may have
@@ -37,29 +35,6 @@ def needs_tail_mask(epilogue: Program, extras: Sequence[str]) -> bool:
 def heavy(epilogue: Program) -> bool:
     """Whether the program is too long to be written once for every accumulator."""
     return any(s.fn in _HEAVY for s in epilogue.steps)
-
-
-_LOADS = {DType.F32: "v_load", DType.I32: "vi_load", DType.U8: "vi_load_u8", DType.I8: "vi_load_i8"}
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """An operand of an epilogue as the templates read it: its pointer, C type of an element and of a vector, and loads."""
-
-    name: str
-    ctype: str
-    vector: str
-    load: str
-    set1: str
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def operand(name: str, dtype: DType) -> Operand:
-    """The operand `name` of an element type that has vectors: float32, int32, uint8 or int8."""
-    real = dtype is DType.F32
-    return Operand(name, dtype.c, "vec" if real else "vint", _LOADS[dtype], "v_set1" if real else "vi_set1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +68,14 @@ def epilogue_context(epilogue: Program, extras: Sequence[str], tail_lanes: int, 
     """What the templates read: the emitted program over `a` and e0_q (channel), e1_t (full), e2_s (scalar), ..., the lists of
     operands by kind, and how the result is stored.
 
-    `saturated`: the zero point of a result that is rounded to bytes, else none; the program then ends before the rounding.
+    `four`: the result is rounded to bytes, at four positions together.
     """
     types = types or Types()
-    operands = [operand(f"e{i}", t) for i, t in enumerate(types.of_extras(len(extras)))]
+    operands = [element(f"e{i}", t) for i, t in enumerate(types.of_extras(len(extras)))]
     suffix = {"channel": "_q", "full": "_t", "scalar": "_s"}
     by_kind = {kind: [o for o, k in zip(operands, extras, strict=True) if k == kind] for kind in suffix}
-    saturation = split_saturation(epilogue) if types.result is DType.U8 else None
-    program, zero = saturation or (epilogue, None)
     names = ["a", *(o.name + suffix[kind] for o, kind in zip(operands, extras, strict=True))]
-    emitted = emit_vec(program, names, [types.sums, *types.of_extras(len(extras))])
-    if saturation is not None and emitted.dtype is not DType.F32:
-        raise UnsupportedError(f"an epilogue rounds {emitted.dtype.value}: cast it to f32 first")
+    last = ending(epilogue, names, [types.sums, *types.of_extras(len(extras))], types.result)
     return {
         "channel_extras": by_kind["channel"],
         "full_extras": by_kind["full"],
@@ -113,10 +84,10 @@ def epilogue_context(epilogue: Program, extras: Sequence[str], tail_lanes: int, 
         "extra_arguments": "".join(
             f", {o.name}" if kind == "scalar" else f", {o.name}_t" for o, kind in zip(operands, extras, strict=True)
         ),
-        "epilogue": emitted,
-        "sums": operand("a", types.sums),
-        "y": operand("y", types.result),
-        "saturated": zero,
-        "four": saturation is not None and types.bounded,
+        "epilogue": last.emitted,
+        "sums": element("a", types.sums),
+        "y": element("y", types.result),
+        "ending": last,
+        "four": last.saturated is not None and types.bounded,
         "mask": ", ".join("1" if i < tail_lanes else "0" for i in range(isa.lanes)) if tail_lanes else "",
     }

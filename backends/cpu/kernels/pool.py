@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.blocked_epilogue import balanced_tile
+from sparsec.backends.cpu.kernels.elements import element
 from sparsec.backends.cpu.walk import image_strides
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.pool import Pool as PoolOp
 from sparsec.compiler.types import TensorType
 
@@ -56,28 +58,38 @@ class BlockedPool(Kernel):
     dilation: int
     include_pad: bool
     tile: int
+    dtype: DType = DType.F32
     family: ClassVar[str] = "pool"
     template: ClassVar[str] = "pool.c.j2"
     geometry: ClassVar[type[Geometry]] = PoolGeometry
 
     def label(self) -> str:
-        return f"f32_{self.kind}pool_{self.kernel[0]}x{self.kernel[1]}s{self.stride}"
+        return f"{self.dtype.value}_{self.kind}pool_{self.kernel[0]}x{self.kernel[1]}s{self.stride}"
+
+    @property
+    def integers(self) -> bool:
+        return self.dtype is not DType.F32
 
     def pointers(self) -> tuple[Pointer, ...]:
-        return (Pointer("x"), Pointer("y", const=False))
+        return (Pointer("x", self.dtype.c), Pointer("y", self.dtype.c, const=False))
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        return {"L": isa.lanes}
+        if self.integers:
+            least = {DType.U8: 0, DType.I8: -128}[self.dtype]
+            return {"L": isa.lanes, "x": element("x", self.dtype), "start": f"vi_set1({least})", "step": "vi_max"}
+        start, step = ("v_set1(-INFINITY)", "v_max") if self.kind == "max" else ("v_zero()", "v_add")
+        return {"L": isa.lanes, "x": element("x", self.dtype), "start": start, "step": step}
 
 
 def blocked_pool(op: PoolOp, x: TensorType, y: TensorType, isa: Isa) -> tuple[BlockedPool, PoolGeometry]:
-    """The kernel for a Pool op of kind max or avg with one or two spatial dimensions, x and y blocked by `isa.lanes`.
-
-    Raises ValueError for other kinds and ranks.
+    """The kernel for a Pool op of kind max or avg with one or two spatial dimensions, x and y blocked by `isa.lanes`,
+    of float32, or of bytes for max. Raises ValueError for other kinds, ranks and types.
     """
     n = len(op.kernel)
     if op.kind not in ("max", "avg") or n > 2:
         raise ValueError(f"the blocked pool does max and avg over one or two dimensions, not {op.kind} over {n}")
+    if x.dtype not in ((DType.F32, DType.U8, DType.I8) if op.kind == "max" else (DType.F32,)):
+        raise ValueError(f"the blocked pool of kind {op.kind} takes no {x.dtype.value}")
     lead = (1,) * (2 - n)
     kernel, strides, dilations = (*lead, *op.kernel), (*lead, *op.strides), (*lead, *op.dilations)
     before, after = (*(0,) * (2 - n), *op.pads[:n]), (*(0,) * (2 - n), *op.pads[n:])
@@ -87,7 +99,7 @@ def blocked_pool(op: PoolOp, x: TensorType, y: TensorType, isa: Isa) -> tuple[Bl
     inside_from = min(columns, -(-before[1] // strides[1]))
     inside_to = max(inside_from, min(columns, (xs.extents[2] - span + before[1]) // strides[1] + 1))
     tile, _ = balanced_tile(max(1, inside_to - inside_from), 4)
-    spec = BlockedPool(op.kind, (kernel[0], kernel[1]), strides[1], dilations[1], op.include_pad, tile)
+    spec = BlockedPool(op.kind, (kernel[0], kernel[1]), strides[1], dilations[1], op.include_pad, tile, x.dtype)
     geometry = PoolGeometry(
         ys.blocks, ys.extents[0], ys.extents[1], columns, xs.extents[1], xs.extents[2],
         strides[0], strides[1], dilations[0], dilations[1], before[0], before[1], after[0], after[1], inside_from, inside_to,

@@ -17,7 +17,7 @@ from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocke
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
-from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, types_of, without_bias
+from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, sums_in_float, types_of, without_bias
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
@@ -30,13 +30,14 @@ from sparsec.compiler.axes import DimKind
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.schedule import Candidate, LayerSchedule, Loop
+from sparsec.compiler.schedule import Candidate, Cost, LayerSchedule, Level, Loop
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 Plan = LinearPlan | WinogradPlan | PlanarPlan
 _DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights have sparse kernels"
+_BYTE_TAPS = 4  # what a window of bytes costs in taps: conversions to float32 and back
 _PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
@@ -134,7 +135,8 @@ class LowerConv(Lowering):
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         start = None
         if is_integer(ctx.graph, node):
-            start = first_sums(ctx.graph, node, ctx.isa)
+            signed = ctx.isa.signed_data and not is_depthwise(ctx.graph, node)
+            start = first_sums(ctx.graph, node, ctx.isa.lanes, signed=signed)
             node = without_bias(ctx.graph, node)
         elif not is_fast(ctx.graph, node):
             lower_direct(ctx, node)
@@ -147,10 +149,12 @@ class LowerConv(Lowering):
         full = full_types(ctx, node, 2, kinds, 1)
         op = conv_op(node)
         if is_depthwise(ctx.graph, node):
+            types, packed = types_of(ctx.graph, node), pack_depthwise(weights, ctx.isa.lanes)
             kernel, geometry = depthwise(
-                x.type, y.type, weights.shape[2:], op.strides, op.dilations, op.pads, ctx.isa, op.epilogue, kinds, tuple(full)
+                x.type, y.type, weights.shape[2:], op.strides, op.dilations, op.pads, ctx.isa, op.epilogue, kinds, tuple(full), types
             )
-            ctx.call(node, kernel, geometry, [x.ref, ctx.pack(pack_depthwise(weights, ctx.isa.lanes)), *extras, y.ref])
+            first = [] if start is None else [ctx.pack(start.astype(np.float32))]
+            ctx.call(node, kernel, geometry, [x.ref, ctx.pack(packed), *first, *extras, y.ref])
             return
         origins = iter(strides_of(t).origin * t.dtype.itemsize for t in full)
         extras = [e.at(next(origins)) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
@@ -173,9 +177,16 @@ def _integer_options(graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
     """Options of a convolution of bytes; none where only products of wider integers take it."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     kinds = extra_kinds(graph, node, 2, 1)
-    if kinds is None or x.rank != 4 or not has_panels(graph, node, isa):
+    if kinds is None or x.rank != 4 or 0 in x.shape:
         return []
     out = blocked(y, 1, isa)
+    if is_depthwise(graph, node):
+        taps = prod(graph.types[node.inputs[1]].shape[2:])
+        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _BYTE_TAPS) / isa.fma_per_cycle
+        exact = sums_in_float(graph, node)
+        return [LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles)] if exact else []
+    if not has_panels(graph, node, isa):
+        return []
     orders: list[Layout] = [blocked(x, 1, isa)]
     if x.shape[1] <= _PLANAR_CHANNELS < isa.lanes:
         orders.insert(0, Blocked(1, 4))
@@ -203,6 +214,11 @@ def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, 
 
 def _schedule_integer(graph: Graph, node: Node, isa: Isa) -> LayerSchedule:
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
+    if is_depthwise(graph, node):
+        (option,) = _integer_options(graph, node, isa)
+        traffic = x.nbytes + y.nbytes
+        cost = Cost(option.cycles, node.op.macs(graph.in_types(node)), {"L2": traffic}, "compute")
+        return LayerSchedule(node.name, "depthwise", (Level("L2", _dims(graph, node).reduced),), cost)
     plans = _integer_plans(graph, node, x, y, isa)
     best = min(plans, key=lambda p: p.cycles)
     assert isinstance(best, LinearPlan)

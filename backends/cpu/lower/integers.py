@@ -67,18 +67,28 @@ def _bias(graph: Graph, node: Node) -> int | None:
     return indices[1] if along in ([], [axis]) else None
 
 
-def first_sums(graph: Graph, node: Node, isa: Isa) -> Array:
-    """What the sums of each output begin with, int32 [OC] padded to whole vectors: bias, and what zero points add."""
+def first_sums(graph: Graph, node: Node, lanes: int, *, signed: bool) -> Array:
+    """What the sums of each output begin with, int32 [OC] padded to whole vectors: bias, and what zero points add.
+
+    `signed`: the kernel multiplies data less 128.
+    """
     op, w = node.op, per_output(graph, node)
     assert isinstance(op, Conv | MatMul)
     sums = w.astype(np.int64).sum(axis=1)
-    start = sums * ((_SIGN if isa.signed_data else 0) - op.zero)
+    start = sums * ((_SIGN if signed else 0) - op.zero)
     found = _bias(graph, node)
     if found is not None:
         start = start + graph.constants[node.inputs[found + 1]].astype(np.int64).reshape(-1)
-    padded = np.zeros(-(-len(start) // isa.lanes) * isa.lanes, np.int32)
+    padded = np.zeros(-(-len(start) // lanes) * lanes, np.int32)
     padded[: len(start)] = start.astype(np.int32)
     return padded
+
+
+def sums_in_float(graph: Graph, node: Node) -> bool:
+    """Whether float32 holds all sums of the node exactly."""
+    start = np.abs(first_sums(graph, node, 1, signed=False).astype(np.int64))
+    most = start + _BYTE * np.abs(per_output(graph, node).astype(np.int64)).sum(axis=1)
+    return bool(most.max(initial=0) < 2**24)
 
 
 def per_output(graph: Graph, node: Node) -> Array:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.elements import ending
 from sparsec.backends.cpu.kernels.map_blocked import OPERANDS as BLOCKED_OPERANDS
 from sparsec.backends.cpu.kernels.map_blocked import blocked_map
 from sparsec.backends.cpu.kernels.map_strided import strided_map
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
 from sparsec.backends.cpu.lower.operands import block_array
 from sparsec.backends.cpu.program import Ref
-from sparsec.backends.cpu.scalar_c import emit_vec
 from sparsec.backends.cpu.walk import broadcast_strides, row_major_strides
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import UnsupportedError
@@ -37,10 +37,10 @@ def operand_layout(graph: Graph, value: str, out: TensorType, layout: Blocked) -
     return True, None if value in graph.constants else Blocked(at, layout.block)
 
 
-def has_vector_form(program: Program) -> bool:
-    """Whether every step of a program over float32 operands has one: casts to other types and back may not."""
+def has_vector_form(program: Program, dtypes: Sequence[DType], result: DType) -> bool:
+    """Whether operands, result and every step of a program have one."""
     try:
-        emit_vec(program, [f"a{i}" for i in range(program.n_args)])
+        ending(program, [f"a{i}" for i in range(len(dtypes))], dtypes, result)
     except UnsupportedError:
         return False
     return True
@@ -53,7 +53,8 @@ class LowerMap(Lowering):
     op = Map
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        return node.inputs
+        y = graph.types[node.output].dtype
+        return [v for v in node.inputs if graph.types[v].dtype is y]
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         assert isinstance(node.op, Map)
@@ -61,9 +62,9 @@ class LowerMap(Lowering):
         types = [graph.types[v] for v in node.inputs]
         traffic = sum(t.nbytes for t in (*types, y))
         work = y.elements / isa.lanes * max(1, len(node.op.program.steps))
-        plain = 1.0 if all(t.dtype is DType.F32 for t in (*types, y)) else isa.lanes / 2
+        vectors = has_vector_form(node.op.program, [t.dtype for t in types], y.dtype)
+        plain = 1.0 if vectors else isa.lanes / 2
         options = [LayoutOption((ROW_MAJOR,) * len(types), (ROW_MAJOR,), stream_cycles(traffic) + plain * work)]
-        vectors = all(t.dtype is DType.F32 for t in (*types, y)) and has_vector_form(node.op.program)
         if vectors and 0 not in y.shape and len(types) < BLOCKED_OPERANDS:
             for axis in channel_axes(y):
                 layout = blocked(y, axis, isa)
@@ -98,7 +99,7 @@ def _blocked_operand(ctx: LowerContext, value: str, out: TensorType, layout: Blo
         return view.ref, view.type
     at = layout.axis - (out.rank - t.rank)
     if t.shape[at] == t.elements:
-        padded = np.zeros(-(-t.elements // layout.block) * layout.block, np.float32)
+        padded = np.zeros(-(-t.elements // layout.block) * layout.block, array.dtype)
         padded[: t.elements] = array.reshape(-1)
         return ctx.pack(padded), t
     stored = Blocked(at, layout.block)

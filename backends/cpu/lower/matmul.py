@@ -166,7 +166,7 @@ class LowerMatMul(Lowering):
             return
         problem, start = layer.plan.problem, None
         if problem.dot:
-            start = first_sums(ctx.graph, node, ctx.isa)
+            start = first_sums(ctx.graph, node, ctx.isa.lanes, signed=ctx.isa.signed_data)
             node = without_bias(ctx.graph, node)
         extras = extra_refs(ctx, node, 2, problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes

@@ -19,7 +19,7 @@ from sparsec.compiler.target import LayoutOption
 
 @lowering
 class LowerPool(Lowering):
-    """Maximum and average windows over one or two dimensions of float32; other kinds, ranks and types row-major."""
+    """Maximum and average windows over one or two dimensions of float32, maxima of bytes; other kinds, ranks and types row-major."""
 
     op = Pool
 
@@ -29,7 +29,8 @@ class LowerPool(Lowering):
         assert isinstance(op, Pool)
         traffic, work = stream_cycles(x.nbytes + y.nbytes), y.elements * prod(op.kernel)
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), traffic + 2.0 * work)]
-        if op.kind in ("max", "avg") and len(op.kernel) <= 2 and x.dtype is DType.F32:
+        types = (DType.F32, DType.U8, DType.I8) if op.kind == "max" else (DType.F32,)
+        if op.kind in ("max", "avg") and len(op.kernel) <= 2 and x.dtype in types:
             options.append(LayoutOption((blocked(x, 1, isa),), (blocked(y, 1, isa),), traffic + work / isa.lanes / 2))
         return options
 
