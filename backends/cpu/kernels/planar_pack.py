@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class PlanarWeights:
-    """What a planar kernel reads: weights float32, list entries u8 or u16 (in units of k_run rows of the chunk), entries of each
+    """What a planar kernel reads: weights (float32, or int32 of four bytes), list entries u8 or u16 (in units of k_run rows of the chunk), entries of each
     list u16 [chunk][panel][list], and where each [chunk][group] begins, int32 [entries, weights].
     """
 
@@ -38,7 +38,7 @@ def row_order(w: Array, block: int) -> Array:
     """
     oc, taps, ic = w.shape
     blocks = -(-ic // block)
-    full = np.zeros((oc, taps, blocks * block), np.float32)
+    full = np.zeros((oc, taps, blocks * block), w.dtype)
     full[:, :, :ic] = w
     return np.ascontiguousarray(full.reshape(oc, taps, blocks, block).transpose(0, 2, 1, 3)).reshape(oc, -1)
 
@@ -68,7 +68,7 @@ def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, gr
     subset = subsets(w, r)
     panels, rows = subset.shape
     chunks, lists = -(-rows // chunk_rows), len(masks)
-    padded = np.zeros((panels * r, -(-rows // k_run) * k_run), np.float32)
+    padded = np.zeros((panels * r, -(-rows // k_run) * k_run), w.dtype)
     padded[: w.shape[0], :rows] = w
     shared = tuple(masks) == ((1 << r) - 1,)
     if shared:
@@ -100,7 +100,7 @@ def pack(w: Array, r: int, masks: Sequence[int], k_run: int, chunk_rows: int, gr
     weights_before = np.concatenate([[0], np.cumsum(counts * sizes)])
     begin = np.stack([before[starts], weights_before[starts]], axis=-1).astype(np.int32)
     return PlanarWeights(
-        np.ascontiguousarray(w_packed, np.float32),
+        np.ascontiguousarray(w_packed),
         entries.astype(np.uint8 if narrow else np.uint16),
         counts.astype(np.uint16),
         begin,

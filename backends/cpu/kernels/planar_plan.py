@@ -11,6 +11,7 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, overlapped, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
+from sparsec.backends.cpu.kernels.planar_bytes import legal as legal_bytes
 from sparsec.backends.cpu.kernels.planar_pack import runs, subsets
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +24,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 9.0, 40.0
+_TOGETHER = 3.0  # of bytes put together by fours, and spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Lists:
 class PlanarProblem:
     """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each, that is of `ic` channels.
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
+
+    `dot`: over bytes, rows and `ic` are counted in fours; `packs` then says whether panels of four outputs put their results
+    together.
     """
 
     n: int
@@ -57,6 +62,8 @@ class PlanarProblem:
     passes: bool = False
     epilogue_ops: int = 1
     full: int = 0
+    dot: bool = False
+    packs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +108,15 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
-        fma = outputs * s / isa.fma_per_cycle
+        fma = outputs * s / isa.fma_per_cycle * (isa.dot_cost if p.dot else 1.0)
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
     chunks, vector = -(-p.rows // chunk_rows), isa.vector_bytes
     outputs = -(-p.oc // lists.r) * lists.r
     compute += chunks * lists.panels * (len(lists.masks) * _LIST + 6)
-    compute += outputs * s * _SUM * (chunks - 1 + (1 if p.passes or p.y_blocked else 0))
+    packs = p.packs and lists.r % 4 == 0
+    compute += outputs * s * _SUM * (chunks - 1 + (1 if (p.passes or p.y_blocked) and not packs else 0))
     tile_bytes = min(chunk_rows, p.rows) * s * vector
     read = sum(n for _, n in lists.entries) * s * vector
     weights = lists.weights * 4 + sum(n for _, n in lists.entries) / lists.k_run
@@ -116,28 +124,29 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     move += weights / rate(1 << 62 if cold else weights)
     total = overlapped(compute, move) + 60
     around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
-    return total + p.rows * s * (around * _TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s)
+    return total + p.rows * s * (around * _TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s, packs=packs)
 
 
-def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int) -> float:
+def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
     """Cycles to bring a tile's inputs from where they are, and its outputs to where they belong."""
     size = p.n * p.positions * 4
     x_rate, y_rate = rate(size * p.ic), rate(size * p.oc)
     x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
     y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
     moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * p.oc * s * isa.vector_bytes / y_rate
-    return x_pages + y_pages + moved + outputs * s * ((_TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
+    return x_pages + y_pages + moved + outputs * s * ((_TOGETHER if packs else _TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
 
 
 def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:
     """(s, full, s_tail, tails, chunk_rows) of every legal tiling."""
     vectors = -(-p.positions // isa.lanes)
-    step = max(isa.lanes if p.x_blocked else 1, lists.k_run)
+    block = isa.lanes // 4 if p.dot else isa.lanes
+    step = max(block if p.x_blocked else 1, lists.k_run)
     seen = set()
     for most in range(min(vectors, isa.registers), 0, -1):
         cut = split(vectors, most)
         s = cut[0]
-        if not legal(lists.r, s, len(lists.masks), isa):
+        if not (legal_bytes if p.dot else legal)(lists.r, s, len(lists.masks), isa):
             continue
         for size in _TILE_BYTES:
             chunk = min(max(size // (s * isa.vector_bytes) // step, 1) * step, p.rows, (1 << 16) // step * step)

@@ -166,7 +166,7 @@ class LowerConv(Lowering):
         if isinstance(layer.plan, PlanarPlan):
             taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], x.strides.dims[2:])
             filters = dense_view(weights, op.groups)
-            lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps)
+            lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps, start)
             return
         assert isinstance(layer.plan, LinearPlan)
         panels = _panel_weights(weights, op, x, layer.plan.problem)
@@ -209,7 +209,11 @@ def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, 
     tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
     plans: list[Plan] = [plan_linear(problem, isa, tail)]
     listed = plan_sparse(problem, fours(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups)), isa, tail)
-    return [*plans, listed] if listed is not None else plans
+    if listed is not None:
+        plans.append(listed)
+    if planar_applies(graph, bare, source, y, isa):
+        plans.append(plan_conv(graph, bare, kinds, source, y, isa))
+    return plans
 
 
 def _schedule_integer(graph: Graph, node: Node, isa: Isa) -> LayerSchedule:
@@ -221,12 +225,15 @@ def _schedule_integer(graph: Graph, node: Node, isa: Isa) -> LayerSchedule:
         return LayerSchedule(node.name, "depthwise", (Level("L2", _dims(graph, node).reduced),), cost)
     plans = _integer_plans(graph, node, x, y, isa)
     best = min(plans, key=lambda p: p.cycles)
-    assert isinstance(best, LinearPlan)
     traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
     w = graph.constants[node.inputs[1]]
     rows = -(-w.shape[1] // 4) * prod(w.shape[2:])
     facts = Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
-    layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
+    if isinstance(best, PlanarPlan):
+        layer = schedule_planar(node, best, macs, traffic, isa)
+    else:
+        assert isinstance(best, LinearPlan)
+        layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
     return replace(layer, candidates=candidates(plans, best, facts))
 
 

@@ -78,7 +78,8 @@ class LowerMatMul(Lowering):
             return []
         plans, _ = _plans(graph, node, isa)
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
-        return [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), min(p.cycles for p in plans))]
+        every: list[LinearPlan | PlanarPlan] = [*plans, *_planar(graph, without_bias(graph, node), source, result, isa)]
+        return [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), min(p.cycles for p in every))]
 
     def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:
         """The option of the kernel for other types and for sums of nothing: without an epilogue."""
@@ -129,8 +130,8 @@ class LowerMatMul(Lowering):
             return replace(layer, cost=cost, candidates=self._row_candidates(graph, node, isa, cost.cycles))
         panels, facts = _plans(graph, node, isa)
         x, y = (graph.types[v].layout for v in (node.inputs[0], node.output))
-        both = isinstance(x, Blocked) and isinstance(y, Blocked) and not is_integer(graph, node)
-        planar = _planar(graph, node, x, y, isa) if both else []
+        seen = without_bias(graph, node) if is_integer(graph, node) else node
+        planar = _planar(graph, seen, x, y, isa) if isinstance(x, Blocked) and isinstance(y, Blocked) else []
         mixed = any(isinstance(layout, Blocked) and layout.block != isa.lanes for layout in (x, y))
         plans: list[LinearPlan | PlanarPlan] = [*panels, *planar]
         best = min(planar if mixed else considered(plans, facts, self.kernels), key=lambda p: p.cycles)
@@ -160,14 +161,16 @@ class LowerMatMul(Lowering):
         weights = constant_weights(ctx.graph, node)
         assert weights is not None
         x, y = ctx.view(node.inputs[0]), ctx.view(node.output)
-        if isinstance(layer.plan, PlanarPlan):
-            full = extra_refs(ctx, node, 2, layer.plan.layer.kinds, y.type.rank - 1)
-            lower_planar(ctx, node, layer.plan, x.interior, y.interior, full, weights.T[:, None, :], np.zeros(1, np.int64))
-            return
-        problem, start = layer.plan.problem, None
-        if problem.dot:
+        start = None
+        if is_integer(ctx.graph, node):
             start = first_sums(ctx.graph, node, ctx.isa.lanes, signed=ctx.isa.signed_data)
             node = without_bias(ctx.graph, node)
+        if isinstance(layer.plan, PlanarPlan):
+            full = extra_refs(ctx, node, 2, layer.plan.layer.kinds, y.type.rank - 1)
+            filters, point = weights.T[:, None, :], np.zeros(1, np.int64)
+            lower_planar(ctx, node, layer.plan, x.interior, y.interior, full, filters, point, start)
+            return
+        problem = layer.plan.problem
         extras = extra_refs(ctx, node, 2, problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes
         channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)

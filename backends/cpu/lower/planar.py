@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, heavy
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, heavy
+from sparsec.backends.cpu.kernels.panel_pack import fours
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarKernel
+from sparsec.backends.cpu.kernels.planar_bytes import PlanarBytesKernel, packs
 from sparsec.backends.cpu.kernels.planar_pack import pack, row_order
 from sparsec.backends.cpu.kernels.planar_plan import Lists, PlanarChoice, PlanarProblem, choose, listings
 from sparsec.backends.cpu.lower.base import LowerContext
@@ -59,6 +61,14 @@ class PlanarLayer:
     kinds: tuple[str, ...]
     epilogue: Program
     tail_lanes: int = 0
+    types: Types = field(default_factory=Types)
+
+    def rows(self, isa: Isa) -> int:
+        """Rows that an output has: inputs, or fours of bytes."""
+        fours = 4 if self.types.integers else 1
+        block = isa.lanes // fours
+        inputs = -(-self.ic // fours)
+        return -(-inputs // block) * block * self.taps if self.x.blocked else inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +111,23 @@ def has_zeros(constant: Array) -> bool:
 
 def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -> PlanarPlan:
     """The fastest predicted plan. `filters` [OC, taps, IC] are a view of the graph's array `constant`."""
-    ways = _LISTINGS.of(constant, filters, isa.lanes)
-    rows = -(-layer.ic // isa.lanes) * isa.lanes * layer.taps if layer.x.blocked else layer.ic
+    dot = layer.types.integers
+    filters = fours(filters) if dot else filters
+    ways = _LISTINGS.of(constant, filters, isa.lanes // 4 if dot else isa.lanes)
+    rows = layer.rows(isa)
     problem = PlanarProblem(
         layer.n,
         layer.positions,
         layer.oc,
         rows,
-        layer.ic,
+        -(-layer.ic // 4) if dot else layer.ic,
         layer.x.blocked,
         layer.y.blocked,
         heavy(layer.epilogue),
         len(layer.epilogue.steps),
         sum(kind == "full" for kind in layer.kinds),
+        dot,
+        dot and packs(4, layer.epilogue, layer.kinds, layer.types),
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)
@@ -122,7 +136,7 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
 def schedule_planar(node: Node, plan: PlanarPlan, macs: int, traffic: int, isa: Isa) -> LayerSchedule:
     """The plan's loops in the schedule's terms."""
     c, layer = plan.choice, plan.layer
-    rows = -(-layer.ic // isa.lanes) * isa.lanes * layer.taps if layer.x.blocked else layer.ic
+    rows = layer.rows(isa)
     levels = (
         Level("L3", (Loop("positions", layer.n * (c.full + c.tails)),), ("w",)),
         Level("L2", (Loop("rows", -(-rows // c.chunk_rows)), Loop("OC", c.lists.panels)), ("w", "y")),
@@ -144,29 +158,45 @@ def schedule_planar(node: Node, plan: PlanarPlan, macs: int, traffic: int, isa: 
 
 
 def lower_planar(
-    ctx: LowerContext, node: Node, plan: PlanarPlan, x: Ref, y: Ref, extras: Sequence[Ref], filters: Array, taps: Array
+    ctx: LowerContext,
+    node: Node,
+    plan: PlanarPlan,
+    x: Ref,
+    y: Ref,
+    extras: Sequence[Ref],
+    filters: Array,
+    taps: Array,
+    start: Array | None = None,
 ) -> None:
-    """Append the plan's call. `x` and `y` are the addresses of the first interior elements, `taps` the offsets of the taps."""
+    """Append the plan's call. `x` and `y` are the addresses of the first interior elements, `taps` the offsets of the taps;
+    `start`, for integers, is what the sums of each output begin with.
+    """
     layer, c, lanes = plan.layer, plan.choice, ctx.isa.lanes
-    w = row_order(filters, lanes if layer.x.blocked else 1)
+    if start is not None:
+        w = row_order(fours(filters), lanes // 4)
+    else:
+        w = row_order(filters, lanes if layer.x.blocked else 1)
     each = _group_panels(plan, ctx)
     packed = pack(w, c.lists.r, c.lists.masks, c.lists.k_run, c.chunk_rows, each)
     rows = w.shape[1]
-    kernel = PlanarKernel(
-        r=c.lists.r,
-        s=c.s,
-        s_tail=c.s_tail,
-        masks=c.lists.masks,
-        k_run=c.lists.k_run,
-        x_blocked=layer.x.blocked,
-        y_blocked=layer.y.blocked,
-        narrow=packed.entries.dtype == np.uint8,
-        chunked=rows > c.chunk_rows,
-        epilogue=layer.epilogue,
-        extras=layer.kinds,
-        tail_lanes=layer.tail_lanes if layer.y.blocked else 0,
-        prefetch=_PREFETCH if c.lists.r >= _MANY and len(c.lists.masks) == 1 else 0,
-    )
+    kernel: PlanarKernel | PlanarBytesKernel
+    shared: dict[str, Any] = {
+        "r": c.lists.r,
+        "s": c.s,
+        "s_tail": c.s_tail,
+        "masks": c.lists.masks,
+        "k_run": c.lists.k_run,
+        "narrow": packed.entries.dtype == np.uint8,
+        "chunked": rows > c.chunk_rows,
+        "epilogue": layer.epilogue,
+        "extras": layer.kinds,
+        "tail_lanes": layer.tail_lanes if layer.y.blocked else 0,
+        "prefetch": _PREFETCH if c.lists.r >= _MANY and len(c.lists.masks) == 1 else 0,
+    }
+    if start is not None:
+        kernel = PlanarBytesKernel(**shared, types=layer.types)
+    else:
+        kernel = PlanarKernel(**shared, x_blocked=layer.x.blocked, y_blocked=layer.y.blocked)
     sides = [e for e in layer.extras if e is not None]
     spare = (0,) * (EXTRAS - len(sides))
     geometry = PlanarGeometry(
@@ -195,7 +225,8 @@ def lower_planar(
     )
     lists = [ctx.pack(a) for a in (packed.w, packed.entries, packed.counts, packed.begin)]
     offsets = [ctx.pack(taps.astype(np.int32))] if layer.x.blocked else []
-    ctx.call(node, kernel, geometry, [x, *lists, *offsets, *extras, y])
+    sums = [] if start is None else [ctx.pack(np.pad(start, (0, c.lists.r)))]  # the last panel reads whole panels
+    ctx.call(node, kernel, geometry, [x, *lists, *offsets, *sums, *extras, y])
 
 
 def _group_panels(plan: PlanarPlan, ctx: LowerContext) -> int:

@@ -7,6 +7,7 @@ from math import prod
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands
+from sparsec.backends.cpu.lower.integers import types_of
 from sparsec.backends.cpu.lower.operands import padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, plan_planar
 from sparsec.backends.cpu.storage import strides_of
@@ -47,6 +48,7 @@ def plan_conv(graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y
         kinds=kinds,
         epilogue=op.epilogue,
         tail_lanes=padded_lanes(op.epilogue, kinds, oc, isa),
+        types=types_of(graph, node),
     )
     return plan_planar(layer, w, dense_view(w, op.groups), isa)
 

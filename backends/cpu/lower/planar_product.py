@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.lower.integers import types_of
 from sparsec.backends.cpu.lower.operands import padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, plan_planar
 from sparsec.backends.cpu.storage import strides_of
@@ -39,6 +40,7 @@ def plan_product(
         kinds=kinds,
         epilogue=node.op.epilogue,
         tail_lanes=padded_lanes(node.op.epilogue, kinds, result.shape[-1], isa),
+        types=types_of(graph, node),
     )
     return plan_planar(layer, graph.constants[node.inputs[1]], weights.T[:, None, :], isa)
 

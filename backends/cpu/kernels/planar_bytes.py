@@ -1,0 +1,102 @@
+"""planar_bytes: convolutions and products of bytes with sparse constant weights, positions in the lanes.
+
+The same plan as `planar` over uint8 data blocked by the vector's lanes, with int8 weights: a row of the tile is four consecutive
+input channels at one kernel tap, four bytes in each lane, and a weight is four bytes that are broadcast. A result that is rounded
+to uint8 is put together in the lanes, four outputs to a lane, and spread to its positions; any other goes through sums in scratch
+that are transposed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.kernels.panel_epilogue import Types, epilogue_context, extra_pointers, heavy
+from sparsec.backends.cpu.kernels.planar import PlanarGeometry
+from sparsec.backends.cpu.kernels.saturation import split_saturation
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.scalar import Program
+
+FOUR = 4  # channels of a row, and outputs of a lane
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarBytesKernel(Kernel):
+    """One micro-kernel with its loops; fields are those of PlanarKernel, `types` those of PanelKernel.
+
+    Pointers: x, w, the lists, the offsets of taps, `start` (what the sums of each output begin with), extras, y.
+    """
+
+    r: int
+    s: int
+    s_tail: int = 0
+    masks: tuple[int, ...] = (1,)
+    k_run: int = 1
+    narrow: bool = False
+    chunked: bool = False
+    epilogue: Program = field(default_factory=Program)
+    extras: tuple[str, ...] = ()
+    tail_lanes: int = 0
+    prefetch: int = 0
+    types: Types = field(default_factory=Types)
+    family: ClassVar[str] = "planar"
+    template: ClassVar[str] = "planar_bytes.c.j2"
+    geometry: ClassVar[type[Geometry]] = PlanarGeometry
+
+    def label(self) -> str:
+        last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
+        lists = f"_l{len(self.masks)}" if len(self.masks) > 1 else ""
+        return f"u8_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
+
+    @property
+    def integers(self) -> bool:
+        return True
+
+    def pointers(self) -> tuple[Pointer, ...]:
+        lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
+        extras = extra_pointers(self.types.of_extras(len(self.extras)))
+        y = Pointer("y", self.types.result.c, const=False)
+        return (Pointer("x", "uint8_t"), Pointer("w", "int8_t"), *lists, Pointer("taps", "int32_t"), Pointer("start", "int32_t"), *extras, y)
+
+    @property
+    def entry_type(self) -> str:
+        """C type of a list's entries."""
+        return "uint8_t" if self.narrow else "uint16_t"
+
+    @property
+    def packs(self) -> bool:
+        """Whether results are put together in the lanes."""
+        return packs(self.r, self.epilogue, self.extras, self.types)
+
+    def scratch_bytes(self, geometry: PlanarGeometry, isa: Isa) -> int:
+        outputs = -(-max(geometry.oc, geometry.panels * self.r) // isa.lanes) * isa.lanes
+        full = self.extras.count("full") if self.packs else 0
+        sums = outputs if self.chunked or not self.packs else 0
+        fours = outputs // FOUR * (1 + full) if self.packs else 0
+        return (geometry.chunk_rows + sums + fours) * self.s * isa.vector_bytes
+
+    def context(self, isa: Isa) -> dict[str, Any]:
+        outputs = {mask: [i for i in range(self.r) if mask >> i & 1] for mask in self.masks}
+        full = [f"e{i}" for i, kind in enumerate(self.extras) if kind == "full"]
+        return {
+            "lists": [outputs[mask] for mask in self.masks],
+            "sizes": [s for s in (self.s, self.s_tail) if s],
+            "four_rows": isa.lanes // FOUR,
+            "full_names": full,
+            **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
+        }
+
+
+def packs(r: int, epilogue: Program, extras: tuple[str, ...], types: Types) -> bool:
+    """Whether panels of r outputs can put results together: uint8 that are rounded, from bytes, by a short program."""
+    full = [t for t, kind in zip(types.of_extras(len(extras)), extras, strict=True) if kind == "full"]
+    rounded = types.result is DType.U8 and split_saturation(epilogue) is not None
+    return rounded and r % FOUR == 0 and not heavy(epilogue) and all(t is DType.U8 for t in full)
+
+
+def legal(r: int, s: int, lists: int, isa: Isa) -> bool:
+    """Whether the accumulators, the inputs of a row and a weight fit in the vector registers."""
+    halves = 2 if isa.dot == "pairs" else 1
+    return r * s + halves * ((s if r > 1 else 1) + 1) <= isa.registers and (lists == 1 or r > 1)
