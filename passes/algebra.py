@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.map import Map
@@ -14,7 +15,7 @@ from sparsec.compiler.passing.rules import Rule, apply_rules
 from sparsec.compiler.scalar import Arg, Imm, Program, Step
 from sparsec.passes.common.expr import Call, Num
 from sparsec.passes.common.simplify import Simplifier
-from sparsec.passes.fuse_epilogue import has_epilogue
+from sparsec.passes.fuse_epilogue import has_epilogue, sums_integers
 
 _ACC = "\0accumulator"
 
@@ -73,10 +74,11 @@ class _SimplifyEpilogue(Rule[_Match]):
         if not has_epilogue(node.op):
             return None
         old: Program = getattr(node.op, "epilogue")  # noqa: B009
-        s, acc = Simplifier(), editor.types[node.output].dtype
+        s, result = Simplifier(), editor.types[node.output].dtype
+        acc = DType.I32 if sums_integers(editor, node) else result
         extras = [_operand(s, editor, v, inline=True) for v in node.inputs[2:]]
         root = s.add_program(old, [s.leaf(_ACC, acc), *extras])
-        if _untyped(s) or s.dtypes[root] is not acc:
+        if _untyped(s) or s.dtypes[root] is not result:
             return None
         program, leaves = s.emit(root, first=(_ACC,))
         program, inputs = program.canonical(), [*node.inputs[:2], *leaves[1:]]

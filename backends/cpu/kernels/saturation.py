@@ -34,6 +34,8 @@ def split_saturation(program: Program) -> tuple[Program, int] | None:
     rounded = steps[at].args[0]
     if rounded != Tmp(at - 1) and not (at == 0 and rounded == Arg(0)):
         return None
+    if zero == 0 and at and _limit(steps[at - 1]) == 0.0 and steps[at - 1].args[0] == Tmp(at - 2):
+        at -= 1  # a Relu changes nothing below zero that the rounding's limit does not
     return Program(tuple(steps[:at])), zero
 
 
