@@ -222,15 +222,16 @@ def _enough(asked: Goal, w: Array) -> str:
 
 def _step(choice: Choice, w: Array, steps: int) -> tuple[Array, str]:
     """The next increment towards a mask, and which it is: the least important of what it drops and is not zero yet."""
-    dropped = ~choice.mask
-    goal, done = int(dropped.sum()), int((dropped & (w == 0)).sum())
-    number = min(steps, int(done / max(goal, 1) * steps + 1e-9) + 1)
+    dropped, zero = ~choice.mask, w == 0
+    goal, done = int(dropped.sum()), int((dropped & zero).sum())
+    strays = int(zero.sum()) - done  # steps were taken towards choices that differ a little
+    number = min(steps, int((done + strays) / max(goal, 1) * steps + 1e-9) + 1)
     if number == steps:
         return choice.mask, f"step {steps} of {steps}"
-    unit = np.where(w == 0, -1, choice.unit)[dropped]
-    wanted = max(-(-goal * number // steps), done + 1)  # rounded up, so that the next run counts this step as taken
+    unit = np.where(zero, -1, choice.unit)[dropped]
+    wanted = max(-(-goal * number // steps) - strays, done + 1)  # rounded up, so that the next run counts this step as taken
     threshold = np.partition(unit, wanted - 1)[wanted - 1]
-    return ~(dropped & (np.where(w == 0, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
+    return ~(dropped & (np.where(zero, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
 
 
 def _with_norm(kept: Array, w: Array) -> Array:
