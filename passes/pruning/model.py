@@ -13,10 +13,10 @@ import onnx
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.importer.claims import METADATA_KEY, claims_text, read_claims, with_claims
+from sparsec.compiler.importer.claims import claims_metadata, read_claims, with_claims
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.pruning_report import PermutationReport, PruneReport
-from sparsec.compiler.sparsity import DENSE
+from sparsec.compiler.sparsity import DENSE, Sparsity
 from sparsec.passes.permutation.permute import permute
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
@@ -86,7 +86,7 @@ def prune(
         done = prune_graph(graph, wanted, editor.blocked)
         for value, array in done.weights.items():
             editor.replace(value, array)
-    editor.set_metadata(METADATA_KEY, claims_text(done.patterns) if done.patterns else "")
+    _record(editor, done.patterns)
     pruned = _with_weights(graph, done) if samples is None else bound.load(editor.proto)
     return PrunedModel(done.report.model_copy(update={"permutation": order}), pruned, editor)
 
@@ -124,8 +124,13 @@ def _reordered(editor: WeightEditor, bound: _Bound) -> Graph:
     Those of layers that are pruned anew need not be: what they record comes with the new weights.
     """
     claims = read_claims({p.key: p.value for p in editor.proto.metadata_props})
-    editor.set_metadata(METADATA_KEY, "")
+    _record(editor, {})
     return with_claims(bound.load(editor.embedded()), claims, doubted=True)
+
+
+def _record(editor: WeightEditor, patterns: Mapping[str, Sparsity]) -> None:
+    for key, text in claims_metadata(patterns).items():
+        editor.set_metadata(key, text)
 
 
 def _with_weights(graph: Graph, done: Pruned) -> Graph:
