@@ -42,7 +42,7 @@ class TileOrder:
 def order_fault(order: TileOrder, tiles: int, taps: int, channels: int) -> str:
     """Why an order is not one of `tiles` tiles that choose among `channels` input channels at `taps` taps; "" when it is."""
     size, cases = len(order.data) // 4, tiles * taps
-    if len(order.data) % 4 or not size or size % cases or size // cases > channels:
+    if len(order.data) % 4 or not size or not cases or size % cases or size // cases > channels:
         return f"its order has {size:,} channels, not {tiles} x {taps} lists of equally many up to {channels}"
     lists = np.sort(order.lists(tiles, taps), axis=-1)
     if lists[..., -1].max() >= channels:

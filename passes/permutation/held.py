@@ -14,17 +14,19 @@ from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, layer_weights
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling
 from sparsec.passes.permutation.search.part import OUTPUTS
-from sparsec.passes.pruning.prune import layer_names
+from sparsec.passes.pruning.prune import goals_by_value, layer_names
+from sparsec.passes.pruning.recipe import Recipe
 
 
-def hold(coupling: Coupling, graph: Graph, wanted: Collection[str], asked: Mapping[str, Goal]) -> Coupling:
+def hold(coupling: Coupling, graph: Graph, recipe: Recipe, wanted: Collection[str]) -> Coupling:
     """The coupling with those classes fixed whose order sparse layers need as it is.
 
-    `wanted` are the weights to be pruned, `asked` what is asked of these and others, by name. A layer's pattern is the one that
-    the model records, what is asked of it where it has that already, or the tightest that its weights have.
+    `wanted` are the weights, by name, that the recipe prunes. Another layer's pattern is the one that the model records, what is
+    asked of it where it has that already, or the tightest that its weights have.
     """
-    layers = [layer for layer in layer_weights(graph) if layer.value not in wanted]
-    patterns = {layer.value: _patterns(graph, layer, asked.get(layer.value)) for layer in layers}
+    layers = layer_weights(graph)
+    asked = goals_by_value(layers, recipe)
+    patterns = {x.value: _patterns(graph, x, asked.get(x.value)) for x in layers if x.value not in wanted}
     return Coupling(tuple(_held(c, patterns) for c in coupling.classes))
 
 

@@ -17,14 +17,13 @@ from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.pruning_report import ClassReport, PermutationReport
 from sparsec.compiler.sparsity import HiNM, Sparsity
-from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place
 from sparsec.passes.permutation.coupling_model import couple_model
 from sparsec.passes.permutation.held import hold, holds_in_any_order
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
-from sparsec.passes.pruning.prune import Wanted, goals_by_value, wanted_layers
+from sparsec.passes.pruning.prune import Wanted, wanted_layers
 from sparsec.passes.pruning.recipe import Recipe
 from sparsec.passes.pruning.scores import output_scale, scores
 
@@ -49,7 +48,7 @@ def permute(
     """
     began = time.perf_counter()
     wanted = wanted_layers(graph, recipe, editor.blocked)
-    coupling = hold(couple_model(graph, editor), graph, wanted, goals_by_value(layer_weights(graph), recipe))
+    coupling = hold(couple_model(graph, editor), graph, recipe, wanted)
     seen = energy(wanted) if energy else {}
     saliency = {value: _saliency(graph, layer, recipe, seen.get(value)) for value, layer in wanted.items()}
     tally = {c.name: _Tally() for c in coupling.free}
