@@ -116,7 +116,7 @@ def compile_model(
         bool,
         typer.Option("--verify/--no-verify", help="Compare the library with onnxruntime on random inputs (where it can run)."),
     ] = True,
-    tolerance: ToleranceOption = 1e-4,
+    tolerance: ToleranceOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -152,12 +152,12 @@ def compile_model(
             _times(report)
 
 
-def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps) -> str:
+def _verify(compiled: CompiledModel, model: Path, tolerance: float | None, steps: Steps) -> str:
     """Compare with onnxruntime; in words. VerificationError when it is wrong."""
     from sparsec.compiler.cli.session import reference_feeds, runs_here
     from sparsec.compiler.errors import ModelError
     from sparsec.compiler.onnxruntime_reference import OnnxRuntime
-    from sparsec.compiler.verify_model import verify_model
+    from sparsec.compiler.verify_model import default_tolerance, verify_model
 
     if not runs_here(compiled):
         return f"not verified: {compiled.report.options.target} does not run on this machine"
@@ -169,7 +169,8 @@ def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps
     except ModelError as exc:
         print(f"warning: not verified: {exc}", file=sys.stderr)
         return "not verified"
-    found = verify_model(compiled.run, lambda _: wanted[0], feeds, tolerance=tolerance)
+    accepted = default_tolerance(compiled.report) if tolerance is None else tolerance
+    found = verify_model(compiled.run, lambda _: wanted[0], feeds, tolerance=accepted)
     found.require()
     return f"matches onnxruntime to {found.worst.error:.1e}"
 
