@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 
 from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import UnsupportedError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
@@ -144,3 +145,63 @@ def test_qlinear_convolutions_are_onnxruntime_s_to_the_last_unit() -> None:
     got, want = interpret(graph, {"x": x})["y"], by_onnxruntime(model, {"x": x})["y"]
     np.testing.assert_array_equal(got, want)
     assert len(np.unique(want)) > 50
+
+
+@pytest.mark.parametrize("kind", [onnx.TensorProto.INT4, onnx.TensorProto.UINT4])
+def test_weights_of_four_bits_are_summed_as_bytes(kind: int) -> None:
+    rng = np.random.default_rng(2)
+    low, high = (-8, 8) if kind == onnx.TensorProto.INT4 else (0, 16)
+    w = helper.make_tensor("w", kind, (9, 7), rng.integers(low, high, 63).astype(np.int8))
+    zero = helper.make_tensor("wz", kind, (7,), np.full(7, (low + high) // 2, np.int8))
+    b = QdqBuilder(0)
+    x = b.quantised("x", 0.02, 130)
+    b.tensors += [w, zero]
+    real = b.node("DequantizeLinear", ["w", b.constant("ws", rng.uniform(0.1, 1, 7).astype(np.float32)), "wz"], "wdq", axis=1)
+    model = b.model({"x": (5, 9)}, [b.node("MatMul", [x, real], "y")])
+    model.opset_import[0].version, model.ir_version = 21, 10
+    graph = optimised(model)
+    assert [graph.types[v].dtype for v in products(graph)["y"].inputs[:2]] == [DType.U8, DType.I8]
+    feeds = {"x": rng.normal(size=(5, 9)).astype(np.float32)}
+    np.testing.assert_allclose(interpret(graph, feeds)["y"], by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_data_of_four_bits_are_refused() -> None:
+    b = QdqBuilder(0)
+    b.tensors.append(helper.make_tensor("z", onnx.TensorProto.UINT4, (), [3]))
+    q = b.node("QuantizeLinear", ["x", b.constant("s", np.float32(0.5)), "z"], "q")
+    model = b.model({"x": (5, 9)}, [b.node("DequantizeLinear", [q, "s", "z"], "y")])
+    model.opset_import[0].version, model.ir_version = 21, 10
+    with pytest.raises(UnsupportedError, match=r"node 'q' .* quantises to 4 bits, which only constants may have"):
+        import_model(model)
+
+
+def test_dynamic_quantisation_takes_its_zero_point_from_the_sums() -> None:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-127, 128, (64, 20)).astype(np.int8)
+    tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, 20).astype(np.float32)}
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("MatMulInteger", ["q", "w", "z", "wz"], ["sums"], name="product"),
+        helper.make_node("Cast", ["sums"], ["real"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["s", "ws"], ["scale"]),
+        helper.make_node("Mul", ["real", "scale"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (2, 13, 64))
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    constants = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    graph = optimised(model)
+    (product,) = products(graph).values()
+    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8]
+    feeds = {"x": rng.normal(size=(2, 13, 64)).astype(np.float32)}
+    np.testing.assert_allclose(interpret(graph, feeds)["y"], by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_sums_that_32_bits_may_not_hold_stay_real() -> None:
+    b = QdqBuilder(0)
+    x = b.quantised("x", 0.02, 0)
+    w = b.node("DequantizeLinear", [b.constant("w", np.ones((70000, 2), np.int8)), b.constant("s", np.float32(0.1))], "wdq")
+    graph = optimised(b.model({"x": (1, 70000)}, [b.node("MatMul", [x, w], "y")]))
+    assert graph.types[products(graph)["y"].inputs[0]].dtype is DType.F32
