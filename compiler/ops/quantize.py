@@ -103,7 +103,9 @@ def _import_dequantize(ctx: ImportContext, node: OnnxNode) -> str:
     if factor is not None and offset is not None and target is DType.F32:
         return ctx.keep(Map(dequantise_program(factor, int(offset))), x)
     if zero is None:
-        program = DEQUANTISE if target is DType.F32 else Program.parse(f"cast.{target.value}(a0);cast.{target.value}(a1);mul(t0,t1)")
+        program = (
+            DEQUANTISE if target is DType.F32 else Program.parse(f"cast.{target.value}(a0);cast.{target.value}(a1);mul(t0,t1)")
+        )
         return ctx.keep(Map(program), x, scale)
     text = f"cast.i32(a0);cast.i32(a1);sub(t0,t1);cast.{target.value}(t2);cast.{target.value}(a2);mul(t3,t4)"
     return ctx.keep(Map(DEQUANTISE_ZERO if target is DType.F32 else Program.parse(text)), x, zero, scale)
