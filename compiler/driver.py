@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from sparsec.passes.pruning.calibrated.data import Source
     from sparsec.passes.pruning.model import PrunedModel
     from sparsec.passes.pruning.recipe import Recipe
+    from sparsec.passes.quantisation.model import QuantisedModel
+    from sparsec.passes.quantisation.settings import Settings
 
 Progress = Callable[[str], None]
 
@@ -141,13 +143,15 @@ def compile(
     kernels: Sequence[str] = (),
     recipe: Recipe | str | None = None,
     calibration: Source | None = None,
+    quantisation: Settings | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx;
-    `calibration` is the data that it is pruned for, if any (see `sparsec.prune`).
+    `calibration` is the data that it is pruned for, if any (see `sparsec.prune`). `quantisation` makes what its layers multiply
+    bytes, for that data (see `sparsec.quantise`).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
@@ -158,6 +162,7 @@ def compile(
     from sparsec.compiler.importer.api import import_model
     from sparsec.compiler.text.printer import print_graph
     from sparsec.passes.pruning.model import prune
+    from sparsec.passes.quantisation.model import quantise
 
     clock = _Clock(progress)
     timings: list[PassTiming] = []
@@ -165,11 +170,19 @@ def compile(
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
     pruned: PrunedModel | None = None
+    quantised: QuantisedModel | None = None
     with clock.phase("import" if recipe is None else "prune"):
         bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
         if recipe is not None:
             pruned = prune(model, recipe, data=calibration, **bound)  # type: ignore[arg-type]
         graph = import_model(model, **bound) if pruned is None else pruned.graph  # type: ignore[arg-type]
+    if quantisation is not None:
+        if calibration is None:
+            raise UsageError("quantising needs inputs to see what ranges values have: give calibration data")
+        with clock.phase("quantise"):
+            quantised = quantise(model if pruned is None else pruned.editor.embedded(), calibration, quantisation)
+            graph = import_model(quantised.proto, **bound)  # type: ignore[arg-type]
+    changed: PrunedModel | QuantisedModel | None = quantised or pruned
     label = identifier(name or (path.stem if path else graph.name))
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label
@@ -185,8 +198,8 @@ def compile(
         for file, data in made.emitted.files.items():
             (stage / file).write_bytes(data)
         (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
-        if pruned is not None:
-            pruned.save(stage / f"{label}.onnx")
+        if changed is not None:
+            changed.save(stage / f"{label}.onnx")
         (stage / GRAPH_FILE_NAME).write_text(print_graph(made.graph), encoding="ascii")
         with clock.phase("cc"):
             build_library(stage, label, made.emitted.compile_flags, compiler)
@@ -203,11 +216,15 @@ def compile(
             max_arena=max_arena,
             kernels=tuple(kernels),
         )
-        about = _model_info(made, model if pruned is None else stage / f"{label}.onnx")
+        about = _model_info(made, model if changed is None else stage / f"{label}.onnx")
         report = _report(made, about, options, compiler_version(compiler), clock.phases, timings)
-        if pruned is not None:
+        if changed is not None:
             moved = about.model_copy(update={"path": str(folder / f"{label}.onnx")})
-            report = report.model_copy(update={"model": moved, "pruning": pruned.report.layers})
+            report = report.model_copy(update={"model": moved})
+        if pruned is not None:
+            report = report.model_copy(update={"pruning": pruned.report.layers})
+        if quantised is not None:
+            report = report.model_copy(update={"quantisation": quantised.report})
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
 

@@ -41,7 +41,7 @@ class QuantisedLayer(BaseModel):
         description="signal to quantisation noise of the result, dB, on the float model's inputs; none without noise",
     )
     bias_shift: float | None = Field(
-        default=None, description="largest correction of a bias, as a share of the result's deviation"
+        default=None, description="largest correction of a bias, as a share of the result's root mean square"
     )
     remarks: tuple[str, ...] = Field(default=(), description="why it stays float")
 
@@ -52,7 +52,7 @@ class QuantisationReport(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: str
-    samples: int = Field(description="batches of calibration data")
+    samples: int = Field(description="samples of calibration data")
     layers: tuple[QuantisedLayer, ...]
     values: tuple[ValueReport, ...]
     metric: str = Field(default="", description="what `loss` is; empty when it was not measured")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.pruning_report import LayerReport
+from sparsec.compiler.quantisation_report import QuantisationReport
 from sparsec.compiler.types import TensorType
 
 SCHEMA_VERSION = 1
@@ -194,6 +195,7 @@ class Report(_Record):
     phases: tuple[PhaseTime, ...] = ()
     passes: tuple[PassRecord, ...] = ()
     pruning: tuple[LayerReport, ...] = Field(default=(), description="what pruning did to each weight, where it was asked for")
+    quantisation: QuantisationReport | None = Field(default=None, description="what quantising did, where it was asked for")
     peak_rss_bytes: int = Field(default=0, description="largest resident set of the compiling process so far, C compiler apart")
 
     @property

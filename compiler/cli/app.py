@@ -16,6 +16,7 @@ from sparsec.compiler.cli.commands.inspect import inspect
 from sparsec.compiler.cli.commands.listings import ops, passes, targets
 from sparsec.compiler.cli.commands.models import models
 from sparsec.compiler.cli.commands.prune import prune
+from sparsec.compiler.cli.commands.quantise import quantise
 from sparsec.compiler.cli.commands.run import run
 from sparsec.compiler.cli.commands.verify import verify
 
@@ -65,6 +66,7 @@ def make_app(markup: Literal["rich"] | None) -> typer.Typer:
     for name, function in (
         ("compile", compile_model),
         ("prune", prune),
+        ("quantise", quantise),
         ("run", run),
         ("verify", verify),
         ("bench", bench),

@@ -81,7 +81,7 @@ class NodeEditor:
         self.nodes = [n for n in self.nodes if n is not node]
 
     def finish(self, keep: Iterable[str] = ()) -> onnx.ModelProto:
-        """A model with the nodes as edited, sorted, without those that neither an output nor `keep` needs, nor unread initializers."""
+        """A new model with the nodes as edited, sorted; only those, and initializers, that an output or `keep` needs."""
         needed = {*self.outputs, *keep}
         kept: list[onnx.NodeProto] = []
         for node in reversed(sort_nodes(self.nodes)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,8 @@ from sparsec.compiler.exporter.nodes import NodeEditor
 from sparsec.passes.quantisation.layers import Layer
 from sparsec.passes.quantisation.ranges import Affine
 from sparsec.passes.quantisation.weights import QuantisedWeights, quantise_bias
+
+Array = np.ndarray[Any, Any]
 
 _NOT_READ = ("Shape", "Size")  # want no numbers
 
@@ -39,7 +42,7 @@ class Writer:
             self.editor.add("DequantizeLinear", [q, *parameters], real)
             replace_input(node, value, real)
 
-    def layer(self, layer: Layer, x: Affine, weights: QuantisedWeights, bias: np.ndarray | None) -> None:  # type: ignore[type-arg]
+    def layer(self, layer: Layer, x: Affine, weights: QuantisedWeights, bias: Array | None) -> None:
         """Give a layer int8 weights and an int32 bias, each behind a DequantizeLinear."""
         node, name = layer.node, layer.node.input[1]
         node.input[1] = self._constant(name, weights.data, weights.scale, weights.axis)
@@ -69,7 +72,7 @@ class Writer:
         node.output[0] = inner
         self.editor.add("Add", [inner, bias], result)
 
-    def _constant(self, name: str, data: np.ndarray, scale: np.ndarray, axis: int) -> str:  # type: ignore[type-arg]
+    def _constant(self, name: str, data: Array, scale: Array, axis: int) -> str:
         zero = np.zeros(scale.shape, data.dtype)
         names = [self.editor.constant(a, f"{name}_{n}") for n, a in (("quantized", data), ("scale", scale), ("zero_point", zero))]
         real = self.editor.fresh(f"{name}_dequantized")
@@ -100,7 +103,7 @@ def write(
     values: Sequence[str],
     affines: Mapping[str, Affine],
     weights: Mapping[str, QuantisedWeights],
-    biases: Mapping[str, np.ndarray | None],  # type: ignore[type-arg]
+    biases: Mapping[str, Array | None],
 ) -> onnx.ModelProto:
     """The quantised model: `affines` by value, `weights` and `biases` by layer name."""
     writer = Writer(editor)

@@ -24,8 +24,8 @@ def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
     for node in proto.graph.node:
         if node.op_type in _QUANTISED:
             raise UsageError(
-                f"the model is quantised already: {node.op_type} node {node.name or node.output[0]!r}; compile it as it is, or give "
-                f"the float model",
+                f"the model is quantised already ({node.op_type} node {node.name or node.output[0]!r}): "
+                f"compile it as it is, or give the float model",
                 node=node.name,
             )
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)

@@ -98,7 +98,8 @@ class Histogram:
     def centres(self) -> Array:
         """The middle of every bin, but exact minimum and maximum where they lie nearer to 0."""
         width = self.reach / HALF
-        return np.clip((np.arange(2 * HALF) - HALF + 0.5) * width, self.low, self.high)
+        middles: Array = (np.arange(2 * HALF) - HALF + 0.5) * width
+        return middles.clip(self.low, self.high)
 
 
 def choose(histogram: Histogram, method: Method, percentile: float = 99.99, *, power_of_two: bool = False) -> Affine:

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.compiler.errors import UsageError
+from sparsec.passes.pruning.calibrated.metric import Metric
 from sparsec.passes.quantisation.ranges import Method
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFloat:
+    """Layers that stay float32: those whose names fit a glob, the `count` worst ones, or as many as a `loss` takes."""
+
+    globs: tuple[str, ...] = ()
+    count: int = 0
+    loss: float | None = None
+
+    @staticmethod
+    def parse(entries: Sequence[str]) -> KeepFloat:
+        """ "3", "auto:0.01" and globs, in any number. UsageError for what cannot be right."""
+        globs: list[str] = []
+        count, loss = 0, None
+        for entry in entries:
+            kind, colon, number = entry.partition(":")
+            if entry.isdecimal():
+                count = int(entry)
+            elif kind == "auto" and colon:
+                try:
+                    loss = float(number)
+                except ValueError:
+                    loss = -1.0
+                if not 0 < loss < float("inf"):
+                    raise UsageError(f"--keep-float auto:X takes a positive loss, as auto:0.01, not {entry!r}")
+            elif entry:
+                globs.append(entry)
+            else:
+                raise UsageError("--keep-float takes a number of layers, auto:X, or a glob of node names, not an empty text")
+        if count and loss is not None:
+            raise UsageError("--keep-float takes a number of layers or auto:X, not both")
+        return KeepFloat(tuple(globs), count, loss)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Options of post-training quantisation.
 
-    `method` chooses the range of activations, `percentile` what that method keeps, in per cent. `per_channel`: one scale for each
-    output channel of weights. `power_of_two`: all scales are powers of two. `correct_bias`: mean errors of layers go into their
-    biases. `keep_float`: a number of layers, "auto:X" (as many as it takes for a loss of at most X), or globs of node names with
-    commas. `threads` for calibration runs, 0: as many as there are cores.
+    `method` chooses the ranges of activations, `percentile` what the method of that name keeps, in per cent. `per_channel`: one
+    scale for each output channel of weights, or one for all. `power_of_two`: all scales are powers of two. `correct_bias`: mean
+    errors of layers go into their biases. `metric` is what `keep_float.loss` is measured by. `threads` are those of calibration
+    runs, 0: as many as there are cores.
     """
 
     method: Method = Method.mse
@@ -23,11 +58,13 @@ class Settings:
     per_channel: bool = True
     power_of_two: bool = False
     correct_bias: bool = True
-    keep_float: str = ""
+    keep_float: KeepFloat = KeepFloat()
+    metric: Metric = Metric.mse
     threads: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in list(Method):
-            raise UsageError(f"calibration method {self.method!r} is not known: expected {', '.join(Method)}")
+        for what, value, known in (("method", self.method, list(Method)), ("metric", self.metric, list(Metric))):
+            if value not in known:
+                raise UsageError(f"the {what} {value!r} is not known: expected {', '.join(known)}")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"the percentile is {self.percentile:g}: expected a share above 50 and up to 100 per cent")

@@ -22,9 +22,10 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one layer's results over the samples: mean error a channel [OC] (quantised - float), and sums of squares."""
+    """Of one layer's results: each channel's mean error [OC], quantised - float, over `count` numbers, and sums of squares."""
 
     mean: Array
+    count: int
     signal: float
     noise: float
     corrected: float  # noise that is left when the mean error is taken away
@@ -35,7 +36,7 @@ class Errors:
 
 
 def measure_errors(
-    editor: NodeEditor,
+    model: onnx.ModelProto,
     layers: Sequence[Layer],
     affines: Mapping[str, Affine],
     weights: Mapping[str, QuantisedWeights],
@@ -43,7 +44,7 @@ def measure_errors(
     threads: int = 0,
 ) -> dict[str, Errors]:
     """By layer name: what its bytes for data and weights do to its result, its inputs being those of the float model."""
-    proto, pairs = _beside(editor, layers, affines, weights)
+    proto, pairs = _beside(model, layers, affines, weights)
     sums = {layer.name: _Sums(layer) for layer in layers}
     values = [v for layer in layers for v in pairs[layer.name]]
     for batch in Probe(proto, threads).batches(samples, values):
@@ -69,14 +70,14 @@ class _Sums:
 
     def result(self) -> Errors:
         mean = self.total / max(self.count, 1)
-        return Errors(mean, self.signal, self.noise, max(self.noise - self.count * float((mean**2).sum()), 0.0))
+        return Errors(mean, self.count, self.signal, self.noise, max(self.noise - self.count * float((mean**2).sum()), 0.0))
 
 
 def _beside(
-    editor: NodeEditor, layers: Sequence[Layer], affines: Mapping[str, Affine], weights: Mapping[str, QuantisedWeights]
+    model: onnx.ModelProto, layers: Sequence[Layer], affines: Mapping[str, Affine], weights: Mapping[str, QuantisedWeights]
 ) -> tuple[onnx.ModelProto, dict[str, tuple[str, str]]]:
     """The float model with a quantised twin beside each layer, neither with a bias that is not its own; names of both results."""
-    side = NodeEditor(editor.finish())
+    side = NodeEditor(model)
     nodes = {n.output[0]: n for n in side.nodes if n.output}
     pairs = {}
     for layer in layers:

@@ -6,15 +6,17 @@ if TYPE_CHECKING:
     from sparsec.compiler.driver import compile, load
     from sparsec.compiler.errors import SparsecError
     from sparsec.passes.pruning.model import prune
+    from sparsec.passes.quantisation.model import quantise
 
     __version__: str
 
-__all__ = ["SparsecError", "__version__", "compile", "load", "prune"]
+__all__ = ["SparsecError", "__version__", "compile", "load", "prune", "quantise"]
 
 _HOMES = {
     "compile": "sparsec.compiler.driver",
     "load": "sparsec.compiler.driver",
     "prune": "sparsec.passes.pruning.model",
+    "quantise": "sparsec.passes.quantisation.model",
     "SparsecError": "sparsec.compiler.errors",
 }
 

@@ -30,10 +30,20 @@ from sparsec.compiler.cli.options import (
     RecipeOption,
     TargetOption,
     ThreadsOption,
-    ToleranceOption,
     parse_kernels,
     parse_recipe,
     parse_size,
+)
+from sparsec.compiler.cli.quantising import (
+    BiasOption,
+    KeepFloatOption,
+    MethodOption,
+    PercentileOption,
+    PerTensorOption,
+    PowerOption,
+    Precision,
+    PrecisionOption,
+    parse_settings,
 )
 from sparsec.compiler.errors import UsageError
 
@@ -95,6 +105,13 @@ def compile_model(
     recipe: RecipeOption = None,
     permute: PermuteOption = None,
     calib: CalibOption = None,
+    precision: PrecisionOption = Precision.fp32,
+    method: MethodOption = None,
+    percentile: PercentileOption = None,
+    per_tensor: PerTensorOption = False,
+    power_of_two: PowerOption = False,
+    correct_bias: BiasOption = None,
+    keep_float: KeepFloatOption = None,
     passes: PassesOption = None,
     kernels: KernelsOption = None,
     cc: CcOption = None,
@@ -124,10 +141,12 @@ def compile_model(
 
     DIR gets NAME.c, NAME.h, the weights, libNAME.so, build files for make, CMake and pkg-config, and report.json, which says how
     every layer is computed. DIR appears whole or not at all.
-    With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does, and kept as DIR/NAME.onnx.
+    With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
+    as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
-    if wanted is None and (permute or calib):
+    settings = parse_settings(precision, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
+    if wanted is None and (permute or (calib and settings is None)):
         raise UsageError("--permute and --calib are for pruning: give --pattern, --layer or --recipe, too")
     more = {
         "name": name,
@@ -135,13 +154,14 @@ def compile_model(
         "dump_ir": dump_ir,
         "recipe": wanted,
         "calibration": calib,
+        "quantisation": settings,
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
     with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
         compiled = options.compile(model, output, steps)
-        reference = Path(compiled.report.model.path) if compiled.report.pruning else model  # the model as pruned
+        reference = Path(compiled.report.model.path) if compiled.report.pruning or settings else model  # as it was compiled
         checked = _verify(compiled, reference, tolerance, steps) if verify else "not verified (--no-verify)"
     report = compiled.report
     if json:
@@ -188,6 +208,8 @@ def _summary(report: Report, folder: Path, checked: str) -> None:
     if report.pruning:
         pruned, all_of = [x for x in report.pruning if x.status == "pruned"], total(report.pruning)
         say(f"  {len(pruned)} of {len(report.pruning)} layers pruned, {100 * all_of.density:.1f} % of all weights kept")
+    if report.quantisation is not None:
+        say(f"  {len(report.quantisation.quantised)} of {len(report.quantisation.layers)} layers in int8")
     say(f"  compiled in {duration(report.seconds)}; {checked}")
 
 

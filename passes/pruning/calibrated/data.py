@@ -46,6 +46,16 @@ class Samples:
     def __len__(self) -> int:
         return len(self.batches)
 
+    @property
+    def count(self) -> int:
+        """Samples along the first dimension of the first input that has one; as many as batches for others."""
+        return sum(next((len(a) for a in feeds.values() if a.ndim), 1) for feeds in self.batches)
+
+    def spread(self, samples: int) -> Samples:
+        """About so many samples, in whole batches from all over."""
+        step = max(1, self.count // max(samples, 1))
+        return Samples(self.batches[::step])
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Input name -> shape in the first batch."""
         return {name: array.shape for name, array in self.batches[0].items()}

@@ -1,0 +1,93 @@
+"""`sparsec quantise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.options import CalibOption, JsonOption, ModelArgument, QuietOption
+from sparsec.compiler.cli.quantising import (
+    QUANTISING,
+    BiasOption,
+    KeepFloatOption,
+    MethodOption,
+    PercentileOption,
+    PerTensorOption,
+    PowerOption,
+    Precision,
+    parse_settings,
+)
+
+if TYPE_CHECKING:
+    from sparsec.compiler.quantisation_report import QuantisationReport, QuantisedLayer
+
+
+def quantise(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.", show_default=False)],
+    calib: CalibOption = None,
+    method: MethodOption = None,
+    percentile: PercentileOption = None,
+    per_tensor: PerTensorOption = False,
+    power_of_two: PowerOption = False,
+    correct_bias: BiasOption = None,
+    keep_float: KeepFloatOption = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mse|kl|cosine",
+            help="What --keep-float auto compares outputs by: squared difference as a share of the variance (default), divergence "
+            "of their softmax, or angle.",
+            show_default=False,
+            rich_help_panel=QUANTISING,
+        ),
+    ] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Quantise an ONNX model to int8 for inputs like DATA, and write it with QuantizeLinear and DequantizeLinear.
+
+    Any runtime loads the result. Weights become int8 with a scale for each output channel, activations uint8 with a scale and a
+    zero point, biases int32; softmax, normalisation and products of two activations stay float. Zeros of pruned weights stay
+    zeros. Prints for every layer its scales, its signal to quantisation noise, and why it stays float if it does.
+    """
+    from sparsec.passes.quantisation.model import quantise as quantise_model
+
+    settings = parse_settings(
+        Precision.int8, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float, metric
+    )
+    assert settings is not None and calib is not None
+    with Steps("quantise", total=None, quiet=quiet) as progress:
+        quantised = quantise_model(model, calib, settings, progress=progress)
+        quantised.save(output)
+    if json:
+        emit_json(quantised.report.model_dump(mode="json"))
+    else:
+        print_report(quantised.report)
+        say(f"\nwritten to {output}")
+
+
+def print_report(report: QuantisationReport) -> None:
+    """The table of layers, and what the whole model loses."""
+    columns = ("layer", "weights", "precision", ">x scale", ">x zero", ">w scales", ">zeros", ">SQNR", "remarks")
+    table(columns, [_row(x) for x in report.layers])
+    loss = f"; {report.metric} loss {report.loss:.3g}" if report.loss is not None else ""
+    say(
+        f"\n{len(report.quantised)} of {len(report.layers)} layers in int8, {len(report.values)} ranges by {report.method} "
+        f"from {report.samples} samples{loss}"
+    )
+    say("SQNR: signal to quantisation noise of a layer's results, in dB, on the float model's inputs")
+
+
+def _row(layer: QuantisedLayer) -> list[str]:
+    shape, ratio = "x".join(map(str, layer.shape)), "" if layer.sqnr is None else f"{layer.sqnr:.1f}"
+    remarks = "; ".join(layer.remarks)
+    if layer.status == "float":
+        return [layer.node, shape, "float", "", "", "", "", ratio, remarks]
+    w = f"{layer.w_scale_low:.3g}"
+    w += f" .. {layer.w_scale_high:.3g}" if layer.w_scale_low != layer.w_scale_high else ""
+    zeros = f"{100 * (layer.zeros_quantised or 0):.1f} %"
+    return [layer.node, shape, layer.status, f"{layer.x_scale:.3g}", str(layer.x_zero_point), w, zeros, ratio, remarks]

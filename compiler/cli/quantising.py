@@ -1,0 +1,128 @@
+"""Options of quantisation, which `quantise` and `compile` share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsec.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.passes.quantisation.settings import Settings
+
+QUANTISING = "How to quantise"
+
+
+class Precision(StrEnum):
+    """What layers multiply."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", metavar="fp32|int8", help="What layers multiply; int8 takes --calib.", rich_help_panel=QUANTISING
+    ),
+]
+MethodOption = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        metavar="mse|minmax|percentile|entropy",
+        help="How the range that bytes cover is chosen from the data: least squared error (default), all of it, without the "
+        "tails, or least divergence.",
+        show_default=False,
+        rich_help_panel=QUANTISING,
+    ),
+]
+PercentileOption = Annotated[
+    float | None,
+    typer.Option(
+        "--percentile",
+        metavar="P",
+        help="What --method percentile keeps, in per cent; 99.99 by default.",
+        show_default=False,
+        rich_help_panel=QUANTISING,
+    ),
+]
+PerTensorOption = Annotated[
+    bool,
+    typer.Option("--per-tensor", help="One scale for all weights of a layer, not one a channel.", rich_help_panel=QUANTISING),
+]
+PowerOption = Annotated[
+    bool,
+    typer.Option("--power-of-two", help="Only scales that are powers of two, as accelerators need.", rich_help_panel=QUANTISING),
+]
+BiasOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--correct-bias/--no-correct-bias",
+        help="Move the mean errors of layers into their biases; on by default.",
+        show_default=False,
+        rich_help_panel=QUANTISING,
+    ),
+]
+KeepFloatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep-float",
+        metavar="N|auto:X|GLOB",
+        help="Layers that stay float: the N that bytes hurt most, as many as a loss of at most X takes, or those whose ONNX node "
+        "name fits. Repeatable.",
+        show_default=False,
+        rich_help_panel=QUANTISING,
+    ),
+]
+
+
+def parse_settings(
+    precision: Precision,
+    calib: Path | None,
+    method: str | None,
+    percentile: float | None,
+    per_tensor: bool,
+    power_of_two: bool,
+    correct_bias: bool | None,
+    keep_float: list[str] | None,
+    metric: str | None = None,
+) -> Settings | None:
+    """The settings that the options ask for, None for fp32. UsageError for what does not go together."""
+    given = {
+        "method": method,
+        "percentile": percentile,
+        "per-tensor": per_tensor or None,
+        "power-of-two": power_of_two or None,
+        "correct-bias": correct_bias,
+        "keep-float": keep_float or None,
+    }
+    asked = [option for option, value in given.items() if value is not None]
+    if precision is Precision.fp32:
+        if asked:
+            raise UsageError(f"--{asked[0]} says how to quantise: give --precision int8 and --calib DATA")
+        return None
+    if calib is None:
+        raise UsageError("quantising needs inputs to see what ranges values have: give --calib DATA")
+    from sparsec.passes.pruning.calibrated.metric import Metric
+    from sparsec.passes.quantisation.ranges import Method
+    from sparsec.passes.quantisation.settings import KeepFloat, Settings
+
+    if percentile is not None and method != Method.percentile:
+        raise UsageError("--percentile is for --method percentile")
+    for option, value, known in (("--method", method, list(Method)), ("--metric", metric, list(Metric))):
+        if value is not None and value not in known:
+            raise UsageError(f"{option} {value!r} is not known: expected {', '.join(known)}")
+    default = Settings()
+    return Settings(
+        method=Method(method) if method else default.method,
+        percentile=default.percentile if percentile is None else percentile,
+        per_channel=not per_tensor,
+        power_of_two=power_of_two,
+        correct_bias=correct_bias is not False,
+        keep_float=KeepFloat.parse(keep_float or []),
+        metric=Metric(metric) if metric else default.metric,
+    )
