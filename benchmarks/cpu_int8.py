@@ -4,11 +4,11 @@
     python benchmarks/cpu_int8.py resnet50:dense bert_base:block:8x8@75% --json results.json
     python benchmarks/cpu_int8.py model.onnx:block:32x4/taps=each@50%
 
-For each row the model is pruned by `sparsec prune --preserve-norm`, quantised by `sparsec quantise` on random inputs, and compiled.
-The library is compared with onnxruntime on the same quantised model, and takes turns with onnxruntime on the float32 model (the
-1.0 of the goals) and on the quantised one, and with our own float32 library of the dense model. CPU time on one thread, wall
-time on more. SQNR is the signal to quantisation noise of the first output against the float32 model, in dB; of seeded random
-weights it says little about a trained network (docs/quantisation.md has accuracy).
+For each row the model is pruned by `sparsec prune --preserve-norm`, quantised by `sparsec quantise` on random inputs, and
+compiled. The library is compared with onnxruntime on the same quantised model, and takes turns with onnxruntime on the
+float32 model (the 1.0 of the goals) and on the quantised one, and with our own float32 library of the dense model. CPU time
+on one thread, wall time on more. SQNR is the signal to quantisation noise of the first output against the float32 model, in
+dB; of seeded random weights it says little about a trained network (docs/quantisation.md has accuracy).
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from benchmarks.side_by_side import (
     in_turns,
     inputs_for,
     model_names,
-    shape_options,
     write_json,
 )
 from benchmarks.sparse_goals import Row, is_path, parse_row

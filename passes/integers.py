@@ -145,7 +145,8 @@ def _totals(op: Conv | MatMul, w: Array) -> Array:
     """The sum of each output's weights, int32, in a shape that broadcasts to the output."""
     if isinstance(op, MatMul):
         return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2)).astype(np.int32)
-    return w.sum(axis=tuple(range(1, w.ndim))).astype(np.int32).reshape(-1, *[1] * len(op.strides))
+    sums: Array = w.sum(axis=tuple(range(1, w.ndim))).astype(np.int32)
+    return sums.reshape(-1, *[1] * len(op.strides))
 
 
 def _integer_bias(editor: GraphEditor, node: Node, total: Array) -> Array | None:

@@ -30,6 +30,7 @@ from sparsec.compiler.cli.options import (
     RecipeOption,
     TargetOption,
     ThreadsOption,
+    ToleranceOption,
     parse_kernels,
     parse_recipe,
     parse_size,
