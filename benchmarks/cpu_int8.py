@@ -49,7 +49,7 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
 from sparsec.compiler.passing.runner import run_pipeline
-from sparsec.compiler.verify_model import QUANTISED_TOLERANCE, TOLERANCE, relative_error, verify_model
+from sparsec.compiler.verify_model import QUANTISED_TOLERANCE, relative_error, verify_model
 from sparsec.passes.pipelines import DEFAULT
 
 OURS, THEIRS, THEIRS_INT8, OURS_FP32 = "sparsec int8", "onnxruntime fp32", "onnxruntime int8", "sparsec fp32"
@@ -65,6 +65,7 @@ GOALS = {
     Row("mobilenet_v2", "dense"): 2.2,
 }
 _CALIBRATION = 4  # input sets
+_EXACT = 0.02  # 0 where only integers lie between; softmax and the like differ from numpy's in the last bit of float32
 
 
 @dataclass(frozen=True)
@@ -154,10 +155,10 @@ def measure_row(row: Row, folder: Path, target: str, threads: int, rounds: int, 
 
 
 def same(model: Path, feeds: Feeds, got: Mapping[str, np.ndarray[Any, Any]]) -> bool:
-    """Whether the interpreter computes these outputs for the model as optimised, but for rounding of what is float32."""
+    """Whether the interpreter computes these outputs for the model as optimised, but for what a unit of rounding does after float32 layers."""
     graph = import_model(model, input_shapes={name: a.shape for name, a in feeds.items()})
     want = interpret(run_pipeline(graph, DEFAULT), feeds)
-    return all(relative_error(got[name], array) <= TOLERANCE for name, array in want.items())
+    return all(relative_error(got[name], array) <= _EXACT for name, array in want.items())
 
 
 def quantise_model(model: Path, folder: Path, label: str) -> Path:
