@@ -3,18 +3,19 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparsec.compiler.driver import compile, load
+    from sparsec.compiler.driver import compile, load, prune
     from sparsec.compiler.errors import SparsecError
-    from sparsec.passes.pruning.model import prune
+    from sparsec.passes.pruning.budget import Budget
 
     __version__: str
 
-__all__ = ["SparsecError", "__version__", "compile", "load", "prune"]
+__all__ = ["Budget", "SparsecError", "__version__", "compile", "load", "prune"]
 
 _HOMES = {
     "compile": "sparsec.compiler.driver",
     "load": "sparsec.compiler.driver",
-    "prune": "sparsec.passes.pruning.model",
+    "prune": "sparsec.compiler.driver",
+    "Budget": "sparsec.passes.pruning.budget",
     "SparsecError": "sparsec.compiler.errors",
 }
 

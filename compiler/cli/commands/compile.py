@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.budget import (
+    DensityOfOption,
+    EvaluationsOption,
+    LabelsOption,
+    MaxDropOption,
+    MetricOption,
+    TargetDensityOption,
+    budget_lines,
+    parse_budget,
+)
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
 from sparsec.compiler.cli.options import (
     COMPILING,
@@ -95,6 +105,12 @@ def compile_model(
     recipe: RecipeOption = None,
     permute: PermuteOption = None,
     calib: CalibOption = None,
+    target_density: TargetDensityOption = None,
+    max_drop: MaxDropOption = None,
+    density_of: DensityOfOption = None,
+    metric: MetricOption = None,
+    labels: LabelsOption = None,
+    evaluations: EvaluationsOption = None,
     passes: PassesOption = None,
     kernels: KernelsOption = None,
     cc: CcOption = None,
@@ -129,17 +145,19 @@ def compile_model(
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     if wanted is None and (permute or calib):
         raise UsageError("--permute and --calib are for pruning: give --pattern, --layer or --recipe, too")
+    budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
     more = {
         "name": name,
         "weights": weights.value,
         "dump_ir": dump_ir,
         "recipe": wanted,
         "calibration": calib,
+        "budget": budget,
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
-    with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
+    with Steps("compile", total=None if wanted else PHASES + verify, quiet=quiet) as steps:  # pruning takes steps of its own
         compiled = options.compile(model, output, steps)
         reference = Path(compiled.report.model.path) if compiled.report.pruning else model  # the model as pruned
         checked = _verify(compiled, reference, tolerance, steps) if verify else "not verified (--no-verify)"
@@ -187,6 +205,8 @@ def _summary(report: Report, folder: Path, checked: str) -> None:
     if report.pruning:
         pruned, all_of = [x for x in report.pruning if x.status == "pruned"], total(report.pruning)
         say(f"  {len(pruned)} of {len(report.pruning)} layers pruned, {100 * all_of.density:.1f} % of all weights kept")
+    for line in budget_lines(report.budget) if report.budget else ():
+        say(f"  {line}")
     say(f"  compiled in {duration(report.seconds)}; {checked}")
 
 
