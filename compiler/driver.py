@@ -170,6 +170,8 @@ def compile(
     pruned: PrunedModel | None = None
     with clock.phase("import" if recipe is None else "prune"):
         bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
+        if recipe is not None and calibration is not None:
+            import_model(model, **bound)  # type: ignore[arg-type]  # else the first batch would bind what is left open
         if recipe is not None:
             how = {"target": target, "threads": threads, "kernels": kernels, "passes": passes, "progress": progress}
             pruned = prune(model, recipe, data=calibration, budget=budget, **how, **bound)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class Shares:
         self._wanted = [layer.left if target is None else inner for layer in layers]
         self._limit = self.target + 1e-6
         if (least := self.least) > self._limit:
-            also = " and the rest" if rest else ""
+            also = " and the rest of the network" if rest else ""
             raise UsageError(
                 f"a target density of {self.target:g} cannot be reached: the strongest patterns leave {least:.4f} of "
                 f"what the {len(layers)} layers that share it{also} take, give that or more"

@@ -6,7 +6,7 @@ does not add up at high sparsity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ _FIT, _MEASURE, _CHECK = 300, 500, 2000  # samples to prune a trial with, to mea
 _MEASURE_QUALITY = 1000  # to measure accuracy and functions by, which are coarser
 _ROWS = 10_000  # of a layer's inputs that a trial fits
 _BATCHES, _FEW = (25, 5, 1), 12  # samples in a batch: smaller ones where batches would be fewer than this
+_MORE = 3  # budgets that are tried where all that the search has found lose too much
 _ROUNDING = 1e-9  # relative, of differences of a metric
 
 
@@ -187,7 +188,7 @@ def _for_drop(task: _Task, allowed: float) -> tuple[PrunedModel, BudgetReport]:
     )
     rest = Part(task.samples, (*fit.batches, *measured.batches)).samples
     losses: list[float] = []
-    for share, found in reversed(within):
+    for share, found in _ever_denser(task, within, loss):
         done = task.prune(found.state, rest)
         task.say("budget: check")
         checked = final.of(done.proto)
@@ -202,6 +203,18 @@ def _for_drop(task: _Task, allowed: float) -> tuple[PrunedModel, BudgetReport]:
         f"no pruned model keeps the loss within {allowed:g} on the {len(held_out.numbers):,} samples held out to check it, the "
         f"lowest is {min(losses):.4g}: allow more, give more samples, or prune fewer layers"
     )
+
+
+def _ever_denser(
+    task: _Task, within: list[tuple[Shares, Found]], loss: Callable[[State], Loss]
+) -> Iterator[tuple[Shares, Found]]:
+    """What a search has found, the sparsest first, then equal shares of budgets halfway to dense."""
+    yield from reversed(within)
+    target = within[0][0].target
+    for _ in range(_MORE):
+        target = (1 + target) / 2
+        share = Shares(task.shared.layers, target, task.shared.rest)
+        yield share, search(share, share.uniform(), loss, 1, task.recipe.seed, task.say)
 
 
 def _batches(data: Source, inputs: tuple[Input, ...]) -> Samples:

@@ -15,7 +15,7 @@ from sparsec.passes.pruning.calibrated.data import Source, data_files
 Array = np.ndarray[Any, Any]
 Labels = str | Path | Array | Sequence[int]
 DEFAULT = "labels"  # the array of calibration data, or the column of a table, that is taken where nothing is named
-_TEXT = (".csv", ".txt")
+_ARRAYS, _TEXT = (".npy", ".npz"), (".csv", ".txt")
 
 
 def read_labels(source: Labels | None, data: Source, samples: int) -> Array:
@@ -43,10 +43,12 @@ def read_labels(source: Labels | None, data: Source, samples: int) -> Array:
 def _of_file(path: Path) -> Array:
     if path.suffix in _TEXT:
         return _of_text(path)
+    if path.suffix not in _ARRAYS:
+        raise UsageError(f"labels {str(path)!r} are in no form that is read: give a file {', '.join((*_ARRAYS, *_TEXT))}")
     try:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        raise UsageError(f"cannot read labels {str(path)!r} as .npy, .npz, .csv or .txt: {exc}") from None
+        raise UsageError(f"cannot read labels {str(path)!r}: {exc}") from None
     if isinstance(loaded, np.ndarray):
         return loaded
     with loaded:
