@@ -125,7 +125,7 @@ CalibOption = Annotated[
     typer.Option(
         "--calib",
         metavar="DATA",
-        help="Inputs to prune for, without labels: FILE.npz (arrays by input name), FILE.npy, or a folder of them.",
+        help="Inputs to prune for: FILE.npz (arrays by input name), FILE.npy, or a folder of them.",
         show_default=False,
         rich_help_panel=PRUNING,
     ),

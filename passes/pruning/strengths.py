@@ -109,6 +109,10 @@ def sharing(
             if value in asked and value in tried.weights and density < found[value][-1].density - measure.step:
                 found[value].append(Strength(asked[value], density))
     sizes = measure.sizes
+    if counted is Counted.time and all(len(s) == 1 for s in found.values()):
+        raise UsageError(
+            "no layer that the recipe prunes is predicted to be faster for it, however sparse: `sparsec explain` says why"
+        )
     return Sharing(tuple(Adjustable(names[v], sizes[v], own[v], tuple(s)) for v, s in found.items() if sizes[v]), measure.rest)
 
 
