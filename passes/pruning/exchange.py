@@ -52,11 +52,16 @@ class Shares:
         return self._rest + sum(c[i] for c, i in zip(self._cost, state, strict=True))
 
     def uniform(self) -> State:
-        """The target in every layer, as nearly as its strengths allow; what is left over goes to the sparsest."""
+        """The target in every layer, as nearly as its strengths allow."""
         levels = [
             next((i for i, s in enumerate(layer.strengths) if s.density <= wanted + 1e-6), len(layer.strengths) - 1)
             for layer, wanted in zip(self.layers, self._wanted, strict=True)
         ]
+        return self.near(levels)
+
+    def near(self, state: Sequence[int]) -> State:
+        """A state of another budget brought to this one: the densest layers give, the sparsest take what is left over."""
+        levels = list(state)
         while self.density(tuple(levels)) > self._limit:
             lower = [k for k, layer in enumerate(self.layers) if levels[k] + 1 < len(layer.strengths)]
             levels[max(lower, key=lambda k: (self.layers[k].strengths[levels[k]].density, self.layers[k].size))] += 1
@@ -149,15 +154,19 @@ def sparsest(
     """Ever smaller budgets whose loss a search brings down to `allowed`, by bisection, what it found there, and how many states
     were tried.
 
-    Every density gets an equal part of the evaluations. UsageError where the loss is above it at all of them.
+    Every density gets an equal part of the evaluations that are left, and begins with what the last one found. UsageError where
+    the loss is above it at all of them.
     """
     low, high = Shares(layers, 1.0, rest).least, 1.0
     within: list[tuple[Shares, Found]] = []
     lowest, count = inf, 0
-    for _ in range(_BISECTIONS):
+    last: State | None = None
+    for left in range(_BISECTIONS, 0, -1):
         share = Shares(layers, (low + high) / 2, rest)
         say(f"budget: target density {share.target:.3f}")
-        found = search(share, share.uniform(), loss, max(1, evaluations // _BISECTIONS), seed, say, allowed)
+        start = share.uniform() if last is None else share.near(last)
+        found = search(share, start, loss, max(1, (evaluations - count) // left), seed, say, allowed)
+        last = found.state
         count, lowest = count + found.evaluations, min(lowest, found.loss.value)
         if found.loss.value <= allowed:
             within.append((share, found))

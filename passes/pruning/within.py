@@ -198,7 +198,9 @@ def _for_drop(task: _Task, allowed: float) -> tuple[PrunedModel, BudgetReport]:
             check = CheckReport(
                 samples=numbers, dense=final.dense, loss=checked.value, error=checked.error, refused=len(losses) - 1
             )
-            return done, task.report(share, found, tried, judge, check)
+            even = share.uniform()
+            first = found.loss if found.state == even else loss(even)  # searches begin elsewhere
+            return done, task.report(share, replace(found, first=first), tried, judge, check)
     raise UsageError(
         f"no pruned model keeps the loss within {allowed:g} on the {len(held_out.numbers):,} samples held out to check it, the "
         f"lowest is {min(losses):.4g}: allow more, give more samples, or prune fewer layers"

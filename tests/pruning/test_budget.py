@@ -20,7 +20,7 @@ from sparsec.passes.pruning.calibrated.data import Samples, model_inputs, read_s
 from sparsec.passes.pruning.calibrated.metric import Distance, Loss, Metric
 from sparsec.passes.pruning.calibrated.parts import divide
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
-from sparsec.passes.pruning.exchange import Shares, search
+from sparsec.passes.pruning.exchange import Shares, search, sparsest
 from sparsec.passes.pruning.model import PrunedModel
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
 from sparsec.passes.pruning.strengths import Adjustable, Counted, Strength, sharing, strengths
@@ -126,7 +126,7 @@ def test_weights_multiply_accumulates_or_time_are_counted() -> None:
     share = Shares(timed.layers, 0.8, timed.rest)
     assert share.density((0, 0)) == 1 and share.density((1, 0)) == pytest.approx(15 / 20) and share.least < 0.75
     assert share.density(share.uniform()) <= 0.8 + 1e-6
-    with pytest.raises(UsageError, match=r"of what the 2 layers that share it and the rest take"):
+    with pytest.raises(UsageError, match=r"of what the 2 layers that share it and the rest of the network take"):
         Shares(timed.layers, 0.5, timed.rest)
 
 
@@ -226,6 +226,30 @@ def test_searches_stay_within_the_budget_and_never_lose(layers: list[tuple[int, 
     found = search(share, share.uniform(), loss, 25, seed, lambda _: None)
     assert len(set(seen)) == len(seen) == found.evaluations <= 25
     assert found.loss == min(map(loss, list(seen))) <= found.first
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 1000), ladders), min_size=1, max_size=5), st.floats(0.01, 1), st.integers(0, 500))
+def test_bisection_keeps_within_the_loss(layers: list[tuple[int, list[float]]], allowed: float, rest: int) -> None:
+    made = [layer_of(f"l{i}", size, densities) for i, (size, densities) in enumerate(layers)]
+    weight = np.random.default_rng(rest).random(len(made))
+    seen: list[tuple[int, ...]] = []
+
+    def loss(state: tuple[int, ...]) -> Loss:
+        seen.append(state)
+        lost = [w * (1 - x.strengths[i].density) ** 2 for w, x, i in zip(weight, made, state, strict=True)]
+        return Loss(sum(lost) / weight.sum())
+
+    try:
+        within, tried = sparsest(made, rest, loss, allowed, 18, 0, lambda _: None)
+    except UsageError:
+        assert all(loss(s).value > allowed for s in list(seen))
+        return
+    assert tried == len(seen) <= 18
+    shares_found = [share.target for share, _ in within]
+    assert shares_found == sorted(shares_found, reverse=True)
+    for share, found in within:
+        assert found.loss.value <= allowed and share.density(found.state) <= share.target + 2e-6
 
 
 def test_losses_by_their_definitions() -> None:
