@@ -16,6 +16,7 @@ from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
 from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.importance import Chosen, Importance, Repair, mask_by_importance
+from sparsec.passes.pruning.calibrated.memory import Fitted, Memory
 from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
 from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.pruning.calibrated.sensitivity import Sensitivity
@@ -80,10 +81,20 @@ class Reconstructor:
     """Works through a model's layers in an order in which all that a layer reads is final."""
 
     def __init__(
-        self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings, order_seed: int | None = None
+        self,
+        graph: Graph,
+        editor: WeightEditor,
+        samples: Samples,
+        settings: Settings,
+        order_seed: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`editor` holds the dense model, whose weights and biases are changed; `order_seed`: see `mask_by_importance`."""
+        """`editor` holds the dense model, whose weights and biases are changed; `order_seed`: see `mask_by_importance`.
+
+        `memory` is that of others with the same model, samples, settings, order seed, and criterion of masks, if any.
+        """
         self.graph, self.editor, self.samples, self.settings, self._order_seed = graph, editor, samples, settings, order_seed
+        self._memory = Memory(variants=0) if memory is None else memory
         self._finder, self._sensitivity = SiteFinder(editor.proto), Sensitivity(editor.proto)
         self._upstream: dict[str, set[str]] = {}
         self._dense = onnx.ModelProto()
@@ -96,15 +107,22 @@ class Reconstructor:
         done = Reconstruction()
         tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
         dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
-        changed = {n.output for layer in layers if layer.value in done.remarks for n in layer.nodes}  # no longer what they were
+        changed: dict[str, int] = {}  # results that are no longer what they were, with the number of what they depend on
+        for layer in layers:
+            if layer.value in done.remarks:
+                changed |= {n.output: self._memory.number((layer.value, masks[layer.value][0])) for n in layer.nodes}
         for i, task in enumerate(tasks):
-            moved = any(self._above(v) & changed for s in task.sites for v in (s.source, s.other) if v)
-            if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
+            above = set().union(*(self._above(v) for s in task.sites for v in (s.source, s.other) if v)) & changed.keys()
+            if task.goal is None and not (above and self.settings.refit and self.settings.repair is Repair.least_squares):
                 continue
             progress(f"calibrate {task.sites[0].node.name}")
-            later = {s.result for t in tasks[i:] for s in t.sites}
-            self._improve(task, dense, current, later, done)
-            changed |= {s.result for s in task.sites}
+            facts = self._memory.number((task.layer.value, task.goal, frozenset(changed[v] for v in above)))
+            fitted = self._memory.find(task.layer.value, facts)
+            if fitted is None:
+                fitted = self._fitted(task, dense, current, {s.result for t in tasks[i:] for s in t.sites})
+                self._memory.keep(task.layer.value, facts, fitted)
+            self._put(task, fitted, done)
+            changed |= {s.result: facts for s in task.sites}
         return done
 
     def _task(self, layer: LayerWeights, masks: Mapping[str, tuple[Goal, Array]], done: Reconstruction) -> Task | None:
@@ -142,20 +160,26 @@ class Reconstructor:
                 depth[s.result] = 1 + max((depth.get(v, 0) for v in before), default=0)
         return sorted(tasks, key=lambda t: (max(depth[s.result] for s in t.sites), t.w.size))
 
-    def _improve(self, task: Task, dense: Probe, current: Probe, later: set[str], done: Reconstruction) -> None:
-        """Choose a layer's mask, fit what it keeps, and put both into the model."""
+    def _fitted(self, task: Task, dense: Probe, current: Probe, later: set[str]) -> Fitted:
+        """Choose a layer's mask, and fit what it keeps."""
         found = [self._moments(task, site, dense, current, later) for site in task.sites]
         fit = _Fit(task, found, self.settings, self._order_seed)
         w, lists = fit.solve()
-        done.filters[task.layer.value] = w.astype(task.w.dtype)
-        if lists is not None:
-            done.lists[task.layer.value] = lists
-        array = self.graph.constants[task.layer.value]
-        self.editor.replace(task.layer.value, task.layer.view.restore(done.filters[task.layer.value], array.shape))
-        if self.settings.repair is not Repair.none:
-            for site, m in zip(task.sites, found, strict=True):
-                if site.bias is not None:
-                    set_bias(self.editor.proto, site.bias, fit.shift(w, site, m))
+        repaired = self.settings.repair is not Repair.none
+        pairs = zip(task.sites, found, strict=True)
+        shifts = tuple(fit.shift(w, site, m) if repaired and site.bias is not None else None for site, m in pairs)
+        return Fitted(w.astype(task.w.dtype), lists, shifts)
+
+    def _put(self, task: Task, fitted: Fitted, done: Reconstruction) -> None:
+        """Put a layer's filters and biases into the model."""
+        value = task.layer.value
+        done.filters[value] = fitted.filters
+        if fitted.lists is not None:
+            done.lists[value] = fitted.lists
+        self.editor.replace(value, task.layer.view.restore(fitted.filters, self.graph.constants[value].shape))
+        for site, shift in zip(task.sites, fitted.shifts, strict=True):
+            if site.bias is not None and shift is not None:
+                set_bias(self.editor.proto, site.bias, shift)
 
     def _moments(self, task: Task, site: Site, dense: Probe, current: Probe, later: set[str]) -> Moments:
         """Moments of what a site reads now and of what it should give.
