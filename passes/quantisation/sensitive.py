@@ -31,10 +31,7 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
     if wanted.count or wanted.loss is not None:
         order = [name for name in by_error(quantiser) if name not in kept]
         count = min(wanted.count, len(order)) if wanted.loss is None else _fewest(quantiser, kept, order, wanted.loss)
-        kept |= {
-            name: f"SQNR {quantiser.errors[name].sqnr():.1f} dB, {i + 1} of {count} kept float"
-            for i, name in enumerate(order[:count])
-        }
+        kept |= {name: f"bytes hurt it most but {i}" if i else "bytes hurt it most" for i, name in enumerate(order[:count])}
     if len(kept) == len(quantiser.layers):
         raise UsageError("--keep-float keeps every layer float: nothing is left to quantise")
     return kept
@@ -42,10 +39,8 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
 
 def by_error(quantiser: Quantiser) -> list[str]:
     """Names of layers, the one with the least signal to quantisation noise first."""
-    return sorted(
-        (x.name for x in quantiser.layers),
-        key=lambda name: quantiser.errors[name].sqnr(corrected=quantiser.settings.correct_bias),
-    )
+    corrected = quantiser.settings.correct_bias
+    return sorted((x.name for x in quantiser.layers), key=lambda name: quantiser.errors[name].sqnr(corrected=corrected))
 
 
 def distance(quantiser: Quantiser) -> Distance:
