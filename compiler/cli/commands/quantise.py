@@ -39,8 +39,8 @@ def quantise(
         str | None,
         typer.Option(
             metavar="mse|kl|cosine",
-            help="What --keep-float auto compares outputs by: squared difference as a share of the variance (default), divergence "
-            "of their softmax, or angle.",
+            help="What the whole model is compared by, also for --keep-float auto: squared difference as a share of the variance "
+            "(default), divergence of softmax, or angle.",
             show_default=False,
             rich_help_panel=QUANTISING,
         ),
