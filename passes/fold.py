@@ -8,6 +8,7 @@ from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR
 from sparsec.compiler.ops.base import Array
+from sparsec.compiler.ops.transpose import Transpose
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 
 
@@ -44,7 +45,10 @@ class Fold(Pass):
             if (workspace := node.op.workspace(graph.in_types(node))) > before + self.max_growth:  # 4
                 notes.reject(node, Rejected(f"evaluating it takes {workspace:,} bytes; max_growth is {self.max_growth:,}"))
                 continue
+            known = editor.types[node.inputs[0]].sparsity
             editor.fold(node, node.op.evaluate(arrays))
+            if isinstance(node.op, Transpose) and node.op.perm == (1, 0):
+                editor.set_sparsity(node.output, known)  # filters are seen through it, so that they have the same pattern
         folded = editor.finish()
         growth = _bytes(folded) - _bytes(graph)
         if growth > self.max_growth:

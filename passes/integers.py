@@ -27,6 +27,9 @@ from sparsec.passes.common.quantised import (
     unsigned,
 )
 
+_MOST = 1 << 16  # products that a 32-bit sum holds whatever they are
+_CENTRED = Program.parse("cast.i32(a0);cast.i32(a1);sub(t0,t1)")
+_LESS_ZEROS = Program.parse("cast.i32(a1);mul(t0,a2);sub(a0,t1)")
 _SAME = 1e-6  # relative difference up to which a bias' scale is that of the products
 
 
@@ -52,13 +55,16 @@ class _Product(Rule[_Match]):
         assert isinstance(op, Conv | MatMul)
         below = editor.producer(node.inputs[0])
         affine, centre = as_dequantise(below), as_centre(below)
-        if below is None or (affine is None and centre is None):
+        moving = below is not None and isinstance(below.op, Map) and below.op.program == _CENTRED
+        if below is None or (affine is None and centre is None and not moving):
             return None
         x = below.inputs[0]
+        if op.macs(editor.in_types(node)) > _MOST * editor.types[node.output].elements:  # 6
+            return Rejected("its sums have more than 65536 products, which 32 bits may not hold")
         if editor.types[x].dtype not in DATA or (isinstance(op, MatMul) and op.trans_a):  # 1
             return Rejected(f"the integers of {below.name!r} are {editor.types[x]}, not rows of 8 bits")
         if affine is None:
-            return self._integers(editor, node, below, x, centre or 0)
+            return self._integers(editor, node, below, x, centre)
         c = quantised_constant(editor, node.inputs[1])
         w = c.int8() if c is not None else None
         if c is None or w is None:  # 2
@@ -84,8 +90,10 @@ class _Product(Rule[_Match]):
         program = program.compose(rest, binding)
         return _Match(x, affine.zero, w, program, (*extras, *inputs), (below,))
 
-    def _integers(self, editor: GraphEditor, node: Node, below: Node, x: str, zero: int) -> _Match | Rejected:
-        """The product of centred integers: sums stay as they are."""
+    def _integers(self, editor: GraphEditor, node: Node, below: Node, x: str, zero: int | None) -> _Match | Rejected:
+        """The product of centred integers: sums stay as they are. A `zero` that is only known when the model runs (None) takes
+        its share of the sums of weights from them.
+        """
         assert isinstance(node.op, Conv | MatMul)
         producer = editor.producer(node.inputs[1])
         offset = as_centre(producer)
@@ -95,7 +103,16 @@ class _Product(Rule[_Match]):
         wide = w.astype(np.int64) - (offset or 0)
         if wide.size and (wide.min() < -128 or wide.max() > 127):
             return Rejected(f"its weights {node.inputs[1]!r} less their zero point do not fit int8")
-        return _Match(x, zero, wide.astype(np.int8), node.op.epilogue, node.inputs[2:], (below,))
+        narrow = wide.astype(np.int8)
+        if zero is not None:
+            return _Match(x, zero, narrow, node.op.epilogue, node.inputs[2:], (below,))
+        moving, pads = below.inputs[1], any(node.op.pads) if isinstance(node.op, Conv) else False
+        if editor.types[moving].elements != 1 or editor.types[x].dtype is not DType.U8 or pads:  # 7
+            return Rejected(f"the zero point {moving!r} of its data is computed, and not one of unpadded uint8 data")
+        totals = _totals(node.op, wide)
+        binding: list[Operand] = [Tmp(-1), *(Arg(3 + i) for i in range(len(node.inputs) - 2))]
+        program = _LESS_ZEROS.compose(node.op.epilogue, binding)
+        return _Match(x, 0, narrow, program, (moving, totals, *node.inputs[2:]), (below,))
 
     def apply(self, editor: GraphEditor, node: Node, match: _Match) -> None:
         op, x, zero = node.op, match.x, match.zero
@@ -124,6 +141,14 @@ def _per_output(op: Conv | MatMul, scale: Array) -> Array | None:
     return scale.reshape(-1)
 
 
+def _totals(op: Conv | MatMul, w: Array) -> Array:
+    """The sum of each output's weights, int32, in a shape that broadcasts to the output."""
+    if isinstance(op, MatMul):
+        return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2)).astype(np.int32)
+    sums: Array = w.sum(axis=tuple(range(1, w.ndim))).astype(np.int32)
+    return sums.reshape(-1, *[1] * len(op.strides))
+
+
 def _integer_bias(editor: GraphEditor, node: Node, total: Array) -> Array | None:
     """The bias in units of the products' scale, int32 [OC], where it is quantised so; None otherwise."""
     c = quantised_constant(editor, node.inputs[2])
@@ -147,6 +172,8 @@ class Integers(Pass):
     3. with one scale, or one for each output channel.
     4. A bias in the products' scale is added to the sums.
     5. Padding with a zero point other than 0 becomes a node of its own, since halos hold zeros.
+    6. An output sums at most 65536 products.
+    7. A zero point that is computed (dynamic quantisation) is one of uint8 data without padding.
 
     int8 data become uint8. The sums are exact where the float32 product rounds.
     """

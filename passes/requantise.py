@@ -101,8 +101,7 @@ class _Meet(Rule[_Match]):
     def apply(self, editor: GraphEditor, node: Node, match: _Match) -> None:
         used = sorted({a.index for s in match.program.steps for a in s.args if isinstance(a, Arg) and a.index})
         extras = [
-            v if isinstance(v, str) else editor.add_constant(v, f"{node.name}.scale")
-            for v in (match.inputs[i - 1] for i in used)
+            v if isinstance(v, str) else editor.add_constant(v, f"{node.name}.scale") for v in (match.inputs[i - 1] for i in used)
         ]
         program = match.program.substitute({i: Arg(1 + n) for n, i in enumerate(used)})
         op = replace(node.op, epilogue=program)  # type: ignore[type-var]

@@ -17,6 +17,7 @@ from sparsec.compiler.ops.slice import Slice
 from sparsec.compiler.ops.transpose import Transpose
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
+from sparsec.compiler.sparsity import DENSE, HiNM, Sparsity
 
 _LONGEST = 8
 
@@ -149,10 +150,18 @@ class _IntoWeights(Rule[tuple[Node, _Range]]):
         assert isinstance(below.op, MatMul)
         weights, rank = editor.constants[below.inputs[1]], len(editor.types[below.output].shape)
         columns = replace(cut, axis=weights.ndim - 2 if below.op.trans_b else weights.ndim - 1)
-        inputs = [below.inputs[0], editor.add_constant(_cut_constant(weights, columns, weights.ndim), f"{node.output}.weights")]
+        known = _cut_pattern(editor.types[below.inputs[1]].sparsity, columns, weights.shape)
+        part = editor.add_constant(_cut_constant(weights, columns, weights.ndim), f"{node.output}.weights", known)
+        inputs = [below.inputs[0], part]
         for v in below.inputs[2:]:
             inputs.append(editor.add_constant(_cut_constant(editor.constants[v], cut, rank), v))
         editor.replace(node, below.op, inputs, origin=below.origin)
+
+
+def _cut_pattern(known: Sparsity, cut: _Range, shape: tuple[int, ...]) -> Sparsity:
+    """What is known of some columns: the order of their tiles, which nothing else tells. Other patterns are found again."""
+    found = known.of_outputs(cut.start, cut.start + cut.size, shape[cut.axis]) if isinstance(known, HiNM) else None
+    return found or DENSE
 
 
 def _overlap(cuts: list[_Range], axis: int) -> bool:

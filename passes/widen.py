@@ -57,7 +57,8 @@ class Widen(Pass):
             if graph.types[v].dtype not in SMALL:
                 continue
             if v in graph.constants:
-                wide[v] = editor.add_constant(np.asarray(graph.constants[v], np.float32), f"{v}.wide")
+                array = np.asarray(graph.constants[v], np.float32)
+                wide[v] = editor.add_constant(array, f"{v}.wide", graph.types[v].sparsity)
             else:
                 wide[v] = editor.add(cast(DType.F32), [v], hint=f"{v}.wide").output
         for node in graph.nodes:

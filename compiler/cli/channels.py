@@ -17,12 +17,18 @@ def show_classes(model: Path, options: CompileOptions, json: bool) -> None:
     """What `sparsec explain --channels` prints of an ONNX file."""
     from sparsec.compiler.importer.api import import_model
     from sparsec.passes.permutation.coupling_model import couple_model
+    from sparsec.passes.permutation.held import hold
     from sparsec.passes.permutation.permute import class_report
     from sparsec.passes.pruning.model import editor_of
+    from sparsec.passes.pruning.prune import wanted_layers
 
-    bound = {key: options.arguments()[key] for key in ("dims", "input_shapes", "limits")}
-    graph = import_model(model, **bound, as_stored=True)
-    classes = [class_report(c) for c in couple_model(graph, editor_of(model)).classes]
+    arguments = options.arguments()
+    bound = {key: arguments[key] for key in ("dims", "input_shapes", "limits")}
+    graph, editor = import_model(model, **bound, as_stored=True), editor_of(model)
+    coupling = couple_model(graph, editor)
+    if recipe := arguments.get("recipe"):
+        coupling = hold(coupling, graph, recipe, wanted_layers(graph, recipe, editor.blocked))
+    classes = [class_report(c) for c in coupling.classes]
     if json:
         emit_json([c.model_dump(mode="json") for c in classes])
         return

@@ -141,8 +141,14 @@ LimitsOption = Annotated[
     ),
 ]
 ToleranceOption = Annotated[
-    float,
-    typer.Option("--tolerance", min=0.0, metavar="X", help="Largest accepted max|difference| / max|reference| of an output."),
+    float | None,
+    typer.Option(
+        "--tolerance",
+        min=0.0,
+        metavar="X",
+        help="Largest accepted max|difference| / max|reference| of an output: 1e-4, or 0.25 where layers sum integers.",
+        show_default=False,
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of random inputs.")]
 FeedOption = Annotated[

@@ -8,7 +8,7 @@ from sparsec.compiler.errors import ModelError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.bind import bind_dims
 from sparsec.compiler.importer.build import build_graph
-from sparsec.compiler.importer.claims import with_claims
+from sparsec.compiler.importer.claims import read_claims, with_claims
 from sparsec.compiler.importer.load import Source, load_model
 from sparsec.compiler.importer.prepare import prepare
 from sparsec.compiler.limits import Limits
@@ -41,7 +41,7 @@ def import_model(
         model = load_model(source, limits)
         bind_dims(model, dims, input_shapes)
         prepare(model, limits)
-        graph = with_claims(build_graph(model, limits, as_stored=as_stored), model.metadata_props)
+        graph = with_claims(build_graph(model, limits, as_stored=as_stored), read_claims(model.metadata_props))
     except RecursionError:
         raise ModelError("the model's subgraphs or functions are nested too deeply") from None
     verify(graph)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import LimitError, ModelError, SparsecError, UnsupportedError
 from sparsec.compiler.graph import ABSENT, Node
-from sparsec.compiler.importer.tensors import attribute_value, tensor_array, tensor_type
+from sparsec.compiler.importer.tensors import NARROW, attribute_value, tensor_array, tensor_type
 from sparsec.compiler.importer.upgrade import translate_with_upgrade
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.onnx_rules import RULES, OnnxNode
@@ -161,6 +161,10 @@ class Builder:
         """Translate one ONNX node; an error names it and its inputs."""
         names = [v.name or "" if v is not None else ABSENT for v in node.inputs]
         label = _brief(node.name or next((v.name for v in node.outputs if v.name), "") or node.op_type)
+        if node.op_type == "QuantizeLinear" and any(v is not None and v.dtype in NARROW for v in node.inputs[2:]):
+            raise UnsupportedError(
+                f"node {label!r} (QuantizeLinear) quantises to 4 bits, which only constants may have", node=label
+            )
         resolved = [self.resolve(n) for n in names]
         missing = next((n for n, v in zip(names, resolved, strict=True) if v is None), None)
         if missing is not None:

@@ -15,6 +15,9 @@ from sparsec.compiler.types import TensorType
 Array = np.ndarray[Any, Any]
 
 
+NARROW = {ir.DataType.INT4: DType.I8, ir.DataType.UINT4: DType.U8}  # stored two to a byte; computed with as bytes
+
+
 def element_type(dtype: ir.DataType, what: str, name: str | None = None) -> DType:
     """The DType of an ONNX element type, or an UnsupportedError about `what`."""
     try:
@@ -24,8 +27,9 @@ def element_type(dtype: ir.DataType, what: str, name: str | None = None) -> DTyp
 
 
 def tensor_type(tensor: ir.TensorProtocol, limits: Limits, what: str, name: str | None = None) -> TensorType:
-    """The type of a tensor, within `limits`."""
-    t = TensorType(element_type(tensor.dtype, what, name), tuple(d for d in tensor.shape if isinstance(d, int)))
+    """The type of a tensor, within `limits`; integers of 4 bits become bytes."""
+    dtype = NARROW.get(tensor.dtype) or element_type(tensor.dtype, what, name)
+    t = TensorType(dtype, tuple(d for d in tensor.shape if isinstance(d, int)))
     limits.check(t, tensor=name or what)
     return t
 
@@ -38,6 +42,8 @@ def tensor_array(tensor: ir.TensorProtocol, shape: tuple[int, ...], what: str) -
         raise ModelError(f"the data of {what} does not fit its type and shape {list(shape)}: {exc}") from exc
     if array.shape != shape:
         raise ModelError(f"{what} is declared as {list(shape)}, its data as {list(array.shape)}")
+    if tensor.dtype in NARROW:
+        array = array.astype(NARROW[tensor.dtype].numpy)
     if array.dtype == np.bool_:
         array = np.asarray(array.view(np.uint8) != 0)  # bytes other than 0 and 1 are true
     return np.ascontiguousarray(array).reshape(shape)  # a view: freezing it leaves the caller's array alone

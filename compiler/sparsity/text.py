@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sparsec.compiler.errors import UsageError
-from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity, Unstructured
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity, TileOrder, Unstructured
 
 _NUMBER = r"(\d{1,6})"
 _FORMS = "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, dense"
@@ -26,13 +27,23 @@ class Goal:
         return self.pattern.spec if fixed else f"{self.pattern.spec}@{100 * self.sparsity:.6g}%"
 
 
-def parse_sparsity(text: str) -> Sparsity:
-    """`~block:8x8/nnz=64` -> Block(8, 8, nnz=64). ValueError when it is not what a type prints."""
+def no_order(digest: str) -> TileOrder:
+    """Of a text by itself. LookupError always."""
+    raise LookupError(f"the order {digest[:12]}... of its tiles is not in the text")
+
+
+def parse_sparsity(text: str, order_of: Callable[[str], TileOrder] = no_order) -> Sparsity:
+    """`~block:8x8/nnz=64` -> Block(8, 8, nnz=64). ValueError when it is not what a type prints.
+
+    `order_of` gives the order of tiles that a text names by its digest; what it raises passes through.
+    """
     words = text.removeprefix("~").split("/")
-    nnz = [w for w in words if w.startswith("nnz=")]
-    pattern = _pattern("/".join(w for w in words if w not in nnz))
-    if nnz:
-        pattern = replace(pattern, nnz=int(nnz[0].removeprefix("nnz=")))
+    given = {name: value for name, _, value in (w.partition("=") for w in words) if name in ("nnz", "order")}
+    pattern = _pattern("/".join(w for w in words if w.partition("=")[0] not in given))
+    if "nnz" in given:
+        pattern = replace(pattern, nnz=int(given["nnz"]))
+    if isinstance(pattern, HiNM) and re.fullmatch("[0-9a-f]{64}", given.get("order", "")):
+        pattern = replace(pattern, order=order_of(given["order"]))
     if not text.startswith("~") or "-" in text or str(pattern) != text:
         raise ValueError(f"{text!r} is not a sparsity pattern")
     return pattern

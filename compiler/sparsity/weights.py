@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
@@ -78,9 +79,14 @@ def layer_weights(graph: Graph) -> list[LayerWeights]:
     for node in graph.nodes:
         if isinstance(node.op, Conv | MatMul):
             value, view, reader = _source(graph, node)
-            if value in graph.constants and graph.types[value].dtype.is_float and graph.types[value].elements:
+            if value in graph.constants and _weights(graph.types[value].dtype) and graph.types[value].elements:
                 found.setdefault(value, []).append((view, node, reader))
     return [_layer(graph, value, uses) for value, uses in found.items()]
+
+
+def _weights(dtype: DType) -> bool:
+    """Whether constants of a type are weights of a layer: real numbers, or what products of bytes multiply by."""
+    return dtype.is_float or dtype is DType.I8
 
 
 def _source(graph: Graph, node: Node) -> tuple[str, View, Node]:

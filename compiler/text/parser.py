@@ -9,11 +9,11 @@
     value      = "%" ( NAME | STRING )          operand = value | "_"
     type       = DTYPE "[" extents "]" [ layout ] [ sparsity ]
     layout     = "@c" BLOCK "a" AXIS [ "+" BEFORE ":" AFTER { "," BEFORE ":" AFTER } ]
-    sparsity   = "~" PATTERN [ "/nnz=" COUNT ], as ~2:4/rows=32/nnz=18432
+    sparsity   = "~" PATTERN [ "/order=" HEX ] [ "/nnz=" COUNT ], as ~2:4/rows=32/nnz=18432
     attr       = "true" | "false" | "none" | number | STRING | "'" program "'" | DTYPE | layout | "@row" | "(" attr, ... ")"
 
-STRING is JSON's. A `#` outside of strings starts a comment that ends with the line. A node's name defaults to its first
-output's, its origin to its name.
+STRING is JSON's. HEX is the SHA-256 of data in the sidecar: a constant's, or the order of the tiles of hierarchical n:m. A `#`
+outside of strings starts a comment that ends with the line. A node's name defaults to its first output's, its origin to its name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.base import OPS, Op
 from sparsec.compiler.ops.registry import load_all
 from sparsec.compiler.scalar import Program
-from sparsec.compiler.sparsity import DENSE, Sparsity
+from sparsec.compiler.sparsity import DENSE, Sparsity, TileOrder
 from sparsec.compiler.sparsity.text import parse_sparsity
 from sparsec.compiler.text.printer import elements_from_text
 from sparsec.compiler.text.store import ConstantStore
@@ -209,7 +209,7 @@ class _Parser:
         if self.kind != "sparsity":
             return DENSE
         try:
-            return parse_sparsity(self.token)
+            return parse_sparsity(self.token, lambda digest: TileOrder(self.store.raw(digest)))
         except ValueError as exc:
             raise self.error(str(exc)) from None
         finally:

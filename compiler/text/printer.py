@@ -15,6 +15,7 @@ from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.layout import Blocked, RowMajor
 from sparsec.compiler.ops.base import Op
 from sparsec.compiler.scalar import Program
+from sparsec.compiler.sparsity import HiNM
 from sparsec.compiler.text.store import ConstantStore, content_hash
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +24,14 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9./][A-Za-z0-9_./'-]*|_[A-Za-z0-9_./'-]+")
 
 
 def print_graph(graph: Graph, store: ConstantStore | None = None) -> str:
-    """The text of a graph. Constants of more than 16 elements are named by hash; `store`, when given, keeps their data."""
+    """The text of a graph.
+
+    Constants of more than 16 elements, and orders of tiles, are named by hash; `store`, when given, keeps their data.
+    """
+    if store is not None:
+        for t in graph.types.values():
+            if isinstance(t.sparsity, HiNM) and t.sparsity.order is not None:
+                store.put(t.sparsity.order.flat)
     lines = [f"graph {quoted(graph.name)} {{"]
     lines += [f"  input {value_name(v)}: {graph.types[v]}" for v in graph.inputs]
     lines += [f"  const {value_name(v)}: {graph.types[v]} = {_constant(array, store)}" for v, array in graph.constants.items()]

@@ -1,4 +1,4 @@
-"""The sidecar of the text form: constant data by content hash, one copy for all dumps of a run."""
+"""The sidecar of the text form: constant data (orders of tiles too) by content hash, one copy for all dumps of a run."""
 
 from __future__ import annotations
 
@@ -54,17 +54,20 @@ class ConstantStore:
 
     def get(self, digest: str, t: TensorType) -> Array:
         """The constant of this hash, read as `t` (row-major). ModelError when the store lacks it or its size is another."""
-        path = self.folder / f"{digest}.bin" if self.folder is not None else None
-        if digest in self._data:
-            data = self._data[digest]
-        elif path is not None and path.is_file():
-            data = path.read_bytes()
-        else:
-            where = f"folder {self.folder}" if self.folder else "store"
-            raise ModelError(f"constant sha256:{digest} is not in the {where}: keep the sidecar folder beside the dump")
+        data = self.raw(digest)
         if len(data) != t.elements * t.dtype.itemsize:
             raise ModelError(f"constant sha256:{digest} has {len(data)} bytes, type {t} needs {t.elements * t.dtype.itemsize}")
         return np.frombuffer(data, dtype=t.dtype.numpy).reshape(t.shape)
+
+    def raw(self, digest: str) -> bytes:
+        """The data of this hash. ModelError when the store lacks it."""
+        path = self.folder / f"{digest}.bin" if self.folder is not None else None
+        if digest in self._data:
+            return self._data[digest]
+        if path is not None and path.is_file():
+            return path.read_bytes()
+        where = f"folder {self.folder}" if self.folder else "store"
+        raise ModelError(f"constant sha256:{digest} is not in the {where}: keep the sidecar folder beside the dump")
 
 
 def content_hash(array: Array) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.pruning_report import ClassReport, PermutationReport
-from sparsec.compiler.sparsity import NM, HiNM, Unstructured
-from sparsec.compiler.sparsity.text import Goal
+from sparsec.compiler.sparsity import HiNM, Sparsity
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place
 from sparsec.passes.permutation.coupling_model import couple_model
+from sparsec.passes.permutation.held import hold, holds_in_any_order
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part
 from sparsec.passes.pruning.prune import Wanted, wanted_layers
@@ -42,12 +42,13 @@ def permute(
 ) -> PermutationReport:
     """Reorder the channels of the model in `editor` as the recipe asks; `graph` is that model, imported `as_stored`.
 
-    Its outputs stay what they were, but for the order in which sums are added up. `energy` gives what the squares of
-    layers' weights are worth, [OC, taps, IC] by the name of the weights; the criterion counts where it gives nothing.
+    Layers that the recipe does not prune keep the patterns that they have. The outputs stay what they were, but for the order in
+    which sums are added up. `energy` gives what the squares of layers' weights are worth, [OC, taps, IC] by the name of the
+    weights; the criterion counts where it gives nothing.
     """
     began = time.perf_counter()
-    coupling = couple_model(graph, editor)
     wanted = wanted_layers(graph, recipe, editor.blocked)
+    coupling = hold(couple_model(graph, editor), graph, recipe, wanted)
     seen = energy(wanted) if energy else {}
     saliency = {value: _saliency(graph, layer, recipe, seen.get(value)) for value, layer in wanted.items()}
     tally = {c.name: _Tally() for c in coupling.free}
@@ -153,16 +154,12 @@ def _tied(classes: Sequence[ChannelClass], wanted: Mapping[str, Wanted]) -> set[
 def _matters(place: Place, wanted: Mapping[str, Wanted]) -> bool:
     """Whether the pattern of a layer keeps more or less with another order of these channels."""
     found = wanted.get(place.layer.value)
-    return found is not None and _decides(found.goal, place.role)
+    return found is not None and _decides(found.goal.pattern, place.role)
 
 
-def _decides(goal: Goal, role: str) -> bool:
-    pattern = goal.pattern
-    if isinstance(pattern, Unstructured):
-        return False
-    if isinstance(pattern, NM) and role == OUTPUTS:
-        return pattern.rows > 1
-    return not (isinstance(pattern, HiNM) and role == INPUTS)  # each tile has an order of its own
+def _decides(pattern: Sparsity, role: str) -> bool:
+    own_lists = isinstance(pattern, HiNM) and role == INPUTS  # each tile has an order of its own
+    return not own_lists and not holds_in_any_order(pattern, role)
 
 
 def _parts(c: ChannelClass, row: int, wanted: Mapping[str, Wanted], saliency: Mapping[str, Array]) -> Iterator[Part]:

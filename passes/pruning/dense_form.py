@@ -10,7 +10,7 @@ import onnx
 
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.importer.claims import METADATA_KEY
+from sparsec.compiler.importer.claims import claims_metadata
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.pruning.model import editor_of
@@ -38,5 +38,6 @@ def fill_zeros(
             scale = _SMALL * (np.sqrt(np.square(w, dtype=np.float64).sum() / max(np.count_nonzero(w), 1)) or 1.0)
             noise = scale * rng.choice([-1.0, 1.0], w.shape) * rng.uniform(0.5, 1.0, w.shape)
             editor.replace(layer.value, np.where(zero, noise, w).astype(w.dtype))
-    editor.set_metadata(METADATA_KEY, "")
+    for key, text in claims_metadata({}).items():
+        editor.set_metadata(key, text)
     return editor

@@ -13,10 +13,10 @@ import onnx
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.importer.claims import METADATA_KEY, claims_text
+from sparsec.compiler.importer.claims import claims_metadata, read_claims, with_claims
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.pruning_report import PermutationReport, PruneReport
-from sparsec.compiler.sparsity import DENSE
+from sparsec.compiler.sparsity import DENSE, Sparsity
 from sparsec.passes.permutation.permute import permute
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
@@ -77,7 +77,7 @@ def prune(
     if samples is not None:
         editor = WeightEditor(editor.embedded(), None)
     order = None if wanted.permute is Method.none else _reorder(model, editor, wanted, bound, samples, say)
-    graph = bound.load(model if order is None else editor.embedded())
+    graph = bound.load(model) if order is None else _reordered(editor, bound)
 
     say("prune")
     if samples is not None:
@@ -86,7 +86,7 @@ def prune(
         done = prune_graph(graph, wanted, editor.blocked)
         for value, array in done.weights.items():
             editor.replace(value, array)
-    editor.set_metadata(METADATA_KEY, claims_text(done.patterns) if done.patterns else "")
+    _record(editor, done.patterns)
     pruned = _with_weights(graph, done) if samples is None else bound.load(editor.proto)
     return PrunedModel(done.report.model_copy(update={"permutation": order}), pruned, editor)
 
@@ -116,6 +116,21 @@ def _reorder(
         return weight_energy(graph, editor.proto, samples, [found.layer for found in wanted.values()], recipe.seed)
 
     return permute(graph, editor, recipe, say, energy)
+
+
+def _reordered(editor: WeightEditor, bound: _Bound) -> Graph:
+    """The model whose channels are in another order, with the recorded patterns that this order has left true.
+
+    Those of layers that are pruned anew need not be: what they record comes with the new weights.
+    """
+    claims = read_claims({p.key: p.value for p in editor.proto.metadata_props})
+    _record(editor, {})
+    return with_claims(bound.load(editor.embedded()), claims, doubted=True)
+
+
+def _record(editor: WeightEditor, patterns: Mapping[str, Sparsity]) -> None:
+    for key, text in claims_metadata(patterns).items():
+        editor.set_metadata(key, text)
 
 
 def _with_weights(graph: Graph, done: Pruned) -> Graph:

@@ -17,8 +17,8 @@ from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape, layer_weights
 from sparsec.passes.permutation.search.api import Method
-from sparsec.passes.permutation.search.tiles import search_tiles
-from sparsec.passes.pruning.masks import Choice, choose, vector_count
+from sparsec.passes.permutation.search.tiles import choose_with_lists
+from sparsec.passes.pruning.masks import Choice, vector_count
 from sparsec.passes.pruning.recipe import Recipe
 from sparsec.passes.pruning.scores import output_scale, scores
 
@@ -36,11 +36,12 @@ class Pruned:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """One layer: `w` are the new filters, None when they stay."""
+    """One layer: `w` are the new filters, None when they stay, and `pattern` what they were pruned to."""
 
     status: Status
     w: Array | None = None
     remarks: tuple[str, ...] = ()
+    pattern: Sparsity = DENSE
 
 
 def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lambda _: "") -> Pruned:
@@ -63,7 +64,7 @@ def prune_graph(graph: Graph, recipe: Recipe, fixed: Callable[[str], str] = lamb
         after = before if outcome.w is None else outcome.w
         if outcome.w is not None:
             weights[layer.value] = layer.view.restore(after, array.shape)
-        pattern = asked.pattern if outcome.w is not None and asked else graph.types[layer.value].sparsity
+        pattern = outcome.pattern if outcome.w is not None else graph.types[layer.value].sparsity
         if pattern != DENSE and not layer.reason and pattern.holds(after):
             patterns[layer.value] = pattern.of(after)
         reports.append(layer_report(layer, array.shape, asked, outcome.status, outcome.remarks, before, after))
@@ -149,16 +150,17 @@ def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _O
     array = graph.constants[layer.value]
     w, shape = layer.view.filters(array), filter_shape(layer.view, array.shape)
     score = scores(w, output_scale(graph, layer), recipe.criterion, asked.pattern)
-    if recipe.permute is not Method.none and isinstance(asked.pattern, HiNM):
-        choice = Choice(search_tiles(score, asked, seed=recipe.seed).mask, score)
-    else:
-        choice = choose(asked, score)
+    pattern = asked.pattern
+    choice, lists = choose_with_lists(asked, score, None if recipe.permute is Method.none else recipe.seed)
     mask, step = (choice.mask, "") if recipe.steps == 1 else _step(choice, w, recipe.steps)
-    remarks = [*tails(asked.pattern, shape), *choice.remarks, *([step] if step else [])]
+    remarks = [*tails(pattern, shape), *choice.remarks, *([step] if step else [])]
     if mask.all():
         return _Outcome("dense", remarks=(*remarks, f"{asked} drops nothing here"))
     kept = np.where(mask, w, 0).astype(w.dtype)
-    return _Outcome("pruned", _with_norm(kept, w) if recipe.preserve_norm else kept, tuple(remarks))
+    kept = _with_norm(kept, w) if recipe.preserve_norm else kept
+    if lists is not None and isinstance(pattern, HiNM):
+        pattern = pattern.ordered(lists, kept)
+    return _Outcome("pruned", kept, tuple(remarks), pattern)
 
 
 def unfit(asked: Goal, shape: tuple[int, int, int], groups: int) -> str:
@@ -222,15 +224,16 @@ def _enough(asked: Goal, w: Array) -> str:
 
 def _step(choice: Choice, w: Array, steps: int) -> tuple[Array, str]:
     """The next increment towards a mask, and which it is: the least important of what it drops and is not zero yet."""
-    dropped = ~choice.mask
-    goal, done = int(dropped.sum()), int((dropped & (w == 0)).sum())
-    number = min(steps, int(done / max(goal, 1) * steps + 1e-9) + 1)
+    dropped, zero = ~choice.mask, w == 0
+    goal, done = int(dropped.sum()), int((dropped & zero).sum())
+    strays = int(zero.sum()) - done  # steps were taken towards choices that differ a little
+    number = min(steps, int((done + strays) / max(goal, 1) * steps + 1e-9) + 1)
     if number == steps:
         return choice.mask, f"step {steps} of {steps}"
-    unit = np.where(w == 0, -1, choice.unit)[dropped]
-    wanted = max(-(-goal * number // steps), done + 1)  # rounded up, so that the next run counts this step as taken
+    unit = np.where(zero, -1, choice.unit)[dropped]
+    wanted = max(-(-goal * number // steps) - strays, done + 1)  # rounded up, so that the next run counts this step as taken
     threshold = np.partition(unit, wanted - 1)[wanted - 1]
-    return ~(dropped & (np.where(w == 0, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
+    return ~(dropped & (np.where(zero, -1, choice.unit) <= threshold)), f"step {number} of {steps}"
 
 
 def _with_norm(kept: Array, w: Array) -> Array:

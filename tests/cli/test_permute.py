@@ -79,6 +79,16 @@ def test_channels_that_share_an_order_are_explained(model: Path, capsys: Out) ->
     assert {c["name"]: c["fixed"] for c in classes}["/fc/Gemm"] == "graph output 'output' has it"
 
 
+def test_layers_that_stay_sparse_hold_channels(model: Path, capsys: Out) -> None:
+    assert main(["prune", str(model), "-o", "p.onnx", "--layer", "/block/second/*=block:8x8@50%", "-q"]) == 0
+    capsys.readouterr()
+    held = "'/block/second/conv/Conv' stays as it is, and is block:8x8 in this order of its inputs only"
+    assert main(["explain", "p.onnx", "--channels", "--pattern", "block:8x8@50%"]) == 0
+    assert f"fixed: {held}" in " ".join(capsys.readouterr().out.split())
+    assert main(["prune", "p.onnx", "-o", "q.onnx", "--pattern", "block:8x8@50%", "--permute", "gyro", "--json", "-q"]) == 0
+    assert held in {c["fixed"] for c in json.loads(capsys.readouterr().out)["permutation"]["classes"]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

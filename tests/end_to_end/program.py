@@ -118,10 +118,18 @@ def link(compiled: CompiledModel, cc: str, *flags: str, output: str = "program")
 def check(compiled: CompiledModel, model: onnx.ModelProto, command: Sequence[str | Path], cwd: Path, **environment: str) -> None:
     """Run a program made of main.c in `cwd` on random inputs; its outputs are onnxruntime's."""
     feeds = models.inputs(model, seed=1)
+    expected = OnnxRuntime(model).run(feeds)
+    for name, found in outputs_of(compiled, feeds, command, cwd, **environment).items():
+        assert relative_error(found, expected[name]) <= 1e-4, name
+
+
+def outputs_of(
+    compiled: CompiledModel, feeds: Mapping[str, Array], command: Sequence[str | Path], cwd: Path, **environment: str
+) -> dict[str, Array]:
+    """Run a program made of main.c in `cwd`; its outputs by name."""
     for i, t in enumerate(compiled.inputs):
         (cwd / f"in_{i}.bin").write_bytes(np.ascontiguousarray(feeds[t.name]).tobytes())
     run(command, cwd, **environment)
-    expected = OnnxRuntime(model).run(feeds)
-    for i, t in enumerate(compiled.outputs):
-        found = np.fromfile(cwd / f"out_{i}.bin", DType(t.dtype).numpy).reshape(t.shape)
-        assert relative_error(found, expected[t.name]) <= 1e-4, t.name
+    return {
+        t.name: np.fromfile(cwd / f"out_{i}.bin", DType(t.dtype).numpy).reshape(t.shape) for i, t in enumerate(compiled.outputs)
+    }

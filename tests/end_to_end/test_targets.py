@@ -10,8 +10,9 @@ import models
 from sparsec.compiler.feeds import random_feeds
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
 from sparsec.compiler.verify_model import verify_model
-from tests.end_to_end.program import WARNINGS, build, check, link, small_graph, tiny
+from tests.end_to_end.program import WARNINGS, build, check, link, outputs_of, small_graph, tiny
 from tests.machine import needs, needs_cpu
+from tests.quantised import residual_network
 
 MODELS = ["tiny_cnn", "tiny_nhwc", "tiny_transformer"]
 TARGETS = [
@@ -73,3 +74,16 @@ def test_more_threads_than_work(tmp_path: Path) -> None:
     a, b = one.run(feeds), many.run(feeds)
     assert all(np.array_equal(a[k], b[k]) for k in a)
     assert many.report.memory.arena_bytes >= one.report.memory.arena_bytes
+
+
+@needs("aarch64-linux-gnu-gcc", "qemu-aarch64")
+@pytest.mark.parametrize("target", ["aarch64+neon", "aarch64+neon+dotprod"])
+@pytest.mark.parametrize("sparse", [0.0, 0.6])
+def test_integers_on_neon_under_qemu(target: str, sparse: float, tmp_path: Path) -> None:
+    model = residual_network(3, sparse=sparse)
+    library = build(model, tmp_path / "net", target=target, cc="aarch64-linux-gnu-gcc")
+    program = link(library, "aarch64-linux-gnu-gcc", "-std=c11", "-static", *WARNINGS)
+    here = build(model, tmp_path / "here", target="generic")
+    feeds = models.inputs(model, seed=1)
+    found = outputs_of(library, feeds, ["qemu-aarch64", program], library.directory)
+    np.testing.assert_array_equal(found["y"], here.run(feeds)["y"])

@@ -20,7 +20,7 @@ from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.registry import load_all
 from sparsec.compiler.scalar import FUNCTIONS, Arg, Imm, Program, Step, Tmp
-from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Unstructured
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, TileOrder, Unstructured
 from sparsec.compiler.text.parser import parse_graph
 from sparsec.compiler.text.printer import print_graph
 from sparsec.compiler.text.store import ConstantStore
@@ -44,13 +44,14 @@ blocked = st.builds(
 layouts = st.one_of(st.just(ROW_MAJOR), blocked)
 
 counts = st.integers(1, 40)
+orders = st.builds(TileOrder.of, hnp.arrays(np.int64, st.integers(0, 9), elements=st.integers(0, 1 << 31)))
 sparsities = st.one_of(
     st.just(DENSE),
     st.builds(Unstructured, st.none() | st.integers(0, 1 << 40)),
     st.builds(Block, counts, counts, st.sampled_from(["shared", "each"]), st.none() | counts),
     st.builds(lambda n, more, rows, nnz: NM(n, n + more, rows, nnz), counts, counts, counts, st.none() | counts),
     st.builds(NMG, st.just(2), st.integers(3, 12), counts, st.none() | counts),
-    st.builds(HiNM, counts, st.just(1), st.integers(2, 9), st.none() | counts),
+    st.builds(HiNM, counts, st.just(1), st.integers(2, 9), st.none() | counts, st.none() | orders),
 )
 
 

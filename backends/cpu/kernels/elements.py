@@ -39,7 +39,7 @@ def element(name: str, dtype: DType) -> Element:
 class Ending:
     """A program over vectors and how its result is stored as `dtype`.
 
-    `saturated` is the zero point of a result that is rounded to bytes, None for others; the program then ends before the rounding.
+    `saturated` is the zero point of a result that is rounded to bytes, before which the program ends; None for others.
     """
 
     emitted: Emitted

@@ -64,7 +64,9 @@ class Types:
         return self.extras or (DType.F32,) * n
 
 
-def epilogue_context(epilogue: Program, extras: Sequence[str], tail_lanes: int, isa: Isa, types: Types | None = None) -> dict[str, Any]:
+def epilogue_context(
+    epilogue: Program, extras: Sequence[str], tail_lanes: int, isa: Isa, types: Types | None = None
+) -> dict[str, Any]:
     """What the templates read: the emitted program over `a` and e0_q (channel), e1_t (full), e2_s (scalar), ..., the lists of
     operands by kind, and how the result is stored.
 

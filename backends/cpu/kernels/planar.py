@@ -91,7 +91,14 @@ class PlanarKernel(Kernel):
     def pointers(self) -> tuple[Pointer, ...]:
         lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         taps = (Pointer("taps", "int32_t"),) if self.x_blocked else ()
-        return (Pointer("x"), Pointer("w"), *lists, *taps, *extra_pointers([DType.F32] * len(self.extras)), Pointer("y", const=False))
+        return (
+            Pointer("x"),
+            Pointer("w"),
+            *lists,
+            *taps,
+            *extra_pointers([DType.F32] * len(self.extras)),
+            Pointer("y", const=False),
+        )
 
     @property
     def entry_type(self) -> str:

@@ -58,7 +58,15 @@ class PlanarBytesKernel(Kernel):
         lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         extras = extra_pointers(self.types.of_extras(len(self.extras)))
         y = Pointer("y", self.types.result.c, const=False)
-        return (Pointer("x", "uint8_t"), Pointer("w", "int8_t"), *lists, Pointer("taps", "int32_t"), Pointer("start", "int32_t"), *extras, y)
+        return (
+            Pointer("x", "uint8_t"),
+            Pointer("w", "int8_t"),
+            *lists,
+            Pointer("taps", "int32_t"),
+            Pointer("start", "int32_t"),
+            *extras,
+            y,
+        )
 
     @property
     def entry_type(self) -> str:

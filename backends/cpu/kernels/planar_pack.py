@@ -16,8 +16,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class PlanarWeights:
-    """What a planar kernel reads: weights (float32, or int32 of four bytes), list entries u8 or u16 (in units of k_run rows of the chunk), entries of each
-    list u16 [chunk][panel][list], and where each [chunk][group] begins, int32 [entries, weights].
+    """What a planar kernel reads: weights (float32, or int32 of four bytes), list entries u8 or u16 (in units of k_run rows of
+    the chunk), entries of each list u16 [chunk][panel][list], and where each [chunk][group] begins, int32 [entries, weights].
     """
 
     w: Array

@@ -134,7 +134,12 @@ def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) ->
     x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
     y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
     moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * p.oc * s * isa.vector_bytes / y_rate
-    return x_pages + y_pages + moved + outputs * s * ((_TOGETHER if packs else _TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
+    return (
+        x_pages
+        + y_pages
+        + moved
+        + outputs * s * ((_TOGETHER if packs else _TURN if p.y_blocked else _STORE) + p.epilogue_ops / 2)
+    )
 
 
 def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:

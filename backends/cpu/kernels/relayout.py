@@ -13,6 +13,7 @@ from sparsec.compiler.layout import Blocked
 from sparsec.compiler.types import TensorType
 
 LOOPS = 4  # position loops: batch and up to three spatial dimensions
+_FOUR = 4  # channels, whose bytes are one word
 _ROW = 512  # positions a row is merged up to: enough to stream, and rows remain to divide among threads
 
 
@@ -42,7 +43,7 @@ class Relayout(Kernel):
 
     `line` says how the innermost positions are laid out on the other side: transpose (positions contiguous), lanes (channels
     contiguous), rows (both sides blocked alike: whole rows are copied), strided (neither), none (direction halo). Vectors
-    transpose float32; bytes are moved one by one there, in blocks of 4 channels, too.
+    transpose float32; bytes are moved one by one there, but for blocks of 4 channels: fours.
     """
 
     direction: str
@@ -117,7 +118,8 @@ def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, Relayout
     walk = walk.padded(LOOPS)
     line = _line(layout.block, walk, x, y, packs)
     if line == "transpose" and source.dtype is not DType.F32:
-        line = "strided"
+        fours = packs and layout.block == _FOUR and source.dtype.itemsize == 1
+        line = "fours" if fours else "strided"
     kernel = Relayout("pack" if packs else "unpack", line, layout.block, source.dtype)
     return kernel, _geometry(view, layout.block, walk, x, y)
 

@@ -24,9 +24,10 @@ def split_saturation(program: Program) -> tuple[Program, int] | None:
         limits.add(limit)
         at -= 1
     zero = 0
-    if at >= 0 and steps[at].fn == "add" and isinstance(steps[at].args[1], Imm):
-        zero = int(steps[at].args[1].value)
-        if zero != steps[at].args[1].value or not 0 <= zero <= 255:
+    added = steps[at].args[1] if at >= 0 and steps[at].fn == "add" else None
+    if isinstance(added, Imm):
+        zero = int(added.value)
+        if zero != added.value or not 0 <= zero <= 255:
             return None
         at -= 1
     if limits != {0.0, 255.0} or at < 0 or steps[at].fn != "round":
@@ -55,8 +56,9 @@ def _follows(steps: Sequence[Step]) -> bool:
 def _limit(step: Step) -> float | None:
     if step.fn == "relu":
         return 0.0
-    if step.fn in ("min", "max") and isinstance(step.args[1], Imm):
-        value = float(step.args[1].value)
+    limit = step.args[1] if step.fn in ("min", "max") else None
+    if isinstance(limit, Imm):
+        value = float(limit.value)
         return value if (step.fn, value) in (("min", 255.0), ("max", 0.0)) else None
     return None
 

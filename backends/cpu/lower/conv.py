@@ -50,7 +50,7 @@ class LowerConv(Lowering):
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
         if is_integer(graph, node):
-            return _integer_options(graph, node, isa)
+            return _integer_options(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
@@ -103,7 +103,7 @@ class LowerConv(Lowering):
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if is_integer(graph, node):
-            return _schedule_integer(graph, node, isa)
+            return _schedule_integer(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
             return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
@@ -151,7 +151,17 @@ class LowerConv(Lowering):
         if is_depthwise(ctx.graph, node):
             types, packed = types_of(ctx.graph, node), pack_depthwise(weights, ctx.isa.lanes)
             kernel, geometry = depthwise(
-                x.type, y.type, weights.shape[2:], op.strides, op.dilations, op.pads, ctx.isa, op.epilogue, kinds, tuple(full), types
+                x.type,
+                y.type,
+                weights.shape[2:],
+                op.strides,
+                op.dilations,
+                op.pads,
+                ctx.isa,
+                op.epilogue,
+                kinds,
+                tuple(full),
+                types,
             )
             first = [] if start is None else [ctx.pack(start.astype(np.float32))]
             ctx.call(node, kernel, geometry, [x.ref, ctx.pack(packed), *first, *extras, y.ref])
@@ -173,11 +183,12 @@ class LowerConv(Lowering):
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
 
 
-def _integer_options(graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
+def _integer_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
     """Options of a convolution of bytes; none where only products of wider integers take it."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     kinds = extra_kinds(graph, node, 2, 1)
-    if kinds is None or x.rank != 4 or 0 in x.shape:
+    op = conv_op(node)
+    if kinds is None or x.rank != 4 or 0 in x.shape or (op.zero and any(op.pads)):  # halos hold zeros
         return []
     out = blocked(y, 1, isa)
     if is_depthwise(graph, node):
@@ -194,7 +205,8 @@ def _integer_options(graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
     for layout in orders:
         assert isinstance(layout, Blocked)
         source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))
-        cycles = min(p.cycles for p in _integer_plans(graph, node, source, y.with_layout(out), isa))
+        plans = considered(_integer_plans(graph, node, source, y.with_layout(out), isa), _byte_facts(graph, node, isa), kernels)
+        cycles = min(p.cycles for p in plans)
         options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
     return options
 
@@ -216,19 +228,22 @@ def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, 
     return plans
 
 
-def _schedule_integer(graph: Graph, node: Node, isa: Isa) -> LayerSchedule:
+def _byte_facts(graph: Graph, node: Node, isa: Isa) -> Facts:
+    w = graph.constants[node.inputs[1]]
+    return Facts(-(-w.shape[1] // 4) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
+
+
+def _schedule_integer(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     if is_depthwise(graph, node):
-        (option,) = _integer_options(graph, node, isa)
+        (option,) = _integer_options(graph, node, isa, kernels)
         traffic = x.nbytes + y.nbytes
         cost = Cost(option.cycles, node.op.macs(graph.in_types(node)), {"L2": traffic}, "compute")
         return LayerSchedule(node.name, "depthwise", (Level("L2", _dims(graph, node).reduced),), cost)
-    plans = _integer_plans(graph, node, x, y, isa)
+    facts = _byte_facts(graph, node, isa)
+    plans = considered(_integer_plans(graph, node, x, y, isa), facts, kernels)
     best = min(plans, key=lambda p: p.cycles)
     traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
-    w = graph.constants[node.inputs[1]]
-    rows = -(-w.shape[1] // 4) * prod(w.shape[2:])
-    facts = Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
     if isinstance(best, PlanarPlan):
         layer = schedule_planar(node, best, macs, traffic, isa)
     else:

@@ -76,9 +76,10 @@ class LowerMatMul(Lowering):
         kinds = extra_kinds(graph, node, 2, y.rank - 1)
         if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank or not has_panels(graph, node, isa):
             return []
-        plans, _ = _plans(graph, node, isa)
+        plans, facts = _plans(graph, node, isa)
         source, result = blocked(x, -1, isa), blocked(y, -1, isa)
         every: list[LinearPlan | PlanarPlan] = [*plans, *_planar(graph, without_bias(graph, node), source, result, isa)]
+        every = considered(every, facts, self.kernels)
         return [LayoutOption((source, None, *extra_layouts(kinds, result)), (result,), min(p.cycles for p in every))]
 
     def _direct(self, graph: Graph, node: Node) -> Sequence[LayoutOption]:

@@ -72,7 +72,9 @@ class LowerSlice(Lowering):
             )  # fmt: skip
             return
         axis, block = x.type.layout.axis, x.type.layout.block
-        if x.ref.at(op.starts[axis] // block * s.block * x.type.dtype.itemsize) == y.ref and only_channels(op, x.type.shape, axis):
+        if x.ref.at(op.starts[axis] // block * s.block * x.type.dtype.itemsize) == y.ref and only_channels(
+            op, x.type.shape, axis
+        ):
             return
         origin = s.origin + sum(op.starts[i] * n for i, n in enumerate(s.dims) if i != axis)
         source = View(x.ref, x.type, type(s)(s.block, steps, origin, s.total))

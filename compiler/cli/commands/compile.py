@@ -30,6 +30,7 @@ from sparsec.compiler.cli.options import (
     RecipeOption,
     TargetOption,
     ThreadsOption,
+    ToleranceOption,
     parse_kernels,
     parse_recipe,
     parse_size,
@@ -133,16 +134,7 @@ def compile_model(
         bool,
         typer.Option("--verify/--no-verify", help="Compare the library with onnxruntime on random inputs (where it can run)."),
     ] = True,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            "--tolerance",
-            min=0.0,
-            metavar="X",
-            help="Largest accepted max|difference| / max|reference| of an output; 1e-4 by default, 0.05 with --precision int8.",
-            show_default=False,
-        ),
-    ] = None,
+    tolerance: ToleranceOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -173,8 +165,7 @@ def compile_model(
     with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
         compiled = options.compile(model, output, steps)
         reference = Path(compiled.report.model.path) if compiled.report.pruning or settings else model  # as it was compiled
-        accepted = tolerance if tolerance is not None else 0.05 if settings else 1e-4  # bytes may differ by one at ties
-        checked = _verify(compiled, reference, accepted, steps) if verify else "not verified (--no-verify)"
+        checked = _verify(compiled, reference, tolerance, steps) if verify else "not verified (--no-verify)"
     report = compiled.report
     if json:
         emit_json(report.model_dump(mode="json"))
@@ -184,12 +175,12 @@ def compile_model(
             _times(report)
 
 
-def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps) -> str:
+def _verify(compiled: CompiledModel, model: Path, tolerance: float | None, steps: Steps) -> str:
     """Compare with onnxruntime; in words. VerificationError when it is wrong."""
     from sparsec.compiler.cli.session import reference_feeds, runs_here
     from sparsec.compiler.errors import ModelError
     from sparsec.compiler.onnxruntime_reference import OnnxRuntime
-    from sparsec.compiler.verify_model import verify_model
+    from sparsec.compiler.verify_model import default_tolerance, verify_model
 
     if not runs_here(compiled):
         return f"not verified: {compiled.report.options.target} does not run on this machine"
@@ -201,7 +192,8 @@ def _verify(compiled: CompiledModel, model: Path, tolerance: float, steps: Steps
     except ModelError as exc:
         print(f"warning: not verified: {exc}", file=sys.stderr)
         return "not verified"
-    found = verify_model(compiled.run, lambda _: wanted[0], feeds, tolerance=tolerance)
+    accepted = default_tolerance(compiled.report) if tolerance is None else tolerance
+    found = verify_model(compiled.run, lambda _: wanted[0], feeds, tolerance=accepted)
     found.require()
     return f"matches onnxruntime to {found.worst.error:.1e}"
 

@@ -43,7 +43,7 @@ def verify(
     feed: FeedOption = None,
     samples: Annotated[int, typer.Option("--samples", min=1, metavar="N", help="Random input sets to try.")] = 3,
     seed: SeedOption = 0,
-    tolerance: ToleranceOption = 1e-4,
+    tolerance: ToleranceOption = None,
     per_node: Annotated[
         bool, typer.Option("--per-node", help="When a result is wrong, find the first layer that is, by bisection.")
     ] = False,
@@ -64,7 +64,7 @@ def verify(
     """
     from sparsec.compiler.cli.session import model_path, opened, reference_feeds, runs_here
     from sparsec.compiler.onnxruntime_reference import OnnxRuntime
-    from sparsec.compiler.verify_model import verify_model
+    from sparsec.compiler.verify_model import default_tolerance, verify_model
 
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits)
     with Steps("verify", quiet=quiet) as steps:
@@ -74,11 +74,12 @@ def verify(
                 raise UsageError(f"{report.options.target} does not run on this machine: verify on one that it does")
             steps("run")
             feeds = reference_feeds(compiled, model, samples=samples, seed=seed, files=feed or ())
-            found = verify_model(compiled.run, OnnxRuntime(model).run, feeds, tolerance=tolerance)
+            accepted = default_tolerance(report) if tolerance is None else tolerance
+            found = verify_model(compiled.run, OnnxRuntime(model).run, feeds, tolerance=accepted)
         culprit = None
         if per_node and not found.ok:
             again = options if not subject.is_dir() else _recorded(report)
-            culprit = _locate(model, report, again, feeds[found.worst.sample], tolerance, steps)
+            culprit = _locate(model, report, again, feeds[found.worst.sample], accepted, steps)
     _print(found, culprit, json)
     if culprit is not None:
         raise VerificationError(_sentence(culprit), node=culprit.layer, tensor=culprit.value)

@@ -17,7 +17,7 @@ from sparsec.compiler.sparsity import HiNM
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.permutation.search.arrangement import Clock
 from sparsec.passes.permutation.search.largest import largest
-from sparsec.passes.pruning.masks import choose, vector_count
+from sparsec.passes.pruning.masks import Choice, choose, vector_count
 
 Array = np.ndarray[Any, Any]
 _STALE, _LUCK = 4, 64  # rounds after which a list has converged; of g groups, luck / g more: a round of few draws little
@@ -67,6 +67,14 @@ def search_tiles(
         mask = tile_mask(pattern, score, lists)
         after = float(score.sum(where=mask, dtype=np.float64))
     return TileOrders(lists, mask, before, after, clock.seconds, not clock.over())
+
+
+def choose_with_lists(goal: Goal, score: Array, seed: int | None) -> tuple[Choice, Array | None]:
+    """`choose`, or with a seed and for hierarchical n:m, what tiles with orders of their own keep, and these `lists`."""
+    if seed is None or not isinstance(goal.pattern, HiNM):
+        return choose(goal, score), None
+    found = search_tiles(score, goal, seed=seed)
+    return Choice(found.mask, score), found.lists
 
 
 def kept_lists(pattern: HiNM, sparsity: float, score: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from sparsec.compiler.sparsity import NM, Block, HiNM
 from sparsec.compiler.sparsity.text import Goal
+from sparsec.passes.permutation.search.tiles import choose_with_lists
 from sparsec.passes.pruning.calibrated import obs
 from sparsec.passes.pruning.calibrated.block_obs import Blocks, Exchange, elimination_order
 from sparsec.passes.pruning.calibrated.obs import LARGEST
@@ -43,40 +45,56 @@ class Repair(StrEnum):
     least_squares = "least-squares"
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`mask` [OC, taps, IC]: what is kept. `lists` [tiles, taps, count]: channels in order, of hierarchical n:m where known."""
+
+    mask: Array
+    lists: Array | None = None
+
+
 def mask_by_importance(
-    importance: Importance, goal: Goal, w: Array, a: Array, energy: Array, shape: tuple[int, int, int]
-) -> Array:
-    """The mask [OC, taps, IC] of what `goal` keeps.
+    importance: Importance,
+    goal: Goal,
+    w: Array,
+    a: Array,
+    energy: Array,
+    shape: tuple[int, int, int],
+    order_seed: int | None = None,
+) -> Chosen:
+    """What `goal` keeps; with `order_seed`, tiles of hierarchical n:m take their input channels in orders of their own.
 
     w [groups, rows, K] are the weights in the scale in which outputs compare, a [groups, K, K] their inputs' regularised second
     moments, `energy` [groups, K] their inputs' mean squares; `shape` is (OC, taps, IC).
     """
     if importance is Importance.obs:
-        found = _by_elimination(goal, w, a, shape)
+        found = _by_elimination(goal, w, a, shape, order_seed)
         if found is not None:
             return found
     if importance is Importance.activation or isinstance(goal.pattern, Block):
         score = np.square(w) * energy[:, None, :]
     else:
         score = np.stack([np.square(one) / np.diagonal(obs.inverse(part)) for one, part in zip(w, a, strict=True)])
-    return choose(goal, score.reshape(shape)).mask
+    choice, lists = choose_with_lists(goal, score.reshape(shape), order_seed)
+    return Chosen(choice.mask, lists)
 
 
-def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int]) -> Array | None:
-    """The mask by elimination; None for patterns that are compared as a whole.
+def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int], order_seed: int | None) -> Chosen | None:
+    """The choice by elimination; None for patterns that are compared as a whole.
 
     Blocks with all taps are such: dropping one changes too much for the rest to make up for, and energy keeps more accuracy.
     """
     channels, pattern = shape[2], goal.pattern
     if isinstance(pattern, NM):
         parts = [obs.n_of_m(one, part, channels, pattern) for one, part in zip(w, a, strict=True)]
-        return np.concatenate(parts).reshape(shape)
+        return Chosen(np.concatenate(parts).reshape(shape))
     if isinstance(pattern, HiNM):
         count = vector_count(pattern, goal.sparsity, channels)
-        parts = [obs.hierarchical(one, part, channels, pattern, count) for one, part in zip(w, a, strict=True)]
-        return np.concatenate(parts).reshape(shape)
+        found = [obs.hierarchical(one, part, channels, pattern, count, order_seed) for one, part in zip(w, a, strict=True)]
+        masks, lists = (np.concatenate(each) for each in zip(*found, strict=True))
+        return Chosen(masks.reshape(shape), lists)
     if isinstance(pattern, Block) and pattern.taps == "each" and len(w) == 1:
-        return _blocks(goal, pattern, w[0], a[0], shape)
+        return Chosen(_blocks(goal, pattern, w[0], a[0], shape))
     return None
 
 

@@ -11,9 +11,10 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.exporter.weights import WeightEditor
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.pruning_report import PruneReport
-from sparsec.compiler.sparsity import Block
+from sparsec.compiler.sparsity import DENSE, Block, HiNM, Sparsity
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import layer_weights
+from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.reconstruct import Reconstructor, Settings
@@ -38,7 +39,8 @@ def prune_calibrated(
     asked = goals_by_value(layers, recipe)
     views = {layer.value: layer.view for layer in layers}
     masks = {value: (asked[value], views[value].filters(array) != 0) for value, array in pruned.weights.items()}
-    done = Reconstructor(graph, editor, samples, settings).run(layers, masks, progress)
+    order_seed = None if recipe.permute is Method.none else recipe.seed
+    done = Reconstructor(graph, editor, samples, settings, order_seed).run(layers, masks, progress)
 
     weights, patterns, reports = {}, dict(pruned.patterns), []
     for layer, report in zip(layers, pruned.report.layers, strict=True):
@@ -48,13 +50,20 @@ def prune_calibrated(
         if layer.value not in masks or after is None or goal is None:
             reports.append(report)
             continue
-        patterns.pop(layer.value, None)
-        if goal.pattern.holds(after):
-            patterns[layer.value] = goal.pattern.of(after)
+        by_size = patterns.pop(layer.value, goal.pattern)
+        found = next((p for p in _candidates(goal.pattern, by_size, done.lists.get(layer.value), after) if p.holds(after)), DENSE)
+        if found != DENSE:
+            patterns[layer.value] = found.of(after)
         remarks = _remarks(goal, after, done.remarks.get(layer.value, ""))
         before = layer.view.filters(graph.constants[layer.value])
         reports.append(layer_report(layer, report.shape, goal, "pruned", remarks, before, after))
     return Pruned(weights, patterns, PruneReport(layers=tuple(reports)))
+
+
+def _candidates(asked: Sparsity, by_size: Sparsity, lists: Array | None, after: Array) -> list[Sparsity]:
+    """What new filters may be: what was asked for, in the order that data or magnitude chose for its tiles."""
+    ordered = [asked.ordered(lists, after)] if lists is not None and isinstance(asked, HiNM) else []
+    return [*ordered, by_size, asked]
 
 
 def _check(recipe: Recipe, settings: Settings) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from sparsec.compiler.sparsity import NM, HiNM
+from sparsec.compiler.sparsity.text import Goal
+from sparsec.passes.permutation.search.tiles import search_tiles
 
 Array = np.ndarray[Any, Any]
 _CHOICES = 100
@@ -95,19 +97,33 @@ def _largest(cost: Array, count: int) -> Array:
     return mask
 
 
-def hierarchical(w: Array, a: Array, channels: int, pattern: HiNM, count: int) -> Array:
-    """Mask [rows, K] of hierarchical n:m: each tile of v rows keeps `count` channels a tap, and n:m of those.
+def hierarchical(
+    w: Array, a: Array, channels: int, pattern: HiNM, count: int, order_seed: int | None = None
+) -> tuple[Array, Array]:
+    """Mask [rows, K] of hierarchical n:m, where each tile of v rows keeps `count` channels a tap, and n:m of those.
 
-    Columns of a tile go one after the other, the cheapest first; then n:m on what is left, refitted.
+    Also the channels of every tile and tap, [tiles, taps, count]. Columns of a tile go one after the other, the cheapest first;
+    then n:m on what is left, refitted: in ascending order, or with `order_seed` in one in which single weights cost least.
     """
-    mask = np.zeros(w.shape, bool)
+    mask, lists = np.zeros(w.shape, bool), []
     for begin in range(0, len(w), pattern.v):
         rows = slice(begin, begin + pattern.v)
         kept = _vectors(w[rows], a, channels, count)
         inside = a[np.ix_(kept, kept)]
         fitted = cho_solve(cho_factor(inside), (w[rows] @ a[:, kept]).T).T
+        if order_seed is not None:
+            order = _tile_order(fitted, inside, count, pattern, order_seed)
+            kept, fitted, inside = kept[order], fitted[:, order], inside[np.ix_(order, order)]
         mask[rows, kept] = n_of_m(fitted, inside, count, NM(pattern.n_keep, pattern.m_group))
-    return mask
+        lists.append(kept.reshape(-1, count) % channels)
+    return mask, np.array(lists)
+
+
+def _tile_order(w: Array, a: Array, count: int, pattern: HiNM, seed: int) -> Array:
+    """An order of a tile's columns, `count` a tap, in which n:m keeps more of what single weights cost."""
+    cost = (np.square(w) / np.diagonal(inverse(a))).astype(np.float32).reshape(len(w), -1, count)
+    found = search_tiles(cost, Goal(pattern, 1 - pattern.n_keep / pattern.m_group), seed=seed)
+    return np.asarray((found.lists[0] + count * np.arange(cost.shape[1])[:, None]).reshape(-1))
 
 
 def _vectors(w: Array, a: Array, channels: int, count: int) -> Array:

@@ -15,7 +15,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
 from sparsec.passes.pruning.calibrated.data import Samples
-from sparsec.passes.pruning.calibrated.importance import Importance, Repair, mask_by_importance
+from sparsec.passes.pruning.calibrated.importance import Chosen, Importance, Repair, mask_by_importance
 from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
 from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.pruning.calibrated.sensitivity import Sensitivity
@@ -69,18 +69,21 @@ class Task:
 
 @dataclass
 class Reconstruction:
-    """What came out: new filters by weight name, and remarks on layers that were left as they were."""
+    """What came out, by weight name: new filters, lists of tiles, and remarks on layers that were left as they were."""
 
     filters: dict[str, Array] = field(default_factory=dict)
+    lists: dict[str, Array] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
 
 class Reconstructor:
     """Works through a model's layers in an order in which all that a layer reads is final."""
 
-    def __init__(self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings) -> None:
-        """`editor` holds the dense model, whose weights and biases are changed."""
-        self.graph, self.editor, self.samples, self.settings = graph, editor, samples, settings
+    def __init__(
+        self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings, order_seed: int | None = None
+    ) -> None:
+        """`editor` holds the dense model, whose weights and biases are changed; `order_seed`: see `mask_by_importance`."""
+        self.graph, self.editor, self.samples, self.settings, self._order_seed = graph, editor, samples, settings, order_seed
         self._finder, self._sensitivity = SiteFinder(editor.proto), Sensitivity(editor.proto)
         self._upstream: dict[str, set[str]] = {}
         self._dense = onnx.ModelProto()
@@ -142,9 +145,11 @@ class Reconstructor:
     def _improve(self, task: Task, dense: Probe, current: Probe, later: set[str], done: Reconstruction) -> None:
         """Choose a layer's mask, fit what it keeps, and put both into the model."""
         found = [self._moments(task, site, dense, current, later) for site in task.sites]
-        fit = _Fit(task, found, self.settings)
-        w = fit.solve()
+        fit = _Fit(task, found, self.settings, self._order_seed)
+        w, lists = fit.solve()
         done.filters[task.layer.value] = w.astype(task.w.dtype)
+        if lists is not None:
+            done.lists[task.layer.value] = lists
         array = self.graph.constants[task.layer.value]
         self.editor.replace(task.layer.value, task.layer.view.restore(done.filters[task.layer.value], array.shape))
         if self.settings.repair is not Repair.none:
@@ -190,16 +195,18 @@ class _Fit:
     task: Task
     moments: Sequence[Moments]
     settings: Settings
+    order_seed: int | None = None
 
-    def solve(self) -> Array:
-        """New filters [OC, taps, IC] in float64."""
+    def solve(self) -> tuple[Array, Array | None]:
+        """New filters [OC, taps, IC] in float64, and the lists of their tiles where these are chosen here."""
         old = self._grouped(self.task.w.astype(np.float64))
         covariance, cross = self._equations()
         systems = [regularised(h, c, w, self.settings.ridge) for h, c, w in zip(covariance, cross, old, strict=True)]
         a, b = np.stack([s[0] for s in systems]), np.stack([s[1] for s in systems])
         squares = self.settings.repair is Repair.least_squares
         full = np.stack([np.linalg.solve(p, q.T).T for p, q in zip(a, b, strict=True)]) if squares else old
-        kept = self._grouped(self._mask(full, a))
+        chosen = self._chosen(full, a)
+        kept = self._grouped(chosen.mask)
         if squares:
             w = np.stack([on_support(*parts) for parts in zip(a, b, kept, full, strict=True)])
         else:
@@ -207,7 +214,7 @@ class _Fit:
         density = kept.mean()
         if self.settings.repair is Repair.moments or (squares and self.task.goal and density < self.settings.match_below):
             w = self._with_variance(w, covariance)
-        return w.reshape(self.task.w.shape)
+        return w.reshape(self.task.w.shape), chosen.lists
 
     def shift(self, w: Array, site: Site, moments: Moments) -> Array:
         """What the bias of a site must change by so that results have their mean, [OC]."""
@@ -230,10 +237,10 @@ class _Fit:
             covariance, cross = covariance + h * (m.count / total), cross + c * (m.count / total)
         return covariance, cross
 
-    def _mask(self, full: Array, a: Array) -> Array:
+    def _chosen(self, full: Array, a: Array) -> Chosen:
         task, importance = self.task, self.settings.importance
         if task.goal is None or importance is Importance.magnitude:
-            return task.mask
+            return Chosen(task.mask)
         seen = full * task.scale.reshape(full.shape[0], -1, 1)
         weights = [m.count / sum(m.count for m in self.moments) for m in self.moments]
         energy = sum(
@@ -241,7 +248,7 @@ class _Fit:
             for s, m in zip(weights, self.moments, strict=True)
         )
         shape = (task.w.shape[0], task.w.shape[1], task.w.shape[2])
-        return mask_by_importance(importance, task.goal, seen, a, np.asarray(energy), shape)
+        return mask_by_importance(importance, task.goal, seen, a, np.asarray(energy), shape, self.order_seed)
 
     def _with_variance(self, w: Array, covariance: Array) -> Array:
         """Rows scaled so that results vary as much as they should; rows that do not vary stay."""

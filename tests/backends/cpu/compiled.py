@@ -49,10 +49,17 @@ def split(feeds: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
 
 
 def compile_graph(
-    graph: Graph, target: str, folder: Path, *, threads: int = 1, passes: str | None = None, flags: Sequence[str] = ("-O1",)
+    graph: Graph,
+    target: str,
+    folder: Path,
+    *,
+    threads: int = 1,
+    passes: str | None = None,
+    flags: Sequence[str] = ("-O1",),
+    kernels: Sequence[str] = (),
 ) -> Compilation:
     """Compile `graph` into `folder`/libcases.so, warnings being errors; `flags` replace the optimisation level."""
-    made = build(graph, CpuTarget.named(target, threads), passes=passes)
+    made = build(graph, CpuTarget.named(target, threads, kernels), passes=passes)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in made.emitted.files.items():
         (folder / name).write_bytes(data)
