@@ -218,9 +218,12 @@ def test_wrong_wishes_for_float_layers(entries: list[str], message: str) -> None
         quantise(residual(), X, Settings(threads=1, keep_float=KeepFloat.parse(entries)))
 
 
-def test_old_opsets_are_converted() -> None:
+def test_old_opsets_and_initializers_that_are_inputs() -> None:
     model = residual(opset=11)
+    model.ir_version = 3
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer)
     made = quantised(model, X)
+    assert [v.name for v in made.graph.input] == ["x"]
     assert made.opset_import[0].version == 13
     x = samples((4, 3, 8, 8), 1, seed=7)[0]
     assert ratio(run_ort(model, {"x": x})["out"], run_ort(made, {"x": x})["out"]) > 25
