@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             same = (found.argmax(axis=1) == real.argmax(axis=1)).mean()
             top1 = (found.argmax(axis=1) == labels).mean()
             rows.append([name, f"{top1:.4f}", f"{same:.4f}", f"{decibels(real, found):.1f}", f"{seconds:.1f}"])
-    print(f"{machine_line()}; onnxruntime {version()}; {options.pattern or 'dense'}, {IMAGES} images")
+    print(f"{machine_line()}; onnxruntime {version()}; {options.pattern or 'dense'}, {len(chosen[:IMAGES])} images")
     print(plain_table(["ranges", ">top-1", ">agree", ">SQNR", ">s"], rows))
     return 0
 

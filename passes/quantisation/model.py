@@ -16,7 +16,7 @@ from sparsec.passes.pruning.model import Model, editor_of
 from sparsec.passes.quantisation.build import Quantiser
 from sparsec.passes.quantisation.prepare import prepare
 from sparsec.passes.quantisation.report import make_report
-from sparsec.passes.quantisation.sensitive import distance, layers_to_keep
+from sparsec.passes.quantisation.sensitive import layers_to_keep, output_sqnr
 from sparsec.passes.quantisation.settings import Settings
 
 
@@ -49,8 +49,7 @@ def quantise(
     say("write")
     quantised, plan = quantiser.build(kept)
     say("compare")
-    comparable = any(v.name in quantiser.floats for v in proto.graph.output)
-    loss = distance(quantiser).of(quantised) if comparable else None
+    ratio = output_sqnr(quantiser, quantised)
     editor = WeightEditor(quantised, None)
     editor.set_metadata(METADATA_KEY, "")
-    return QuantisedModel(make_report(quantiser, plan, kept, loss), editor.proto)
+    return QuantisedModel(make_report(quantiser, plan, kept, ratio), editor.proto)

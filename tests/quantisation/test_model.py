@@ -187,20 +187,20 @@ def test_shared_weights_and_several_readers() -> None:
     assert ratio(real["out"], found["out"]) > 20 and ratio(real["b"], found["b"]) > 30
 
 
-def test_layers_stay_float_by_name_number_and_loss() -> None:
+def test_layers_stay_float_by_name_number_and_ratio() -> None:
     model = residual()
 
     def floats(*entries: str) -> list[str]:
         report = quantise(model, X, Settings(threads=1, keep_float=KeepFloat.parse(entries))).report
-        assert report.loss is not None
+        assert report.sqnr is not None
         return [x.node for x in report.layers if x.status == "float"]
 
     assert floats("stem", "f*") == ["stem", "fc"]
     report = quantise(model, X, Settings(threads=1)).report
     order = sorted(report.layers, key=lambda x: x.sqnr or 0)
     assert set(floats("2")) == {x.node for x in order[:2]}
-    assert report.loss is not None and floats(f"auto:{report.loss * 1.01}") == []
-    assert floats(f"auto:{report.loss / 2}") != []
+    assert report.sqnr is not None and floats(f"auto:{report.sqnr - 0.1}") == []
+    assert floats(f"auto:{report.sqnr + 3}") != []
 
 
 @pytest.mark.parametrize(
@@ -208,9 +208,9 @@ def test_layers_stay_float_by_name_number_and_loss() -> None:
     [
         (["nothing*"], "fits no layer with weights: they are 'stem'"),
         (["*"], "keeps every layer float: nothing is left to quantise"),
-        (["auto:0"], "takes a positive loss, as auto:0.01, not 'auto:0'"),
-        (["auto:1e-12"], "cannot be met: with one quantised layer the mse loss is"),
-        (["2", "auto:0.1"], "a number of layers or auto:X, not both"),
+        (["auto:much"], "takes a signal to noise ratio in dB, as auto:30, not 'auto:much'"),
+        (["auto:200"], "cannot be met: with one quantised layer the outputs have"),
+        (["2", "auto:0.1"], "a number of layers or auto:DB, not both"),
     ],
 )
 def test_wrong_wishes_for_float_layers(entries: list[str], message: str) -> None:
