@@ -55,8 +55,9 @@ class QuantisationReport(BaseModel):
     samples: int = Field(description="samples of calibration data")
     layers: tuple[QuantisedLayer, ...]
     values: tuple[ValueReport, ...]
-    metric: str = Field(default="", description="what `loss` is; empty when it was not measured")
-    loss: float | None = Field(default=None, description="of the quantised model against the float one on calibration data")
+    sqnr: float | None = Field(
+        default=None, description="signal to quantisation noise of the outputs on calibration data, dB; none without noise"
+    )
 
     @property
     def quantised(self) -> tuple[QuantisedLayer, ...]:

@@ -71,9 +71,9 @@ KeepFloatOption = Annotated[
     list[str] | None,
     typer.Option(
         "--keep-float",
-        metavar="N|auto:X|GLOB",
-        help="Layers that stay float: the N that bytes hurt most, as many as a loss of at most X takes, or those whose ONNX node "
-        "name fits. Repeatable.",
+        metavar="N|auto:DB|GLOB",
+        help="Layers that stay float: the N that bytes hurt most, as many of them as it takes for outputs of DB decibels of "
+        "signal to noise, or those whose ONNX node name fits. Repeatable.",
         show_default=False,
         rich_help_panel=QUANTISING,
     ),
@@ -89,7 +89,6 @@ def parse_settings(
     power_of_two: bool,
     correct_bias: bool | None,
     keep_float: list[str] | None,
-    metric: str | None = None,
 ) -> Settings | None:
     """The settings that the options ask for, None for fp32. UsageError for what does not go together."""
     given = {
@@ -107,15 +106,13 @@ def parse_settings(
         return None
     if calib is None:
         raise UsageError("quantising needs inputs to see what ranges values have: give --calib DATA")
-    from sparsec.passes.pruning.calibrated.metric import Metric
     from sparsec.passes.quantisation.ranges import Method
     from sparsec.passes.quantisation.settings import KeepFloat, Settings
 
     if percentile is not None and method != Method.percentile:
         raise UsageError("--percentile is for --method percentile")
-    for option, value, known in (("--method", method, list(Method)), ("--metric", metric, list(Metric))):
-        if value is not None and value not in known:
-            raise UsageError(f"{option} {value!r} is not known: expected {', '.join(known)}")
+    if method is not None and method not in list(Method):
+        raise UsageError(f"--method {method!r} is not known: expected {', '.join(Method)}")
     default = Settings()
     return Settings(
         method=Method(method) if method else default.method,
@@ -124,5 +121,4 @@ def parse_settings(
         power_of_two=power_of_two,
         correct_bias=correct_bias is not False,
         keep_float=KeepFloat.parse(keep_float or []),
-        metric=Metric(metric) if metric else default.metric,
     )

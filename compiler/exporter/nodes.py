@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 Array = np.ndarray[Any, Any]
+_IR = 4  # since then initializers need not be listed as inputs
 
 
 class NodeEditor:
@@ -93,7 +94,7 @@ class NodeEditor:
         graph.initializer.extend(t for name, t in self.tensors.items() if name in needed)
         graph.input.extend(v for v in self.graph.input if v.name in self.inputs)
         graph.output.extend(self.graph.output)
-        model = onnx.ModelProto(ir_version=self.proto.ir_version, graph=graph)
+        model = onnx.ModelProto(ir_version=max(self.proto.ir_version, _IR), graph=graph)
         model.producer_name, model.producer_version = self.proto.producer_name, self.proto.producer_version
         model.opset_import.extend(self.proto.opset_import)
         model.metadata_props.extend(self.proto.metadata_props)

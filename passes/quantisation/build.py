@@ -12,12 +12,12 @@ import onnx
 
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.exporter.nodes import NodeEditor
-from sparsec.passes.pruning.calibrated.data import Samples
+from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
 from sparsec.passes.quantisation.fold_batchnorm import fold_batchnorm
 from sparsec.passes.quantisation.insert import write
 from sparsec.passes.quantisation.layers import Layer, Refusal, find_layers
 from sparsec.passes.quantisation.observe import observe
-from sparsec.passes.quantisation.prepare import float_values
+from sparsec.passes.quantisation.prepare import batch_for, float_values
 from sparsec.passes.quantisation.ranges import Affine, Histogram, choose
 from sparsec.passes.quantisation.select import Selection, Selector, moves
 from sparsec.passes.quantisation.settings import Settings
@@ -39,9 +39,9 @@ class Plan:
 class Quantiser:
     """The float model with normalisation folded, and what calibration says of it."""
 
-    def __init__(self, proto: onnx.ModelProto, samples: Samples, settings: Settings, say: Callable[[str], None]) -> None:
-        """UsageError for a model without layers to quantise."""
-        self.samples, self.settings, self.say = samples, settings, say
+    def __init__(self, proto: onnx.ModelProto, data: Source, settings: Settings, say: Callable[[str], None]) -> None:
+        """UsageError for a model without layers to quantise, and for data that it does not take."""
+        self.settings, self.say = settings, say
         editor = NodeEditor(proto)
         fold_batchnorm(editor)
         self.folded = editor.finish()
@@ -50,6 +50,7 @@ class Quantiser:
         self.layers = [x for x in self.found if isinstance(x, Layer)]
         if not self.layers:
             raise UsageError(_nothing([x for x in self.found if isinstance(x, Refusal)]))
+        self.samples = read_samples(data, model_inputs(proto), batch_for(self.floats))
 
     @cached_property
     def histograms(self) -> Mapping[str, Histogram]:

@@ -9,17 +9,15 @@ from pathlib import Path
 import onnx
 
 from sparsec.compiler.exporter.weights import WeightEditor
-from sparsec.compiler.importer.claims import METADATA_KEY
+from sparsec.compiler.importer.claims import claims_metadata
 from sparsec.compiler.quantisation_report import QuantisationReport
-from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
+from sparsec.passes.pruning.calibrated.data import Source
 from sparsec.passes.pruning.model import Model, editor_of
 from sparsec.passes.quantisation.build import Quantiser
 from sparsec.passes.quantisation.prepare import prepare
 from sparsec.passes.quantisation.report import make_report
-from sparsec.passes.quantisation.sensitive import distance, layers_to_keep
+from sparsec.passes.quantisation.sensitive import layers_to_keep, output_sqnr
 from sparsec.passes.quantisation.settings import Settings
-
-_BATCH = 16  # samples that run at a time where the model leaves that open
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,13 @@ def quantise(
     say, settings = progress or (lambda _: None), settings or Settings()
     say("import")
     proto = prepare(editor_of(model).embedded())
-    quantiser = Quantiser(proto, read_samples(data, model_inputs(proto), _BATCH), settings, say)
+    quantiser = Quantiser(proto, data, settings, say)
     kept = layers_to_keep(quantiser)
     say("write")
     quantised, plan = quantiser.build(kept)
     say("compare")
-    comparable = any(v.name in quantiser.floats for v in proto.graph.output)
-    loss = distance(quantiser).of(quantised) if comparable else None
+    ratio = output_sqnr(quantiser, quantised)
     editor = WeightEditor(quantised, None)
-    editor.set_metadata(METADATA_KEY, "")
-    return QuantisedModel(make_report(quantiser, plan, kept, loss), editor.proto)
+    for key, nothing in claims_metadata({}).items():
+        editor.set_metadata(key, nothing)
+    return QuantisedModel(make_report(quantiser, plan, kept, ratio), editor.proto)

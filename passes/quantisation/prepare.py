@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import onnx
+from google.protobuf.message import EncodeError
 from onnx import inliner, version_converter
 
-from sparsec.compiler.errors import ModelError, UnsupportedError, UsageError
+from sparsec.compiler.errors import LimitError, ModelError, UnsupportedError, UsageError
 
+_LARGEST_BATCH, _MEMORY = 32, 1 << 28
 OLDEST = 13  # DequantizeLinear takes a scale for each channel
 _QUANTISED = (
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
@@ -43,8 +48,22 @@ def prepare(proto: onnx.ModelProto) -> onnx.ModelProto:
         ) from exc
 
 
-def float_values(proto: onnx.ModelProto) -> set[str]:
-    """The values of the main graph that are known to be float32 tensors."""
-    inferred = onnx.shape_inference.infer_shapes(proto)
+def float_values(proto: onnx.ModelProto) -> dict[str, int]:
+    """The values of the main graph that are known to be float32 tensors, with the elements of each; open extents count as 1.
+
+    LimitError for a model that is too large for shape inference.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto)
+    except (EncodeError, ValueError) as exc:
+        raise LimitError(f"the model is too large to quantise (2 GiB with its external data): {exc}") from None
+    except onnx.shape_inference.InferenceError as exc:
+        raise ModelError(f"the shapes of the model do not fit together: {str(exc).strip().splitlines()[0]}") from exc
     known = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
-    return {v.name for v in known if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    floats = [v for v in known if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    return {v.name: math.prod(d.dim_value or 1 for d in v.type.tensor_type.shape.dim) for v in floats}
+
+
+def batch_for(floats: Mapping[str, int]) -> int:
+    """How many samples run at a time where the model leaves that open: as many as keep the values inside within 256 MiB."""
+    return max(1, min(_LARGEST_BATCH, _MEMORY // (4 * max(sum(floats.values()), 1))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -36,7 +36,7 @@ class Selection:
 class Selector:
     """Works backwards from what layers read."""
 
-    def __init__(self, editor: NodeEditor, layers: Iterable[Layer], floats: set[str]) -> None:
+    def __init__(self, editor: NodeEditor, layers: Iterable[Layer], floats: Collection[str]) -> None:
         """`floats` are the values known to be float32."""
         self.editor, self.floats = editor, floats
         self.order = {o: i for i, node in enumerate(editor.nodes) for o in node.output}

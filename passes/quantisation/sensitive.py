@@ -1,13 +1,18 @@
-"""Which layers stay float: by name, by their own error, or as many as a loss of the whole model takes."""
+"""Which layers stay float: by name, by their own error, or as many as it takes for the whole model."""
 
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+import numpy as np
+import onnx
+
 from sparsec.compiler.errors import UsageError
-from sparsec.passes.pruning.calibrated.metric import Distance
+from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.quantisation.build import Quantiser
 from sparsec.passes.quantisation.layers import Refusal
+from sparsec.passes.quantisation.samples import spread
+from sparsec.passes.quantisation.weights import sqnr
 
 _SAMPLES = 256  # that whole models are compared on
 
@@ -16,7 +21,7 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
     """Layers that stay float, with why.
 
     The layers that bytes hurt most are those with the least signal to quantisation noise at their results. UsageError for a glob
-    that fits no layer, and a loss that cannot be met.
+    that fits no layer, and a ratio that cannot be met.
     """
     wanted = quantiser.settings.keep_float
     known = [x.name for x in quantiser.found]
@@ -28,13 +33,10 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
         kept |= dict.fromkeys(fits, f"kept float by {glob!r}")
     refused = {x.name for x in quantiser.found if isinstance(x, Refusal)}
     kept = {name: why for name, why in kept.items() if name not in refused}
-    if wanted.count or wanted.loss is not None:
+    if wanted.count or wanted.sqnr is not None:
         order = [name for name in by_error(quantiser) if name not in kept]
-        count = min(wanted.count, len(order)) if wanted.loss is None else _fewest(quantiser, kept, order, wanted.loss)
-        kept |= {
-            name: f"SQNR {quantiser.errors[name].sqnr():.1f} dB, {i + 1} of {count} kept float"
-            for i, name in enumerate(order[:count])
-        }
+        count = min(wanted.count, len(order)) if wanted.sqnr is None else _fewest(quantiser, kept, order, wanted.sqnr)
+        kept |= {name: f"bytes hurt it most but {i}" if i else "bytes hurt it most" for i, name in enumerate(order[:count])}
     if len(kept) == len(quantiser.layers):
         raise UsageError("--keep-float keeps every layer float: nothing is left to quantise")
     return kept
@@ -42,35 +44,35 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
 
 def by_error(quantiser: Quantiser) -> list[str]:
     """Names of layers, the one with the least signal to quantisation noise first."""
-    return sorted(
-        (x.name for x in quantiser.layers),
-        key=lambda name: quantiser.errors[name].sqnr(corrected=quantiser.settings.correct_bias),
-    )
+    corrected = quantiser.settings.correct_bias
+    return sorted((x.name for x in quantiser.layers), key=lambda name: quantiser.errors[name].sqnr(corrected=corrected))
 
 
-def distance(quantiser: Quantiser) -> Distance:
-    """Measures quantised models against the float one, on a part of the samples."""
-    samples = quantiser.samples.spread(_SAMPLES)
-    return Distance(quantiser.folded, samples, quantiser.settings.metric, quantiser.settings.threads)
+def output_sqnr(quantiser: Quantiser, quantised: onnx.ModelProto) -> float:
+    """Signal to quantisation noise of the model's float32 outputs on a part of the samples, in dB; infinite without outputs."""
+    names = [v.name for v in quantised.graph.output if v.name in quantiser.floats]
+    samples = spread(quantiser.samples, _SAMPLES)
+    signal, noise = np.zeros(len(names)), np.zeros(len(names))
+    runs = (Probe(model, quantiser.settings.threads).batches(samples, names) for model in (quantiser.folded, quantised))
+    for real, found in zip(*runs, strict=True):
+        signal += [np.square(a, dtype=np.float64).sum() for a in real]
+        noise += [np.square(a.astype(np.float64) - b).sum() for a, b in zip(real, found, strict=True)]
+    return sqnr(1.0, float(np.mean(noise / np.maximum(signal, 1e-300)))) if names else float("inf")
 
 
-def _fewest(quantiser: Quantiser, kept: dict[str, str], order: list[str], loss: float) -> int:
-    """How many of `order` must stay float so that the model loses at most `loss`, by bisection."""
-    compare = distance(quantiser)
+def _fewest(quantiser: Quantiser, kept: dict[str, str], order: list[str], wanted: float) -> int:
+    """How many of `order` must stay float for outputs of at least `wanted` dB, by bisection."""
 
-    def loses(count: int) -> float:
+    def reached(count: int) -> float:
         quantiser.say(f"try {count} layers in float")
-        return compare.of(quantiser.build({*kept, *order[:count]})[0])
+        return output_sqnr(quantiser, quantiser.build({*kept, *order[:count]})[0])
 
     low, high = 0, len(order) - 1
-    if loses(low) <= loss:
+    if reached(low) >= wanted:
         return 0
-    if (least := loses(high)) > loss:
-        raise UsageError(
-            f"--keep-float auto:{loss:g} cannot be met: with one quantised layer "
-            f"the {quantiser.settings.metric} loss is {least:.3g}"
-        )
+    if (best := reached(high)) < wanted:
+        raise UsageError(f"--keep-float auto:{wanted:g} cannot be met: with one quantised layer the outputs have {best:.1f} dB")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if loses(middle) <= loss else (middle, high)
+        low, high = (low, middle) if reached(middle) >= wanted else (middle, high)
     return high

@@ -2,45 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.compiler.errors import UsageError
-from sparsec.passes.pruning.calibrated.metric import Metric
 from sparsec.passes.quantisation.ranges import Method
 
 
 @dataclass(frozen=True, slots=True)
 class KeepFloat:
-    """Layers that stay float32: those whose names fit a glob, the `count` worst ones, or as many as a `loss` takes."""
+    """Layers that stay float32: those whose names fit a glob, the `count` worst ones, or as many as it takes for outputs with
+    `sqnr` dB of signal to quantisation noise.
+    """
 
     globs: tuple[str, ...] = ()
     count: int = 0
-    loss: float | None = None
+    sqnr: float | None = None
 
     @staticmethod
     def parse(entries: Sequence[str]) -> KeepFloat:
-        """ "3", "auto:0.01" and globs, in any number. UsageError for what cannot be right."""
+        """ "3", "auto:30" and globs, in any number. UsageError for what cannot be right."""
         globs: list[str] = []
-        count, loss = 0, None
+        count, sqnr = 0, None
         for entry in entries:
             kind, colon, number = entry.partition(":")
             if entry.isdecimal():
                 count = int(entry)
             elif kind == "auto" and colon:
                 try:
-                    loss = float(number)
+                    sqnr = float(number)
                 except ValueError:
-                    loss = -1.0
-                if not 0 < loss < float("inf"):
-                    raise UsageError(f"--keep-float auto:X takes a positive loss, as auto:0.01, not {entry!r}")
+                    sqnr = float("nan")
+                if not math.isfinite(sqnr):
+                    raise UsageError(f"--keep-float auto:DB takes a signal to noise ratio in dB, as auto:30, not {entry!r}")
             elif entry:
                 globs.append(entry)
             else:
-                raise UsageError("--keep-float takes a number of layers, auto:X, or a glob of node names, not an empty text")
-        if count and loss is not None:
-            raise UsageError("--keep-float takes a number of layers or auto:X, not both")
-        return KeepFloat(tuple(globs), count, loss)
+                raise UsageError("--keep-float takes a number of layers, auto:DB, or a glob of node names, not an empty text")
+        if count and sqnr is not None:
+            raise UsageError("--keep-float takes a number of layers or auto:DB, not both")
+        return KeepFloat(tuple(globs), count, sqnr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,7 @@ class Settings:
 
     `method` chooses the ranges of activations, `percentile` what the method of that name keeps, in per cent. `per_channel`: one
     scale for each output channel of weights, or one for all. `power_of_two`: all scales are powers of two. `correct_bias`: mean
-    errors of layers go into their biases. `metric` is what `keep_float.loss` is measured by. `threads` are those of calibration
-    runs, 0: as many as there are cores.
+    errors of layers go into their biases. `threads` are those of calibration runs, 0: as many as there are cores.
     """
 
     method: Method = Method.mse
@@ -59,12 +60,10 @@ class Settings:
     power_of_two: bool = False
     correct_bias: bool = True
     keep_float: KeepFloat = KeepFloat()
-    metric: Metric = Metric.mse
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for what, value, known in (("method", self.method, list(Method)), ("metric", self.metric, list(Metric))):
-            if value not in known:
-                raise UsageError(f"the {what} {value!r} is not known: expected {', '.join(known)}")
+        if self.method not in list(Method):
+            raise UsageError(f"the method {self.method!r} is not known: expected {', '.join(Method)}")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"the percentile is {self.percentile:g}: expected a share above 50 and up to 100 per cent")

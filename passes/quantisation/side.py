@@ -22,7 +22,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one layer's results: each channel's mean error [OC], quantised - float, over `count` numbers, and sums of squares."""
+    """Of one layer's results: each channel's mean error [OC], quantised - float, over `count` numbers, and sums of squares.
+
+    `mean` is drawn towards 0 by as much as chance explains (the positive part of James and Stein, "Estimation with quadratic
+    loss", 1961): few samples do not move biases by noise.
+    """
 
     mean: Array
     count: int
@@ -58,19 +62,23 @@ class _Sums:
 
     def __init__(self, layer: Layer) -> None:
         self.axis = 1 if layer.node.op_type == "Conv" else -1
-        self.total, self.count = np.zeros(layer.channels), 0
-        self.signal = self.noise = 0.0
+        self.total, self.squares, self.count = np.zeros(layer.channels), np.zeros(layer.channels), 0
+        self.signal = 0.0
 
     def add(self, real: Array, quantised: Array) -> None:
         error = np.moveaxis(quantised.astype(np.float64) - real, self.axis, 0).reshape(len(self.total), -1)
         self.total += error.sum(axis=1)
         self.count += error.shape[1]
-        self.noise += float((error**2).sum())
+        self.squares += np.square(error).sum(axis=1)
         self.signal += float(np.square(real, dtype=np.float64).sum())
 
     def result(self) -> Errors:
-        mean = self.total / max(self.count, 1)
-        return Errors(mean, self.count, self.signal, self.noise, max(self.noise - self.count * float((mean**2).sum()), 0.0))
+        n = max(self.count, 1)
+        mean = self.total / n
+        chance = np.maximum(self.squares / n - mean**2, 0) / max(n - 1, 1)  # variance of the mean
+        mean *= np.maximum(1 - chance / np.maximum(mean**2, 1e-300), 0)
+        corrected = self.squares.sum() - float((2 * mean * self.total - n * mean**2).sum())
+        return Errors(mean, self.count, self.signal, float(self.squares.sum()), max(float(corrected), 0.0))
 
 
 def _beside(

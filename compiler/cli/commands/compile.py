@@ -163,8 +163,10 @@ def compile_model(
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     settings = parse_settings(precision, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
-    if wanted is None and (permute or (calib and settings is None)):
-        raise UsageError("--permute and --calib are for pruning: give --pattern, --layer or --recipe, too")
+    if wanted is None and permute:
+        raise UsageError("--permute is for pruning: give --pattern, --layer or --recipe, too")
+    if wanted is None and calib and settings is None:
+        raise UsageError("--calib is for pruning and quantising: give --pattern, --layer or --recipe, or --precision int8")
     budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
     more = {
         "name": name,

@@ -10,7 +10,6 @@ import typer
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import CalibOption, JsonOption, ModelArgument, QuietOption
 from sparsec.compiler.cli.quantising import (
-    QUANTISING,
     BiasOption,
     KeepFloatOption,
     MethodOption,
@@ -35,16 +34,6 @@ def quantise(
     power_of_two: PowerOption = False,
     correct_bias: BiasOption = None,
     keep_float: KeepFloatOption = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="mse|kl|cosine",
-            help="What --keep-float auto compares outputs by: squared difference as a share of the variance (default), divergence "
-            "of their softmax, or angle.",
-            show_default=False,
-            rich_help_panel=QUANTISING,
-        ),
-    ] = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -56,9 +45,7 @@ def quantise(
     """
     from sparsec.passes.quantisation.model import quantise as quantise_model
 
-    settings = parse_settings(
-        Precision.int8, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float, metric
-    )
+    settings = parse_settings(Precision.int8, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
     assert settings is not None and calib is not None
     with Steps("quantise", total=None, quiet=quiet) as progress:
         quantised = quantise_model(model, calib, settings, progress=progress)
@@ -71,15 +58,15 @@ def quantise(
 
 
 def print_report(report: QuantisationReport) -> None:
-    """The table of layers, and what the whole model loses."""
+    """The table of layers, and the whole model's signal to noise."""
     columns = ("layer", "weights", "precision", ">x scale", ">x zero", ">w scales", ">zeros", ">SQNR", "remarks")
     table(columns, [_row(x) for x in report.layers])
-    loss = f"; {report.metric} loss {report.loss:.3g}" if report.loss is not None else ""
+    outputs = f"; outputs {report.sqnr:.1f} dB" if report.sqnr is not None else ""
     say(
         f"\n{len(report.quantised)} of {len(report.layers)} layers in int8, {len(report.values)} ranges by {report.method} "
-        f"from {report.samples} samples{loss}"
+        f"from {report.samples} samples{outputs}"
     )
-    say("SQNR: signal to quantisation noise of a layer's results, in dB, on the float model's inputs")
+    say("SQNR: signal to quantisation noise of a layer's results, in dB, on the inputs that it has in the float model")
 
 
 def _row(layer: QuantisedLayer) -> list[str]:

@@ -1,0 +1,92 @@
+"""What int8 costs a trained network in accuracy, dense and pruned; nothing is trained.
+
+    python benchmarks/quantised_accuracy.py                       every way to choose ranges, dense
+    python benchmarks/quantised_accuracy.py --pattern 2:4         the same of the network pruned with calibration data
+
+The network is the ResNet-8 of `train_fashion.py`. Pruning sees 2,000 training images, quantising the first of them, all without
+labels; accuracy is top-1 on the 10,000 test images, through onnxruntime on the QDQ model. `agree` is the share of test images
+to which the float model gives the same class, `SQNR` the ratio of its logits' power to their error's, in dB. The standard error
+of an accuracy of 0.92 on 10,000 images is 0.003.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.accuracy import CALIBRATION_IMAGES, MODEL, THREADS  # noqa: E402
+from benchmarks.fashion import load  # noqa: E402
+from sparsec.compiler.cli.console import plain_table  # noqa: E402
+from sparsec.compiler.measure import machine_line  # noqa: E402
+from sparsec.compiler.onnxruntime_reference import OnnxRuntime, version  # noqa: E402
+from sparsec.passes.pruning.calibrated.reconstruct import Settings as Pruning  # noqa: E402
+from sparsec.passes.pruning.model import prune  # noqa: E402
+from sparsec.passes.quantisation.model import quantise  # noqa: E402
+from sparsec.passes.quantisation.ranges import Method  # noqa: E402
+from sparsec.passes.quantisation.settings import Settings  # noqa: E402
+
+Array = np.ndarray[Any, Any]
+IMAGES, BATCH = 512, 500
+SETTINGS = {
+    **{str(m): Settings(method=m, threads=THREADS) for m in Method},
+    "mse, no bias correction": Settings(correct_bias=False, threads=THREADS),
+    "mse, one scale a layer": Settings(per_channel=False, threads=THREADS),
+    "mse, powers of two": Settings(power_of_two=True, threads=THREADS),
+}
+
+
+def logits(model: onnx.ModelProto, images: Array) -> Array:
+    """[N, 10] of `images`."""
+    runtime = OnnxRuntime(model)
+    return np.concatenate([runtime.run({"image": images[i : i + BATCH]})["logits"] for i in range(0, len(images), BATCH)])
+
+
+def decibels(real: Array, quantised: Array) -> float:
+    """Signal to quantisation noise."""
+    noise = np.square(real - quantised, dtype=np.float64).sum()
+    return float(10 * np.log10(np.square(real, dtype=np.float64).sum() / noise)) if noise else float("inf")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pattern", metavar="PATTERN", help="prune to this first, as `sparsec prune --pattern --calib`")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which training images calibrate")
+    parser.add_argument("--only", metavar="NAME", help=f"one of: {', '.join(map(repr, SETTINGS))}")
+    options = parser.parse_args(argv)
+    if options.only and options.only not in SETTINGS:
+        parser.error(f"--only is one of {', '.join(map(repr, SETTINGS))}")
+    train, (images, labels) = load("train")[0], load("t10k")
+    chosen = np.random.default_rng(options.seed).choice(len(train), CALIBRATION_IMAGES, replace=False)
+    model = onnx.load(MODEL)
+    if options.pattern:
+        how = Pruning(seed=options.seed, threads=THREADS)
+        model = prune(MODEL, options.pattern, data={"image": train[chosen]}, settings=how).proto
+    real = logits(model, images)
+    rows = [["float", f"{(real.argmax(axis=1) == labels).mean():.4f}", "", "", ""]]
+    for name, settings in SETTINGS.items():
+        if options.only in (None, name):
+            begin = time.perf_counter()
+            quantised = quantise(model, {"image": train[chosen[:IMAGES]]}, settings)
+            seconds = time.perf_counter() - begin
+            found = logits(quantised.proto, images)
+            same = (found.argmax(axis=1) == real.argmax(axis=1)).mean()
+            top1 = (found.argmax(axis=1) == labels).mean()
+            rows.append([name, f"{top1:.4f}", f"{same:.4f}", f"{decibels(real, found):.1f}", f"{seconds:.1f}"])
+    print(f"{machine_line()}; onnxruntime {version()}; {options.pattern or 'dense'}, {len(chosen[:IMAGES])} images")
+    print(plain_table(["ranges", ">top-1", ">agree", ">SQNR", ">s"], rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
