@@ -43,6 +43,16 @@ class Repair(StrEnum):
     least_squares = "least-squares"
 
 
+class Outputs(StrEnum):
+    """What counts of the results of a dense last layer [samples, classes] when it is fitted.
+
+    softmax: the divergence from the dense softmax; they are logits. values: squared differences.
+    """
+
+    softmax = "softmax"
+    values = "values"
+
+
 def mask_by_importance(
     importance: Importance, goal: Goal, w: Array, a: Array, energy: Array, shape: tuple[int, int, int]
 ) -> Array:
