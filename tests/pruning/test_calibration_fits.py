@@ -18,6 +18,7 @@ from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.pruning.calibrated.softmax_fit import Logits, fit_softmax, log_softmax
 from sparsec.passes.pruning.calibrated.solve import SupportSolver, on_support, regularised
 from sparsec.passes.pruning.model import prune
+from sparsec.passes.pruning.recipe import make_recipe
 from tests.reference import make_model
 
 Array = np.ndarray[Any, Any]
@@ -164,12 +165,20 @@ def test_a_pruned_classifier_is_closer_in_softmax_and_further_in_values(softmax:
     ((dense,),) = probe.batches(samples, ["y"])
     divergence, error = {}, {}
     for outputs in Outputs:
-        pruned = prune(model, "1:4", data={"x": x[:500]}, settings=Settings(outputs=outputs, threads=1)).proto
-        ((y,),) = Probe(pruned, 1).batches(samples, ["y"])
+        pruned = prune(model, "1:4", data={"x": x[:500]}, settings=Settings(outputs=outputs, threads=1))
+        ((y,),) = Probe(pruned.proto, 1).batches(samples, ["y"])
+        assert ("fitted to the dense softmax" in pruned.report.layers[-1].remarks) == (outputs is Outputs.softmax)
         p, q = log_softmax(dense), log_softmax(y)
         divergence[outputs], error[outputs] = float((np.exp(p) * (p - q)).sum(axis=1).mean()), float(np.square(y - dense).mean())
     assert divergence[Outputs.softmax] < divergence[Outputs.values]
     assert error[Outputs.softmax] > error[Outputs.values]
+
+
+def test_a_classifier_that_is_pruned_keeps_its_pattern() -> None:
+    recipe = make_recipe({"pattern": "2:4", "spare": []})
+    x = np.random.default_rng(3).standard_normal((300, 8)).astype(np.float32)
+    pruned = prune(classifier(output="y"), recipe, data={"x": x}, settings=Settings(threads=1))
+    assert [layer.kept / layer.elements for layer in pruned.report.layers] == [0.5, 0.5]
 
 
 def test_what_is_not_given_as_logits_is_fitted_by_value() -> None:

@@ -73,7 +73,7 @@ class Task:
 
 @dataclass
 class Reconstruction:
-    """What came out: new filters by weight name, and remarks on layers that were left as they were."""
+    """What came out: new filters by weight name, and remarks on layers that other things were done to than to most."""
 
     filters: dict[str, Array] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
@@ -153,7 +153,7 @@ class Reconstructor:
         if (store := stores[0]) is not None:
             w, shifts[0] = fit.through_rectifier(w, mask, store.rows())
         if self._is_classifier(task, w):
-            w, shifts[0] = self._fit_classifier(task, w, shifts[0], dense, current)
+            w, shifts[0] = self._fit_classifier(task, w, shifts[0], dense, current, done)
         done.filters[task.layer.value] = w.astype(task.w.dtype)
         array = self.graph.constants[task.layer.value]
         self.editor.replace(task.layer.value, task.layer.view.restore(done.filters[task.layer.value], array.shape))
@@ -165,11 +165,13 @@ class Reconstructor:
     def _is_classifier(self, task: Task, w: Array) -> bool:
         """Whether a layer is dense and gives a class its logit, a row a sample."""
         site, settings = task.sites[0], self.settings
-        fits = settings.outputs is Outputs.softmax and settings.refit and settings.repair is Repair.least_squares
+        fits = task.goal is None and settings.outputs is Outputs.softmax and settings.repair is Repair.least_squares
         alone = len(task.sites) == 1 and site.bias is not None and site.gives and bool(np.all(site.scale == 1))
         return fits and alone and w.shape[1] == 1 and len(w) > 1 and task.layer.groups == 1 and bool(np.all(task.w != 0))
 
-    def _fit_classifier(self, task: Task, w: Array, shift: Array, dense: Probe, current: Probe) -> tuple[Array, Array]:
+    def _fit_classifier(
+        self, task: Task, w: Array, shift: Array, dense: Probe, current: Probe, done: Reconstruction
+    ) -> tuple[Array, Array]:
         """Filters and shift whose softmax is closest to the dense one, from those by least squares on."""
         site = task.sites[0]
         both = zip(current.batches(self.samples, [site.source]), dense.batches(self.samples, [site.result]), strict=True)
@@ -179,6 +181,8 @@ class Reconstructor:
         x, t = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*parts, strict=True))
         start = np.concatenate([w[:, 0], (shift + site.own)[:, None]], axis=1)
         found = fit_softmax(Logits(x, t), start, self.settings.ridge)
+        if found is not start:
+            done.remarks[task.layer.value] = "fitted to the dense softmax"
         return found[:, None, :-1], found[:, -1] - site.own
 
     def _joint(self, site: Site, later: set[str]) -> bool:
