@@ -123,6 +123,16 @@ def prune(
             rich_help_panel=PRUNING,
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="softmax|values",
+            help="What the classifier is fitted to, given --calib: the softmax of its results (default), or their values, "
+            "where they are not logits of classes.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Seed of searches and samples.", show_default=False, rich_help_panel=PRUNING),
@@ -169,11 +179,11 @@ def prune(
         "importance": importance,
         "repair": repair,
         "refit": refit,
+        "outputs": outputs,
         "seed": seed,
     }
-    if calib is None and (
-        unused := [o for o, v in (("importance", importance), ("repair", repair), ("refit", refit)) if v is not None]
-    ):
+    with_data = (("importance", importance), ("repair", repair), ("refit", refit), ("outputs", outputs))
+    if calib is None and (unused := [o for o, v in with_data if v is not None]):
         raise UsageError(f"--{unused[0]} says how calibration data is used: give --calib DATA")
     budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
     if target is not None and density_of != "time":

@@ -15,12 +15,13 @@ _VARIANTS = 3  # of a layer: that of the best state so far, of what is tried, an
 @dataclass(frozen=True)
 class Fitted:
     """What became of a layer: its filters, the lists of its tiles where they were chosen with them, and for each of its uses
-    the shift [OC] of the bias (None: it has none).
+    the shift [OC] of the bias (None: it has none), and a remark.
     """
 
     filters: Array
     lists: Array | None
     shifts: tuple[Array | None, ...]
+    remark: str = ""
 
 
 class Memory:

@@ -56,7 +56,8 @@ def prune_calibrated(
         if after is not None:
             weights[layer.value] = layer.view.restore(after, graph.constants[layer.value].shape)
         if layer.value not in masks or after is None or goal is None:
-            reports.append(report)
+            more = (done.remarks[layer.value],) if layer.value in done.remarks else ()
+            reports.append(report.model_copy(update={"remarks": (*report.remarks, *more)}))
             continue
         by_size = patterns.pop(layer.value, goal.pattern)
         found = next((p for p in _candidates(goal.pattern, by_size, done.lists.get(layer.value), after) if p.holds(after)), DENSE)
