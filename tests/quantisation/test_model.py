@@ -131,6 +131,12 @@ def test_concat_gives_its_parts_one_scale() -> None:
     assert set(found) == {"x", "p", "q", "j"} and found["p"] == found["q"] == found["j"] != found["x"]
 
 
+def test_a_sum_is_an_add() -> None:
+    model = residual()
+    next(n for n in model.graph.node if n.op_type == "Add").op_type = "Sum"
+    assert bytes_of(quantised(model, X)) == bytes_of(quantised(residual(), X))
+
+
 def test_swish_is_not_cut_off_its_convolution() -> None:
     nodes = [
         N("Conv", ["x", "a"], ["y"]),
