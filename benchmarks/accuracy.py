@@ -33,12 +33,13 @@ from benchmarks.fashion import load  # noqa: E402
 from sparsec.compiler.cli.console import plain_table  # noqa: E402
 from sparsec.compiler.measure import machine_line  # noqa: E402
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime, version  # noqa: E402
-from sparsec.passes.pruning.budget import budget  # noqa: E402
+from sparsec.passes.pruning.budget import Budget  # noqa: E402
 from sparsec.passes.pruning.calibrated.importance import Importance, Repair  # noqa: E402
 from sparsec.passes.pruning.calibrated.reconstruct import Settings  # noqa: E402
 from sparsec.passes.pruning.model import PrunedModel, prune  # noqa: E402
 from sparsec.passes.pruning.recipe import make_recipe  # noqa: E402
 from sparsec.passes.pruning.strengths import Counted  # noqa: E402
+from sparsec.passes.pruning.within import prune_within  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 MODEL = ROOT / "benchmarks" / "data" / "resnet8_fashion.onnx"
@@ -91,7 +92,7 @@ def _found(*, permute: bool = False, counted: Counted | None = None) -> Callable
         recipe = make_recipe({"pattern": pattern, "seed": seed, "permute": "gyro" if permute else "none"})
         settings, data = Settings(seed=seed, threads=THREADS), {"image": images}
         if counted is not None:
-            recipe = budget(model, recipe, data, counted=counted, evaluations=EVALUATIONS, settings=settings).recipe
+            return prune_within(model, recipe, data, Budget(counted=counted, evaluations=EVALUATIONS), settings=settings)
         return prune(model, recipe, data=data, settings=settings)
 
     return run

@@ -155,7 +155,7 @@ def measure_row(row: Row, folder: Path, target: str, threads: int, rounds: int, 
 
 
 def same(model: Path, feeds: Feeds, got: Mapping[str, np.ndarray[Any, Any]]) -> bool:
-    """Whether the interpreter computes these outputs for the model as optimised, but for what a unit of rounding does after float32 layers."""
+    """Whether the interpreter computes these outputs for the model as optimised, but for what rounding does after float32."""
     graph = import_model(model, input_shapes={name: a.shape for name, a in feeds.items()})
     want = interpret(run_pipeline(graph, DEFAULT), feeds)
     return all(relative_error(got[name], array) <= _EXACT for name, array in want.items())

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     from sparsec.compiler.passing.base import Notes
     from sparsec.compiler.passing.runner import PassTiming
     from sparsec.compiler.schedule import Schedule
+    from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.pruning.calibrated.data import Source
+    from sparsec.passes.pruning.calibrated.reconstruct import Settings
     from sparsec.passes.pruning.model import PrunedModel
     from sparsec.passes.pruning.recipe import Recipe
     from sparsec.passes.quantisation.model import QuantisedModel
-    from sparsec.passes.quantisation.settings import Settings
+    from sparsec.passes.quantisation.settings import Settings as QuantisationSettings
 
 Progress = Callable[[str], None]
 
@@ -143,15 +146,16 @@ def compile(
     kernels: Sequence[str] = (),
     recipe: Recipe | str | None = None,
     calibration: Source | None = None,
-    quantisation: Settings | None = None,
+    budget: Budget | None = None,
+    quantisation: QuantisationSettings | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
 
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx;
-    `calibration` is the data that it is pruned for, if any (see `sparsec.prune`). `quantisation` makes what its layers multiply
-    bytes, for that data (see `sparsec.quantise`).
+    `calibration` is the data that it is pruned for, if any, and `budget` what its layers share (see `sparsec.prune`).
+    `quantisation` makes what its layers multiply bytes, for the calibration data (see `sparsec.quantise`).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
@@ -161,7 +165,6 @@ def compile(
     from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
     from sparsec.compiler.importer.api import import_model
     from sparsec.compiler.text.printer import print_graph
-    from sparsec.passes.pruning.model import prune
     from sparsec.passes.quantisation.model import quantise
 
     clock = _Clock(progress)
@@ -173,8 +176,11 @@ def compile(
     quantised: QuantisedModel | None = None
     with clock.phase("import" if recipe is None else "prune"):
         bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
+        if recipe is not None and calibration is not None:
+            import_model(model, **bound)  # type: ignore[arg-type]  # else the first batch would bind what is left open
         if recipe is not None:
-            pruned = prune(model, recipe, data=calibration, **bound)  # type: ignore[arg-type]
+            how = {"target": target, "threads": threads, "kernels": kernels, "passes": passes, "progress": progress}
+            pruned = prune(model, recipe, data=calibration, budget=budget, **how, **bound)  # type: ignore[arg-type]
         graph = import_model(model, **bound) if pruned is None else pruned.graph  # type: ignore[arg-type]
     if quantisation is not None:
         if calibration is None:
@@ -222,11 +228,51 @@ def compile(
             moved = about.model_copy(update={"path": str(folder / f"{label}.onnx")})
             report = report.model_copy(update={"model": moved})
         if pruned is not None:
-            report = report.model_copy(update={"pruning": pruned.report.layers})
+            done = pruned.report
+            report = report.model_copy(update={"pruning": done.layers, "budget": done.budget})
         if quantised is not None:
             report = report.model_copy(update={"quantisation": quantised.report})
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
+
+
+def prune(
+    model: str | Path | onnx.ModelProto | bytes,
+    recipe: Recipe | str,
+    *,
+    data: Source | None = None,
+    budget: Budget | None = None,
+    target: str = "host",
+    threads: int = 1,
+    kernels: Sequence[str] = (),
+    passes: str | None = None,
+    settings: Settings | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
+) -> PrunedModel:
+    """Prune `model`, which is not changed, to an ordinary ONNX model with zeros (`save` writes it).
+
+    `recipe` is a pattern for all layers, as "2:4" or "block:8x8@75%", or a `Recipe`. Calibration `data` and `settings` say what
+    it is pruned for, `dims` and `input_shapes` bind dynamic dimensions (see `sparsec.passes.pruning.model.prune`). With a
+    `budget`, which takes `data`, how much each layer keeps is searched for (see `sparsec.Budget` and
+    `sparsec.passes.pruning.within.prune_within`); a budget of time is predicted for `target`, `threads`, `kernels` and `passes`,
+    which are as for `compile`. Raises a SparsecError.
+    """
+    from sparsec.backends.cpu.predict import predicted_layers
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.passes.pruning import model as simple
+    from sparsec.passes.pruning.within import prune_within
+
+    more: dict[str, Any] = {"dims": dims, "input_shapes": input_shapes, "limits": limits, "progress": progress}
+    if budget is None:
+        return simple.prune(model, recipe, data=data, settings=settings, **more)
+    if data is None:
+        raise UsageError("a budget compares pruned models by their outputs: give calibration data")
+    machine = CpuTarget.named(target, threads, kernels)
+    predict = partial(predicted_layers, target=machine, passes=passes)
+    return prune_within(model, recipe, data, budget, predict=predict, settings=settings, **more)
 
 
 def load(directory: str | Path) -> CompiledModel:

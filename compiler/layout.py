@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-_LINE, _PAGE = 16, 1024  # elements of four bytes
+_LINE, _PAGE, _SMALL = 64, 4096, 256  # bytes: a line of the caches, and planes from where on lines matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,17 @@ class Blocked:
         padded = [d + lo + hi for d, (lo, hi) in zip(others, halo, strict=True)]
         return (-(-shape[self.axis] // self.block), *padded, self.block)
 
-    def block_stride(self, shape: Sequence[int]) -> int:
-        """Elements from one channel block to the next: its positions, and one cache line where that makes the distance odd.
+    def block_stride(self, shape: Sequence[int], itemsize: int) -> int:
+        """Elements of `itemsize` bytes from one channel block to the next: its positions, and one cache line where that makes the
+        distance odd. Blocks of bytes begin on a line, since several positions are stored as one.
 
         Planes of an even number of lines put the same position of many blocks into few sets of the caches.
         """
         _, *positions, block = self.storage_shape(shape)
-        plane = prod(positions) * block
-        return plane + _LINE if plane >= _PAGE and plane % (2 * _LINE) == 0 else plane
+        plane, line = prod(positions) * block, _LINE // itemsize
+        if itemsize == 1 and plane >= _SMALL:
+            plane = -(-plane // line) * line
+        return plane + line if plane * itemsize >= _PAGE and plane % (2 * line) == 0 else plane
 
     def without_halo(self) -> Blocked:
         """The same order with no halo."""
@@ -73,8 +76,8 @@ Layout = RowMajor | Blocked
 ROW_MAJOR = RowMajor()
 
 
-def storage_elements(shape: Sequence[int], layout: Layout) -> int:
-    """Elements that the buffer of a tensor holds: halo, padded lanes and what lies between blocks included."""
+def storage_elements(shape: Sequence[int], layout: Layout, itemsize: int) -> int:
+    """Elements of `itemsize` bytes in the buffer of a tensor: halo, padded lanes and what lies between blocks included."""
     if isinstance(layout, Blocked):
-        return layout.storage_shape(shape)[0] * layout.block_stride(shape)
+        return layout.storage_shape(shape)[0] * layout.block_stride(shape, itemsize)
     return prod(layout.storage_shape(shape))

@@ -77,19 +77,40 @@ class PermutationReport(BaseModel):
     classes: tuple[ClassReport, ...]
 
 
+class CheckReport(BaseModel):
+    """The loss of the final model on samples that neither it was pruned with nor the search has measured by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: tuple[int, ...] = Field(description="which: their places in the calibration data, from 0")
+    dense: float | None = Field(description="the metric of the dense model on them; none of a metric that is a loss")
+    loss: float
+    error: float | None = Field(default=None, description="standard error of the loss, where the metric has one")
+    refused: int = Field(default=0, description="sparser models that lost more than allowed on them")
+
+
 class BudgetReport(BaseModel):
     """What sharing a budget out between layers did; the shares are what the layers' reports say was asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    counted: str = Field(description="what shares are of: macs or weights of the layers that share the budget")
+    counted: str = Field(
+        description="what shares are of: macs or weights of the layers that share the budget, or the network's predicted time"
+    )
     target: float = Field(description="share that was allowed")
-    density: float = Field(description="share that is left")
-    metric: str
-    uniform: float = Field(description="loss by the metric, on samples held out, with the target in every layer")
+    density: float = Field(description="share that is left; of time: as predicted for the final model")
+    metric: str = Field(description="its name, or that of the function")
+    dense: float | None = Field(default=None, description="the metric of the dense model; none of a metric that is a loss")
+    max_drop: float | None = Field(default=None, description="the loss that was allowed; none where a density was given")
+    uniform: float = Field(
+        description="loss by the metric, or its drop, on samples that trials are not pruned with, with the target in every layer"
+    )
     loss: float = Field(description="the same with what was chosen")
     evaluations: int = Field(description="prunings that were tried")
     layers: int = Field(description="how many share the budget")
+    us: float | None = Field(default=None, description="predicted microseconds of the final network, where time is counted")
+    dense_us: float | None = Field(default=None, description="the same of the dense network")
+    check: CheckReport | None = Field(default=None, description="none where a density was given")
 
 
 class PruneReport(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsec.compiler.errors import ModelError
-from sparsec.compiler.pruning_report import LayerReport
+from sparsec.compiler.pruning_report import BudgetReport, LayerReport
 from sparsec.compiler.quantisation_report import QuantisationReport
 from sparsec.compiler.types import TensorType
 
@@ -195,6 +195,7 @@ class Report(_Record):
     phases: tuple[PhaseTime, ...] = ()
     passes: tuple[PassRecord, ...] = ()
     pruning: tuple[LayerReport, ...] = Field(default=(), description="what pruning did to each weight, where it was asked for")
+    budget: BudgetReport | None = Field(default=None, description="how layers shared a budget, where pruning was given one")
     quantisation: QuantisationReport | None = Field(default=None, description="what quantising did, where it was asked for")
     peak_rss_bytes: int = Field(default=0, description="largest resident set of the compiling process so far, C compiler apart")
 

@@ -32,7 +32,7 @@ class TensorType:
     @property
     def nbytes(self) -> int:
         """Bytes of the buffer that holds the value, halo and padded lanes included."""
-        return storage_elements(self.shape, self.layout) * self.dtype.itemsize
+        return storage_elements(self.shape, self.layout, self.dtype.itemsize) * self.dtype.itemsize
 
     def with_layout(self, layout: Layout) -> TensorType:
         """The same value stored in another order."""

@@ -152,7 +152,7 @@ def strides_of(t: TensorType) -> Strides:
     origin = sum(lo * s for (lo, _), s in zip(t.layout.halo_of(t.rank), others, strict=True))
     dims = [*others]
     dims.insert(t.layout.axis, 0)
-    block = t.layout.block_stride(t.shape)
+    block = t.layout.block_stride(t.shape, t.dtype.itemsize)
     return Strides(block, tuple(dims), origin, storage[0] * block)
 
 

@@ -107,7 +107,9 @@ def blocked_view(t: TensorType) -> BlockedView:
     strides = tuple(prod(positions[i + 1 :]) * block for i in range(len(positions)))
     offset = sum(lo * s for (lo, _), s in zip(layout.halo_of(t.rank), strides, strict=True))
     extents = tuple(d for i, d in enumerate(t.shape) if i != layout.axis)
-    return BlockedView(blocks, t.shape[layout.axis] % block, layout.block_stride(t.shape), offset, strides, extents)
+    return BlockedView(
+        blocks, t.shape[layout.axis] % block, layout.block_stride(t.shape, t.dtype.itemsize), offset, strides, extents
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,122 +1,73 @@
-"""Share a budget of multiply-accumulates or weights out between layers, so that the pruned model stays close to the dense one.
-
-The loss is measured on the whole pruned network, on samples that it was not pruned with, because what layers lose one at a time
-does not add up at high sparsity.
-"""
+"""What pruning may leave of a network, or lose: the budget that layers share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from sparsec.compiler.errors import UsageError
-from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.limits import Limits
-from sparsec.compiler.pruning_report import BudgetReport
-from sparsec.passes.permutation.search.api import Method
-from sparsec.passes.pruning.calibrated.data import Source, model_inputs, read_samples
-from sparsec.passes.pruning.calibrated.metric import Distance, Metric, held_out
-from sparsec.passes.pruning.calibrated.reconstruct import Settings
-from sparsec.passes.pruning.exchange import Found, Shares, State, search, sparsest
-from sparsec.passes.pruning.model import Model, editor_of, prune
-from sparsec.passes.pruning.recipe import Recipe, make_recipe
-from sparsec.passes.pruning.strengths import Counted, adjustable_layers, with_goals
+from sparsec.passes.pruning.calibrated.labels import Labels
+from sparsec.passes.pruning.calibrated.metric import Metric
+from sparsec.passes.pruning.calibrated.quality import Function
+from sparsec.passes.pruning.strengths import Counted
 
 EVALUATIONS = 30
-_FIT, _MEASURE = 300, 500  # samples that a trial prunes with, and that it is measured by
-_ROWS = 10_000  # of a layer's inputs that a trial fits
-_BATCH = 25  # small, so that few samples divide
+_E = TypeVar("_E", bound=StrEnum)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Budget:
-    """A recipe with a rule for each layer that shares the budget, and how it was found."""
+    """What pruning may leave, or lose; how much each layer keeps is searched for.
 
-    recipe: Recipe
-    report: BudgetReport
-
-
-def budget(
-    model: Model,
-    recipe: Recipe | str,
-    data: Source,
-    density: float | None = None,
-    *,
-    max_drop: float | None = None,
-    counted: Counted = Counted.macs,
-    metric: Metric = Metric.kl,
-    evaluations: int = EVALUATIONS,
-    settings: Settings | None = None,
-    dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
-    limits: Limits | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Budget:
-    """How much each layer of `model` should keep of the patterns in `recipe`, so that `density` remains of what is `counted`.
-
-    The layers that the recipe prunes share the budget; `density` (0 to 1) is the share of their multiply-accumulates, or
-    weights, in the place of the amounts that the recipe's patterns give; None: as many as these leave. With `max_drop` it is the
-    smallest share at which the loss by `metric` is no larger. Every trial prunes the model as `prune` does, with some of `data`
-    and without permuting channels, and is measured by `metric` on others; `settings` are as for `prune`, with at most 10,000
-    rows. Deterministic under the recipe's seed. Pass the result's recipe to `prune`, with all of the data. UsageError for a
-    budget out of reach or data that does not divide; raises what `prune` raises.
+    density: the share, above 0 and up to 1, of what is `counted` that is left; None without `max_drop`: what the recipe leaves.
+    max_drop: find the smallest such share at which the loss by the metric is at most this.
+    counted: macs or weights of the layers that the recipe prunes; or time: what the whole network takes, as the target's cost
+    model predicts it, of what it takes dense.
+    metric: kl (the default, but not with `max_drop`), mse or cosine (see `Metric`); or accuracy or a function (see
+    `quality.Function`), which are the higher the better: the loss is by how much they fall below the dense model's.
+    labels: of all calibration samples (see `labels.read_labels`), for accuracy and functions.
+    evaluations: prunings that the search tries at most.
     """
-    say = progress or (lambda _: None)
-    wanted = make_recipe({"pattern": recipe}) if isinstance(recipe, str) else recipe
-    _check(wanted, density, max_drop, evaluations)
-    say("budget: what patterns leave")
-    editor = editor_of(model)
-    dense = editor.embedded()
-    samples = read_samples(data, model_inputs(dense), _BATCH)
-    shapes = input_shapes or ({} if dims else samples.shapes())
-    bound = limits or Limits()
-    graph = import_model(dense, dims=dims or {}, input_shapes=shapes, limits=bound)
-    layers = adjustable_layers(graph, wanted, density, counted, editor.blocked)
 
-    def with_state(state: State) -> Recipe:
-        goals = {layer.name: layer.strengths[i].goal for layer, i in zip(layers, state, strict=True)}
-        return with_goals(wanted, graph, goals)
+    density: float | None = None
+    max_drop: float | None = None
+    counted: Counted | str = Counted.macs
+    metric: Metric | str | Function | None = None
+    labels: Labels | None = None
+    evaluations: int = EVALUATIONS
 
-    given = settings or Settings.of(wanted)
-    fit, measured = held_out(samples, _FIT, _MEASURE, wanted.seed)
-    distance = Distance(dense, measured, metric, given.threads)
-    quick = replace(given, rows=min(given.rows, _ROWS))
-
-    def loss(state: State) -> float:
-        trial = with_state(state).model_copy(update={"permute": Method.none})
-        pruned = prune(dense, trial, data=fit, settings=quick, dims=dims, input_shapes=shapes, limits=bound)
-        return distance.of(pruned.proto)
-
-    if max_drop is not None:
-        share, found = sparsest(layers, loss, max_drop, evaluations, wanted.seed, say)
-    else:
-        share = Shares(layers, density)
-        found = search(share, share.uniform(), loss, evaluations, wanted.seed, say)
-    return Budget(with_state(found.state), _report(share, found, counted, metric))
+    def checked(self) -> Rules:
+        """What it says. UsageError for a budget that cannot be."""
+        if self.density is not None and self.max_drop is not None:
+            raise UsageError("a target density and a largest drop ask for two budgets: give one of them")
+        if self.density is not None and not 0 < self.density <= 1:
+            raise UsageError(f"the target density is {self.density:g}: give a share above 0 and up to 1, as 0.5")
+        if self.max_drop is not None and not self.max_drop > 0:
+            raise UsageError(f"the largest drop is {self.max_drop:g}: give a loss above 0 by the metric, as 0.01")
+        if self.max_drop is not None and self.metric is None:
+            raise UsageError(
+                f"the largest drop is {self.max_drop:g}, and of what is not said: give a metric, as accuracy with labels, or kl"
+            )
+        if self.evaluations < 1:
+            raise UsageError(f"{self.evaluations} evaluations are too few: give 1 or more")
+        metric = Metric.kl if self.metric is None else self.metric
+        if isinstance(metric, str):
+            metric = _known(Metric, metric, "metric")
+            if self.labels is not None and metric is not Metric.accuracy:
+                raise UsageError(f"the metric {metric} compares outputs without labels: leave them out, or give accuracy")
+        return Rules(metric, _known(Counted, self.counted, "counted"))
 
 
-def _report(share: Shares, found: Found, counted: Counted, metric: Metric) -> BudgetReport:
-    return BudgetReport(
-        counted=counted.value,
-        target=share.target,
-        density=share.density(found.state),
-        metric=metric.value,
-        uniform=found.first,
-        loss=found.loss,
-        evaluations=found.evaluations,
-        layers=len(share.layers),
-    )
+@dataclass(frozen=True)
+class Rules:
+    """A budget's names as what they name."""
+
+    metric: Metric | Function
+    counted: Counted
 
 
-def _check(recipe: Recipe, density: float | None, max_drop: float | None, evaluations: int) -> None:
-    """UsageError for a budget that cannot be."""
-    if density is not None and max_drop is not None:
-        raise UsageError("a target density and a largest drop ask for two budgets: give one of them")
-    if density is not None and not 0 < density <= 1:
-        raise UsageError(f"the target density is {density:g}: give a share above 0 and up to 1, as 0.5")
-    if max_drop is not None and not max_drop > 0:
-        raise UsageError(f"the largest drop is {max_drop:g}: give a loss above 0 by the metric, as 0.01")
-    if evaluations < 1:
-        raise UsageError(f"{evaluations} evaluations are too few: give 1 or more")
-    if recipe.steps > 1:
-        raise UsageError(f"a budget is met at once, and the recipe takes {recipe.steps} steps: give steps 1")
+def _known(kind: type[_E], text: str, what: str) -> _E:
+    if text not in list(kind):
+        raise UsageError(f"{what} {text!r} is not known: expected {', '.join(kind)}")
+    return kind(text)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 import numpy as np
 
 from sparsec.compiler.errors import UsageError
+from sparsec.passes.pruning.calibrated.metric import Loss
 from sparsec.passes.pruning.strengths import Adjustable
 
 State = tuple[int, ...]  # of every layer, which of its strengths
@@ -20,31 +21,47 @@ _BISECTIONS = 6  # to 1.6 % of the range of densities
 class Shares:
     """What states of the layers leave of their sizes, and exchanges between them that keep within a budget."""
 
-    def __init__(self, layers: Sequence[Adjustable], target: float | None) -> None:
-        """`target` None: what the recipe leaves. UsageError when the sparsest state is above it."""
+    def __init__(self, layers: Sequence[Adjustable], target: float | None, rest: float = 0.0) -> None:
+        """`target` None: what the recipe leaves. `rest`, in the unit of sizes, is what else counts and never gets less.
+
+        UsageError when the sparsest state is above the target.
+        """
         self.layers = layers
-        total = sum(layer.size for layer in layers) or 1
+        total = (sum(layer.size for layer in layers) + rest) or 1
+        self._rest = rest / total
         self._cost = [[layer.size * s.density / total for s in layer.strengths] for layer in layers]
-        left = sum(layer.size * layer.left / total for layer in layers)
-        self._wanted = [layer.left if target is None else target for layer in layers]
+        left = self._rest + sum(layer.size * layer.left / total for layer in layers)
         self.target = left if target is None else target
+        inner = (self.target - self._rest) / max(1 - self._rest, 1e-12)
+        self._wanted = [layer.left if target is None else inner for layer in layers]
         self._limit = self.target + 1e-6
-        if (least := sum(c[-1] for c in self._cost)) > self._limit:
+        if (least := self.least) > self._limit:
+            also = " and the rest of the network" if rest else ""
             raise UsageError(
                 f"a target density of {self.target:g} cannot be reached: the strongest patterns leave {least:.4f} of "
-                f"what the {len(layers)} layers that share it take, give that or more"
+                f"what the {len(layers)} layers that share it{also} take, give that or more"
             )
+
+    @property
+    def least(self) -> float:
+        """The share that the sparsest state leaves."""
+        return self._rest + sum(c[-1] for c in self._cost)
 
     def density(self, state: State) -> float:
         """The share that is left."""
-        return sum(c[i] for c, i in zip(self._cost, state, strict=True))
+        return self._rest + sum(c[i] for c, i in zip(self._cost, state, strict=True))
 
     def uniform(self) -> State:
-        """The target in every layer, as nearly as its strengths allow; what is left over goes to the sparsest."""
+        """The target in every layer, as nearly as its strengths allow."""
         levels = [
             next((i for i, s in enumerate(layer.strengths) if s.density <= wanted + 1e-6), len(layer.strengths) - 1)
             for layer, wanted in zip(self.layers, self._wanted, strict=True)
         ]
+        return self.near(levels)
+
+    def near(self, state: Sequence[int]) -> State:
+        """A state of another budget brought to this one: the densest layers give, the sparsest take what is left over."""
+        levels = list(state)
         while self.density(tuple(levels)) > self._limit:
             lower = [k for k, layer in enumerate(self.layers) if levels[k] + 1 < len(layer.strengths)]
             levels[max(lower, key=lambda k: (self.layers[k].strengths[levels[k]].density, self.layers[k].size))] += 1
@@ -83,15 +100,15 @@ class Found:
     """The best state of a search, its loss, that of the first state, and how many were tried."""
 
     state: State
-    loss: float
-    first: float
+    loss: Loss
+    first: Loss
     evaluations: int
 
 
 def search(
     share: Shares,
     start: State,
-    loss: Callable[[State], float],
+    loss: Callable[[State], Loss],
     evaluations: int,
     seed: int,
     say: Callable[[str], None],
@@ -108,7 +125,7 @@ def search(
     best = first = loss(start)
     state, tried, count = start, {start}, 1
     urgent: list[tuple[int, int]] = []
-    while count < evaluations and best > enough:
+    while count < evaluations and best.value > enough:
         steps = 2 if count < evaluations // 2 else 1
         move = _next(share, state, urgent, tried, steps, rng)
         if move is None:
@@ -116,7 +133,7 @@ def search(
         pair, candidate = move
         tried.add(candidate)
         count += 1
-        say(f"budget: {count} of up to {evaluations}, loss {best:.4g}")
+        say(f"budget: {count} of up to {evaluations}, loss {best.value:.4g}")
         value = loss(candidate)
         if value < best:
             best, state, urgent = value, candidate, [pair]
@@ -127,35 +144,41 @@ def search(
 
 def sparsest(
     layers: Sequence[Adjustable],
-    loss: Callable[[State], float],
+    rest: float,
+    loss: Callable[[State], Loss],
     allowed: float,
     evaluations: int,
     seed: int,
     say: Callable[[str], None],
-) -> tuple[Shares, Found]:
-    """The smallest budget whose loss a search brings down to `allowed`, by bisection, and what it found there.
+) -> tuple[list[tuple[Shares, Found]], int]:
+    """Ever smaller budgets whose loss a search brings down to `allowed`, by bisection, what it found there, and how many states
+    were tried.
 
-    Every density gets an equal part of the evaluations. UsageError where the loss is above it at all of them.
+    Every density gets an equal part of the evaluations that are left, and begins with what the last one found. UsageError where
+    the loss is above it at all of them.
     """
-    total = sum(layer.size for layer in layers) or 1
-    low, high = sum(layer.size * layer.strengths[-1].density for layer in layers) / total, 1.0
-    best: tuple[Shares, Found] | None = None
+    low, high = Shares(layers, 1.0, rest).least, 1.0
+    within: list[tuple[Shares, Found]] = []
     lowest, count = inf, 0
-    for _ in range(_BISECTIONS):
-        share = Shares(layers, (low + high) / 2)
+    last: State | None = None
+    for left in range(_BISECTIONS, 0, -1):
+        share = Shares(layers, (low + high) / 2, rest)
         say(f"budget: target density {share.target:.3f}")
-        found = search(share, share.uniform(), loss, max(1, evaluations // _BISECTIONS), seed, say, allowed)
-        count, lowest = count + found.evaluations, min(lowest, found.loss)
-        if found.loss <= allowed:
-            best, high = (share, found), share.target
+        start = share.uniform() if last is None else share.near(last)
+        found = search(share, start, loss, max(1, (evaluations - count) // left), seed, say, allowed)
+        last = found.state
+        count, lowest = count + found.evaluations, min(lowest, found.loss.value)
+        if found.loss.value <= allowed:
+            within.append((share, found))
+            high = share.target
         else:
             low = share.target
-    if best is None:
+    if not within:
         raise UsageError(
             f"no density that was tried keeps the loss within {allowed:g}, the lowest is {lowest:.4g} with {low:.3f} of what the "
             f"{len(layers)} layers take: allow more, or prune fewer layers"
         )
-    return best[0], replace(best[1], evaluations=count)
+    return within, count
 
 
 def _next(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.importer.claims import claims_metadata, read_claims, with_claims
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.pruning_report import PermutationReport, PruneReport
-from sparsec.compiler.sparsity import DENSE, Sparsity
+from sparsec.compiler.sparsity import Sparsity
 from sparsec.passes.permutation.permute import permute
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples, Source, model_inputs, read_samples
@@ -24,7 +24,7 @@ from sparsec.passes.pruning.calibrated.energy import weight_energy
 from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.model import prune_calibrated
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
-from sparsec.passes.pruning.prune import Pruned, Wanted, prune_graph
+from sparsec.passes.pruning.prune import Wanted, prune_graph, with_weights
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
 
 Model = str | Path | onnx.ModelProto | bytes
@@ -87,7 +87,7 @@ def prune(
         for value, array in done.weights.items():
             editor.replace(value, array)
     _record(editor, done.patterns)
-    pruned = _with_weights(graph, done) if samples is None else bound.load(editor.proto)
+    pruned = with_weights(graph, done) if samples is None else bound.load(editor.proto)
     return PrunedModel(done.report.model_copy(update={"permutation": order}), pruned, editor)
 
 
@@ -131,14 +131,6 @@ def _reordered(editor: WeightEditor, bound: _Bound) -> Graph:
 def _record(editor: WeightEditor, patterns: Mapping[str, Sparsity]) -> None:
     for key, text in claims_metadata(patterns).items():
         editor.set_metadata(key, text)
-
-
-def _with_weights(graph: Graph, done: Pruned) -> Graph:
-    types = dict(graph.types)
-    for value in done.weights:
-        types[value] = replace(types[value], sparsity=done.patterns.get(value, DENSE))
-    constants = {**graph.constants, **done.weights}
-    return Graph(graph.name, graph.inputs, graph.outputs, graph.nodes, types, constants)
 
 
 def editor_of(model: Model) -> WeightEditor:

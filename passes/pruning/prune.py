@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,15 @@ class Pruned:
     weights: dict[str, Array]
     patterns: dict[str, Sparsity]
     report: PruneReport
+
+
+def with_weights(graph: Graph, done: Pruned) -> Graph:
+    """The graph with what pruning made of its weights."""
+    types = dict(graph.types)
+    for value in done.weights:
+        types[value] = replace(types[value], sparsity=done.patterns.get(value, DENSE))
+    constants = {**graph.constants, **done.weights}
+    return Graph(graph.name, graph.inputs, graph.outputs, graph.nodes, types, constants)
 
 
 @dataclass(frozen=True)

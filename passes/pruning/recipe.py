@@ -15,7 +15,7 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity import NM, Block, HiNM, Unstructured
 from sparsec.compiler.sparsity.text import Goal, goal, parse_goal
 from sparsec.passes.permutation.search.api import Method
-from sparsec.passes.pruning.calibrated.importance import Importance, Repair
+from sparsec.passes.pruning.calibrated.importance import Importance, Outputs, Repair
 from sparsec.passes.pruning.scores import Criterion
 
 Spared = Literal["first", "depthwise", "classifier"]
@@ -107,6 +107,7 @@ class Recipe(_Asked):
     importance: Importance = Field(default=Importance.obs, description="how weights are compared, given calibration data")
     repair: Repair = Field(default=Repair.least_squares, description="what is done with the weights that stay, likewise")
     refit: bool = Field(default=True, description="fit dense layers behind pruned ones, too, the classifier among them, likewise")
+    outputs: Outputs = Field(default=Outputs.softmax, description="what of the results the classifier is fitted to, likewise")
     spare: tuple[Spared, ...] = Field(default=_EVERYTHING_SPARED, description="what stays dense unless a rule matches it")
     layer: tuple[LayerRule, ...] = ()
 

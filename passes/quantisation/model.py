@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from sparsec.compiler.exporter.weights import WeightEditor
-from sparsec.compiler.importer.claims import METADATA_KEY
+from sparsec.compiler.importer.claims import claims_metadata
 from sparsec.compiler.quantisation_report import QuantisationReport
 from sparsec.passes.pruning.calibrated.data import Source
 from sparsec.passes.pruning.model import Model, editor_of
@@ -51,5 +51,6 @@ def quantise(
     say("compare")
     ratio = output_sqnr(quantiser, quantised)
     editor = WeightEditor(quantised, None)
-    editor.set_metadata(METADATA_KEY, "")
+    for key, nothing in claims_metadata({}).items():
+        editor.set_metadata(key, nothing)
     return QuantisedModel(make_report(quantiser, plan, kept, ratio), editor.proto)

@@ -3,19 +3,20 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparsec.compiler.driver import compile, load
+    from sparsec.compiler.driver import compile, load, prune
     from sparsec.compiler.errors import SparsecError
-    from sparsec.passes.pruning.model import prune
+    from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.quantisation.model import quantise
 
     __version__: str
 
-__all__ = ["SparsecError", "__version__", "compile", "load", "prune", "quantise"]
+__all__ = ["Budget", "SparsecError", "__version__", "compile", "load", "prune", "quantise"]
 
 _HOMES = {
     "compile": "sparsec.compiler.driver",
     "load": "sparsec.compiler.driver",
-    "prune": "sparsec.passes.pruning.model",
+    "prune": "sparsec.compiler.driver",
+    "Budget": "sparsec.passes.pruning.budget",
     "quantise": "sparsec.passes.quantisation.model",
     "SparsecError": "sparsec.compiler.errors",
 }

@@ -52,33 +52,9 @@ def test_nothing_left_to_prune_is_said(model: Path, capsys: Out) -> None:
     assert Path("a.onnx").read_bytes() == Path("b.onnx").read_bytes()
 
 
-def test_a_budget_is_shared_out_and_reported(model: Path, capsys: Out) -> None:
-    (inputs,) = onnx.load(model).graph.input
-    shape = [d.dim_value for d in inputs.type.tensor_type.shape.dim][1:]
-    np.savez("calib.npz", **{inputs.name: np.random.default_rng(0).standard_normal((40, *shape)).astype(np.float32)})
-    arguments = ["--pattern", "unstructured@50%", "--calib", "calib.npz", "--target-density", "0.4", "--metric", "mse"]
-    assert main(["prune", str(model), "-o", "p.onnx", *arguments, "--evaluations", "3", "-q", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["budget"]
-    assert found["target"] == 0.4 and found["density"] <= 0.4 + 1e-5 and found["evaluations"] == 3 and found["metric"] == "mse"
-    assert main(["prune", str(model), "-o", "p.onnx", *arguments, "--evaluations", "1", "-q", "--density-of", "weights"]) == 0
-    assert "% of their weights (target 40 %): mse loss" in capsys.readouterr().out
-    arguments[4:6] = ["--max-drop", "0.9"]
-    assert main(["prune", str(model), "-o", "p.onnx", *arguments, "--evaluations", "6", "-q", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["budget"]
-    assert found["loss"] <= 0.9 and found["density"] < 1
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--pattern", "2:4", "--target-density", "0.5"], 2, "error: --target-density compares pruned models by their outputs"),
-        (["--pattern", "2:4", "--max-drop", "0.5"], 2, "error: --max-drop compares pruned models by their outputs"),
-        (["--pattern", "2:4", "--metric", "mse"], 2, "error: --metric says how a budget is shared out: give --target-density D"),
-        (
-            ["--pattern", "2:4", "--target-density", "0.5", "--calib", "c.npz", "--metric", "top1"],
-            2,
-            "error: --metric 'top1' is not known: expected kl, mse, cosine",
-        ),
         ([], 2, "error: nothing to prune: give --pattern, --layer or --recipe"),
         (["--pattern", "2by4"], 2, "error: pattern '2by4' is not known"),
         (["--pattern", "2:4", "--layer", "nope=1:4"], 2, "error: the rule for 'nope' matches no layer with weights"),

@@ -223,7 +223,7 @@ def test_layers_that_cannot_be_calibrated_are_pruned_by_magnitude_with_a_remark(
 
 def test_a_convolution_without_any_bias_gets_one(images: Array) -> None:
     rng = np.random.default_rng(7)
-    nodes = [helper.make_node("Conv", ["x", "w0"], ["c"], name="c", pads=[1] * 4), helper.make_node("Relu", ["c"], ["y"])]
+    nodes = [helper.make_node("Conv", ["x", "w0"], ["c"], name="c", pads=[1] * 4), helper.make_node("Tanh", ["c"], ["y"])]
     model = make_model(nodes, {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, ["y"], {"w0": floats(rng, 8, 3, 3, 3)}, opset=17)
     recipe = make_recipe({"pattern": "unstructured@70%", "spare": []})
     pruned = prune(model, recipe, data={"x": images + 1}, settings=QUICK).proto

@@ -89,7 +89,7 @@ def block_array(array: np.ndarray, layout: Blocked) -> np.ndarray:
     padded = np.zeros((blocks * layout.block, *moved.shape[1:]), array.dtype)
     padded[: moved.shape[0]] = moved
     planes = np.moveaxis(padded.reshape(blocks, layout.block, *moved.shape[1:]), 1, -1).reshape(blocks, -1)
-    gap = layout.without_halo().block_stride(array.shape) - planes.shape[1]
+    gap = layout.without_halo().block_stride(array.shape, array.itemsize) - planes.shape[1]
     return np.ascontiguousarray(np.pad(planes, ((0, 0), (0, gap)))).ravel()
 
 

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.budget import (
+    DensityOfOption,
+    EvaluationsOption,
+    LabelsOption,
+    MaxDropOption,
+    MetricOption,
+    TargetDensityOption,
+    budget_lines,
+    parse_budget,
+)
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
 from sparsec.compiler.cli.options import (
     COMPILING,
@@ -106,6 +116,12 @@ def compile_model(
     recipe: RecipeOption = None,
     permute: PermuteOption = None,
     calib: CalibOption = None,
+    target_density: TargetDensityOption = None,
+    max_drop: MaxDropOption = None,
+    density_of: DensityOfOption = None,
+    metric: MetricOption = None,
+    labels: LabelsOption = None,
+    evaluations: EvaluationsOption = None,
     precision: PrecisionOption = Precision.fp32,
     method: MethodOption = None,
     percentile: PercentileOption = None,
@@ -151,6 +167,7 @@ def compile_model(
         raise UsageError("--permute is for pruning: give --pattern, --layer or --recipe, too")
     if wanted is None and calib and settings is None:
         raise UsageError("--calib is for pruning and quantising: give --pattern, --layer or --recipe, or --precision int8")
+    budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
     more = {
         "name": name,
         "weights": weights.value,
@@ -158,11 +175,12 @@ def compile_model(
         "recipe": wanted,
         "calibration": calib,
         "quantisation": settings,
+        "budget": budget,
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
-    with Steps("compile", total=PHASES + verify, quiet=quiet) as steps:
+    with Steps("compile", total=None if wanted else PHASES + verify, quiet=quiet) as steps:  # pruning takes steps of its own
         compiled = options.compile(model, output, steps)
         reference = Path(compiled.report.model.path) if compiled.report.pruning or settings else model  # as it was compiled
         checked = _verify(compiled, reference, tolerance, steps) if verify else "not verified (--no-verify)"
@@ -213,6 +231,8 @@ def _summary(report: Report, folder: Path, checked: str) -> None:
         say(f"  {len(pruned)} of {len(report.pruning)} layers pruned, {100 * all_of.density:.1f} % of all weights kept")
     if report.quantisation is not None:
         say(f"  {len(report.quantisation.quantised)} of {len(report.quantisation.layers)} layers in int8")
+    for line in budget_lines(report.budget) if report.budget else ():
+        say(f"  {line}")
     say(f"  compiled in {duration(report.seconds)}; {checked}")
 
 

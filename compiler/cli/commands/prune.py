@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.budget import (
+    PANEL,
+    DensityOfOption,
+    EvaluationsOption,
+    LabelsOption,
+    MaxDropOption,
+    MetricOption,
+    TargetDensityOption,
+    budget_lines,
+    parse_budget,
+)
 from sparsec.compiler.cli.channels import print_classes
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, table
 from sparsec.compiler.cli.options import (
@@ -31,8 +42,6 @@ from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
-    from sparsec.passes.pruning.calibrated.metric import Metric
-    from sparsec.passes.pruning.strengths import Counted
 
 
 def prune(
@@ -114,51 +123,33 @@ def prune(
             rich_help_panel=PRUNING,
         ),
     ] = None,
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="softmax|values",
+            help="What the classifier is fitted to, given --calib: the softmax of its results (default), or their values, "
+            "where they are not logits of classes.",
+            show_default=False,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Seed of searches and samples.", show_default=False, rich_help_panel=PRUNING),
     ] = None,
-    target_density: Annotated[
-        float | None,
-        typer.Option(
-            metavar="D",
-            help="Leave this share of the layers' multiply-accumulates, 0 to 1, shared out between them so that the outputs on "
-            "--calib change least: how much each keeps is searched for, in the place of what the pattern says.",
-            show_default=False,
-            rich_help_panel=PRUNING,
-        ),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="Find the smallest such share at which the loss by --metric, on samples held out, is at most X.",
-            show_default=False,
-            rich_help_panel=PRUNING,
-        ),
-    ] = None,
-    density_of: Annotated[
+    target_density: TargetDensityOption = None,
+    max_drop: MaxDropOption = None,
+    density_of: DensityOfOption = None,
+    metric: MetricOption = None,
+    labels: LabelsOption = None,
+    evaluations: EvaluationsOption = None,
+    target: Annotated[
         str | None,
         typer.Option(
-            metavar="macs|weights",
-            help="What the target density is a share of: multiply-accumulates (default) or weights.",
+            metavar="TARGET",
+            help="Machine whose time --density-of time predicts, as compile takes it; this one by default.",
             show_default=False,
-            rich_help_panel=PRUNING,
-        ),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            metavar="kl|mse|cosine",
-            help="What that search compares outputs by: divergence of their softmax (default), squared difference, or angle.",
-            show_default=False,
-            rich_help_panel=PRUNING,
-        ),
-    ] = None,
-    evaluations: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Prunings that it tries; 30 by default.", show_default=False, rich_help_panel=PRUNING
+            rich_help_panel=PANEL,
         ),
     ] = None,
     dim: DimOption = None,
@@ -174,9 +165,8 @@ def prune(
     With --permute, channels are put into an order first in which the pattern keeps more; with --calib, weights are chosen by
     what they do to real inputs, and those that stay make up for the others. Both leave the model's operators as they are.
     """
+    from sparsec.compiler import driver
     from sparsec.compiler.limits import Limits
-    from sparsec.passes.pruning.budget import EVALUATIONS, budget
-    from sparsec.passes.pruning.model import prune as prune_model
 
     spared = None if spare is None else [] if spare == "none" else [s.strip() for s in spare.split(",")]
     more = {
@@ -189,39 +179,25 @@ def prune(
         "importance": importance,
         "repair": repair,
         "refit": refit,
+        "outputs": outputs,
         "seed": seed,
     }
-    if calib is None and (
-        unused := [o for o, v in (("importance", importance), ("repair", repair), ("refit", refit)) if v is not None]
-    ):
+    with_data = (("importance", importance), ("repair", repair), ("refit", refit), ("outputs", outputs))
+    if calib is None and (unused := [o for o, v in with_data if v is not None]):
         raise UsageError(f"--{unused[0]} says how calibration data is used: give --calib DATA")
-    compared_by, counted = _budget_options(target_density, max_drop, calib, metric, density_of, evaluations)
+    budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
+    if target is not None and density_of != "time":
+        raise UsageError("--target is the machine that time is predicted for: give --density-of time, too")
     wanted = parse_recipe(pattern, layer, recipe, more)
     if wanted is None:
         raise UsageError("nothing to prune: give --pattern, --layer or --recipe")
-    dims, shapes, bounds = parse_dims(dim), parse_shapes(shape), Limits.parse(limits or "")
+    bound = {"dims": parse_dims(dim), "input_shapes": parse_shapes(shape), "limits": Limits.parse(limits or "")}
     with Steps("prune", total=None, quiet=quiet) as progress:
-        found = None
-        if calib is not None and (target_density is not None or max_drop is not None):
-            found = budget(
-                model,
-                wanted,
-                calib,
-                target_density,
-                max_drop=max_drop,
-                counted=counted,
-                metric=compared_by,
-                evaluations=evaluations or EVALUATIONS,
-                dims=dims,
-                input_shapes=shapes,
-                limits=bounds,
-                progress=progress,
-            )
-            wanted = found.recipe
-        pruned = prune_model(model, wanted, data=calib, dims=dims, input_shapes=shapes, limits=bounds, progress=progress)
+        how = {"data": calib, "budget": budget, "target": target or "host", "progress": progress}
+        pruned = driver.prune(model, wanted, **how, **bound)  # type: ignore[arg-type]
         progress("write")
         pruned.save(output)
-    report = pruned.report.model_copy(update={"budget": None if found is None else found.report})
+    report = pruned.report
     if json:
         emit_json(report.model_dump(mode="json"))
     else:
@@ -229,30 +205,6 @@ def prune(
         say(f"\nwritten to {output}")
     if not report.changed:
         print("warning: nothing was pruned: the remarks say why of every layer", file=sys.stderr)
-
-
-def _budget_options(
-    target: float | None,
-    max_drop: float | None,
-    calib: Path | None,
-    metric: str | None,
-    density_of: str | None,
-    evaluations: int | None,
-) -> tuple[Metric, Counted]:
-    """What a budget compares outputs by and counts. UsageError for options of a budget that there is not, or cannot be."""
-    from sparsec.passes.pruning.calibrated.metric import Metric
-    from sparsec.passes.pruning.strengths import Counted
-
-    asked = "--target-density" if target is not None else "--max-drop" if max_drop is not None else ""
-    given = (("density-of", density_of), ("metric", metric), ("evaluations", evaluations))
-    if not asked and (unused := [option for option, value in given if value is not None]):
-        raise UsageError(f"--{unused[0]} says how a budget is shared out: give --target-density D")
-    if asked and calib is None:
-        raise UsageError(f"{asked} compares pruned models by their outputs: give --calib DATA")
-    for option, value, known in (("--metric", metric, list(Metric)), ("--density-of", density_of, list(Counted))):
-        if value is not None and value not in known:
-            raise UsageError(f"{option} {value!r} is not known: expected {', '.join(known)}")
-    return Metric(metric or Metric.kl), Counted(density_of or Counted.macs)
 
 
 def print_report(report: PruneReport) -> None:
@@ -264,11 +216,10 @@ def print_report(report: PruneReport) -> None:
     columns = ("layer", "weights", ">size", "pattern", ">density", ">|w|", ">w^2", ">|w| free", ">w^2 free", "remarks")
     rows = [_row(x.node, "x".join(map(str, x.shape)), _what(x), x, "; ".join(x.remarks)) for x in report.layers]
     table(columns, [*rows, _row("total", "", f"{len(report.changed)} pruned", report.total, "")])
-    if (b := report.budget) is not None:
-        say(
-            f"\n{b.layers} layers share {100 * b.density:.1f} % of their {b.counted} (target {100 * b.target:g} %): "
-            f"{b.metric} loss {b.loss:.4g}, {b.uniform:.4g} with the same share in each; {b.evaluations} prunings tried"
-        )
+    if report.budget is not None:
+        say("")
+        for line in budget_lines(report.budget):
+            say(line)
     say("\n|w| and w^2: retained share; free: the same when the smallest weights are dropped one by one, at that density")
 
 

@@ -57,18 +57,22 @@ def elimination_order(blocks: Blocks) -> Array:
 
 
 def _costs_in_turn(w: Array, inv: Array, columns: Array) -> Array:
-    """What each block of a row costs when its turn comes, made ascending in that order."""
-    alive, highest = np.arange(len(columns)), 0.0
-    costs = block_costs(w, inv, columns)
+    """What each block of a row costs when its turn comes, made ascending in that order. `w` and `inv` are overwritten."""
     if inv.shape[0] > LARGEST:
-        return costs
-    while len(alive):
-        found = block_costs(w, inv, columns[alive])
+        return block_costs(w, inv, columns)
+    costs, width = np.empty(len(columns)), columns.shape[1]
+    alive, highest = np.arange(len(columns)), 0.0
+    for left in range(len(columns), 0, -1):  # blocks that are left stand in front, so that products get smaller
+        end = left * width
+        w, inv = w[:, :end], inv[:end, :end]
+        found = block_costs(w, inv, columns[:left])
         first = int(found.argmin())
         highest = max(highest, float(found[first]))
         costs[alive[first]] = highest
-        drop(w, inv, columns[alive[first]])
-        alive = np.delete(alive, first)
+        drop(w, inv, columns[first])
+        last, place = slice(end - width, end), slice(first * width, (first + 1) * width)
+        alive[first], w[:, place] = alive[left - 1], w[:, last]
+        inv[place], inv[:, place] = inv[last], inv[:, last]
     return costs
 
 

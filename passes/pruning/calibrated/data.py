@@ -60,6 +60,10 @@ class Samples:
         """Input name -> shape in the first batch."""
         return {name: array.shape for name, array in self.batches[0].items()}
 
+    def sizes(self) -> tuple[int, ...]:
+        """The samples of every batch: the first extent of its first array that has one."""
+        return tuple(next((len(a) for a in batch.values() if a.ndim), 1) for batch in self.batches)
+
 
 def model_inputs(proto: onnx.ModelProto) -> tuple[Input, ...]:
     """The inputs that have no default. UsageError for one that is not a tensor."""
@@ -95,7 +99,7 @@ def _input(value: onnx.ValueInfoProto) -> Input:
 def _pieces(source: Source, inputs: tuple[Input, ...]) -> Iterator[tuple[str, dict[str, Array]]]:
     """What the source holds, piece by piece, with where it comes from."""
     if isinstance(source, str | Path):
-        for path in _files(Path(source)):
+        for path in data_files(Path(source)):
             yield repr(str(path)), _load(path, inputs)
     elif isinstance(source, Mapping):
         yield "the calibration feeds", {k: np.asarray(v) for k, v in source.items()}
@@ -106,7 +110,8 @@ def _pieces(source: Source, inputs: tuple[Input, ...]) -> Iterator[tuple[str, di
             yield where, {k: np.asarray(v) for k, v in named.items()}
 
 
-def _files(path: Path) -> list[Path]:
+def data_files(path: Path) -> list[Path]:
+    """A file, or the .npy and .npz files of a folder, by name."""
     if not path.is_dir():
         return [path]
     found = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES and p.is_file())

@@ -45,6 +45,16 @@ class Repair(StrEnum):
     least_squares = "least-squares"
 
 
+class Outputs(StrEnum):
+    """What counts of the results of a dense last layer [samples, classes] when it is fitted.
+
+    softmax: the divergence from the dense softmax; they are logits. values: squared differences.
+    """
+
+    softmax = "softmax"
+    values = "values"
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """`mask` [OC, taps, IC]: what is kept. `lists` [tiles, taps, count]: channels in order, of hierarchical n:m where known."""

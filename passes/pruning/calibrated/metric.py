@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -17,46 +18,78 @@ Array = np.ndarray[Any, Any]
 
 
 class Metric(StrEnum):
-    """A loss, 0 where outputs agree.
+    """What pruned models are compared by.
 
-    kl: Kullback-Leibler divergence of the softmax over the last dimension, in nats; outputs that are probabilities already are
-    taken as they are. mse: mean squared difference as a share of the dense output's variance. cosine: 1 - cosine, per sample.
+    A loss, 0 where outputs agree: kl: Kullback-Leibler divergence of the softmax over the last dimension, in nats; outputs that
+    are probabilities already are taken as they are. mse: mean squared difference as a share of the dense output's variance.
+    cosine: 1 - cosine, per sample. Or a share of right answers: accuracy: samples whose largest output is that of their label.
     """
 
     kl = "kl"
     mse = "mse"
     cosine = "cosine"
+    accuracy = "accuracy"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Loss:
+    """What a pruned model loses by a metric; `tie` orders those that lose the same, `error` is the value's standard error."""
+
+    value: float
+    tie: float = 0.0
+    error: float | None = field(default=None, compare=False)
+
+
+class Judge(Protocol):
+    """Compares pruned models with the dense one; `dense` is the metric's value of that (None: of a loss, which is 0)."""
+
+    dense: float | None
+
+    def of(self, model: onnx.ModelProto) -> Loss:
+        """The loss of a model with the same inputs and outputs; infinite where it gives NaN or infinity."""
 
 
 class Distance:
     """The dense model's outputs on `samples`, and what a pruned one loses against them: the mean over floating-point outputs."""
 
+    dense: float | None = None
+
     def __init__(self, dense: onnx.ModelProto, samples: Samples, metric: Metric, threads: int = 0) -> None:
         """UsageError for a model without floating-point outputs, or with single numbers that have no softmax to compare."""
-        self._samples, self._threads, self._loss = samples, threads, _LOSSES[metric]
-        self._outputs = [v.name for v in dense.graph.output]
-        found = dict(zip(self._outputs, self._run(dense), strict=True))
-        self._outputs = [name for name, array in found.items() if array.dtype.kind == "f"]
-        if not self._outputs:
+        self._samples, self._threads, self._loss = samples, threads, LOSSES[metric]
+        found = run_outputs(dense, samples, threads)
+        self._dense = {name: a.astype(np.float64) for name, a in found.items() if a.dtype.kind == "f"}
+        if not self._dense:
             raise UsageError("the model has no floating-point output that pruned models could be compared by")
-        self._dense = [found[name] for name in self._outputs]
-        for name, array in zip(self._outputs, self._dense, strict=True):
-            if metric is Metric.kl and array.shape[-1] < 2:
+        for name, array in self._dense.items():
+            if metric is Metric.kl and (array.ndim < 2 or array.shape[-1] < 2):
                 raise UsageError(
                     f"output {name!r} is {list(array.shape)}: a softmax over one number compares nothing, give the metric mse",
                     tensor=name,
                 )
 
-    def of(self, model: onnx.ModelProto) -> float:
+    def of(self, model: onnx.ModelProto) -> Loss:
         """The loss of a model with the same inputs and outputs; infinite where it gives NaN or infinity."""
-        found = [self._loss(a, b) for a, b in zip(self._dense, self._run(model), strict=True)]
-        return float(np.mean(found)) if np.isfinite(found).all() else float("inf")
+        pruned = run_outputs(model, self._samples, self._threads, list(self._dense))
+        found = [self._loss(dense, pruned[name].astype(np.float64)) for name, dense in self._dense.items()]
+        return Loss(float(np.mean(found)) if np.isfinite(found).all() else float("inf"))
 
-    def _run(self, model: onnx.ModelProto) -> list[Array]:
-        """Every output as [samples, ...]; floating-point ones in double precision; what has no two dimensions as [1, ...]."""
-        parts = list(Probe(model, self._threads).batches(self._samples, self._outputs))
-        joined = [np.concatenate([np.atleast_2d(p[i]) for p in parts]) for i in range(len(self._outputs))]
-        return [a.astype(np.float64) if a.dtype.kind == "f" else a for a in joined]
+
+def run_outputs(model: onnx.ModelProto, samples: Samples, threads: int, names: Sequence[str] | None = None) -> dict[str, Array]:
+    """The model's outputs (those in `names`), samples joined along the first dimension; what has none gets one a batch.
+
+    UsageError where batches give other shapes.
+    """
+    wanted = [v.name for v in model.graph.output] if names is None else list(names)
+    found: dict[str, list[Array]] = {name: [] for name in wanted}
+    for size, arrays in zip(samples.sizes(), Probe(model, threads).batches(samples, wanted), strict=True):
+        for name, array in zip(wanted, arrays, strict=True):
+            found[name].append(array if array.ndim > 1 or array.shape == (size,) else array[None])
+    for name, parts in found.items():
+        if len(shapes := {a.shape[1:] for a in parts}) > 1:
+            few = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise UsageError(f"output {name!r} has samples of {few}: give samples that make it one size", tensor=name)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def _log_probabilities(a: Array) -> Array:
@@ -81,26 +114,4 @@ def _cosine(dense: Array, pruned: Array) -> float:
     return float(1 - ((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).mean())
 
 
-_LOSSES: dict[Metric, Callable[[Array, Array], float]] = {Metric.kl: _kl, Metric.mse: _mse, Metric.cosine: _cosine}
-
-
-def held_out(samples: Samples, fit: int, measure: int, seed: int) -> tuple[Samples, Samples]:
-    """Some samples to prune with and others to measure by: about as many of each as asked for, or half of them each.
-
-    Batches are kept whole. UsageError where there are fewer than two.
-    """
-    if len(samples) < 2:
-        raise UsageError("one sample cannot be divided into some to prune with and others to measure by: give more")
-    order = np.random.default_rng(seed).permutation(len(samples))
-    size = max(max((len(a) if a.ndim else 1) for a in batch.values()) for batch in samples) if len(samples) else 1
-    half = len(samples) // 2
-    first, second = (_count(n, size, limit) for n, limit in ((fit, half), (measure, len(samples) - half)))
-    return _pick(samples, order[:first]), _pick(samples, order[first : first + second])
-
-
-def _count(samples: int, size: int, limit: int) -> int:
-    return max(1, min(-(-samples // size), limit))
-
-
-def _pick(samples: Samples, chosen: Sequence[int] | Array) -> Samples:
-    return Samples(tuple(samples.batches[i] for i in sorted(map(int, chosen))))
+LOSSES: dict[Metric, Callable[[Array, Array], float]] = {Metric.kl: _kl, Metric.mse: _mse, Metric.cosine: _cosine}

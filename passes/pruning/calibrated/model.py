@@ -17,6 +17,7 @@ from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.pruning.calibrated.data import Samples
 from sparsec.passes.pruning.calibrated.importance import Importance
+from sparsec.passes.pruning.calibrated.memory import Memory
 from sparsec.passes.pruning.calibrated.reconstruct import Reconstructor, Settings
 from sparsec.passes.pruning.masks import excess_of
 from sparsec.passes.pruning.prune import Pruned, goals_by_value, layer_report, prune_graph, tails
@@ -26,12 +27,19 @@ Array = np.ndarray[Any, Any]
 
 
 def prune_calibrated(
-    editor: WeightEditor, graph: Graph, recipe: Recipe, samples: Samples, settings: Settings, progress: Callable[[str], None]
+    editor: WeightEditor,
+    graph: Graph,
+    recipe: Recipe,
+    samples: Samples,
+    settings: Settings,
+    progress: Callable[[str], None],
+    memory: Memory | None = None,
 ) -> Pruned:
     """Prune the model in `editor`, imported as `graph`, so that its results on the samples stay close to what they were.
 
     Weights and biases are replaced. Layers in subgraphs and functions, fused ones, and very wide ones are pruned by magnitude,
-    and the report says so. UsageError for what the recipe asks for and pruning with data does not do.
+    and the report says so. `memory` is that of prunings of the same model with the same samples and settings by recipes that ask
+    for other patterns. UsageError for what the recipe asks for and pruning with data does not do.
     """
     _check(recipe, settings)
     pruned = prune_graph(graph, recipe, editor.blocked)
@@ -40,7 +48,7 @@ def prune_calibrated(
     views = {layer.value: layer.view for layer in layers}
     masks = {value: (asked[value], views[value].filters(array) != 0) for value, array in pruned.weights.items()}
     order_seed = None if recipe.permute is Method.none else recipe.seed
-    done = Reconstructor(graph, editor, samples, settings, order_seed).run(layers, masks, progress)
+    done = Reconstructor(graph, editor, samples, settings, order_seed, memory).run(layers, masks, progress)
 
     weights, patterns, reports = {}, dict(pruned.patterns), []
     for layer, report in zip(layers, pruned.report.layers, strict=True):
@@ -48,7 +56,8 @@ def prune_calibrated(
         if after is not None:
             weights[layer.value] = layer.view.restore(after, graph.constants[layer.value].shape)
         if layer.value not in masks or after is None or goal is None:
-            reports.append(report)
+            more = (done.remarks[layer.value],) if layer.value in done.remarks else ()
+            reports.append(report.model_copy(update={"remarks": (*report.remarks, *more)}))
             continue
         by_size = patterns.pop(layer.value, goal.pattern)
         found = next((p for p in _candidates(goal.pattern, by_size, done.lists.get(layer.value), after) if p.holds(after)), DENSE)

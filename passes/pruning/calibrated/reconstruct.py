@@ -15,12 +15,15 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape
 from sparsec.passes.pruning.calibrated.data import Samples
-from sparsec.passes.pruning.calibrated.importance import Chosen, Importance, Repair, mask_by_importance
+from sparsec.passes.pruning.calibrated.importance import Chosen, Importance, Outputs, Repair, mask_by_importance
+from sparsec.passes.pruning.calibrated.memory import Fitted, Memory
 from sparsec.passes.pruning.calibrated.moments import Moments, RowSampler, input_rows, output_positions, output_rows
+from sparsec.passes.pruning.calibrated.rectified import Rows, RowStore, fit_rectified
 from sparsec.passes.pruning.calibrated.run import Probe
 from sparsec.passes.pruning.calibrated.sensitivity import Sensitivity
 from sparsec.passes.pruning.calibrated.sites import Site, SiteFinder, set_bias
-from sparsec.passes.pruning.calibrated.solve import on_support, regularised
+from sparsec.passes.pruning.calibrated.softmax_fit import Logits, fit_softmax
+from sparsec.passes.pruning.calibrated.solve import SupportSolver, on_support, regularised
 from sparsec.passes.pruning.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -32,14 +35,16 @@ _WIDEST = 8192  # columns whose second moments are kept (0.5 GB)
 class Settings:
     """How calibration data is used.
 
-    `refit`: layers that stay dense are fitted, too, the classifier to the dense logits; only with least squares. `rows` bounds
-    what a layer's moments are taken over, `ridge` is the share of the inputs' mean variance that pulls towards the old weights,
-    `match_below` the density under which outputs get their variance back after least squares.
+    `refit`: layers that stay dense are fitted, too; only with least squares. `outputs`: what counts of the results of a dense
+    layer that gives logits [samples, classes]. `rows` bounds what a layer's moments are taken over, `ridge` is the share of the
+    inputs' mean variance that pulls towards the old weights, `match_below` the density under which outputs get their variance
+    back after least squares.
     """
 
     importance: Importance = Importance.obs
     repair: Repair = Repair.least_squares
     refit: bool = True
+    outputs: Outputs = Outputs.softmax
     rows: int = 150_000
     ridge: float = 0.01
     match_below: float = 0.6
@@ -49,7 +54,7 @@ class Settings:
     @staticmethod
     def of(recipe: Recipe) -> Settings:
         """As a recipe says."""
-        return Settings(importance=recipe.importance, repair=recipe.repair, refit=recipe.refit, seed=recipe.seed)
+        return Settings(recipe.importance, recipe.repair, recipe.refit, recipe.outputs, seed=recipe.seed)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,9 @@ class Task:
 
 @dataclass
 class Reconstruction:
-    """What came out, by weight name: new filters, lists of tiles, and remarks on layers that were left as they were."""
+    """What came out, by weight name: new filters, lists of tiles, and remarks on layers that other things were done to than to
+    most.
+    """
 
     filters: dict[str, Array] = field(default_factory=dict)
     lists: dict[str, Array] = field(default_factory=dict)
@@ -80,10 +87,20 @@ class Reconstructor:
     """Works through a model's layers in an order in which all that a layer reads is final."""
 
     def __init__(
-        self, graph: Graph, editor: WeightEditor, samples: Samples, settings: Settings, order_seed: int | None = None
+        self,
+        graph: Graph,
+        editor: WeightEditor,
+        samples: Samples,
+        settings: Settings,
+        order_seed: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
-        """`editor` holds the dense model, whose weights and biases are changed; `order_seed`: see `mask_by_importance`."""
+        """`editor` holds the dense model, whose weights and biases are changed; `order_seed`: see `mask_by_importance`.
+
+        `memory` is that of others with the same model, samples, settings, order seed, and criterion of masks, if any.
+        """
         self.graph, self.editor, self.samples, self.settings, self._order_seed = graph, editor, samples, settings, order_seed
+        self._memory = Memory(variants=0) if memory is None else memory
         self._finder, self._sensitivity = SiteFinder(editor.proto), Sensitivity(editor.proto)
         self._upstream: dict[str, set[str]] = {}
         self._dense = onnx.ModelProto()
@@ -96,15 +113,22 @@ class Reconstructor:
         done = Reconstruction()
         tasks = self._ordered([t for layer in layers if (t := self._task(layer, masks, done)) is not None])
         dense, current = (Probe(proto, self.settings.threads) for proto in (self._dense, self.editor.proto))
-        changed = {n.output for layer in layers if layer.value in done.remarks for n in layer.nodes}  # no longer what they were
+        changed: dict[str, int] = {}  # results that are no longer what they were, with the number of what they depend on
+        for layer in layers:
+            if layer.value in done.remarks:
+                changed |= {n.output: self._memory.number((layer.value, masks[layer.value][0])) for n in layer.nodes}
         for i, task in enumerate(tasks):
-            moved = any(self._above(v) & changed for s in task.sites for v in (s.source, s.other) if v)
-            if task.goal is None and not (moved and self.settings.refit and self.settings.repair is Repair.least_squares):
+            above = set().union(*(self._above(v) for s in task.sites for v in (s.source, s.other) if v)) & changed.keys()
+            if task.goal is None and not (above and self.settings.refit and self.settings.repair is Repair.least_squares):
                 continue
             progress(f"calibrate {task.sites[0].node.name}")
-            later = {s.result for t in tasks[i:] for s in t.sites}
-            self._improve(task, dense, current, later, done)
-            changed |= {s.result for s in task.sites}
+            facts = self._memory.number((task.layer.value, task.goal, frozenset(changed[v] for v in above)))
+            fitted = self._memory.find(task.layer.value, facts)
+            if fitted is None:
+                fitted = self._fitted(task, dense, current, {s.result for t in tasks[i:] for s in t.sites})
+                self._memory.keep(task.layer.value, facts, fitted)
+            self._put(task, fitted, done)
+            changed |= {s.result: facts for s in task.sites}
         return done
 
     def _task(self, layer: LayerWeights, masks: Mapping[str, tuple[Goal, Array]], done: Reconstruction) -> Task | None:
@@ -142,42 +166,96 @@ class Reconstructor:
                 depth[s.result] = 1 + max((depth.get(v, 0) for v in before), default=0)
         return sorted(tasks, key=lambda t: (max(depth[s.result] for s in t.sites), t.w.size))
 
-    def _improve(self, task: Task, dense: Probe, current: Probe, later: set[str], done: Reconstruction) -> None:
-        """Choose a layer's mask, fit what it keeps, and put both into the model."""
-        found = [self._moments(task, site, dense, current, later) for site in task.sites]
-        fit = _Fit(task, found, self.settings, self._order_seed)
-        w, lists = fit.solve()
-        done.filters[task.layer.value] = w.astype(task.w.dtype)
-        if lists is not None:
-            done.lists[task.layer.value] = lists
-        array = self.graph.constants[task.layer.value]
-        self.editor.replace(task.layer.value, task.layer.view.restore(done.filters[task.layer.value], array.shape))
-        if self.settings.repair is not Repair.none:
-            for site, m in zip(task.sites, found, strict=True):
-                if site.bias is not None:
-                    set_bias(self.editor.proto, site.bias, fit.shift(w, site, m))
+    def _fitted(self, task: Task, dense: Probe, current: Probe, later: set[str]) -> Fitted:
+        """Choose a layer's mask, and fit what it keeps."""
+        stores = [self._store(task, site, later) for site in task.sites]
+        found = [self._moments(task, *each, dense, current, later) for each in zip(task.sites, stores, strict=True)]
+        fit, remark = _Fit(task, found, self.settings, self._order_seed), ""
+        w, chosen = fit.solve()
+        shifts = [fit.shift(w, site, m) for site, m in zip(task.sites, found, strict=True)]
+        if (store := stores[0]) is not None:
+            w, shifts[0] = fit.through_rectifier(w, chosen.mask, store.rows())
+        if self._is_classifier(task, w):
+            w, shifts[0], remark = self._fit_classifier(task, w, shifts[0], dense, current)
+        repaired = self.settings.repair is not Repair.none
+        pairs = zip(task.sites, shifts, strict=True)
+        kept = tuple(shift if repaired and site.bias is not None else None for site, shift in pairs)
+        return Fitted(w.astype(task.w.dtype), chosen.lists, kept, remark)
 
-    def _moments(self, task: Task, site: Site, dense: Probe, current: Probe, later: set[str]) -> Moments:
+    def _put(self, task: Task, fitted: Fitted, done: Reconstruction) -> None:
+        """Put a layer's filters and biases into the model."""
+        value = task.layer.value
+        done.filters[value] = fitted.filters
+        if fitted.lists is not None:
+            done.lists[value] = fitted.lists
+        if fitted.remark:
+            done.remarks[value] = fitted.remark
+        self.editor.replace(value, task.layer.view.restore(fitted.filters, self.graph.constants[value].shape))
+        for site, shift in zip(task.sites, fitted.shifts, strict=True):
+            if site.bias is not None and shift is not None:
+                set_bias(self.editor.proto, site.bias, shift)
+
+    def _is_classifier(self, task: Task, w: Array) -> bool:
+        """Whether a layer is dense and gives a class its logit, a row a sample."""
+        site, settings = task.sites[0], self.settings
+        fits = task.goal is None and settings.outputs is Outputs.softmax and settings.repair is Repair.least_squares
+        alone = len(task.sites) == 1 and site.bias is not None and site.gives and bool(np.all(site.scale == 1))
+        return fits and alone and w.shape[1] == 1 and len(w) > 1 and task.layer.groups == 1 and bool(np.all(task.w != 0))
+
+    def _fit_classifier(self, task: Task, w: Array, shift: Array, dense: Probe, current: Probe) -> tuple[Array, Array, str]:
+        """Filters and shift whose softmax is closest to the dense one, from those by least squares on, and a remark."""
+        site = task.sites[0]
+        both = zip(current.batches(self.samples, [site.source]), dense.batches(self.samples, [site.result]), strict=True)
+        parts = [(now[0], wanted[0]) for now, wanted in both]
+        if any(result.ndim != 2 for _, result in parts):  # dimensions between samples and classes: not known to be classes
+            return w, shift, ""
+        x, t = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*parts, strict=True))
+        start = np.concatenate([w[:, 0], (shift + site.own)[:, None]], axis=1)
+        found = fit_softmax(Logits(x, t), start, self.settings.ridge)
+        remark = "fitted to the dense softmax" if found is not start else ""
+        return found[:, None, :-1], found[:, -1] - site.own, remark
+
+    def _joint(self, site: Site, later: set[str]) -> bool:
+        """Whether a site is the last part of its sum that is not final, and can make up for the others."""
+        return bool(site.total) and not self._above(site.other) & later and _clear(site.scale)
+
+    def _store(self, task: Task, site: Site, later: set[str]) -> RowStore | None:
+        """For the rows of a layer that is fitted through the rectifier behind it; None for others.
+
+        That is one with a single site whose shift is free, and in a sum the last part of it.
+        """
+        fits = self.settings.repair is Repair.least_squares and len(task.sites) == 1 and site.bias is not None
+        if not (fits and site.rectified and _clear(site.scale)) or (site.total and not self._joint(site, later)):
+            return None
+        groups, columns = task.layer.groups, task.w.shape[1] * task.w.shape[2]
+        return RowStore(groups, columns, site, len(self.samples), self.settings.rows, self.settings.seed)
+
+    def _moments(self, task: Task, site: Site, store: RowStore | None, dense: Probe, current: Probe, later: set[str]) -> Moments:
         """Moments of what a site reads now and of what it should give.
 
-        That is the dense result; for the last part of a sum that is not final, what the others lack to the dense sum.
+        That is the dense result; for the last part of a sum that is not final, what the others lack to the dense sum. Some of
+        the rows go into the store.
         """
         oc, taps, channels = task.w.shape
         moments = Moments(task.layer.groups, taps * channels, oc)
         sampler = RowSampler(self.settings.rows, len(self.samples), self.settings.seed)
-        scale = np.abs(site.scale)
-        joint = bool(site.total) and not self._above(site.other) & later and (scale > _FAINT * scale.max(initial=0)).all()
+        joint = self._joint(site, later)
         kernel = self.graph.constants[task.layer.value].shape[2:]
         ours, theirs = ([site.source, site.other], [site.result, site.total]) if joint else ([site.source], [site.result])
-        both = zip(current.batches(self.samples, ours), dense.batches(self.samples, theirs), strict=True)
+        final = [v for v in ours if not self._above(v) & later]
+        both = zip(current.batches(self.samples, ours, final), dense.batches(self.samples, theirs, theirs), strict=True)
         for batch, (now, wanted) in enumerate(both):
             result = wanted[0]
             rows = sampler.rows(batch, output_positions(site.node, result.shape))
-            target = output_rows(site.node, result, rows)
+            target, other = output_rows(site.node, result, rows), None
             if joint and now[1].shape == wanted[1].shape == result.shape:
-                missing = output_rows(site.node, wanted[1] - now[1], rows)
+                other = output_rows(site.node, now[1], rows)
+                missing = output_rows(site.node, wanted[1], rows) - other
                 target = ((missing - site.shift) / site.scale).astype(np.float32)
-            moments.add(input_rows(site.node, now[0], kernel, result.shape[2:], rows), target)
+            x = input_rows(site.node, now[0], kernel, result.shape[2:], rows)
+            moments.add(x, target)
+            if store is not None and (other is not None or not joint):
+                store.add(x, target, other)
         if not moments.finite:
             raise ModelError(
                 f"node {site.node.name!r} reads or gives NaN, infinity or numbers near them on the calibration samples: "
@@ -186,6 +264,12 @@ class Reconstructor:
                 tensor=site.source,
             )
         return moments
+
+
+def _clear(scale: Array) -> bool:
+    """Whether results can be told from what follows them."""
+    size = np.abs(scale)
+    return bool((size > _FAINT * size.max(initial=0)).all())
 
 
 @dataclass(frozen=True)
@@ -197,8 +281,8 @@ class _Fit:
     settings: Settings
     order_seed: int | None = None
 
-    def solve(self) -> tuple[Array, Array | None]:
-        """New filters [OC, taps, IC] in float64, and the lists of their tiles where these are chosen here."""
+    def solve(self) -> tuple[Array, Chosen]:
+        """New filters [OC, taps, IC] in float64, and what is kept of them."""
         old = self._grouped(self.task.w.astype(np.float64))
         covariance, cross = self._equations()
         systems = [regularised(h, c, w, self.settings.ridge) for h, c, w in zip(covariance, cross, old, strict=True)]
@@ -214,7 +298,17 @@ class _Fit:
         density = kept.mean()
         if self.settings.repair is Repair.moments or (squares and self.task.goal and density < self.settings.match_below):
             w = self._with_variance(w, covariance)
-        return w.reshape(self.task.w.shape), chosen.lists
+        return w.reshape(self.task.w.shape), chosen
+
+    def through_rectifier(self, w: Array, mask: Array, rows: Rows) -> tuple[Array, Array]:
+        """Filters and the shift of the only site fitted to what passes the rectifier behind, from filters `w` on."""
+        covariance, cross = self._equations()
+        old = self._grouped(self.task.w.astype(np.float64))
+        systems = [regularised(h, c, o, self.settings.ridge)[0] for h, c, o in zip(covariance, cross, old, strict=True)]
+        solvers = [SupportSolver(a, kept) for a, kept in zip(systems, self._grouped(mask), strict=True)]
+        ridge = np.array([a[0, 0] - h[0, 0] for a, h in zip(systems, covariance, strict=True)])
+        found = fit_rectified(rows, solvers, self._grouped(w), old, ridge)
+        return found.w.reshape(w.shape), found.constant - self.task.sites[0].own
 
     def shift(self, w: Array, site: Site, moments: Moments) -> Array:
         """What the bias of a site must change by so that results have their mean, [OC]."""

@@ -36,7 +36,8 @@ class Site:
 
     `source` and `result` are the ONNX names of what the node reads and gives, `own` [OC] the bias that it adds itself. `scale`
     and `shift` [OC] are the constants that follow it (result * scale + shift), up to `end`; where `end` goes into a sum, `total`
-    is the sum and `other` its other operand. `bias` is None where nothing after the node can take a shift.
+    is the sum and `other` its other operand. `rectified`: a Relu alone reads `total`, or `end` without one. `gives`: the model
+    gives `end`, or the softmax of it, and nothing else reads it. `bias` is None where nothing after the node can take a shift.
     """
 
     node: Node
@@ -49,6 +50,8 @@ class Site:
     bias: Bias | None
     total: str = ""
     other: str = ""
+    rectified: bool = False
+    gives: bool = False
 
 
 class SiteFinder:
@@ -132,7 +135,16 @@ class SiteFinder:
         if user is not None and user.op_type == "Add" and user.input[0] != user.input[1]:
             other = next(name for name in user.input if name != end)
             total, other = (user.output[0], other) if other not in self._constants else ("", "")
-        return Site(inner, node.input[0], node.output[0], own, scale, shift, end, bias, total, other)
+        reader = self._only_reader(total or end)
+        rectified = reader is not None and reader.op_type == "Relu"
+        return Site(inner, node.input[0], node.output[0], own, scale, shift, end, bias, total, other, rectified, self._given(end))
+
+    def _given(self, end: str) -> bool:
+        readers = self._readers.get(end, [])
+        softmax = [n for n in readers if n is not None]
+        return bool(readers) and all(
+            n.op_type in ("Softmax", "LogSoftmax") and self._readers.get(n.output[0]) == [None] for n in softmax
+        )
 
     def _own_shift(self, node: onnx.NodeProto, channels: int) -> Array | None:
         """What the node's own bias adds, [OC]; None where that is not a constant a channel."""

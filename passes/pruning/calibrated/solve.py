@@ -9,7 +9,8 @@ from scipy.linalg import cho_factor, cho_solve
 
 Array = np.ndarray[Any, Any]
 _DIRECT = 4e11  # multiplications of factorisations up to which rows are solved one support at a time (about 20 s)
-_STEPS, _TOLERANCE = 60, 1e-5
+_BYTES = 1 << 29  # of factors that are kept
+_STEPS, _FEW, _TOLERANCE = 60, 6, 1e-5
 
 
 def regularised(covariance: Array, cross: Array, w: Array, share: float) -> tuple[Array, Array]:
@@ -31,9 +32,8 @@ def on_support(a: Array, b: Array, mask: Array, start: Array) -> Array:
     Rows that share a support are solved together by Cholesky factorisation; where that is too much work, all rows by conjugate
     gradients with a diagonal preconditioner from `start`.
     """
-    supports, member = np.unique(mask, axis=0, return_inverse=True)
-    member = member.reshape(-1)
-    if float((supports.sum(axis=1, dtype=np.float64) ** 3).sum()) / 3 > _DIRECT:
+    supports, member = _supports(mask)
+    if _work(supports) > _DIRECT:
         return _conjugate_gradients(a, b, mask, start)
     x = np.zeros(b.shape)
     for i, support in enumerate(supports):
@@ -44,7 +44,46 @@ def on_support(a: Array, b: Array, mask: Array, start: Array) -> Array:
     return x
 
 
-def _conjugate_gradients(a: Array, b: Array, mask: Array, start: Array) -> Array:
+class SupportSolver:
+    """Solves x a = b on one support [rows, K] for one right side after the other.
+
+    The factors are kept where that is not too much; where it is, conjugate gradients take a few steps from zero, which lower
+    x a x' - 2 b x' without ending at its minimum.
+    """
+
+    def __init__(self, a: Array, mask: Array) -> None:
+        """`a` [K, K] is positive definite."""
+        supports, member = _supports(mask)
+        self._a, self._mask = a, mask
+        self._direct = _work(supports) <= _DIRECT and 8 * float((supports.sum(axis=1, dtype=np.float64) ** 2).sum()) <= _BYTES
+        self._parts = []
+        for i, support in enumerate(supports if self._direct else ()):
+            kept = np.flatnonzero(support)
+            if len(kept):
+                factor = cho_factor(a[np.ix_(kept, kept)], lower=True, overwrite_a=True, check_finite=False)
+                self._parts.append((np.ix_(np.flatnonzero(member == i), kept), factor))
+
+    def solve(self, b: Array) -> Array:
+        """x [rows, K], zero outside the support."""
+        if not self._direct:
+            return _conjugate_gradients(self._a, b, self._mask, np.zeros(b.shape), _FEW)
+        x = np.zeros(b.shape)
+        for at, factor in self._parts:
+            x[at] = cho_solve(factor, b[at].T, check_finite=False).T
+        return x
+
+
+def _supports(mask: Array) -> tuple[Array, Array]:
+    """The different rows of a mask, and which of them each row is."""
+    supports, member = np.unique(mask, axis=0, return_inverse=True)
+    return supports, member.reshape(-1)
+
+
+def _work(supports: Array) -> float:
+    return float((supports.sum(axis=1, dtype=np.float64) ** 3).sum()) / 3
+
+
+def _conjugate_gradients(a: Array, b: Array, mask: Array, start: Array, steps: int = _STEPS) -> Array:
     """All rows at once (Hestenes and Stiefel, 1952), until every residual is 1e-5 of its right side."""
     x = np.where(mask, start, 0.0)
     inverse = 1 / np.diagonal(a)
@@ -52,7 +91,7 @@ def _conjugate_gradients(a: Array, b: Array, mask: Array, start: Array) -> Array
     z = residual * inverse
     direction, rho = z.copy(), (residual * z).sum(axis=1)
     goal = _TOLERANCE**2 * (np.where(mask, b, 0.0) ** 2 * inverse).sum(axis=1)
-    for _ in range(_STEPS):
+    for _ in range(steps):
         if (rho <= goal).all():
             break
         along = np.where(mask, direction @ a, 0.0)

@@ -23,13 +23,13 @@ def f32(shape: Sequence[int], layout: Layout = ROW_MAJOR) -> TensorType:
 
 def buffer(t: TensorType, fill: float | None = None) -> Array:
     """An aligned buffer for a value of type `t`, full of `fill`."""
-    return aligned(storage_elements(t.shape, t.layout), t.dtype.numpy, fill)
+    return aligned(storage_elements(t.shape, t.layout, t.dtype.itemsize), t.dtype.numpy, fill)
 
 
 def planes(flat: Array, t: TensorType) -> Array:
     """A blocked buffer as its storage shape, without what lies between blocks; a view."""
     assert isinstance(t.layout, Blocked)
-    shape, stride = t.layout.storage_shape(t.shape), t.layout.block_stride(t.shape)
+    shape, stride = t.layout.storage_shape(t.shape), t.layout.block_stride(t.shape, t.dtype.itemsize)
     steps = [flat.itemsize * prod(shape[i + 1 :]) for i in range(len(shape))]
     return np.lib.stride_tricks.as_strided(flat, shape, (flat.itemsize * stride, *steps[1:]))
 

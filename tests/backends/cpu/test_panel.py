@@ -70,7 +70,7 @@ def calls_of(layer: Layer, isa, tiling=None):
     # weights [OC, KH, KW, IC] and the runs
     weights = np.moveaxis(w, 1, -1)
     taps = panel_pack.tap_offsets(layer.kernel, (layer.dilation,) * 2, pads, (wd * block, block))
-    channel = panel_pack.blocked_channels(layer.ic, block, xt.layout.block_stride(xt.shape))
+    channel = panel_pack.blocked_channels(layer.ic, block, xt.layout.block_stride(xt.shape, 4))
     k_run = run_length(layer.ic // layer.groups, layer.groups, block)
     if layer.groups > 1:
         weights = panel_pack.expand_groups(weights, layer.groups)
@@ -120,8 +120,8 @@ def calls_of(layer: Layer, isa, tiling=None):
         two = lambda v, full=full: tuple([v] * len(full) + [0] * (2 - len(full)))  # noqa: E731
         geometry = PanelGeometry(
             layer.batch, part.panels, runs.channel.size if runs.shared else 0, t.x_full, t.x_tail, t.y_full, t.y_tail,
-            h * wd * block, layer.stride * wd * block, yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
-            two(eh * ew * lanes), two(et.layout.block_stride(et.shape)), two(ew * lanes),
+            h * wd * block, layer.stride * wd * block, yh * yw * lanes, yt.layout.block_stride(yt.shape, 4), yw * lanes,
+            two(eh * ew * lanes), two(et.layout.block_stride(et.shape, 4)), two(ew * lanes),
         )  # fmt: skip
         at = len(buffers)
         buffers += [panel_pack.pack(weights[first:last], runs, t.r, lanes), runs.offsets(channel, taps)]
@@ -130,9 +130,9 @@ def calls_of(layer: Layer, isa, tiling=None):
             buffers.append(runs.begin.astype(np.int32))
             pointers.append(f"b[{at + 2}]")
         for i, kind in enumerate(layer.epilogue[1]):
-            shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape) + lanes, "scalar": 0}[kind]
+            shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape, 4) + lanes, "scalar": 0}[kind]
             pointers.append(f"(float *)b[{2 + i}] + {shift}")
-        pointers.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape) + yw * lanes}")
+        pointers.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape, 4) + yw * lanes}")
         kernels.append(kernel)
         text.append(f"static const struct spc_panel g{at} = {struct_initializer(geometry)};")
         text.append(

@@ -80,7 +80,7 @@ def test_strides_address_the_stored_elements(shape: list[int], block: int, data:
     layout = Blocked(axis, block, halo)
     t = TensorType(DType.F32, tuple(shape), layout)
     s = strides_of(t)
-    flat = np.zeros(storage_elements(shape, layout), np.int64)
+    flat = np.zeros(storage_elements(shape, layout, 4), np.int64)
     storage = planes(flat, t)
     assert s.total == flat.size
     for number, index in enumerate(np.ndindex(*shape), start=1):
@@ -96,10 +96,12 @@ def test_strides_address_the_stored_elements(shape: list[int], block: int, data:
 def test_planes_of_an_even_number_of_lines_are_set_apart() -> None:
     """16 blocks of 56 x 56 positions would begin in the same set of a cache with 64 sets."""
     layout = Blocked(1, 16)
-    assert layout.block_stride((1, 256, 56, 56)) == 56 * 56 * 16 + 16
-    assert layout.block_stride((1, 256, 57, 57)) == 57 * 57 * 16
-    assert layout.block_stride((1, 256, 7, 7)) == 49 * 16
-    assert storage_elements((1, 256, 56, 56), layout) == 16 * (56 * 56 * 16 + 16)
+    assert layout.block_stride((1, 256, 56, 56), 4) == 56 * 56 * 16 + 16
+    assert layout.block_stride((1, 256, 57, 57), 4) == 57 * 57 * 16
+    assert layout.block_stride((1, 256, 7, 7), 4) == 49 * 16
+    assert layout.block_stride((1, 256, 7, 7), 1) == 13 * 64
+    assert layout.block_stride((1, 256, 56, 56), 1) == 56 * 56 * 16 + 64
+    assert storage_elements((1, 256, 56, 56), layout, 4) == 16 * (56 * 56 * 16 + 16)
 
 
 def in_place(graph: Graph, target: CpuTarget) -> set[tuple[str, str]]:

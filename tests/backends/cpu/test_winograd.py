@@ -81,21 +81,21 @@ def case_of(layer: Layer, isa):
         tail = layer.oc % lanes if masked and last == layer.oc else 0
         kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, *layer.epilogue, tail_lanes=tail, far=layer.threads > 1)
         full = [int(kind == "full") for kind in layer.epilogue[1] if kind == "full"] + [0, 0]
-        e_strides = (out[2] * out[3] * lanes, et.layout.block_stride(et.shape), out[3] * lanes)
+        e_strides = (out[2] * out[3] * lanes, et.layout.block_stride(et.shape, 4), out[3] * lanes)
         geometry = WinogradGeometry(
             -(-layer.ic // lanes), part.panels, t.group, t.tiles_y, t.tiles_x, out[2], out[3],
             t.full, t.tails, t.block_pieces, t.block_tiles,
-            h * wd * lanes, xt.layout.block_stride(xt.shape), wd * lanes,
-            yh * yw * lanes, yt.layout.block_stride(yt.shape), yw * lanes,
+            h * wd * lanes, xt.layout.block_stride(xt.shape, 4), wd * lanes,
+            yh * yw * lanes, yt.layout.block_stride(yt.shape, 4), yw * lanes,
             *(tuple(f * v for f in full[:2]) for v in e_strides),
         )  # fmt: skip
         at = len(buffers)
         weights = np.moveaxis(w, 1, -1)[first:last]
         buffers += [winograd.pack(weights, t.m, t.r, lanes, t.group), np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8)]
         assert buffers[at].size == winograd.packed_elements(last - first, layer.ic, t.m, t.r, lanes)
-        shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape), "scalar": 0}
+        shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape, 4), "scalar": 0}
         operands = ["b[0]", f"b[{at}]", *(f"(float *)b[{2 + i}] + {shift[kind]}" for i, kind in enumerate(layer.epilogue[1]))]
-        operands.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape) + yw * lanes}")
+        operands.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape, 4) + yw * lanes}")
         kernels.append(kernel)
         text.append(f"static const struct spc_winograd g{at} = {struct_initializer(geometry)};")
         call = f"{kernel.symbol(isa)}(&g{at}, {', '.join(operands)}, b[{at + 1}], t, {layer.threads});"
