@@ -92,7 +92,10 @@ class NodeEditor:
         graph = onnx.GraphProto(name=self.graph.name, doc_string=self.graph.doc_string)
         graph.node.extend(reversed(kept))
         graph.initializer.extend(t for name, t in self.tensors.items() if name in needed)
+        graph.sparse_initializer.extend(t for t in self.graph.sparse_initializer if t.values.name in needed)
         graph.input.extend(v for v in self.graph.input if v.name in self.inputs)
+        made = {o for node in kept for o in node.output}.difference(self.outputs)
+        graph.value_info.extend(v for v in self.graph.value_info if v.name in made)
         graph.output.extend(self.graph.output)
         model = onnx.ModelProto(ir_version=max(self.proto.ir_version, _IR), graph=graph)
         model.producer_name, model.producer_version = self.proto.producer_name, self.proto.producer_version

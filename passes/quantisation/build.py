@@ -42,6 +42,7 @@ class Quantiser:
     def __init__(self, proto: onnx.ModelProto, data: Source, settings: Settings, say: Callable[[str], None]) -> None:
         """UsageError for a model without layers to quantise, and for data that it does not take."""
         self.settings, self.say = settings, say
+        self._chosen: dict[tuple[str, ...], Affine] = {}
         editor = NodeEditor(proto)
         fold_batchnorm(editor)
         self.folded = editor.finish()
@@ -78,8 +79,8 @@ class Quantiser:
         return write(editor, layers, plan.selection.values, plan.affines, plan.weights, biases), plan
 
     def _layers(self, editor: NodeEditor) -> list[Layer | Refusal]:
-        known = find_layers(editor)
-        return [x if isinstance(x, Refusal) or x.x in self.floats else Refusal(x.name, "its data are not float32") for x in known]
+        why = "its data are not known to be float32"
+        return [x if isinstance(x, Refusal) or x.x in self.floats else Refusal(x.name, why) for x in find_layers(editor)]
 
     def _open(self, floats: Collection[str]) -> tuple[NodeEditor, list[Layer]]:
         editor = NodeEditor(self.folded)
@@ -89,13 +90,18 @@ class Quantiser:
         selection = Selector(editor, layers, self.floats).run()
         affines: dict[str, Affine] = {}
         for group in selection.groups:
-            merged = Histogram()
-            for v in group:
-                if v in self.histograms:
-                    merged.merge(self.histograms[v])
-            found = choose(merged, self.settings.method, self.settings.percentile, power_of_two=self.settings.power_of_two)
-            affines.update(dict.fromkeys(group, found))
+            affines.update(dict.fromkeys(group, self._choose(tuple(v for v in group if v in self.histograms))))
         return Plan(selection, affines, {x.name: self._weights(x, affines[x.x]) for x in layers})
+
+    def _choose(self, values: tuple[str, ...]) -> Affine:
+        """One scale and zero point for all of `values`."""
+        if values not in self._chosen:
+            merged = Histogram()
+            for v in values:
+                merged.merge(self.histograms[v])
+            how = self.settings
+            self._chosen[values] = choose(merged, how.method, how.percentile, power_of_two=how.power_of_two)
+        return self._chosen[values]
 
     def _weights(self, layer: Layer, x: Affine) -> QuantisedWeights:
         how = self.settings

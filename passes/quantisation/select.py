@@ -21,7 +21,7 @@ _MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "Resize")
 _ELEMENTWISE = (
     "Abs", "Add", "BatchNormalization", "BiasGelu", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "FastGelu", "Gelu", "HardSigmoid",
     "HardSwish", "LeakyRelu", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuickGelu", "Relu", "Selu", "Sigmoid",
-    "Softplus", "Softsign", "Sqrt", "Sub", "Swish", "Tanh", "ThresholdedRelu",
+    "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 
 
@@ -125,7 +125,7 @@ class Selector:
 
 
 def _sum_of_two(selector: Selector, node: onnx.NodeProto) -> bool:
-    return node.op_type == "Add" and all(v not in selector.editor.tensors for v in node.input)
+    return node.op_type in ("Add", "Sum") and all(v not in selector.editor.tensors for v in node.input)
 
 
 def moves(editor: NodeEditor, node: onnx.NodeProto) -> bool:

@@ -97,8 +97,8 @@ def _beside(
         writer, x = Writer(side), affines[layer.x]
         real = side.fresh(f"{layer.x}_twin")
         parameters = side.constant(np.float32(x.scale), f"{real}_scale"), side.constant(np.uint8(x.zero), f"{real}_zero")
-        side.add("QuantizeLinear", [layer.x, *parameters], f"{real}_q")
-        side.add("DequantizeLinear", [f"{real}_q", *parameters], real)
+        q = side.add("QuantizeLinear", [layer.x, *parameters], side.fresh(f"{real}_q"))
+        side.add("DequantizeLinear", [q.output[0], *parameters], real)
         twin.input[0] = real
         twin_layer = Layer(layer.name, twin, layer.x, layer.weights, layer.axis, layer.bias, twin.output[0])
         writer.layer(twin_layer, x, weights[layer.name], layer.bias if node.op_type != "MatMul" else None)

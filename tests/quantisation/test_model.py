@@ -131,6 +131,12 @@ def test_concat_gives_its_parts_one_scale() -> None:
     assert set(found) == {"x", "p", "q", "j"} and found["p"] == found["q"] == found["j"] != found["x"]
 
 
+def test_a_sum_is_an_add() -> None:
+    model = residual()
+    next(n for n in model.graph.node if n.op_type == "Add").op_type = "Sum"
+    assert bytes_of(quantised(model, X)) == bytes_of(quantised(residual(), X))
+
+
 def test_swish_is_not_cut_off_its_convolution() -> None:
     nodes = [
         N("Conv", ["x", "a"], ["y"]),
@@ -216,6 +222,34 @@ def test_layers_stay_float_by_name_number_and_ratio() -> None:
 def test_wrong_wishes_for_float_layers(entries: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         quantise(residual(), X, Settings(threads=1, keep_float=KeepFloat.parse(entries)))
+
+
+def test_outputs_that_are_integers_are_not_compared() -> None:
+    nodes = [N("MatMul", ["x", "w"], ["y"]), N("ArgMax", ["y"], ["out"], axis=1)]
+    model = model_of(nodes, [4, 8], ["out"], weights(w=(8, 8)))
+    assert quantise(model, samples((4, 8)), Settings(threads=1)).report.sqnr is None
+
+
+def test_what_a_subgraph_reads_stays_float() -> None:
+    inner = onnx.helper.make_graph([N("Neg", ["y"], ["n"])], "inner", [], [onnx.ValueInfoProto(name="n")])
+    other = onnx.helper.make_graph([N("Abs", ["y"], ["a"])], "other", [], [onnx.ValueInfoProto(name="a")])
+    nodes = [
+        N("Relu", ["x"], ["y"]),
+        N("MatMul", ["y", "w"], ["out"]),
+        N("If", ["c"], ["z"], then_branch=inner, else_branch=other),
+    ]
+    w = {**weights(w=(8, 8)), "c": np.array(True)}
+    model, x = model_of(nodes, [4, 8], ["out", "z"], w), samples((4, 8), 1)[0]
+    made = quantised(model, samples((4, 8)))
+    assert bytes_of(made) == {"y"}
+    np.testing.assert_array_equal(run_ort(made, {"x": x})["z"], -np.maximum(x, 0))
+
+
+def test_half_precision_is_refused_with_the_reason() -> None:
+    nodes = [N("Cast", ["x"], ["h"], to=onnx.TensorProto.FLOAT16), N("MatMul", ["h", "w"], ["out"])]
+    model = model_of(nodes, [4, 8], ["out"], {"w": weights(w=(8, 8))["w"].astype(np.float16)})
+    with pytest.raises(UsageError, match=r"nothing to quantise .*its weights are float16, not float32"):
+        quantise(model, samples((4, 8)))
 
 
 def test_old_opsets_and_initializers_that_are_inputs() -> None:
