@@ -4,8 +4,9 @@
     python benchmarks/zero_cost.py resnet50 bert_base --json results.json
 
 Every free class of channels of a model gets a random order, without pruning. The model and its reordered twin are compiled; the
-lists of their operations (kernels, calls, loops) and their C sources are compared, then their outputs (the largest difference over
-the largest value). Both take turns with a second copy of the original, which shows what is noise: CPU time on one thread, medians.
+lists of their operations (kernels, calls, loops) and their C sources are compared, then their outputs (the largest difference
+over the largest value). Both take turns with a second copy of the original, which shows what is noise: CPU time on one thread,
+medians.
 
 Where float32 outputs differ by more than 1e-5 of the largest value, both graphs are run in double precision besides, which tells
 rounding from a wrong order.
@@ -24,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
