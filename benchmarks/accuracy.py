@@ -31,9 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import fashion, file_types, sentences
 from benchmarks.accuracy_arms import ARMS, OF_WEIGHTS, Arm
 from benchmarks.accuracy_task import Task
+from benchmarks.vector_patterns import parse
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.measure import machine_line
 from sparsec.compiler.onnxruntime_reference import version
+from sparsec.compiler.sparsity.text import parse_goal
 
 TASKS: dict[str, Callable[[], Task]] = {"fashion": fashion.task, "files": file_types.task, "sentences": sentences.task}
 Speeds = Mapping[str, Mapping[str, float]]  # pattern -> model -> times as fast as dense onnxruntime
@@ -84,13 +86,18 @@ def verdict(goal: float | None, rows: Sequence[Row]) -> str:
 
 
 def read_speeds(path: Path) -> Speeds:
-    """The speed-ups in a file that `cpu_sparse.py --json` wrote."""
+    """The speed-ups in a file that `cpu_sparse.py --json` wrote, by the pattern as `_spelled`."""
     found: dict[str, dict[str, float]] = {}
     for record in json.loads(path.read_text(encoding="utf-8"))["results"]:
         speedup = record.get("speedups", {}).get("onnxruntime")
         if speedup is not None:
-            found.setdefault(record["pattern"], {})[record["model"]] = speedup
+            found.setdefault(_spelled(record["pattern"]), {})[record["model"]] = speedup
     return found
+
+
+def _spelled(pattern: str) -> str:
+    """A pattern in one of the orders that its options may have; those that sparsec does not have as they are."""
+    return pattern if parse(pattern) else str(parse_goal(pattern))
 
 
 def table(task: Task, arms: Sequence[Arm], by_pattern: Sequence[Sequence[Row]], speeds: Speeds) -> str:
@@ -104,7 +111,7 @@ def table(task: Task, arms: Sequence[Arm], by_pattern: Sequence[Sequence[Row]], 
             density = next(r.density for r in rows if r.scores)
             goal = verdict(task.goals.get(pattern), rows) if number == 0 else ""
             slowest = max(mean(r.seconds) for r in rows if r.seconds)
-            speed = ", ".join(f"{s:.2f} {model}" for model, s in speeds.get(pattern, {}).items())
+            speed = ", ".join(f"{s:.2f} {model}" for model, s in speeds.get(_spelled(pattern), {}).items())
             row = [pattern, f"{density:.3f}", *(r.text(number) for r in rows), goal, f"{slowest:.0f}"]
             cells.append([*row, *([speed] if speeds else [])])
         texts.append(f"{name}\n{plain_table(columns, cells)}")

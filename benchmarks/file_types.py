@@ -27,7 +27,7 @@ SOURCE = Download(
     "--no-binary pygments pygments==2.20.0",
 )
 EXCERPT, EXCERPTS, SMALLEST = 4096, 3, 64  # bytes, excerpts a file, bytes of the smallest
-CALIBRATION_EXCERPTS, TEST_BATCH = 400, 50
+CALIBRATION_EXCERPTS, TEST_BATCH = 100, 50
 CONFIG = "magika/models/standard_v3_3/config.min.json"
 # Pygments' names of what magika has a label for under another name.
 NAMES = {

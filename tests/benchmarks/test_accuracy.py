@@ -91,15 +91,16 @@ def test_every_seed_prunes_and_is_scored(pattern: str, name: str) -> None:
 
 
 def test_the_table_shows_measures_and_speeds(tmp_path: Path) -> None:
-    record = {"pattern": "2:4", "model": "resnet50", "speedups": {"onnxruntime": 1.29, "sparsec, dense": 1.06}}
+    record = {"pattern": "block:8x8/taps=each@50%", "model": "resnet50", "speedups": {"onnxruntime": 1.71}}
+    dense = {"pattern": "dense", "model": "vgg19", "speedups": {"onnxruntime": 1.88}}
     failed = {"model": "vgg19", "pattern": "2:4", "failure": "no room"}
-    (tmp_path / "s.json").write_text(json.dumps({"header": "", "results": [record, failed]}))
-    task = small_task([])
-    row = Row("2:4", "refit", 0.5, [(0.75, 0.25)], [1.0])
-    text = table(task, [NAMED["refit"]], [[row]], read_speeds(tmp_path / "s.json"))
+    (tmp_path / "s.json").write_text(json.dumps({"header": "", "results": [record, dense, failed]}))
+    rows = [[Row(p, "refit", 0.5, [(0.75, 0.25)], [1.0])] for p in ("2:4", "block:8x8@50%/taps=each", "ovw:4@50%")]
+    text = table(small_task([]), [NAMED["refit"]], rows, read_speeds(tmp_path / "s.json"))
     same, half = (line for line in text.splitlines() if line.startswith("2:4"))
-    assert "0.7500" in same and "0.500 met" in same and "1.29 resnet50" in same
+    assert "0.7500" in same and "0.500 met" in same and "resnet50" not in same
     assert "0.2500" in half and "met" not in half
+    assert text.count("1.71 resnet50") == 2 and "1.88" not in text
 
 
 def test_arms_for_some_patterns_measure_nothing_else() -> None:
