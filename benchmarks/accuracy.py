@@ -28,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import fashion, file_types, sentences
+from benchmarks import file_types, images, sentences
 from benchmarks.accuracy_arms import ARMS, OF_WEIGHTS, Arm
 from benchmarks.accuracy_task import Task
 from benchmarks.vector_patterns import parse
@@ -37,7 +37,7 @@ from sparsec.compiler.measure import machine_line
 from sparsec.compiler.onnxruntime_reference import version
 from sparsec.compiler.sparsity.text import parse_goal
 
-TASKS: dict[str, Callable[[], Task]] = {"fashion": fashion.task, "files": file_types.task, "sentences": sentences.task}
+TASKS: dict[str, Callable[[], Task]] = {"fashion": images.task, "files": file_types.task, "sentences": sentences.task}
 Speeds = Mapping[str, Mapping[str, float]]  # pattern -> model -> times as fast as dense onnxruntime
 
 

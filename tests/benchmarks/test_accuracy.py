@@ -17,7 +17,8 @@ import models
 from benchmarks.accuracy import TASKS, Row, main, measure, read_speeds, table, verdict
 from benchmarks.accuracy_arms import ARMS, OF_WEIGHTS
 from benchmarks.accuracy_task import COMPARED, Feeds, Task, outputs
-from benchmarks.fashion import GOALS, MODEL, load, top1
+from benchmarks.fashion import load
+from benchmarks.images import GOALS, MODEL, top1
 from benchmarks.vector_patterns import parse
 from sparsec.compiler.sparsity.text import parse_goal
 
