@@ -24,8 +24,9 @@ import onnx
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.accuracy import CALIBRATION_IMAGES, MODEL, THREADS  # noqa: E402
+from benchmarks.accuracy_arms import THREADS  # noqa: E402
 from benchmarks.fashion import load  # noqa: E402
+from benchmarks.images import CALIBRATION_IMAGES, MODEL  # noqa: E402
 from sparsec.compiler.cli.console import plain_table  # noqa: E402
 from sparsec.compiler.measure import machine_line  # noqa: E402
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime, version  # noqa: E402

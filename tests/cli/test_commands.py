@@ -76,7 +76,7 @@ def test_compile_as_json_prints_the_report(model: Path, capsys: Out) -> None:
         (["nowhere.onnx"], 2, "error: cannot read 'nowhere.onnx'"),
         (["MODEL", "--target", "z80"], 2, "error: target 'z80' is not known"),
         (["MODEL", "--passes", "fold,wings"], 2, "error: there is no pass 'wings'"),
-        (["MODEL", "--dump-ir", "wings"], 2, "error: --dump-ir is 'wings', expected one of all, changed, widen, fold"),
+        (["MODEL", "--dump-ir", "wings"], 2, "error: --dump-ir is 'wings', expected one of all, changed, widen, dequantise"),
         (["MODEL", "--cc", "no-such-compiler"], 6, "error: no C compiler"),
         (["MODEL", "--max-arena", "1K"], 7, "error: the arena takes"),
         (["MODEL", "--limits", "nodes=1"], 7, "error: "),
