@@ -67,7 +67,7 @@ def test_compile_as_json_prints_the_report(model: Path, capsys: Out) -> None:
     assert (report.options.target, err) == ("generic", "")
     assert report == Report.model_validate_json(Path("out/report.json").read_text())
     assert {p.phase for p in report.phases} >= {"import", "passes", "schedule", "lower", "emit", "cc"}
-    assert [p.name for p in report.passes][:2] == ["widen", "fold"]
+    assert [p.name for p in report.passes][:2] == ["widen", "dequantise"]
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_trials_are_prunings_and_take_over_what_has_not_changed(monkeypatch: pyt
 
 
 def test_the_least_recently_used_variants_are_forgotten() -> None:
-    memory, fits = Memory(variants=2), [Fitted(np.full(1, i), ()) for i in range(3)]
+    memory, fits = Memory(variants=2), [Fitted(np.full(1, i), None, ()) for i in range(3)]
     numbers = [memory.number(("layer", i)) for i in range(3)]
     assert numbers == [memory.number(("layer", i)) for i in range(3)] and len(set(numbers)) == 3
     for i in (0, 1):
