@@ -247,7 +247,7 @@ def _general_cycles(graph: Graph, node: Node, isa: Isa) -> float:
 
 
 def _block_stride(t: TensorType, isa: Isa) -> int:
-    return strides_of(t.with_layout(blocked(t, -1, isa))).block
+    return strides_of(t.with_layout(blocked(t, -1, isa))).block if t.rank else 0
 
 
 def _planar(graph: Graph, node: Node, x: Blocked, y: Blocked, isa: Isa) -> list[PlanarPlan]:
@@ -267,7 +267,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
     kinds = extra_kinds(graph, node, 2, y.rank - 1)
     assert kinds is not None
     k, n = x.shape[-1], y.shape[-1]
-    image = Image(0, _block_stride(y, isa), 0)
+    full = [Image(0, _block_stride(graph.types[v], isa), 0) for v in node.inputs[2:]]
     problem = Linear(
         oc=n,
         n=1,
@@ -276,8 +276,8 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
         k_run=isa.lanes // per_row,
         x_step=isa.lanes,
         x=Image(0, _block_stride(x, isa), 0),
-        y=image,
-        extras=tuple(image if kind == "full" else None for kind in kinds),
+        y=Image(0, _block_stride(y, isa), 0),
+        extras=tuple(image if kind == "full" else None for kind, image in zip(kinds, full, strict=True)),
         kinds=kinds,
         epilogue=matmul_op(node).epilogue,
         shared=True,

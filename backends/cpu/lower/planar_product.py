@@ -26,7 +26,7 @@ def plan_product(
     """The planar plan with features stored as `x` and `y` say. `weights` [K, N] are a view of the node's constant."""
     assert isinstance(node.op, MatMul)
     source, result = graph.types[node.inputs[0]], graph.types[node.output]
-    positions, side = prod(result.shape[:-1]), _side(result, y, isa)
+    positions = prod(result.shape[:-1])
     layer = PlanarLayer(
         n=1,
         positions=positions,
@@ -35,8 +35,10 @@ def plan_product(
         taps=1,
         ic=source.shape[-1],
         x=_side(source, x, isa),
-        y=side,
-        extras=tuple(side if kind == "full" else None for kind in kinds),
+        y=_side(result, y, isa),
+        extras=tuple(
+            _side(graph.types[v], y, isa) if kind == "full" else None for v, kind in zip(node.inputs[2:], kinds, strict=True)
+        ),
         kinds=kinds,
         epilogue=node.op.epilogue,
         tail_lanes=padded_lanes(node.op.epilogue, kinds, result.shape[-1], isa),

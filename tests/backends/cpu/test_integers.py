@@ -35,6 +35,7 @@ TWICE = (
     "mul(t9,0.25);round(t10);add(t11,128.0);max(t12,0.0);min(t13,255.0);cast.u8(t14)"
 )
 SIGNED = "cast.f32(a0);mul(t0,a2);round(t1);max(t2,-128.0);min(t3,127.0);cast.i8(t4)"
+REAL_RESIDUAL = "cast.f32(a0);mul(t0,a2);cast.f32(a1);mul(t2,0.001);add(t1,t3);cast.i32(a3);sub(t5,9);cast.f32(t6);add(t4,t7)"
 REAL = "cast.f32(a0);mul(t0,a2);cast.f32(a1);mul(t2,0.001);add(t1,t3)"
 EPILOGUES = {
     "sums": SUMS,
@@ -44,6 +45,7 @@ EPILOGUES = {
     "twice": TWICE,
     "signed": SIGNED,
     "real": REAL,
+    "real residual": REAL_RESIDUAL,
 }
 
 
@@ -87,6 +89,9 @@ LAYERS = {
     "product real": Layer(50, 33, 0, 5, zero=77, epilogue="real"),
     "product blocks": Layer(128, 64, 0, 40, pattern="8x8", epilogue="shifted"),
     "product residual": Layer(96, 48, 0, 19, pattern="free", epilogue="residual"),
+    "product of a residual": Layer(64, 80, 0, 128, epilogue="real residual"),
+    "product of a residual blocks": Layer(64, 80, 0, 128, pattern="8x8", epilogue="real residual"),
+    "window of a residual": Layer(32, 48, 1, 16, epilogue="real residual"),
     "long": Layer(2048, 16, 1, 3, zero=200, epilogue="sums"),
 }
 
