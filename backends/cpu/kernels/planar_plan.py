@@ -24,7 +24,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 9.0, 40.0
-_TOGETHER = 3.0  # of bytes put together by fours, and spread
+_FOURS, _TOGETHER = 2.5, 1.5  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,11 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     move += weights / rate(1 << 62 if cold else weights)
     total = overlapped(compute, move) + 60
     around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
-    return total + p.rows * s * (around * _TRANSPOSE if p.x_blocked else _COPY) + _stored(p, isa, outputs, s, packs=packs)
+    return (
+        total
+        + p.rows * s * (around * (_FOURS if p.dot else _TRANSPOSE) if p.x_blocked else _COPY)
+        + _stored(p, isa, outputs, s, packs=packs)
+    )
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
