@@ -41,13 +41,15 @@ class Legalise(Pass):
         for node in graph.nodes:
             notes.at = node
             program = getattr(node.op, "epilogue", Program())
-            bytes_ = isinstance(node.op, Conv | MatMul) and graph.types[node.inputs[0]].dtype in DATA
-            if not (program.steps or bytes_) or self.target.legal(graph, node):
+            of_bytes = isinstance(node.op, Conv | MatMul) and graph.types[node.inputs[0]].dtype in DATA
+            if not (program.steps or of_bytes) or self.target.legal(graph, node):
                 continue
-            if bytes_:
+            if of_bytes:
                 node = self._widen(editor, node)
-            if program.steps:
-                self._unfuse(editor, node, program)
+                notes.reject(node, Rejected(f"no kernel for these bytes on {self.target.name}: they are multiplied as int32"))
+            if not program.steps:
+                continue
+            self._unfuse(editor, node, program)
             notes.reject(node, Rejected(f"no fused kernel on {self.target.name}: {program} runs as a pass of its own"))
         return editor.finish()
 

@@ -15,10 +15,15 @@ from sparsec.passes.pruning.calibrated import block_obs, obs, solve
 from sparsec.passes.pruning.calibrated import importance as importance_module
 from sparsec.passes.pruning.calibrated.block_obs import Blocks, Exchange, block_costs, elimination_order
 from sparsec.passes.pruning.calibrated.importance import Importance, mask_by_importance
-from sparsec.passes.pruning.calibrated.solve import on_support, quadratic_error, regularised
+from sparsec.passes.pruning.calibrated.solve import on_support, regularised
 
 Array = np.ndarray[Any, Any]
 SEEDS = st.integers(0, 2**32)
+
+
+def quadratic_error(covariance: Array, cross: Array, w: Array) -> Array:
+    """Mean squared error of each row of w [rows, K], up to what does not depend on w: w H w' - 2 c w'."""
+    return np.asarray(((w @ covariance - 2 * cross) * w).sum(axis=1))
 
 
 def problem(seed: int, rows: int, columns: int) -> tuple[Array, Array, Array]:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Pointer
 from sparsec.backends.cpu.kernels.elements import element, ending
@@ -21,15 +19,6 @@ _HEAVY = {"exp", "log", "erf", "tanh", "sigmoid", "gelu", "silu", "softplus", "e
 def extra_pointers(types: Sequence[DType]) -> list[Pointer]:
     """The kernels' pointer parameters for the epilogue's operands, of these element types."""
     return [Pointer(f"e{i}", t.c) for i, t in enumerate(types)]
-
-
-def needs_tail_mask(epilogue: Program, extras: Sequence[str]) -> bool:
-    """Whether lanes beyond the last channel, where accumulator and channel operands are zero, would be stored as non-zero.
-
-    `full` operands are zero there too; scalars are taken as one.
-    """
-    args = [np.zeros(1, np.float32), *(np.full(1, kind == "scalar", np.float32) for kind in extras)]
-    return bool(np.any(epilogue.evaluate(args) != 0))
 
 
 def heavy(epilogue: Program) -> bool:

@@ -174,11 +174,6 @@ def pack_listed(w: Array, m: int, r: int, lanes: int, group: int) -> tuple[Array
     return np.concatenate(parts), np.nonzero(kept)[1], begin
 
 
-def packed_elements(oc: int, ic: int, m: int, r: int, lanes: int) -> int:
-    """Floats of the packed weights."""
-    return -(-oc // (r * lanes)) * r * lanes * -(-ic // lanes) * lanes * (m + 2) ** 2
-
-
 def applies(kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], groups: int) -> bool:
     """Whether a convolution is one that this family computes."""
     return tuple(kernel) == (3, 3) and tuple(strides) == tuple(dilations) == (1, 1) and groups == 1

@@ -10,8 +10,8 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from sparsec.compiler.errors import LimitError, ModelError
+from sparsec.compiler.exporter.nodes import reads, sort_nodes
 from sparsec.passes.pruning.calibrated.data import Samples
-from sparsec.passes.pruning.calibrated.sites import reads
 
 Array = np.ndarray[Any, Any]
 MEMORY = 1 << 29  # bytes of inner values that are kept
@@ -91,7 +91,7 @@ def part_for(
     `given` values [batch][...] are inputs of the part where it reads them, with the element type and rank of their first batch.
     """
     given, needed, nodes = given or {}, set(values), []
-    for node in reversed(sorted_nodes(proto.graph)):
+    for node in reversed(sort_nodes(proto.graph.node)):
         if needed & set(node.output) - given.keys():
             nodes.append(node)
             needed.update(reads(node))
@@ -111,27 +111,6 @@ def part_for(
 def _value(name: str, array: Array) -> onnx.ValueInfoProto:
     kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
     return onnx.helper.make_tensor_value_info(name, kind, [None] * array.ndim)
-
-
-def sorted_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Nodes with every producer before its readers, as ONNX wants them; those of models that do not are put in order."""
-    producers = {o: node for node in graph.node for o in node.output if o}
-    done: set[int] = set()
-    order: list[onnx.NodeProto] = []
-    for root in graph.node:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            missing = [
-                p for name in reads(node) if (p := producers.get(name)) is not None and id(p) not in done and p is not node
-            ]
-            if id(node) in done or not missing:
-                stack.pop()
-                order += [] if id(node) in done else [node]
-                done.add(id(node))
-            else:
-                stack += missing
-    return order
 
 
 def _first_line(exc: Exception) -> str:

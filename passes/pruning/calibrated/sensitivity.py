@@ -13,8 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from sparsec.passes.pruning.calibrated.run import sorted_nodes
-from sparsec.passes.pruning.calibrated.sites import reads
+from sparsec.compiler.exporter.nodes import reads, sort_nodes
 
 Array = np.ndarray[Any, Any]
 _PASSING = frozenset(
@@ -30,7 +29,7 @@ class Sensitivity:
         """`proto` is only read, here."""
         self._arrays = {t.name: t for t in proto.graph.initializer}
         self._found: dict[str, Array | None] = {v.name: np.ones(1) for v in proto.graph.output}
-        for node in reversed(sorted_nodes(proto.graph)):
+        for node in reversed(sort_nodes(proto.graph.node)):
             self._backward(node)
 
     def of(self, value: str, channels: int) -> Array:

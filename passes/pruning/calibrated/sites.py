@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sparsec.compiler.exporter.nodes import reads
 from sparsec.compiler.graph import Node
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.sparsity.weights import LayerWeights
@@ -218,16 +218,6 @@ def _tensor(proto: onnx.ModelProto, name: str) -> onnx.TensorProto:
         return stored
     tensor: onnx.TensorProto = next(n for n in proto.graph.node if name in n.output).attribute[0].t
     return tensor
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """The names that a node reads, in its subgraphs too."""
-    yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-            yield from (v.name for v in graph.output)
-            for inner in graph.node:
-                yield from reads(inner)
 
 
 def _bias_of(node: onnx.NodeProto) -> str:

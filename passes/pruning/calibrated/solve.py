@@ -103,8 +103,3 @@ def _conjugate_gradients(a: Array, b: Array, mask: Array, start: Array, steps: i
         rho, before = (residual * z).sum(axis=1), rho
         direction = z + np.divide(rho, before, out=np.zeros_like(rho), where=before > 0)[:, None] * direction
     return x
-
-
-def quadratic_error(covariance: Array, cross: Array, w: Array) -> Array:
-    """Mean squared error of each row of w [rows, K], up to what does not depend on w: w H w' - 2 c w'."""
-    return np.asarray(((w @ covariance - 2 * cross) * w).sum(axis=1))

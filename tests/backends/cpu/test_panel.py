@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sparsec.backends.cpu.isa import isa_named, isas
 from sparsec.backends.cpu.kernel import struct_declaration, struct_initializer
 from sparsec.backends.cpu.kernels import panel_pack
+from sparsec.backends.cpu.kernels.blocked_epilogue import lanes_to_keep
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel, legal
-from sparsec.backends.cpu.kernels.panel_epilogue import needs_tail_mask
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, Part, choose, split, tilings
 from sparsec.backends.cpu.lower.panel_weights import run_length
 from sparsec.backends.cpu.prelude import prelude
@@ -101,7 +101,7 @@ def calls_of(layer: Layer, isa, tiling=None):
     _, _, eh, ew, _ = et.layout.storage_shape(et.shape)
     stored = [store(e, et) if kind == "full" else s for kind, e, s in zip(layer.epilogue[1], extras, stored, strict=True)]
     buffers, kernels, text = [store(x, xt), y, *stored], [], []
-    masked = needs_tail_mask(*layer.epilogue) and layer.oc % lanes
+    masked = lanes_to_keep(*layer.epilogue, layer.oc, lanes)
     if masked:  # the last vector gets a call of its own
         parts = tuple(Part(b, 1, next(tilings(problem, isa, 1)), 0.0) for b in range(blocks))
     for part in parts:
@@ -244,10 +244,10 @@ def test_the_tile_that_the_measurements_favour_is_chosen():
 
 
 def test_tail_mask_is_needed_where_zero_does_not_stay_zero():
-    assert needs_tail_mask(*SCALED_SIGMOID)
-    assert not needs_tail_mask(*RESIDUAL)
-    assert needs_tail_mask(Program.parse("add(a0,a1)"), ("scalar",))
-    assert not needs_tail_mask(*PLAIN)
+    assert lanes_to_keep(*SCALED_SIGMOID, 7, 4) == 3 and lanes_to_keep(*SCALED_SIGMOID, 8, 4) == 0
+    assert not lanes_to_keep(*RESIDUAL, 7, 4)
+    assert lanes_to_keep(Program.parse("add(a0,a1)"), ("scalar",), 7, 4)
+    assert not lanes_to_keep(*PLAIN, 7, 4)
 
 
 def test_symbols_tell_tile_and_epilogue():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparsec.backends.cpu.isa import isa_named, isas
 from sparsec.backends.cpu.kernel import struct_declaration, struct_initializer
 from sparsec.backends.cpu.kernels import winograd
-from sparsec.backends.cpu.kernels.panel_epilogue import needs_tail_mask
+from sparsec.backends.cpu.kernels.blocked_epilogue import lanes_to_keep
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem
 from sparsec.backends.cpu.kernels.panel_plan import choose as choose_panel
 from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel
@@ -63,7 +63,7 @@ def case_of(layer: Layer, isa):
     _, n, h, wd, _ = xt.layout.storage_shape(xt.shape)
     _, _, yh, yw, _ = yt.layout.storage_shape(yt.shape)
     blocks = -(-layer.oc // lanes)
-    masked = needs_tail_mask(*layer.epilogue) and layer.oc % lanes
+    masked = lanes_to_keep(*layer.epilogue, layer.oc, lanes)
     parts = choose(WinogradProblem(n, out[2], out[3], -(-layer.ic // lanes), blocks), isa, (layer.m,))
     if masked:
         one = choose(WinogradProblem(n, out[2], out[3], -(-layer.ic // lanes), 1), isa, (layer.m,))[0]
@@ -92,7 +92,8 @@ def case_of(layer: Layer, isa):
         at = len(buffers)
         weights = np.moveaxis(w, 1, -1)[first:last]
         buffers += [winograd.pack(weights, t.m, t.r, lanes, t.group), np.zeros(kernel.scratch_bytes(geometry, isa), np.uint8)]
-        assert buffers[at].size == winograd.packed_elements(last - first, layer.ic, t.m, t.r, lanes)
+        whole = -(-(last - first) // (t.r * lanes)) * t.r * -(-layer.ic // lanes) * lanes**2  # whole panels of whole blocks
+        assert buffers[at].size == whole * (t.m + 2) ** 2
         shift = {"channel": first, "full": part.block * et.layout.block_stride(et.shape, 4), "scalar": 0}
         operands = ["b[0]", f"b[{at}]", *(f"(float *)b[{2 + i}] + {shift[kind]}" for i, kind in enumerate(layer.epilogue[1]))]
         operands.append(f"(float *)b[1] + {part.block * yt.layout.block_stride(yt.shape, 4) + yw * lanes}")
