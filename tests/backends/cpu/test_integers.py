@@ -176,6 +176,19 @@ def test_every_family_computes_them(isa: Any, family: str, tmp_path: Path) -> No
 
 
 @needs("gcc")
+@pytest.mark.parametrize("isa", BYTES, ids=lambda isa: isa.symbol)
+def test_biases_beyond_the_products_saturate(isa: Any, tmp_path: Path) -> None:
+    graph, feeds = case(Layer(16, 16, 1, 4), 0)
+    bias = np.resize(np.array([2**31 - 2**22, -(2**31) + 2**22], np.int32), (16, 1, 1))
+    scale = np.resize(np.array([0.9, 1.5, 1e-3], np.float32), (16, 1, 1))
+    extreme = replace(graph, constants={**graph.constants, "bias": bias, "scale": scale})
+    made = compile_graph(extreme, isa.name, tmp_path)
+    got, want = run_graph(made, tmp_path, feeds)["y"], interpret(extreme, feeds)["y"]
+    np.testing.assert_array_equal(got, want)
+    assert set(np.unique(want)) == {0, 255}
+
+
+@needs("gcc")
 def test_threads_share_the_work(tmp_path: Path) -> None:
     graphs, feeds = cases(5)
     made = compile_graph(merged(graphs), "host", tmp_path, threads=3)
