@@ -142,7 +142,7 @@ _VECTORS = (
 )
 _IMM = Field("i", 15)
 _SCALARS = (
-    Form("movi", 1, (_R, _IMM), ">-", "r = number"),
+    Form("movi", 1, (_R, Field("i", 19)), ">-", "r = number"),
     Form("movh", 2, (_R, Field("u", 16)), "=-", "upper half of r = number"),
     Form("addi", 3, (_R, _R, _IMM), "><-", "first r = second r + number"),
     Form("add", 4, (_R, _R, _R), "><<", "first r = the others' sum"),
