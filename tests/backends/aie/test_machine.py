@@ -97,7 +97,7 @@ def test_file_changes_a_known_array(tmp_path: Path) -> None:
         ('base = "npu1"\nrows = { source = "x" }', "rows has no value: expected value and source"),
         (
             'base = "npu1"\n[core]\ndata_bytes = 1000',
-            "core.data_bytes is 1000: expected a multiple of 16 bytes in each of 8 banks",
+            "core.data_bytes is 1000: expected 16-byte words that 8 banks share",
         ),
         ("base = ", "this is not a TOML file"),
     ],
