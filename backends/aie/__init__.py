@@ -1,1 +1,1 @@
-"""AI-Engine-2-like arrays: scheduling, instruction streams, and a simulator that executes them."""
+"""The AI-Engine backend: instruction streams for an AIE2-like array of cores, simulated and estimated."""
