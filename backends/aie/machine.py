@@ -38,6 +38,9 @@ class CoreTile:
     descriptors: int = 16
     locks: int = 16
     lock_maximum: int = 63
+    load_latency: int = 4
+    vector_latency: int = 4
+    jump_cycles: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class Costs:
     lock: int = 6
     descriptor_start: int = 12
     ddr_latency: int = 250
+    control_word: int = 2
     kernel_prologue: int = 6
     ddr_bytes_per_cycle: int = 32
 
@@ -188,6 +192,9 @@ _SOURCES = {
     "streams": _AM020,
     "streams.queue_depth": _MLIR_AIE,
     "core.bundle_bytes": _AM020,
+    "core.load_latency": ASSUMED,
+    "core.vector_latency": ASSUMED,
+    "core.jump_cycles": ASSUMED,
     "matmul": _ISA,
     "matmul.load_a_cycles": f"{_AM020}: 32 bytes of A from one of two 256-bit load ports",
     "matmul.load_b_cycles": f"{_AM020}: 64 bytes of B from one of two 256-bit load ports",

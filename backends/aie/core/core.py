@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.execute import STEERING, State, run_bundle
@@ -43,7 +45,6 @@ class Core:
     bank_bytes: int
     pc: int = 0
     stalls: Counter[str] = field(default_factory=Counter)
-    bundles: int = 0
     state: State = field(init=False)
     board: Scoreboard = field(init=False)
 
@@ -55,6 +56,7 @@ class Core:
         self._timed = [Timed.of(b, self.latencies) for b in self._bundles]
         self._steering = [b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles]
         self._cascades = [Slot.VECTOR in b and b[Slot.VECTOR].form.name == "pop" for b in self._bundles]
+        self.executed = np.zeros(len(self._bundles), np.int64)
         self._plain: dict[tuple[int, int], bool] = {}
         self._loops: list[_Loop] = []
         self._met = False
@@ -63,6 +65,14 @@ class Core:
     def now(self) -> int:
         """The cycle of the last bundle."""
         return self.board.now
+
+    def vector_counts(self) -> Counter[str]:
+        """How often each vector instruction was carried out."""
+        counts: Counter[str] = Counter()
+        for bundle, times in zip(self._bundles, self.executed, strict=True):
+            if Slot.VECTOR in bundle:
+                counts[bundle[Slot.VECTOR].form.name] += int(times)
+        return counts
 
     def wait_until(self, cycle: int, cause: str) -> None:
         """Let the core stand until `cycle`."""
@@ -91,7 +101,7 @@ class Core:
     def _step(self, steering: Instruction | None) -> None:
         """Carry out one bundle, or a whole loop that it begins."""
         self.stalls["pipeline"] += self.board.issue(self._timed[self.pc])
-        self.bundles += 1
+        self.executed[self.pc] += 1
         bundle = self._bundles[self.pc]
         self.stalls["bank"] += self._bank_conflict()
         name = steering.form.name if steering else ""
@@ -147,5 +157,5 @@ class Core:
         self.stalls["pipeline"] += self.board.repeat(self._timed[start:end], times)
         self.stalls["bank"] += conflicts
         self.board.advance(conflicts)
-        self.bundles += times * size
+        self.executed[start:end] += times
         self._go_on(end)
