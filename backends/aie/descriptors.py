@@ -3,20 +3,20 @@
 Three kinds as three classes (core, memory tile, shim), each `encode`d to the words of its registers and `decode`d from them.
 Lengths, steps and wraps count 32-bit words.
 
-What is checked, and where. The place of every field: aie-rt, `xaiemlgbl_params.h` (DMA_BD0_0 and after of the memory, memory tile and NoC
+What is checked, and where. The place of every field: aie-rt, `xaiemlgbl_params.h` (descriptors of the memory, memory tile and NoC
 modules) against AMD AM025 and mlir-aie (`AIEDmaToNpu.cpp`). Their meaning, by AM025 and aie-rt (`xaie_dma_aieml.c`):
 
 - a length is stored as it is, steps minus one, wraps as they are and 0 for none, the iteration's wrap and step minus one;
 - the outermost dimension has a step only; a dimension without wrap is the last that counts;
 - an acquired value is stored negative for "at least" and as it is for "exactly"; releasing 0 is no release;
-- zeros before and after dimension 0 are words, those of dimensions 1 and 2 are whole wraps of the dimension below; only a memory tile's
-  MM2S channels add them;
+- zeros before and after dimension 0 are words, those of dimensions 1 and 2 are whole wraps of the dimension below; only a memory
+  tile's MM2S channels add them;
 - in a memory tile, addresses and locks count through its western neighbour, itself and its eastern neighbour
   (mlir-aie, `getMemLocalBaseAddress`, `getLockLocalBaseIndex`), so its own begin at `OWN_WORDS` and `OWN_LOCKS`;
 - the length counts the zeros too (mlir-aie's verifier of `dma_bd`).
 
-Assumed: a wrap of zeros is as wide as a padded wrap (so that rows stay even); the iteration's step is added to the base times the
-current iteration, which then moves on and returns to 0 after `wrap` executions (AM025 says when the field moves, not what is added).
+Assumed: a wrap of zeros is as wide as a padded wrap (so that rows stay even); the base moves by the iteration's step times its
+current number, which then counts on and returns to 0 after `wrap` executions (AM025 says when it counts, not what is added).
 """
 
 from __future__ import annotations
@@ -346,8 +346,8 @@ class Descriptor:
     def decode(cls, words: tuple[int, ...]) -> Self:
         """The descriptor that `encode` made these words of.
 
-        Raises StreamError where there are more or fewer of them, where they hold what no descriptor can, or where bits are set that nothing
-        reads.
+        Raises StreamError where there are more or fewer of them, where they hold what no descriptor can, or where bits are set
+        that nothing reads.
         """
         form = cls.FORM
         if len(words) != form.words:
@@ -462,7 +462,8 @@ class MemoryDescriptor(Descriptor):
             outer = any(p != Pad() for p in self.padding[i + 1 :])
             if not dim.wrap and (self.padding[i].after or outer):
                 raise UsageError(
-                    f"dimension {i} of a memory descriptor has no wrap but zeros after it or around a dimension above: give it a wrap"
+                    f"dimension {i} of a memory descriptor has no wrap but zeros after it or around a dimension above: "
+                    "give it a wrap"
                 )
 
     def _values(self) -> dict[str, int]:

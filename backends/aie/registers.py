@@ -1,11 +1,11 @@
 """The addresses and registers of an AIE2 array: which tile, which register, which bits.
 
-An address of the control network is 32 bits: column in bits 31-25, row in 24-20, offset in the tile in 19-0. Row 0 holds the shims, above
-them the memory tiles, above them the cores (npu1: memory tiles in row 1, cores in rows 2-5).
+An address of the control network is 32 bits: column in bits 31-25, row in 24-20, offset in the tile in 19-0. Row 0 holds the
+shims, above them the memory tiles, above them the cores (npu1: memory tiles in row 1, cores in rows 2-5).
 
 Every table says where its numbers were checked. Two public sources were read side by side: the register header of aie-rt
-(`xaiemlgbl_params.h`, with `xaiemlgbl_reginit.c` for what the driver does with it) and AMD AM025, the AIE-ML register reference, as the
-register database of mlir-aie holds it (`aie_registers_aie2.json`). Port numbers are from mlir-aie's target model of AIE2.
+(`xaiemlgbl_params.h`, with `xaiemlgbl_reginit.c` for what the driver does with it) and AMD AM025, the AIE-ML register reference,
+as the register database of mlir-aie holds it (`aie_registers_aie2.json`). Port numbers are from mlir-aie's target model of AIE2.
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def address(tile: Tile, offset: int) -> int:
     """The address of a byte `offset` in a tile; UsageError where either has too many bits."""
     if not (0 <= tile.column < COLUMNS and 0 <= tile.row < ROWS and 0 <= offset < OFFSETS):
         raise UsageError(
-            f"tile {tile} offset {offset:#x} has no address: expected column below {COLUMNS}, row below {ROWS}, offset below {OFFSETS:#x}"
+            f"tile {tile} offset {offset:#x} has no address: expected column below {COLUMNS}, row below {ROWS}, "
+            f"offset below {OFFSETS:#x}"
         )
     return tile.column << COLUMN_SHIFT | tile.row << ROW_SHIFT | offset
 
@@ -217,16 +218,12 @@ class Dma:
 BD_STRIDE = 0x20
 QUEUE_REPEAT, QUEUE_TOKEN = Field(16, 8), Field(31, 1)
 QUEUE_SOURCE = f"{_PARAMS} (START_QUEUE, TASK_QUEUE); repeats stored minus one: {_AM025}, mlir-aie AIERT.cpp"
+_S2MM, _MM2S = Direction.S2MM, Direction.MM2S
+_DMA_SOURCE = f"{_PARAMS}, {_MODEL}"
 DMAS = {
-    Kind.SHIM: Dma(
-        2, 16, 8, 16, 0x1D000, {Direction.S2MM: 0x1D200, Direction.MM2S: 0x1D210}, Field(0, 4), f"{_PARAMS}, {_MODEL}"
-    ),
-    Kind.MEMORY: Dma(
-        6, 48, 8, 192, 0xA0000, {Direction.S2MM: 0xA0600, Direction.MM2S: 0xA0630}, Field(0, 6), f"{_PARAMS}, {_MODEL}"
-    ),
-    Kind.CORE: Dma(
-        2, 16, 6, 16, 0x1D000, {Direction.S2MM: 0x1DE00, Direction.MM2S: 0x1DE10}, Field(0, 4), f"{_PARAMS}, {_MODEL}"
-    ),
+    Kind.SHIM: Dma(2, 16, 8, 16, 0x1D000, {_S2MM: 0x1D200, _MM2S: 0x1D210}, Field(0, 4), _DMA_SOURCE),
+    Kind.MEMORY: Dma(6, 48, 8, 192, 0xA0000, {_S2MM: 0xA0600, _MM2S: 0xA0630}, Field(0, 6), _DMA_SOURCE),
+    Kind.CORE: Dma(2, 16, 6, 16, 0x1D000, {_S2MM: 0x1DE00, _MM2S: 0x1DE10}, Field(0, 4), _DMA_SOURCE),
 }
 QUEUE_DEPTH = 4  # aie-rt, xaiemlgbl_reginit.c (StartQSizeMax)
 LOCKS = {Kind.SHIM: 16, Kind.MEMORY: 64, Kind.CORE: 16}  # registers of the tile itself

@@ -1,11 +1,12 @@
 """Circuits through the stream switches: a router over free ports, the register writes of its routes, and the way back.
 
-A circuit joins one MM2S channel to one or more S2MM channels. In every switch on its way each master port (an exit) names the slave port
-(an entrance) that feeds it, so a slave port may feed many masters, and a master port serves one circuit. Ports and the connections that a
-switch can make are those of mlir-aie's `AIE2TargetModel` (`getNumDestSwitchboxConnections`, `isLegalTileConnection`).
+A circuit joins one MM2S channel to one or more S2MM channels. In every switch on its way each master port (an exit) names the
+slave port (an entrance) that feeds it, so a slave port may feed many masters, and a master port serves one circuit. Ports and the
+connections that a switch can make are those of mlir-aie's `AIE2TargetModel` (`getNumDestSwitchboxConnections`,
+`isLegalTileConnection`).
 
-The router is PathFinder (McMurchie and Ebeling, FPGA 1995): circuits take their cheapest trees one after the other, and ports that
-several want grow dearer until none is shared. It is deterministic.
+The router is PathFinder (McMurchie and Ebeling, FPGA 1995): circuits take their cheapest trees one after the other, and ports
+that several want grow dearer until none is shared. It is deterministic.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def _legal(kind: Kind, slave: Port, master: Port) -> bool:
 def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
     """Routes for all flows at once.
 
-    Raises UsageError where a channel is used twice, FitError where it does not exist or where the ports do not suffice: demand, bound and
-    remedy are those of the side of a switch that most circuits want.
+    Raises UsageError where a channel is used twice, FitError where it does not exist or where the ports do not suffice: demand
+    and bound are those of a border that too many circuits cross, or of the side of a switch that most want.
     """
     _check(grid, flows)
     _check_cuts(grid, flows)
@@ -189,8 +190,8 @@ def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
 def circuits(grid: Grid, values: Mapping[int, int]) -> tuple[Circuit, ...]:
     """Which channels are joined when registers hold `values` (by address, 0 where absent), in the order of sources.
 
-    Raises StreamError where a switch is set to packets, names a slave port that it has not, that cannot feed the master or is off, or
-    where a stream ends at a port that leads nowhere.
+    Raises StreamError where a switch is set to packets, names a slave port that it has not, that cannot feed the master or is
+    off, or where a stream ends at a port that leads nowhere.
     """
     feeds = _feeds(grid, values)
     found = []

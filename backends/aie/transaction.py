@@ -1,11 +1,11 @@
 """The NPU transaction binary, version 1.0: register writes, syncs and address patches that a host sends to an array.
 
-Little-endian words of 32 bits. A header of four words (rows, generation and version; memory rows and columns; number of operations;
-bytes in all), then the operations. The numbers were checked against mlir-aie (`AIETargetNPU.cpp` and its tests of the NPU target); the
-older version 0.1, which aie-rt also writes, has other operation headers and is rejected.
+Little-endian words of 32 bits. A header of four words (rows, generation and version; memory rows and columns; number of
+operations; bytes in all), then the operations. The numbers were checked against mlir-aie (`AIETargetNPU.cpp` and its tests of the
+NPU target); the older version 0.1, which aie-rt also writes, has other operation headers and is rejected.
 
-`Transaction.text` writes one line an operation with addresses disassembled and descriptors spelled out behind a semicolon; `assemble` reads
-that text back to the same bytes.
+`Transaction.text` writes one line an operation with addresses disassembled and descriptors spelled out behind a semicolon;
+`assemble` reads that text back to the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from sparsec.backends.aie.registers import (
     Grid,
     Kind,
     Tile,
-    address,
     check_channel,
     describe,
     parse_address,
@@ -120,7 +119,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Add the DDR address of host buffer `argument`, and `offset` bytes, to the base of a shim's descriptor (`address`: its word 1)."""
+    """Add the DDR address of host buffer `argument`, and `offset` bytes, to a shim descriptor's base: `address` is its word 1."""
 
     OPCODE: ClassVar[int] = 0x81
     NAME: ClassVar[str] = "patch"
@@ -168,7 +167,8 @@ class Transaction:
         grid = _grid(words)
         if words[3] != len(data):
             raise StreamError(f"at byte 12: the transaction says that it has {words[3]} bytes, and there are {len(data)}")
-        operations, at = [], _HEADER_WORDS
+        operations: list[Operation] = []
+        at = _HEADER_WORDS
         while at < len(words):
             operation, at = _operation(words, at)
             operations.append(operation)
@@ -181,7 +181,8 @@ class Transaction:
     def text(self) -> str:
         """One line an operation; `assemble` reads it back."""
         grid = self.grid
-        head = f"npu {MAJOR}.{MINOR} generation {self.generation} columns {grid.columns} rows {grid.core_rows} memory {grid.memory_rows}"
+        extent = f"columns {grid.columns} rows {grid.core_rows} memory {grid.memory_rows}"
+        head = f"npu {MAJOR}.{MINOR} generation {self.generation} {extent}"
         return "".join(f"{line}\n" for line in (head, *(operation.text(grid) for operation in self.operations)))
 
 
@@ -190,7 +191,8 @@ def assemble(text: str) -> Transaction:
 
     What follows a semicolon is a remark; empty lines mean nothing.
     """
-    grid, generation, operations = None, GENERATION, []
+    grid: Grid | None = None
+    generation, operations = GENERATION, list[Operation]()
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition(";")[0].split()
         if not words:
@@ -373,7 +375,8 @@ def _sync(words: tuple[int, ...], where: str) -> Sync:
     size, place, extent = words
     if size != 16 or place & 0xFF > 1 or place >> 24 or extent & 0xFF:
         raise StreamError(
-            f"{where}: the sync has words {size:#x} {place:#010x} {extent:#010x}: expected size 16, direction 0 or 1 and no other bits"
+            f"{where}: the sync has words {size:#x} {place:#010x} {extent:#010x}: "
+            "expected size 16, direction 0 or 1 and no other bits"
         )
     tile = Tile(place >> 16 & 0xFF, place >> 8 & 0xFF)
     return Sync(tile, Direction(place & 0xFF), extent >> 24, extent >> 16 & 0xFF, extent >> 8 & 0xFF)
