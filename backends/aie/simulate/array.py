@@ -153,6 +153,7 @@ class ArrayState:
         for direction, base in DMAS[kind].control.items():
             index, part = divmod(offset - base, 8)
             if part == 4 and 0 <= index < DMAS[kind].channels:
+                self.connect()
                 self.channels[tile, direction, index].push(task_of(kind, value))
         if kind is Kind.CORE and offset == register(kind, "core.control") and CORE_ENABLE.get(value):
             if tile not in self.cores:

@@ -96,7 +96,6 @@ class _Controller:
     def _write(self, operation: Operation) -> None:
         array = self.array
         if isinstance(operation, Write):
-            array.connect()
             array.write(operation.address, operation.value)
         elif isinstance(operation, BlockWrite):
             for i, value in enumerate(operation.values):
