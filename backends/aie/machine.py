@@ -256,6 +256,22 @@ def machine_named(target: str) -> Machine:
     return found
 
 
+def machine_of(name: str, parameters: Mapping[str, Any]) -> Machine:
+    """The array with these values of `Machine.parameters` by key, as a manifest holds them. UsageError for unknown or wrong ones."""
+    tables: dict[str, Any] = {}
+    for key, value in parameters.items():
+        *groups, last = key.split(".")
+        table = tables
+        for group in groups:
+            table = table.setdefault(group, {})
+        table[last] = value
+    base = next(m for m in machines() if m.name == f"{PREFIX}npu1")
+    made: Machine = _changed(base, tables, "", Path("the manifest"), dict(base.sources))
+    made = replace(made, name=name)
+    _check(made, Path("the manifest"))
+    return made
+
+
 def load_machine(path: Path) -> Machine:
     """An array that a TOML file describes as its differences from a known one.
 

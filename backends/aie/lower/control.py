@@ -206,7 +206,7 @@ class LayerControl:
         p, share, places = self.plan, self.plan.share, self.plan.memory
         for number, place, length in (
             (0, places.data, share.blocks * share.source_rows * share.source_columns * 2),
-            (1, places.residual, p.layer.output_blocks * p.residual_rows * p.residual_columns * 2 if p.layer.residual else 0),
+            (1, places.residual, p.layer.output_blocks * share.residual_rows * share.residual_columns * 2 if p.layer.residual else 0),
         ):
             if length:
                 made = MemoryDescriptor(OWN_WORDS + place // 4, length, release=Release(OWN_LOCKS + DATA_LOCK))
@@ -226,8 +226,8 @@ class LayerControl:
             acquire = self._acquire(DATA_LOCK, 2 if p.layer.residual else 1) if n == 0 else None
             yield from self._task(tile, _MM2S, 0, 2 + n, MemoryDescriptor(base, 8 * share.plane_vectors, dims, acquire=acquire))
         if p.layer.residual:
-            dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.pitch), Dim(2 * p.residual_columns))
-            plane = p.residual_rows * p.residual_columns * 2
+            dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.pitch), Dim(2 * share.residual_columns))
+            plane = share.residual_rows * share.residual_columns * 2
             base = OWN_WORDS + places.residual // 4
             count = p.layer.output_blocks
             made = MemoryDescriptor(base, 8 * TILE_VECTORS * share.tiles, dims, iteration=Iteration(plane, count))
@@ -239,7 +239,7 @@ class LayerControl:
         top, left = (c * share.rows * s - share.window.pads[0], -share.window.pads[1])
         yield from self._image(tile, _MM2S, 0, 0, t.x, (top, left), (share.blocks, share.source_rows, share.source_columns))
         if t.residual is not None:
-            size = (p.layer.output_blocks, p.residual_rows, p.residual_columns)
+            size = (p.layer.output_blocks, share.residual_rows, share.residual_columns)
             yield from self._image(tile, _MM2S, 0, 1, t.residual, (c * share.rows, 0), size)
         own = len(p.chunks[c]) if c < len(p.chunks) else 0
         if own:

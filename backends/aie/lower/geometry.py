@@ -114,6 +114,16 @@ class Share:
         """Output columns that cores make of a row, the value's own first."""
         return LANES * self.lane
 
+    @property
+    def residual_rows(self) -> int:
+        """Rows of a residual in the memory tile: results with what lies between and behind them."""
+        return -(-self.tiles * TILE_VECTORS // self.pitch)
+
+    @property
+    def residual_columns(self) -> int:
+        """Columns of a residual in the memory tile."""
+        return (LANES - 1) * self.lane + self.pitch
+
     def offset(self, block: int, row: int, column: int) -> int:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
         s = self.window.stride

@@ -33,6 +33,12 @@ class ConvLayer:
     weights: Array
     shifts: Shifts
 
+    def macs(self, graph: Graph) -> int:
+        """Products of the dense layer."""
+        _, _, rows, columns = graph.types[self.y].shape
+        kernel = self.window.kernel[0] * self.window.kernel[1]
+        return rows * columns * self.channels[1] * kernel * (1 if self.depthwise else self.channels[0])
+
     @property
     def output_blocks(self) -> int:
         """Blocks of output channels."""

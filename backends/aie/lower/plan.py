@@ -54,19 +54,15 @@ class LayerPlan:
     memory: MemoryPlaces
 
     @property
+    def blocks(self) -> int:
+        """Nonzero blocks of weights."""
+        w = self.layer.weights
+        return int(np.count_nonzero(w.any(axis=(1, 3))))
+
+    @property
     def result_bytes(self) -> int:
         """What a core makes of a chunk, with what lies between rows."""
         return self.share.tiles * _TILE_BYTES
-
-    @property
-    def residual_rows(self) -> int:
-        """Rows of the residual in the memory tile: results with what lies between and behind them."""
-        return -(-self.share.tiles * TILE_VECTORS // self.share.pitch)
-
-    @property
-    def residual_columns(self) -> int:
-        """Columns of the residual in the memory tile."""
-        return 3 * self.share.lane + self.share.pitch
 
     @property
     def residual_bytes(self) -> int:
@@ -85,9 +81,14 @@ def kind_of(layer: ConvLayer) -> Kind:
     return Kind(layer.depthwise, data, added if layer.residual else None, result)
 
 
+def share_of(machine: Machine, layer: ConvLayer, rows: int, columns: int) -> Share:
+    """What a column of cores computes of `rows` x `columns` outputs."""
+    return Share(layer.window, layer.input_blocks, -(-rows // machine.columns), columns)
+
+
 def plan_layer(machine: Machine, layer: ConvLayer, x: Image, y: Image, kind: int) -> LayerPlan:
     """Spread a layer over the array. FitError when something is too large."""
-    share = Share(layer.window, layer.input_blocks, -(-y.rows // machine.columns), y.columns)
+    share = share_of(machine, layer, y.rows, y.columns)
     per_row = -(-layer.output_blocks // machine.rows)
     firsts = tuple(min(r * per_row, layer.output_blocks) for r in range(machine.rows))
     packed = [
@@ -150,7 +151,7 @@ def _in_memory(machine: Machine, plan: LayerPlan) -> MemoryPlaces:
     share, layer = plan.share, plan.layer
     rows = share.source_rows * share.blocks
     data = rows * share.source_columns * 8
-    residual = layer.output_blocks * plan.residual_rows * plan.residual_columns * 8 if layer.residual else 0
+    residual = layer.output_blocks * share.residual_rows * share.residual_columns * 8 if layer.residual else 0
     weights = max(len(c) for c in plan.chunks) * plan.chunk_bytes
     results = [len(c) * plan.stored_bytes for c in plan.chunks]
     demand = data + residual + weights + sum(results)
