@@ -1,11 +1,11 @@
 """The files of an array program: control streams, core programs, weights, their text, and a manifest that orders them.
 
-    manifest.json           parts in order, where values are, which operations belong to which layer
-    core_C_R.bin            the program of the core in column C and row R, bundles of 16 bytes
-    core.s                  the same as assembly
-    partK/control.bin       the control stream of part K, NPU transactions
-    partK/control.txt       the same as text
-    partK/weights.bin       its weights: argument 0; the activations are argument 1
+manifest.json           parts in order, where values are, which operations belong to which layer
+core_C_R.bin            the program of the core in column C and row R, bundles of 16 bytes
+core.s                  the same as assembly
+partK/control.bin       the control stream of part K, NPU transactions
+partK/control.txt       the same as text
+partK/weights.bin       its weights: argument 0; the activations are argument 1
 """
 
 from __future__ import annotations
@@ -71,13 +71,21 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 
 def _host(part: HostPart, folder: str) -> dict[str, Any]:
     g: Graph = part.graph
-    return {"kind": "host", "folder": folder, "inputs": list(g.inputs), "outputs": [p.value for p in g.outputs], "nodes": [n.name for n in g]}
+    return {
+        "kind": "host",
+        "folder": folder,
+        "inputs": list(g.inputs),
+        "outputs": [p.value for p in g.outputs],
+        "nodes": [n.name for n in g],
+    }
 
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = []
     for plan, first, end in zip(part.plans, part.ends, part.ends[1:], strict=False):
-        layers.append({"node": plan.layer.node, "operations": [first, end], "macs": plan.layer.macs(graph), "blocks": plan.blocks})
+        layers.append(
+            {"node": plan.layer.node, "operations": [first, end], "macs": plan.layer.macs(graph), "blocks": plan.blocks}
+        )
     made = [p.layer.y for p in part.plans]
     read = dict.fromkeys(v for p in part.plans for v in (p.layer.x, p.layer.residual) if v is not None and v not in made)
     return {

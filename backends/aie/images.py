@@ -25,7 +25,8 @@ def unpack(image: Image, buffer: Array, dtype: Any) -> Array:
     """The tensor [1, C, H, W] of bytes that an image in `buffer` holds."""
     inner = _view(image, buffer)[:, image.top : image.top + image.rows, image.left : image.left + image.columns]
     whole = inner.transpose(0, 3, 1, 2).reshape(image.blocks * BLOCK, image.rows, image.columns)
-    return np.ascontiguousarray(whole[: image.channels]).view(dtype)[None]
+    found: Array = np.ascontiguousarray(whole[: image.channels]).view(dtype)[None]
+    return found
 
 
 def surround(image: Image, zero: int, buffer: Array) -> None:
@@ -35,4 +36,5 @@ def surround(image: Image, zero: int, buffer: Array) -> None:
 
 def _view(image: Image, buffer: Array) -> Array:
     flat = buffer[image.offset : image.offset + image.nbytes]
-    return flat.reshape(image.blocks, image.height, image.width, BLOCK)
+    view: Array = flat.reshape(image.blocks, image.height, image.width, BLOCK)
+    return view

@@ -139,8 +139,8 @@ class Parameter:
 class Machine:
     """An array of `rows` x `columns` cores above `memory_rows` rows of memory tiles above one row of shims.
 
-    Rows count from the shims upwards, so the first core is in row 1 + `memory_rows`. `sources` maps dotted keys of parameters to
-    where they come from.
+    Rows count from the shims upwards, so the first core is in row 1 + `memory_rows`. `sources` maps dotted keys of
+    parameters to where they come from.
     """
 
     name: str
@@ -257,7 +257,7 @@ def machine_named(target: str) -> Machine:
 
 
 def machine_of(name: str, parameters: Mapping[str, Any]) -> Machine:
-    """The array with these values of `Machine.parameters` by key, as a manifest holds them. UsageError for unknown or wrong ones."""
+    """The array with these values of `Machine.parameters` by key, as a manifest holds them. UsageError for wrong ones."""
     tables: dict[str, Any] = {}
     for key, value in parameters.items():
         *groups, last = key.split(".")

@@ -14,8 +14,8 @@ from sparsec.compiler.graph import Graph
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """A segment on the array: its layers' plans, its control stream and weights; `ends` counts operations up to each layer's end,
-    the first number those before the first layer."""
+    """A segment on the array: its layers' plans, its control stream and weights; `ends` counts operations up to each layer's
+    end, the first number those before the first layer."""
 
     plans: tuple[LayerPlan, ...]
     control: Transaction
@@ -32,7 +32,7 @@ class HostPart:
 
 @dataclass(frozen=True)
 class ArrayProgram:
-    """A whole network. `images` says where values are in the activation buffer of `activation_bytes`, `zeros` what surrounds them."""
+    """A whole network. `images` says where values are in the activation buffer, `zeros` what surrounds them there."""
 
     name: str
     machine: Machine

@@ -1,7 +1,7 @@
 """A core that runs: from one meeting with the rest of the array to the next, with values and cycles.
 
-`Core.resume` executes bundles until one waits for a lock, gives one back, uses the cascade or stops, and says which. The array's
-simulation (`backends/aie/simulate`) decides when the core goes on.
+`Core.resume` executes bundles until one waits for a lock, gives one back, uses the cascade or stops, and says which. The
+array's simulation (`backends/aie/simulate`) decides when the core goes on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Core:
         at = range(0, len(self.program), BUNDLE_BYTES)
         self._bundles = [decode_bundle(self.program[i : i + BUNDLE_BYTES]) for i in at]
         self._timed = [Timed.of(b, self.latencies) for b in self._bundles]
-        self._steering = [b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles]
+        self._steering = [
+            b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles
+        ]
         self._cascades = [Slot.VECTOR in b and b[Slot.VECTOR].form.name == "pop" for b in self._bundles]
         self.executed = np.zeros(len(self._bundles), np.int64)
         self._plain: dict[tuple[int, int], bool] = {}
@@ -81,7 +83,7 @@ class Core:
             self.board.advance(cycle - self.now)
 
     def resume(self) -> Meeting:
-        """Run to the next meeting. The bundle that meets is carried out by the next call. ModelError names the bundle that fails."""
+        """Run to the next meeting, whose bundle the next call carries out. ModelError names the bundle that fails."""
         while True:
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
@@ -105,7 +107,9 @@ class Core:
         bundle = self._bundles[self.pc]
         self.stalls["bank"] += self._bank_conflict()
         name = steering.form.name if steering else ""
-        taken = name == "jmp" or (steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz"))
+        taken = name == "jmp" or (
+            steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
+        )
         run_bundle(self.state, bundle)
         if taken and steering is not None:
             self.pc = steering.operands[-1]
@@ -154,7 +158,7 @@ class Core:
             self.pc = start
             return
         conflicts = loops.run(self.state, body, times, self.bank_bytes)
-        self.stalls["pipeline"] += self.board.repeat(self._timed[start:end], times)
+        self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
         self.stalls["bank"] += conflicts
         self.board.advance(conflicts)
         self.executed[start:end] += times

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Slot
+from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.compiler.errors import ModelError
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +46,9 @@ class State:
         if address % align:
             raise ModelError(f"{what} of {size} bytes at {address:#x} is not aligned to {align}")
         if not 0 <= address <= self.memory.size - size:
-            raise ModelError(f"{what} of {size} bytes at {address:#x} is outside of the {self.memory.size:,} bytes of data memory")
+            raise ModelError(
+                f"{what} of {size} bytes at {address:#x} is outside of the {self.memory.size:,} bytes of data memory"
+            )
 
     def read(self, address: int, size: int, align: int) -> Array:
         """Bytes of memory (a copy). ModelError when they are outside, not aligned, or were never written."""
@@ -63,7 +65,8 @@ class State:
 
     def sums(self, c: int) -> Array:
         """Accumulator `c` as int32 [4, 8] (a view)."""
-        return self.c[c].view(np.int32).reshape(4, 8)
+        view: Array = self.c[c].view(np.int32).reshape(4, 8)
+        return view
 
     def floats(self, c: int) -> Array:
         """The lower half of accumulator `c` as float32 [4, 4] (a view)."""
@@ -87,18 +90,20 @@ def saturated(sums: Array, shift: int, signed: int) -> Array:
     if shift > 0:
         half = np.int64(1) << (shift - 1)
         wide = (wide + half - 1 + ((wide >> shift) & 1)) >> shift
-    low, high = ((-128, 127) if signed else (0, 255))
+    low, high = (-128, 127) if signed else (0, 255)
     return np.clip(wide, low, high).astype(np.int8 if signed else np.uint8).view(np.uint8)
 
 
 def products(a: Array, b: Array, signed: int) -> Array:
     """int32 [4, 8]: 32 bytes `a` as [4, 8] times 64 bytes `b` as int8 [8, 8]."""
-    return a.view(_BYTES[signed]).reshape(4, 8).astype(np.int32) @ b.view(np.int8).reshape(8, 8).astype(np.int32)
+    sums: Array = a.view(_BYTES[signed]).reshape(4, 8).astype(np.int32) @ b.view(np.int8).reshape(8, 8).astype(np.int32)
+    return sums
 
 
 def products_bf16(a: Array, b: Array) -> Array:
     """float32 [4, 4]: 64 bytes `a` as bfloat16 [4, 8] times 64 bytes `b` as bfloat16 [8, 4]."""
-    return a.view(_BF16).reshape(4, 8).astype(np.float32) @ b.view(_BF16).reshape(8, 4).astype(np.float32)
+    sums: Array = a.view(_BF16).reshape(4, 8).astype(np.float32) @ b.view(_BF16).reshape(8, 4).astype(np.float32)
+    return sums
 
 
 def _set_list(values: list[int], i: int, value: int) -> Commit:
@@ -165,7 +170,8 @@ def _accumulate(target: Array, value: Array, keep: bool) -> Commit:
 
 def _lanes(s: State, o: tuple[int, ...]) -> Array:
     a = s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32)
-    return (a * s.w[o[2]].view(np.int8).astype(np.int32)).reshape(4, 8)
+    sums: Array = (a * s.w[o[2]].view(np.int8).astype(np.int32)).reshape(4, 8)
+    return sums
 
 
 def _bytewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array]) -> Commit:
@@ -197,7 +203,6 @@ def _pop(s: State, o: tuple[int, ...]) -> Commit:
     return _accumulate(half, s.cascade_in.pop(0).view(np.int32), True)
 
 
-
 ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldw": lambda s, o: _load(s, o, o[2]),
     "ldwm": lambda s, o: _load(s, o, s.m[o[2]]),
@@ -216,9 +221,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "mule": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), False),
     "row": lambda s, o: _accumulate(s.sums(o[0]), np.tile(s.w[o[1]].view(np.int32), (4, 1)), False),
     "setc": _quarter,
-    "ups": lambda s, o: _accumulate(
-        s.sums(o[0]), s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32).reshape(4, 8) << s.r[o[2]], True
-    ),
+    "ups": lambda s, o: _accumulate(s.sums(o[0]), s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32).reshape(4, 8) << s.r[o[2]], True),
     "max": lambda s, o: _bytewise(s, o, np.maximum),
     "min": lambda s, o: _bytewise(s, o, np.minimum),
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),

@@ -1,14 +1,15 @@
 """The instructions of a core: bundles of 128 bits with five slots, their encoding and what each field means.
 
-The encoding is ours (a vendor's compiler makes the real one); the limits are those of the AIE-ML core: two loads of 256 bits and one
-store of 256 bits a cycle, one vector operation a cycle (256 products of int8, 128 of bfloat16), 1,024 bundles of program memory
-(AMD AM020, "AIE-ML Architecture").
+The encoding is ours (a vendor's compiler makes the real one); the limits are those of the AIE-ML core: two loads of 256 bits
+and one store of 256 bits a cycle, one vector operation a cycle (256 products of int8, 128 of bfloat16), 1,024 bundles of
+program memory (AMD AM020, "AIE-ML Architecture").
 
 A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), scalar (28). A slot is its opcode in the lowest
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
-Registers: r0-r15 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256 bits), x0-x11 (512
-bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32, or 4 x 4 of float32 in the lower half).
+Registers: r0-r15 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
+bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32, or 4 x 4 of float32 in
+the lower half).
 """
 
 from __future__ import annotations
@@ -116,7 +117,13 @@ _LOADS = (
     Form("ldm", 5, (_M, _P, Field("i", 13, 2)), ">=-", "m = 32 * int16 at p; p += step"),
 )
 _STORES = (
-    Form("srs", 1, (_C, _P, _R, _FORMAT, _SHORT_STEP), "<=<--", "shift c right by r, round half to even, saturate to bytes, store; p += step"),
+    Form(
+        "srs",
+        1,
+        (_C, _P, _R, _FORMAT, _SHORT_STEP),
+        "<=<--",
+        "shift c right by r, round half to even, saturate to bytes, store; p += step",
+    ),
     Form("stw", 2, (_W, _P, _STEP), "<=-", "32 bytes at p = w; p += step"),
     Form("stc", 3, (_C, Field("u", 2), _P, _SHORT_STEP), "<-=-", "32 bytes at p = the quarter of c; p += step"),
     Form("st", 4, (_R, _P, Field("i", 13, 4)), "<=-", "int32 at p = r; p += step"),

@@ -126,7 +126,8 @@ def _gather(state: State, addresses: Array, size: int = 32) -> Array:
     if not words.all():
         at = int(addresses[np.flatnonzero(~words.all(axis=1))[0]])
         raise ModelError(f"a load of {size} bytes at {at:#x} reads words that nothing has written")
-    return state.memory.reshape(-1, size)[addresses // size]
+    found: Array = state.memory.reshape(-1, size)[addresses // size]
+    return found
 
 
 def _accumulate(state: State, i: Instruction, vectors: dict[int, _Stream], bundle: int, times: int) -> None:

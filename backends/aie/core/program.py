@@ -17,8 +17,8 @@ from sparsec.compiler.errors import LimitError
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). The formats say whether bytes of
-    data, of the residual (None: there is none) and of results are signed.
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). The formats say whether
+    bytes of data, of the residual (None: there is none) and of results are signed.
     """
 
     depthwise: bool = False
@@ -59,7 +59,9 @@ LOCKS = Locks()
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     """The program's assembly. `parameters` is the address of a layer's parameters in data memory."""
     source = (files("sparsec.templates") / "aie" / "core.s.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     described = [
         {
             "name": k.name,
@@ -79,7 +81,7 @@ def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> 
     program = assemble(core_text(kinds, parameters))
     if len(program) > program_bytes:
         raise LimitError(
-            f"the core's program takes {len(program) // BUNDLE_BYTES} bundles and its memory holds {program_bytes // BUNDLE_BYTES}: "
+            f"the core's program takes {len(program) // BUNDLE_BYTES} bundles, its memory holds {program_bytes // BUNDLE_BYTES}: "
             f"it knows {len(kinds)} kinds of product; split the model, so that each part needs fewer"
         )
     return program

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from sparsec.backends.aie.core.assembly import read_registers, written_registers
-from sparsec.backends.aie.core.instructions import Bundle, Slot
+from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Slot
 
-Register = tuple[str, int]
+_FIRST = dict(zip(COUNTS, accumulate(COUNTS.values(), initial=0), strict=False))  # registers of all kinds in one row
+_REGISTERS = sum(COUNTS.values())
+_ACCUMULATORS = range(_FIRST["c"], _FIRST["c"] + COUNTS["c"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +32,21 @@ class Latencies:
 class Timed:
     """What a bundle waits for and delays: registers read by stores, by the rest, and registers written with their latency."""
 
-    stored: tuple[Register, ...]
-    read: tuple[Register, ...]
-    written: tuple[tuple[Register, int], ...]
+    stored: tuple[int, ...]
+    read: tuple[int, ...]
+    written: tuple[tuple[int, int], ...]
 
     @staticmethod
     def of(bundle: Bundle, latencies: Latencies) -> Timed:
         """The needs and effects of a bundle."""
-        stored: list[Register] = []
-        read: list[Register] = []
-        written: list[tuple[Register, int]] = []
+        stored: list[int] = []
+        read: list[int] = []
+        written: list[tuple[int, int]] = []
         for slot, instruction in bundle.items():
-            (stored if slot is Slot.STORE else read).extend(read_registers(instruction))
-            loaded = instruction.form.fields[0].kind if slot in (Slot.A, Slot.B) else ""
-            for n, register in enumerate(written_registers(instruction)):
-                slow = slot in (Slot.A, Slot.B) and n == 0 and loaded == register[0]
-                written.append((register, latencies.load if slow else 1))
+            (stored if slot is Slot.STORE else read).extend(_FIRST[k] + n for k, n in read_registers(instruction))
+            loads = slot in (Slot.A, Slot.B)
+            for i, (kind, n) in enumerate(written_registers(instruction)):
+                written.append((_FIRST[kind] + n, latencies.load if loads and i == 0 else 1))
         return Timed(tuple(stored), tuple(read), tuple(written))
 
 
@@ -54,19 +56,23 @@ class Scoreboard:
     def __init__(self, latencies: Latencies) -> None:
         self.latencies = latencies
         self.now = 0
-        self._ready: dict[Register, int] = {}
-        self._stored: dict[Register, int] = {}  # accumulators, as stores see them
+        self._ready = [0] * _REGISTERS
+        self._stored = [0] * _REGISTERS  # as stores see them, who wait longer for accumulators
+        self._known: dict[tuple[int, int, tuple[int, ...]], tuple[int, int, tuple[int, ...]]] = {}
 
     def issue(self, bundle: Timed) -> int:
         """Start a bundle in the cycle after the last one, or when its registers are there; returns the cycles lost to waiting."""
-        first = self.now + 1
-        start = max(first, *(self._ready.get(r, 0) for r in bundle.read), 0) if bundle.read else first
-        for register in bundle.stored:
-            start = max(start, self._stored.get(register, 0), self._ready.get(register, 0))
-        for register, latency in bundle.written:
-            self._ready[register] = start + latency
-            if register[0] == "c":
-                self._stored[register] = start + self.latencies.vector
+        first = start = self.now + 1
+        ready, seen_by_stores = self._ready, self._stored
+        for r in bundle.read:
+            if ready[r] > start:
+                start = ready[r]
+        for r in bundle.stored:
+            start = max(start, ready[r], seen_by_stores[r])
+        for r, latency in bundle.written:
+            ready[r] = start + latency
+            if r in _ACCUMULATORS:
+                seen_by_stores[r] = start + self.latencies.vector
         self.now = start
         return start - first
 
@@ -74,29 +80,40 @@ class Scoreboard:
         """Let cycles pass in which no bundle starts."""
         self.now += cycles
 
-    def outlook(self) -> tuple[tuple[Register, int, int], ...]:
-        """What is not ready yet, relative to now: equal outlooks have equal futures."""
-        registers = {r for ready in (self._ready, self._stored) for r, at in ready.items() if at > self.now}
-        return tuple(sorted((r, self._ready.get(r, 0) - self.now, self._stored.get(r, 0) - self.now) for r in registers))
+    def _outlook(self) -> tuple[int, ...]:
+        """How long registers are not ready yet: equal outlooks have equal futures."""
+        now = self.now
+        return tuple([t - now if t > now else 0 for times in (self._ready, self._stored) for t in times])
 
-    def shift(self, cycles: int) -> None:
-        """Move everything that is not ready yet, and now, `cycles` later: the repetition of a period."""
-        for ready in (self._ready, self._stored):
-            for register, at in ready.items():
-                if at > self.now:
-                    ready[register] = at + cycles
+    def _expect(self, outlook: tuple[int, ...]) -> None:
+        self._ready = [self.now + t for t in outlook[:_REGISTERS]]
+        self._stored = [self.now + t for t in outlook[_REGISTERS:]]
+
+    def repeat(self, key: int, body: Sequence[Timed], times: int) -> int:
+        """Issue `body` `times` times; returns the cycles lost to waiting. `key` names the body, so that it is timed once."""
+        before = (key, times, self._outlook())
+        if before not in self._known:
+            start = self.now
+            lost = self._repeat(body, times)
+            self._known[before] = (self.now - start, lost, self._outlook())
+            return lost
+        cycles, lost, outlook = self._known[before]
         self.now += cycles
+        self._expect(outlook)
+        return lost
 
-    def repeat(self, body: Sequence[Timed], times: int) -> int:
-        """Issue `body` `times` times; returns the cycles lost to waiting. Whole periods are skipped over."""
-        lost, seen = 0, None
+    def _repeat(self, body: Sequence[Timed], times: int) -> int:
+        """Iteration by iteration, until one begins as the one before it: the rest then takes as long."""
+        lost, seen = 0, self._outlook()
         for done in range(times):
             start, before = self.now, lost
-            lost += sum(self.issue(b) for b in body)
-            outlook = self.outlook()
+            for bundle in body:
+                lost += self.issue(bundle)
+            outlook = self._outlook()
             if outlook == seen:
                 left = times - done - 1
-                self.shift(left * (self.now - start))
+                self.now += left * (self.now - start)
+                self._expect(outlook)
                 return lost + left * (lost - before)
             seen = outlook
         return lost

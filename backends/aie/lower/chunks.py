@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,9 @@ class Steps:
 class Chunk:
     """8 output channels' weights against one activation tile.
 
-    `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the tile's
-    start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left shift of the
-    residual; `kind` is the number of the kind of product in the core's program.
+    `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
+    tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
+    shift of the residual; `kind` is the number of the kind of product in the core's program.
     """
 
     bias: Array
@@ -49,9 +50,11 @@ class Chunk:
         """The chunk's bytes, a multiple of 64. LimitError when data lie further apart than a step holds."""
         blocks, offsets = self._even()
         n = len(offsets)
-        table = [(b - a - steps.span) // 32 for a, b in zip(offsets, offsets[1:], strict=False)] + [0]
+        table = [(b - a - steps.span) // 32 for a, b in pairwise(offsets)] + [0]
         if outside := [t for t in table if not -(2**15) <= t < 2**15]:
-            raise LimitError(f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile")
+            raise LimitError(
+                f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
+            )
         start = HEADER_BYTES + -(-2 * n // 32) * 32
         onward = steps.on + offsets[0] - offsets[-1] - steps.span
         control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.kind, 0]

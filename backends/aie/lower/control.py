@@ -1,8 +1,8 @@
 """The control stream of a layer: what a host writes to registers so that the array moves and multiplies.
 
-Channels: shim MM2S 0 brings data, 1 weights, S2MM 0 takes results; a memory tile's S2MM 0-3 take the results of its cores, 4 data, 5
-weights, its MM2S 0 sends data to its column of cores, 1 weights to the row of cores with its number, 2 results to the shim; a core's
-S2MM 0 takes data, 1 weights, its MM2S 0 gives results.
+Channels: shim MM2S 0 brings data, 1 weights, S2MM 0 takes results; a memory tile's S2MM 0-3 take the results of its cores, 4
+data, 5 weights, its MM2S 0 sends data to its column of cores, 1 weights to the row of cores with its number, 2 results to
+the shim; a core's S2MM 0 takes data, 1 weights, its MM2S 0 gives results.
 """
 
 from __future__ import annotations
@@ -107,9 +107,22 @@ class LayerControl:
         count = len(p.chunks[row])
         slot, result = core.weights[1] - core.weights[0], core.results[1] - core.results[0]
         residual = share.data_vectors * VECTOR_BYTES + p.first_blocks[row] * p.result_bytes
-        words = [1, count, share.tiles, core.data, 2 * core.data, core.weights[0], sum(core.weights), core.results[0], sum(core.results)]
+        words = [
+            1,
+            count,
+            share.tiles,
+            core.data,
+            2 * core.data,
+            core.weights[0],
+            sum(core.weights),
+            core.results[0],
+            sum(core.results),
+        ]
         words += [VECTOR_BYTES] * 3 + [residual]
-        yield BlockWrite(register_address(self.grid, tile, f"data+{core.parameters:#x}"), tuple(np.array(words, np.int32).view(np.uint32).tolist()))
+        yield BlockWrite(
+            register_address(self.grid, tile, f"data+{core.parameters:#x}"),
+            tuple(np.array(words, np.int32).view(np.uint32).tolist()),
+        )
         data = share.data_vectors * VECTOR_BYTES + p.residual_bytes
         yield write_descriptor(
             self.grid,
@@ -156,7 +169,11 @@ class LayerControl:
         if own:
             length = own * p.chunk_bytes // 4
             yield from self._task(
-                tile, _MM2S, 1, 24, MemoryDescriptor(OWN_WORDS + places.weights // 4, length, acquire=self._acquire(WEIGHTS_LOCK, 1))
+                tile,
+                _MM2S,
+                1,
+                24,
+                MemoryDescriptor(OWN_WORDS + places.weights // 4, length, acquire=self._acquire(WEIGHTS_LOCK, 1)),
             )
         for row, chunks in enumerate(p.chunks):
             if not chunks:
@@ -196,7 +213,13 @@ class LayerControl:
         return Acquire(OWN_LOCKS + lock, value)
 
     def _task(
-        self, tile: Tile, direction: Direction, channel: int, number: int, descriptor: MemoryDescriptor | ShimDescriptor, repeat: int = 1
+        self,
+        tile: Tile,
+        direction: Direction,
+        channel: int,
+        number: int,
+        descriptor: MemoryDescriptor | ShimDescriptor,
+        repeat: int = 1,
     ) -> Iterator[Operation]:
         yield write_descriptor(self.grid, tile, number, descriptor)
         yield start(self.grid, tile, direction, channel, Task(number, repeat))
@@ -206,14 +229,20 @@ class LayerControl:
         p, share, places = self.plan, self.plan.share, self.plan.memory
         for number, place, length in (
             (0, places.data, share.blocks * share.source_rows * share.source_columns * 2),
-            (1, places.residual, p.layer.output_blocks * share.residual_rows * share.residual_columns * 2 if p.layer.residual else 0),
+            (
+                1,
+                places.residual,
+                p.layer.output_blocks * share.residual_rows * share.residual_columns * 2 if p.layer.residual else 0,
+            ),
         ):
             if length:
                 made = MemoryDescriptor(OWN_WORDS + place // 4, length, release=Release(OWN_LOCKS + DATA_LOCK))
                 yield from self._task(tile, _S2MM, 4, number, made)
         own = len(p.chunks[tile.column]) if tile.column < len(p.chunks) else 0
         if own:
-            made = MemoryDescriptor(OWN_WORDS + places.weights // 4, own * p.chunk_bytes // 4, release=Release(OWN_LOCKS + WEIGHTS_LOCK))
+            made = MemoryDescriptor(
+                OWN_WORDS + places.weights // 4, own * p.chunk_bytes // 4, release=Release(OWN_LOCKS + WEIGHTS_LOCK)
+            )
             yield from self._task(tile, _S2MM, 5, 25, made)
 
     def _memory_data(self, tile: Tile) -> Iterator[Operation]:
@@ -267,4 +296,3 @@ class LayerControl:
         yield write_descriptor(self.grid, tile, number, ShimDescriptor(0, blocks * rows * columns * 2, dims))
         yield Patch(register_address(self.grid, tile, f"bd{number}.1"), ACTIVATIONS, image.at(0, *first))
         yield start(self.grid, tile, direction, channel, Task(number, token=token))
-

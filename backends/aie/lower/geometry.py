@@ -1,10 +1,10 @@
 """Where a layer's data are: images in DDR, a column's share in its memory tile, vectors in a core.
 
-Channels lie in blocks of 8, one byte each: an image in DDR is [blocks][rows][columns][8], with rows and columns around it that hold
-the zero point. A column of cores computes a band of output rows, `rows` high. A core reads vectors of 32 bytes: 4 positions of 8
-channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's neighbouring columns
-are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row holds columns x, x + lane, x + 2
-lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
+Channels lie in blocks of 8, one byte each: an image in DDR is [blocks][rows][columns][8], with rows and columns around it
+that hold the zero point. A column of cores computes a band of output rows, `rows` high. A core reads vectors of 32 bytes: 4
+positions of 8 channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's
+neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
+holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class ConvLayer:
-    """A convolution of bytes. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the channels;
-    for depthwise [blocks, 8, 1, 1, kernel rows, columns]."""
+    """A convolution of bytes. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the
+    channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]."""
 
     node: str
     x: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparsec.backends.aie.core.program import Kind, core_program, core_text
+from sparsec.backends.aie.core.program import core_program, core_text
 from sparsec.backends.aie.lower.control import LayerControl, Traffic, prologue
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -65,7 +65,7 @@ def _array_part(grid: Grid, plans: Sequence[LayerPlan], images: Mapping[str, Ima
 
 
 def _images(graph: Graph, layers: Sequence[ConvLayer], machine: Machine) -> tuple[dict[str, Image], int]:
-    """An image for every value that layers read or make, with room for what their columns read around it; and the bytes of all."""
+    """An image for every value of layers, with room for what columns read around it; and the bytes of all."""
     around: dict[str, list[tuple[int, int, int, int]]] = {}  # rows above, columns left, rows and columns from the first on
     for layer in layers:
         _, _, rows, columns = graph.types[layer.y].shape
@@ -86,4 +86,3 @@ def _images(graph: Graph, layers: Sequence[ConvLayer], machine: Machine) -> tupl
         images[value] = Image(at, channels, rows, columns, top, left, top + below, left + right)
         at += -(-images[value].nbytes // _ALIGN) * _ALIGN
     return images, at
-

@@ -72,7 +72,9 @@ def _subgraph(graph: Graph, nodes: list[Node], name: str) -> Graph:
     inside = {n.name for n in nodes}
     read = {v: None for n in nodes for v in n.inputs if v != ABSENT}
     inputs = tuple(v for v in read if v not in made and v not in graph.constants)
-    leaving = [v for n in nodes for v in n.outputs if v in graph.output_values or any(u.name not in inside for u in graph.users[v])]
+    leaving = [
+        v for n in nodes for v in n.outputs if v in graph.output_values or any(u.name not in inside for u in graph.users[v])
+    ]
     constants = {v: graph.constants[v] for v in read if v in graph.constants}
     types = {v: graph.types[v] for v in {*read, *made}}
     return Graph(name, inputs, tuple(Port(v, v) for v in leaving), tuple(nodes), types, constants)

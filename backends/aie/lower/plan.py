@@ -142,7 +142,11 @@ def _in_core(machine: Machine, plan: LayerPlan) -> CorePlaces:
     for need in (data, 2 * slot, 2 * result):
         places.append(at)
         aligned = -(-(at + need) // bank) * bank
-        at = aligned if aligned + demand - sum((data, 2 * slot, 2 * result)[: len(places)]) <= size else -(-(at + need) // _TILE_BYTES) * _TILE_BYTES
+        at = (
+            aligned
+            if aligned + demand - sum((data, 2 * slot, 2 * result)[: len(places)]) <= size
+            else -(-(at + need) // _TILE_BYTES) * _TILE_BYTES
+        )
     weights, results = places[1], places[2] + _TILE_BYTES
     return CorePlaces(0, (weights, weights + slot), (results, results + result), parameters)
 
@@ -165,5 +169,3 @@ def _in_memory(machine: Machine, plan: LayerPlan) -> MemoryPlaces:
         )
     first = data + residual + weights
     return MemoryPlaces(0, data, data + residual, tuple(first + sum(results[:r]) for r in range(len(results))))
-
-

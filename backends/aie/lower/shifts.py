@@ -1,8 +1,8 @@
 """What the array does with sums of byte products: shift, saturate, and add a residual first.
 
-A product's epilogue is read as a linear form of the sums, the bias and residuals, rounded and saturated to a byte. The array computes it
-where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even. That equals the
-float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer.
+A product's epilogue is read as a linear form of the sums, the bias and residuals, rounded and saturated to a byte. The array
+computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even.
+That equals the float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer.
 """
 
 from __future__ import annotations
@@ -76,21 +76,30 @@ def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
     channels = y.shape[1] if isinstance(node.op, Conv) else y.shape[-1]
     bias = np.zeros(channels, np.int64)
     if form.offset % 2 and shift:
-        return f"its zero point {form.offset} is odd, and is added before halves are rounded to even: quantise with --power-of-two"
+        return (
+            f"its zero point {form.offset} is odd, and is added before halves are rounded to even: quantise with --power-of-two"
+        )
     total = form.constant + form.offset
     residual: tuple[int, int] | None = None
     for index, factor in factors.items():
         value = node.inputs[1 + index]
         ratio = factor / scale
         if value in graph.constants:
-            data = np.broadcast_to(np.squeeze(graph.constants[value]), (channels,)) if graph.constants[value].size in (1, channels) else None
+            data = (
+                np.broadcast_to(np.squeeze(graph.constants[value]), (channels,))
+                if graph.constants[value].size in (1, channels)
+                else None
+            )
             if data is None or ratio.denominator != 1:
                 return f"it adds the constant {value!r}, which is not a whole number of its sums for every channel"
             bias += data.astype(np.int64) * int(ratio)
             continue
         power = _exponent(ratio)
         if residual is not None or power is None or not 0 <= power < 24:
-            return f"it adds {value!r} with a factor of {float(ratio):.6g} against its sums: one operand and a power of two from 1 on fit"
+            return (
+                f"it adds {value!r} with a factor of {float(ratio):.6g} against its sums: "
+                "one operand and a power of two from 1 on fit"
+            )
         if graph.types[value].dtype not in _BYTES or graph.types[value].shape != y.shape:
             return f"it adds {value!r}, which is not bytes of its own shape"
         residual = (1 + index, power)

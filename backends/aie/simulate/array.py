@@ -60,8 +60,8 @@ class ArrayState:
 
     def _add(self, tile: Tile, programs: Mapping[Tile, bytes]) -> None:
         kind, m = self.grid.kind(tile), self.machine
-        part = {Kind.SHIM: m.shim, Kind.MEMORY: m.memory, Kind.CORE: m.core}[kind]
-        self.locks[tile] = [Lock(f"{kind.value}{tile}.lock{i}", part.lock_maximum) for i in range(LOCKS[kind])]
+        maximum = {Kind.SHIM: m.shim.lock_maximum, Kind.MEMORY: m.memory.lock_maximum, Kind.CORE: m.core.lock_maximum}[kind]
+        self.locks[tile] = [Lock(f"{kind.value}{tile}.lock{i}", maximum) for i in range(LOCKS[kind])]
         if kind is Kind.MEMORY:
             self.memories[tile] = Words.empty(f"{kind.value}{tile}", m.memory.data_bytes)
         if kind is Kind.CORE and tile in programs:
@@ -88,7 +88,9 @@ class ArrayState:
         rate = 1.0
         if kind is Kind.SHIM:
             shims = len(self.machine.shim.columns)
-            per_column = self.machine.shim.read_bytes_per_cycle if direction is Direction.MM2S else self.machine.shim.write_bytes_per_cycle
+            per_column = (
+                self.machine.shim.read_bytes_per_cycle if direction is Direction.MM2S else self.machine.shim.write_bytes_per_cycle
+            )
             share = min(per_column, self.machine.costs.ddr_bytes_per_cycle / shims) / DMAS[kind].channels
             rate = min(1.0, share / self.machine.streams.bytes_per_cycle)
         name = f"{kind.value}{tile}.{direction.name.lower()}{index}"
@@ -118,7 +120,9 @@ class ArrayState:
         for side in np.unique(words // OWN_WORDS):
             owner = Tile(tile.column + int(side) - 1, tile.row)
             if owner not in self.memories:
-                raise StreamError(f"memory{tile}: the word at {4 * int(words.min()):#x} is a neighbour's that the array does not have")
+                raise StreamError(
+                    f"memory{tile}: the word at {4 * int(words.min()):#x} is a neighbour's that the array does not have"
+                )
             chosen = np.flatnonzero(words // OWN_WORDS == side)
             found.append((self.memories[owner], words[chosen] - int(side) * OWN_WORDS, chosen))
         return found
@@ -192,7 +196,9 @@ class CoreProcess:
     def __init__(self, array: ArrayState, tile: Tile, program: bytes) -> None:
         m = array.machine.core
         self.array, self.tile, self.name = array, tile, f"core{tile}"
-        self.core = Core(program, Latencies(m.load_latency, m.vector_latency, m.jump_cycles), m.data_bytes, m.data_bytes // m.data_banks)
+        self.core = Core(
+            program, Latencies(m.load_latency, m.vector_latency, m.jump_cycles), m.data_bytes, m.data_bytes // m.data_banks
+        )
         self.memory = Words(f"core{tile}", self.core.state.memory, self.core.state.written)
         self.started = False
         self.waiting: str | None = None

@@ -1,7 +1,7 @@
 """DMA channels: tasks from their queues, descriptors in turn, words over circuits at the speed of the slowest end.
 
-A transfer goes on when the source has a descriptor with its lock, and so has every destination of its circuits; it moves as many words as
-all of them have left, one a cycle. Words arrive three cycles a hop later.
+A transfer goes on when the source has a descriptor with its lock, and so has every destination of its circuits; it moves as
+many words as all of them have left, one a cycle. Words arrive three cycles a hop later.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class Channel:
     def push(self, task: Task) -> None:
         """Queue a task. StreamError when the queue is full."""
         if len(self.queue) >= self.queue_depth:
-            raise StreamError(f"{self.name}: a task is started while {self.queue_depth} wait, which is all its queue holds: sync first")
+            raise StreamError(
+                f"{self.name}: a task is started while {self.queue_depth} wait, which is all its queue holds: sync first"
+            )
         self.queue.append(task)
         if self._task is None:
             self._next_task(self.costs.ddr_latency if self._reads_ddr else 0)

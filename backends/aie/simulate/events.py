@@ -30,7 +30,9 @@ class Clock:
         while self._heap:
             self.now, _, action = heappop(self._heap)
             if self.now > limit:
-                raise StreamError(f"cycle {self.now}: the array still works after {limit} cycles: raise the limit, or look for a loop")
+                raise StreamError(
+                    f"cycle {self.now}: the array still works after {limit} cycles: raise the limit, or look for a loop"
+                )
             action()
 
 

@@ -57,7 +57,9 @@ class ArrayModel:
             raise UsageError(f"{self.directory} has no {MANIFEST}: give a folder that was compiled for an array")
         self.manifest = parse_manifest(path.read_text(encoding="utf-8"))
         if self.manifest.get("format") != FORMAT:
-            raise ModelError(f"{path} is of format {self.manifest.get('format')!r}, this program reads {FORMAT}: compile the model again")
+            raise ModelError(
+                f"{path} is of format {self.manifest.get('format')!r}, this program reads {FORMAT}: compile the model again"
+            )
         self.machine: Machine = machine_of(self.manifest["machine"]["name"], self.manifest["machine"]["parameters"])
         keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width")
         self.images = {v: Image(**{k: i[k] for k in keys}) for v, i in self.manifest["images"].items()}

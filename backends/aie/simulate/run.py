@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsec.backends.aie.core.instructions import Slot
 from sparsec.backends.aie.machine import Machine
-from sparsec.backends.aie.registers import Direction, Kind, Tile
+from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey
 from sparsec.backends.aie.simulate.memory import Ddr, Words
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Transaction, Write
@@ -85,7 +84,9 @@ class _Controller:
                 return
             self._write(operation)
         except SparsecError as exc:
-            raise StreamError(f"cycle {self.array.clock.now}, operation {self.at}, `{operation.text(self.array.grid)}`: {exc}") from exc
+            raise StreamError(
+                f"cycle {self.array.clock.now}, operation {self.at}, `{operation.text(self.array.grid)}`: {exc}"
+            ) from exc
         self._done()
 
     def _done(self) -> None:

@@ -1,4 +1,4 @@
-"""One core's program on tiles and chunks laid into its memory by hand: values against numpy, cycles against the cost of a block."""
+"""One core's program on tiles and chunks that are laid into its memory: values against numpy, cycles by block and tile."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def _run(kinds: list[Kind], data: Array, chunks: list[bytes], tiles: int, added_
     s = core.state
     words = [1, len(chunks), tiles, DATA, 2 * DATA, WEIGHTS, 2 * WEIGHTS, RESULTS, 2 * RESULTS, 32, 32, 32, added_at]
     s.write(PARAMETERS, np.array(words, np.int32).view(np.uint8), 4)
-    s.write(DATA, data, 32)
     results = []
     queue = list(chunks)
     while True:
         meeting = core.resume()
+        if (meeting.kind, meeting.lock) == ("acq", LOCKS.data_full):
+            s.write(DATA, data, 32)  # not before: the program begins by clearing its memory
         if (meeting.kind, meeting.lock) == ("acq", LOCKS.weights_full):
             s.write(WEIGHTS, np.frombuffer(queue.pop(0), np.uint8), 32)
         if (meeting.kind, meeting.lock) == ("rel", LOCKS.results_full):
