@@ -462,7 +462,7 @@ class MemoryDescriptor(Descriptor):
             outer = any(p != Pad() for p in self.padding[i + 1 :])
             if not dim.wrap and (self.padding[i].after or outer):
                 raise UsageError(
-                    f"dimension {i} of a memory descriptor has no wrap but zeros after it or around a dimension above: "
+                    f"dimension {i} of a memory descriptor has no wrap, but zeros after it or around a dimension above: "
                     "give it a wrap"
                 )
 
