@@ -383,6 +383,8 @@ def _feeds(grid: Grid, values: Mapping[int, int]) -> dict[_Position, list[Wire]]
             where = f"{kind.value} tile {tile}, master port {master}"
             if MASTER_PACKET.get(value):
                 raise StreamError(f"{where}: it is set to packets ({value:#010x}), and only circuits are executed")
+            if rest := value & ~(MASTER_ENABLE.mask | MASTER_SLAVE.mask):
+                raise StreamError(f"{where}: it has bits {rest:#x} set, which mean nothing for a circuit")
             number = MASTER_SLAVE.get(value)
             if number >= len(slaves) or master not in masters_of(kind, slaves[number]):
                 name = str(slaves[number]) if number < len(slaves) else f"number {number}"

@@ -119,6 +119,13 @@ def test_hops_count_the_switches_on_the_way() -> None:
     assert Circuit(at(3, 5, 1), at(0, 1, 2), 8) in joined
 
 
+@given(st.permutations(sorted(NPU1.cores())), st.integers(0, 1), st.integers(0, 1))
+def test_a_circuit_alone_takes_the_shortest_way(tiles: list[Tile], i: int, j: int) -> None:
+    a, b = tiles[:2]
+    (one,) = circuits(NPU1, held(route(NPU1, [Flow(Channel(a, i), (Channel(b, j),))]).writes()))
+    assert one.hops == abs(a.column - b.column) + abs(a.row - b.row) + 1
+
+
 def test_a_broadcast_shares_wires() -> None:
     (made,) = route(NPU1, [Flow(at(0, 1, 0), tuple(Channel(t, 0) for t in NPU1.cores()))]).routes
     assert len(made.connections) == 16 + 16  # into 16 receivers, and one wire into each core's switch
@@ -201,6 +208,7 @@ def register_of(tile: Tile, name: str) -> int:
     ("tile", "name", "value", "message"),
     [
         (Tile(0, 2), "master.dma0", 0xC0000005, "core tile .0,2., master port dma0: it is set to packets"),
+        (Tile(0, 2), "master.dma0", 0x80000085, "master port dma0: it has bits 0x80 set, which mean nothing for a circuit"),
         (Tile(0, 2), "master.dma0", 0x80000030, "its switch cannot feed it from slave port number 48"),
         (Tile(0, 2), "master.dma0", 0x80000002, "its switch cannot feed it from slave port dma1"),
         (Tile(0, 2), "master.dma0", 0x80000006, "slave port south1, which feeds it, is off"),
