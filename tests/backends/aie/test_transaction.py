@@ -66,6 +66,28 @@ def test_many_operations_follow_each_other() -> None:
     assert assemble(made.text()).encode() == made.encode()
 
 
+def test_what_mlir_aie_writes_for_an_output_of_a_matrix_product_is_read() -> None:
+    data = packed(
+        *(6, 0x01, 0x0001D000, 0x2C, 0x400, 0, 0, 0x00800000, 0x8400000F, 0x1F, 0x001003FF, 0x02000000),
+        *(0x81, 0x18, 0x0001D004, 2, 0, 0),
+        *(0x03, 0x0001D200, 0xF00, 0xF00),
+        *(0x00, 0x0001D204, 0x80010000),
+        *(0x00, 0x0001D21C, 0x00000002),
+        *(0x80, 0x10, 0x00030000, 0x00010100),
+    )
+    made = Transaction.decode(data)
+    assert made.encode() == data
+    assert made.text().splitlines()[1:] == [
+        "block shim(0,0).bd0 0x00000400 0x00000000 0x00000000 0x00800000 0x8400000f 0x0000001f 0x001003ff 0x02000000"
+        " ; base 0x0, length 1024, d0 8x1, d1 64x16, d2 -x32, iteration 0 of 2x1024",
+        "patch shim(0,0).bd0.1 argument 2 offset 0",
+        "mask shim(0,0).s2mm0.ctrl 0x00000f00 0x00000f00",
+        "write shim(0,0).s2mm0.queue 0x80010000 ; start bd0, 2 times, token",
+        "write shim(0,0).mm2s1.queue 0x00000002 ; start bd2",
+        "sync shim(3,0).s2mm0 1x1",
+    ]
+
+
 words = st.integers(0, (1 << 32) - 1)
 addresses = st.one_of(
     words.map(lambda w: w & ~3),
