@@ -349,19 +349,8 @@ class Descriptor:
         Raises StreamError where there are more or fewer of them, where they hold what no descriptor can, or where bits are set
         that nothing reads.
         """
-        form = cls.FORM
-        if len(words) != form.words:
-            raise StreamError(f"a {form.kind.value} descriptor has {form.words} words, not {len(words)}")
-        stored = {name: field.get(words[field.word]) for name, field in form.fields.items()}
-        try:
-            found = cls(**cls._arguments(stored))
-        except (FitError, UsageError) as exc:
-            raise StreamError(f"words {_hex(words)} are not a descriptor: {exc}") from None
-        for i, (given, again) in enumerate(zip(words, found.encode(), strict=True)):
-            if given != again:
-                raise StreamError(
-                    f"word {i} of a {form.kind.value} descriptor has bits {given ^ again:#x} set, which nothing reads"
-                )
+        found = _decoded(cls.FORM.kind, words)
+        assert isinstance(found, cls)
         return found
 
     @classmethod
@@ -462,7 +451,7 @@ class MemoryDescriptor(Descriptor):
             outer = any(p != Pad() for p in self.padding[i + 1 :])
             if not dim.wrap and (self.padding[i].after or outer):
                 raise UsageError(
-                    f"dimension {i} of a memory descriptor has no wrap but zeros after it or around a dimension above: "
+                    f"dimension {i} of a memory descriptor has no wrap, but zeros after it or around a dimension above: "
                     "give it a wrap"
                 )
 
@@ -533,6 +522,24 @@ def check_channel_descriptor(kind: Kind, channel: int, descriptor: int) -> None:
             bound=f"descriptors {low} to {high}",
             remedy="number it in this range",
         )
+
+
+@lru_cache(maxsize=4096)
+def _decoded(kind: Kind, words: tuple[int, ...]) -> Descriptor:
+    """`decode`, kept: the same few words are written again and again."""
+    cls = CLASSES[kind]
+    form = cls.FORM
+    if len(words) != form.words:
+        raise StreamError(f"a {form.kind.value} descriptor has {form.words} words, not {len(words)}")
+    stored = {name: field.get(words[field.word]) for name, field in form.fields.items()}
+    try:
+        found = cls(**cls._arguments(stored))
+    except (FitError, UsageError) as exc:
+        raise StreamError(f"words {_hex(words)} are not a descriptor: {exc}") from None
+    for i, (given, again) in enumerate(zip(words, found.encode(), strict=True)):
+        if given != again:
+            raise StreamError(f"word {i} of a {form.kind.value} descriptor has bits {given ^ again:#x} set, which nothing reads")
+    return found
 
 
 def _signed(stored: int) -> int:

@@ -179,7 +179,7 @@ SLAVES = {
         ("trace", 2),
     ),
 }
-PORT_SOURCE = f"{_MODEL} and {_REGINIT} (port maps); shim trace: {_PARAMS}"
+_PORT_SOURCE = f"{_MODEL}, {_REGINIT} (port maps), {_PARAMS} (offsets of the shim's)"
 _SWITCH = {Kind.SHIM: 0x3F000, Kind.MEMORY: 0xB0000, Kind.CORE: 0x3F000}
 _SLAVE_OFFSET = 0x100
 
@@ -217,7 +217,8 @@ class Dma:
 
 BD_STRIDE = 0x20
 QUEUE_REPEAT, QUEUE_TOKEN = Field(16, 8), Field(31, 1)
-QUEUE_SOURCE = f"{_PARAMS} (START_QUEUE, TASK_QUEUE); repeats stored minus one: {_AM025}, mlir-aie AIERT.cpp"
+_QUEUE_SOURCE = f"{_PARAMS} (START_QUEUE, TASK_QUEUE), {_AM025} (repeats stored minus one)"
+CTRL_RESET, CTRL_COMPRESSION = Field(1, 1), Field(4, 1)  # AMD AM025; of cores and memory tiles, shims have neither
 _S2MM, _MM2S = Direction.S2MM, Direction.MM2S
 _DMA_SOURCE = f"{_PARAMS}, {_MODEL}"
 DMAS = {
@@ -230,7 +231,7 @@ LOCKS = {Kind.SHIM: 16, Kind.MEMORY: 64, Kind.CORE: 16}  # registers of the tile
 LOCK_STRIDE, LOCK_VALUE = 0x10, Field(0, 6)  # AMD AM025; mlir-aie, AIE2TargetModel
 DATA_BYTES = {Kind.SHIM: 0, Kind.MEMORY: 512 * 1024, Kind.CORE: 64 * 1024}
 PROGRAM_BASE, PROGRAM_BYTES = 0x20000, 16 * 1024
-CORE_ENABLE, CORE_RESET = Field(0, 1), Field(1, 1)  # assumed: the header names the fields, their bits are from memory
+CORE_ENABLE, CORE_RESET = Field(0, 1), Field(1, 1)  # AMD AM025 (Core_Control); a core is held in reset at first
 
 # The shim's DMA joins its switch through these southern ports; 1 in their field of the multiplexer chooses the DMA.
 SHIM_SLAVE = {0: 3, 1: 7}  # MM2S channel: slave port
@@ -238,11 +239,11 @@ SHIM_MASTER = {0: 2, 1: 3}  # S2MM channel: master port
 MUX = {3: Field(10, 2), 7: Field(14, 2)}
 DEMUX = {2: Field(4, 2), 3: Field(6, 2)}
 MUX_DMA = 1
-MUX_SOURCE = f"{_PARAMS} (MUX_CONFIG, DEMUX_CONFIG), aie-rt xaie_plif.c (ports 3 and 7, 2 and 3)"
+_MUX_SOURCE = f"{_PARAMS} (MUX_CONFIG, DEMUX_CONFIG), aie-rt xaie_plif.c (ports 3 and 7, 2 and 3)"
 
-MASTER_ENABLE, MASTER_PACKET, MASTER_DROP, MASTER_SLAVE = Field(31, 1), Field(30, 1), Field(7, 1), Field(0, 7)
+MASTER_ENABLE, MASTER_PACKET, MASTER_SLAVE = Field(31, 1), Field(30, 1), Field(0, 7)
 SLAVE_ENABLE, SLAVE_PACKET = Field(31, 1), Field(30, 1)
-SWITCH_SOURCE = f"{_PARAMS} (SLAVE_CONFIG), aie-rt xaie_ss.c (a circuit's master names the number of its slave port)"
+_FIELD_SOURCE = f"{_PARAMS} (MASTER_CONFIG, SLAVE_CONFIG), aie-rt xaie_ss.c (a circuit's master holds its slave port's number)"
 
 
 @cache
@@ -257,9 +258,9 @@ def groups(kind: Kind) -> tuple[Group, ...]:
     for direction, base in dma.control.items():
         name = direction.name.lower()
         found.append(Group(f"{name}{{i}}.ctrl", base, 4, dma.source, dma.channels, 8))
-        found.append(Group(f"{name}{{i}}.queue", base + 4, 4, QUEUE_SOURCE, dma.channels, 8))
+        found.append(Group(f"{name}{{i}}.queue", base + 4, 4, _QUEUE_SOURCE, dma.channels, 8))
     if kind is Kind.SHIM:
-        found += [Group("mux", 0x1F000, 4, MUX_SOURCE), Group("demux", 0x1F004, 4, MUX_SOURCE)]
+        found += [Group("mux", 0x1F000, 4, _MUX_SOURCE), Group("demux", 0x1F004, 4, _MUX_SOURCE)]
     else:
         found.append(Group("data", 0, DATA_BYTES[kind], f"{_AM025}, {_MODEL}"))
     if kind is Kind.CORE:
@@ -267,7 +268,8 @@ def groups(kind: Kind) -> tuple[Group, ...]:
         found += [Group("core.control", 0x32000, 4, _AM025), Group("core.status", 0x32004, 4, _AM025)]
     for role, master in (("master", True), ("slave", False)):
         base = _SWITCH[kind] + (0 if master else _SLAVE_OFFSET)
-        found += [Group(f"{role}.{p}", base + 4 * i, 4, PORT_SOURCE) for i, p in enumerate(ports(kind, master))]
+        source = f"{_PORT_SOURCE}; {_FIELD_SOURCE}"
+        found += [Group(f"{role}.{p}", base + 4 * i, 4, source) for i, p in enumerate(ports(kind, master))]
     return tuple(found)
 
 

@@ -38,10 +38,10 @@ from sparsec.backends.aie.registers import (
     register_address,
 )
 from sparsec.backends.aie.transaction import MaskWrite, Write, write
-from sparsec.compiler.errors import FitError, StreamError, UsageError
+from sparsec.compiler.errors import FitError, InternalError, StreamError, UsageError
 
 _SIDES = {"north": (0, 1, "south"), "south": (0, -1, "north"), "east": (1, 0, "west"), "west": (-1, 0, "east")}
-_ROUNDS = 80  # of negotiation, before circuits are said not to fit
+_PATIENCE = 12  # rounds of negotiation that bring nothing, before circuits are said not to fit
 _REMEDY = "send to several destinations at once, join streams before they get there, or use fewer channels"
 _PRESENT, _GROWTH, _HISTORY = 0.5, 1.3, 0.4  # how fast shared ports grow dearer
 
@@ -163,25 +163,18 @@ def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
     history: Counter[Wire] = Counter()
     trees: list[dict[Wire, _Position]] = [{} for _ in nets]
     present, again = _PRESENT, list(range(len(nets)))
-    for _ in range(_ROUNDS):
+    fewest, patience = len(nets) * grid.columns * grid.rows, _PATIENCE
+    while patience:
         for i in again:
             trees[i] = {}
             users = Counter(w for tree in trees for w in tree)
-            tree = _tree(grid, nets[i], users, history, present)
-            if tree is None:
-                raise FitError(
-                    f"the circuit from {flows[i].source}",
-                    demand=f"{len(flows[i].destinations)} destinations",
-                    bound="those that wires lead to",
-                    remedy="choose destinations in the array's connected tiles",
-                )
-            trees[i] = tree
+            trees[i] = _tree(grid, nets[i], users, history, present)
         users = Counter(w for tree in trees for w in tree)
         shared = {w for w, n in users.items() if n > 1}
         if not shared:
             return Routing(grid, tuple(Route(f, _connections(t)) for f, t in zip(flows, trees, strict=True)))
-        for wire in shared:
-            history[wire] += 1
+        history.update(shared)
+        fewest, patience = (len(shared), _PATIENCE) if len(shared) < fewest else (fewest, patience - 1)
         present *= _GROWTH
         again = [i for i, tree in enumerate(trees) if shared & tree.keys()]
     raise _congestion(grid, trees, shared)
@@ -300,16 +293,11 @@ def _width(source: Kind, target: Kind, leaving: str, entering: str) -> int:
     return min(sum(p.bundle == leaving for p in ports(source, True)), sum(p.bundle == entering for p in ports(target, False)))
 
 
-def _tree(
-    grid: Grid, net: _Net, users: Mapping[Wire, int], history: Mapping[Wire, int], present: float
-) -> dict[Wire, _Position] | None:
-    """The wires of a net, each with the position that feeds it; the nearest ends first. None where an end cannot be reached."""
+def _tree(grid: Grid, net: _Net, users: Mapping[Wire, int], history: Mapping[Wire, int], present: float) -> dict[Wire, _Position]:
+    """The wires of a net, each with the position that feeds it; the nearest ends first."""
     tree: dict[Wire, _Position] = {}
     for end in sorted(net.ends, key=lambda w: (_distance(net.start.tile, w.tile), w)):
-        path = _path(grid, net.start, tree, end, users, history, present)
-        if path is None:
-            return None
-        tree.update(path)
+        tree.update(_path(grid, net.start, tree, end, users, history, present))
     return tree
 
 
@@ -325,7 +313,7 @@ def _path(
     users: Mapping[Wire, int],
     history: Mapping[Wire, int],
     present: float,
-) -> dict[Wire, _Position] | None:
+) -> dict[Wire, _Position]:
     """The cheapest new wires from the start or a place that the tree already reaches to `end`, by A* (Manhattan distance)."""
     reached = [start, *(p for w in tree if (p := _arrival(grid, w)))]
     heap: list[tuple[float, float, int, _Position]] = []
@@ -351,7 +339,7 @@ def _path(
                 best[after], via[after] = total, (wire, position)
                 heappush(heap, (total + _distance(after.tile, end.tile) + 1.0, -total, pushed, after))
                 pushed += 1
-    return None
+    raise InternalError(f"no wires lead from tile {start.tile} to tile {end.tile}, port {end.port}")
 
 
 def _unwind(via: Mapping[_Position, tuple[Wire, _Position]], wire: Wire, position: _Position) -> dict[Wire, _Position]:
@@ -395,6 +383,8 @@ def _feeds(grid: Grid, values: Mapping[int, int]) -> dict[_Position, list[Wire]]
             where = f"{kind.value} tile {tile}, master port {master}"
             if MASTER_PACKET.get(value):
                 raise StreamError(f"{where}: it is set to packets ({value:#010x}), and only circuits are executed")
+            if rest := value & ~(MASTER_ENABLE.mask | MASTER_SLAVE.mask):
+                raise StreamError(f"{where}: it has bits {rest:#x} set, which mean nothing for a circuit")
             number = MASTER_SLAVE.get(value)
             if number >= len(slaves) or master not in masters_of(kind, slaves[number]):
                 name = str(slaves[number]) if number < len(slaves) else f"number {number}"
