@@ -160,9 +160,9 @@ def compile(
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
     """
-    from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.target import CpuTarget
     from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
+    from sparsec.backends.naming import identifier
     from sparsec.compiler.importer.api import import_model
     from sparsec.compiler.text.printer import print_graph
     from sparsec.passes.quantisation.model import quantise

@@ -6,6 +6,7 @@ core.s                  the same as assembly
 partK/control.bin       the control stream of part K, NPU transactions
 partK/control.txt       the same as text
 partK/weights.bin       its weights: argument 0; the activations are argument 1
+partK/part.mlir         the same streams in mlir-aie's dialects, for arrays that mlir-aie knows
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.registers import Grid
+from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.compiler.graph import Graph
 
 MANIFEST = "manifest.json"
@@ -27,11 +29,14 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     """File contents by path in the output folder. Host parts, which the C backend makes, are only named."""
     files: dict[str, bytes] = {}
     machine = program.machine
+    cores: dict[Tile, CoreFile] = {}
     if program.core:
         grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
         files["core.s"] = program.core_text.encode()
         for tile in grid.cores():
-            files[f"core_{tile.column}_{tile.row}.bin"] = program.core
+            name = f"core_{tile.column}_{tile.row}.bin"
+            files[name] = program.core
+            cores[tile] = CoreFile(f"../{name}", program.core)
     parts = []
     for i, part in enumerate(program.parts):
         folder = f"part{i}"
@@ -41,7 +46,10 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
         files[f"{folder}/control.bin"] = part.control.encode()
         files[f"{folder}/control.txt"] = part.control.text().encode()
         files[f"{folder}/weights.bin"] = part.weights
-        parts.append(_array(part, folder, program.graph))
+        text = part_text(machine, part.control, (len(part.weights), program.activation_bytes), cores)
+        if text is not None:
+            files[f"{folder}/part.mlir"] = text.encode()
+        parts.append(_array(part, folder, program.graph) | {"mlir": f"{folder}/part.mlir" if text is not None else None})
     files[MANIFEST] = (json.dumps(_manifest(program, parts), indent=1) + "\n").encode()
     return files
 
