@@ -7,6 +7,7 @@ partK/control.bin       the control stream of part K, NPU transactions
 partK/control.txt       the same as text
 partK/weights.bin       its weights: argument 0; the activations are argument 1
 partK/part.mlir         the same streams in mlir-aie's dialects, for arrays that mlir-aie knows
+NAME_streams.S and .h, Makefile, CMakeLists.txt    see `rules`
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Grid, Tile
+from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
 
 MANIFEST = "manifest.json"
@@ -50,8 +52,9 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
         if text is not None:
             files[f"{folder}/part.mlir"] = text.encode()
         parts.append(_array(part, folder, program.graph) | {"mlir": f"{folder}/part.mlir" if text is not None else None})
-    files[MANIFEST] = (json.dumps(_manifest(program, parts), indent=1) + "\n").encode()
-    return files
+    manifest = _manifest(program, parts)
+    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return files | rules(manifest, files)
 
 
 def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, Any]:
