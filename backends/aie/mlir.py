@@ -13,7 +13,7 @@ Everything is read back from the streams: the control stream's operations and th
 Operations, operands and attributes are those of mlir-aie's AIEOps.td and AIEX.td (development of version 1.4, 2026: values that
 may be known only at run time are operands). `aiex.npu.writebd` stores no wrap of dimension 2 and no step of dimension 3 of a
 memory tile, no compression and no AXI settings beside the burst (AIEDmaToNpu.cpp): descriptors with these are
-`aiex.npu.blockwrite`, with their meaning in a comment. What mlir-aie itself says to the text is not verified here.
+`aiex.npu.blockwrite`. Comments say what descriptors do. What mlir-aie itself says to the text is not verified here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Slot, decode_bundle
 from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, WORD_BYTES, Descriptor
@@ -166,14 +167,15 @@ def _descriptor(grid: Grid, op: Write | BlockWrite) -> Descriptor | None:
         return None  # the words still stand in the sequence
 
 
-def _core_locks(bundles: bytes) -> set[int]:
+@lru_cache(maxsize=64)
+def _core_locks(bundles: bytes) -> frozenset[int]:
     """The locks that a core's instructions take and give."""
     found = set()
     for at in range(0, len(bundles), BUNDLE_BYTES):
         instruction = decode_bundle(bundles[at : at + BUNDLE_BYTES]).get(Slot.SCALAR)
         if instruction and instruction.form.name in ("acq", "rel"):
             found.add(instruction.operands[0])
-    return found
+    return frozenset(found)
 
 
 def _owner(grid: Grid, tile: Tile, number: int, own: int) -> tuple[Tile, int]:

@@ -56,7 +56,7 @@ class Sequencer:
         if isinstance(op, Write):
             self._write(op)
         elif isinstance(op, BlockWrite):
-            self._lines += self._write_descriptor(op) or self._block(op)
+            self._lines += [*self._meaning(op), *(self._write_descriptor(op) or self._block(op))]
         elif isinstance(op, MaskWrite):
             at, place = self._place(op.address)
             self._emit("npu.maskwrite32", (at, self._constant(op.value), self._constant(op.mask)), place)
@@ -142,10 +142,10 @@ class Sequencer:
         inside = self.grid.has(tile)
         place = {"column": i32(tile.column), "row": i32(tile.row)} if inside else {}
         properties = {"address": ui32(offset if inside else op.address), **place}
-        return [*self._meaning(op), *operation("aiex.npu.blockwrite", (value,), properties)]
+        return [*operation("aiex.npu.blockwrite", (value,), properties)]
 
     def _meaning(self, op: BlockWrite) -> Iterator[str]:
-        """A comment for a descriptor that aiex.npu.writebd cannot write."""
+        """A comment that says what a descriptor does."""
         found = descriptor_at(self.grid, op.address)
         if found is None:
             return

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 
@@ -305,14 +308,24 @@ def test_an_argument_that_is_not_given() -> None:
 
 
 def test_a_compiled_network() -> None:
-    program = lower(two_convolutions(), NPU)
-    files = emit(program)
-    for name in (n for n in files if n.endswith("part.mlir")):
-        source = files[name].decode()
+    files = emit(lower(two_convolutions(), NPU))
+    parts = [p for p in json.loads(files["manifest.json"])["parts"] if p["kind"] == "array"]
+    assert parts
+    for part in parts:
+        source = files[part["mlir"]].decode()
         module = parse(source)
-        stream = Transaction.decode(files[name.replace("part.mlir", "control.bin")])
+        stream = Transaction.decode(files[part["control"]])
         assert operations(module) == without_switches(stream.operations)
         assert not list(misfits(module))
         assert module.is_structurally_equivalent(parse(printed(source)))
-        assert len(named(module, "aie.core")) == 16
-    assert sum(n.endswith("part.mlir") for n in files) == 1
+        cores = {tile_of(op.operands[0]): text_of(op, "elf_file") for op in named(module, "aie.core")}
+        assert len(cores) == 16
+        assert {posixpath.normpath(f"{posixpath.dirname(part['mlir'])}/{file}") for file in cores.values()} == {
+            file for file in files if file.startswith("core_")
+        }
+
+
+def test_an_array_that_mlir_aie_does_not_know() -> None:
+    files = emit(lower(two_convolutions(), replace(NPU, memory_rows=2)))
+    assert not any(f.endswith(".mlir") for f in files)
+    assert [p["mlir"] for p in json.loads(files["manifest.json"])["parts"] if p["kind"] == "array"] == [None]
