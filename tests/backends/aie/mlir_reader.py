@@ -226,7 +226,8 @@ def _words(op: GlobalOp) -> tuple[int, ...]:
     return tuple(int(v) % WORD for v in op.initial_value.get_values())
 
 
-def _constants(op: IrOperation) -> list[int]:
+def constants(op: IrOperation) -> list[int]:
+    """Operands that are constants, as words without sign."""
     found = []
     for value in op.operands:
         assert isinstance(value, OpResult) and isinstance(value.op, ConstantOp) and isinstance(value.op.value, IntegerAttr)
@@ -244,10 +245,10 @@ def _meaning(op: IrOperation, data: Mapping[str, tuple[int, ...]], memory_rows: 
 
     match name_of(op):
         case "aiex.npu.write32":
-            at, value = _constants(op)
+            at, value = constants(op)
             yield Write(_address(op, at), value)
         case "aiex.npu.maskwrite32":
-            at, value, mask = _constants(op)
+            at, value, mask = constants(op)
             yield MaskWrite(_address(op, at), value, mask)
         case "aiex.npu.blockwrite":
             (source,) = op.operands
@@ -258,7 +259,7 @@ def _meaning(op: IrOperation, data: Mapping[str, tuple[int, ...]], memory_rows: 
             words = packed(kind(row), {key: number(op, key) for key in op.properties})
             yield BlockWrite(_address(op, BASES[kind(row)] + 0x20 * number(op, "bd_id")), words)
         case "aiex.npu.push_queue":
-            repeat, bd = _constants(op)
+            repeat, bd = constants(op)
             base = {"shim": 0x1D200, "memory": 0xA0600, "core": 0x1DE00}[kind(number(op, "row"))]
             stride = 0x30 if kind(number(op, "row")) == "memory" else 0x10
             at = base + stride * number(op, "direction") + 8 * number(op, "channel") + 4
@@ -271,8 +272,8 @@ def _meaning(op: IrOperation, data: Mapping[str, tuple[int, ...]], memory_rows: 
             at = tile.column << 25 | tile.row << 20 | base + 0x10 * number(lock.op, "lockID")
             yield Write(at, number(op, "value"))
         case "aiex.npu.sync":
-            column, row, direction, channel, columns, rows = _constants(op)
+            column, row, direction, channel, columns, rows = constants(op)
             yield Sync(Tile(column, row), Direction(direction), channel, columns, rows)
         case "aiex.npu.address_patch":
-            (offset,) = _constants(op)
+            (offset,) = constants(op)
             yield Patch(number(op, "addr"), number(op, "arg_idx"), offset)

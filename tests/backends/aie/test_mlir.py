@@ -31,7 +31,7 @@ from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.mlir import CoreFile, device_number, part_text
-from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, register_address
+from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, address, register_address
 from sparsec.backends.aie.switch import Channel, Flow, route
 from sparsec.backends.aie.transaction import (
     BlockWrite,
@@ -47,7 +47,19 @@ from sparsec.backends.aie.transaction import (
     write_descriptor,
 )
 from sparsec.compiler.errors import StreamError
-from tests.backends.aie.mlir_reader import BASES, LAYOUT, misfits, named, number, operations, packed, parse, text_of, tile_of
+from tests.backends.aie.mlir_reader import (
+    BASES,
+    LAYOUT,
+    constants,
+    misfits,
+    named,
+    number,
+    operations,
+    packed,
+    parse,
+    text_of,
+    tile_of,
+)
 from tests.backends.aie.power_networks import two_convolutions
 
 NPU = machine_named("aie2:npu1")
@@ -137,6 +149,42 @@ def test_the_published_descriptor_is_packed_as_published() -> None:
     (op,) = named(module, "aiex.npu.writebd")
     assert {name: number(op, name) for name in given_there} == given_there
     assert [number(op, name) for name in ("column", "row", "bd_id")] == [3, 1, 6]
+
+
+@pytest.mark.parametrize(
+    ("tile", "lock", "offset"),
+    [(Tile(2, 2), 0, 126976), (Tile(2, 2), 15, 127216), (MEMORY, 3, 786480), (MEMORY, 56, 787328), (Tile(0, 0), 5, 82000)],
+)
+def test_published_lock_addresses(tile: Tile, lock: int, offset: int) -> None:
+    """mlir-aie's test of its pass aie-lower-set-lock."""
+    (op,) = named(parse(text([Write(address(tile, offset), 1)])), "aiex.set_lock")
+    (made,) = named(parse(text([Write(address(tile, offset), 1)])), "aie.lock")
+    assert (tile_of(made.operands[0]), number(made, "lockID"), number(op, "value")) == (tile, lock, 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "offset", "value", "attributes", "repeat", "bd"),
+    [
+        (0, 119308, 2147483651, {"direction": 0, "channel": 1, "issue_token": -1}, 0, 3),
+        (2, 119316, 196610, {"direction": 1, "channel": 0, "issue_token": 0}, 3, 2),
+    ],
+)
+def test_published_queue_words(column: int, offset: int, value: int, attributes: dict[str, int], repeat: int, bd: int) -> None:
+    """mlir-aie, test/Conversion/DmaToNpu/push_to_queue.mlir; xDSL reads a true i1 as -1."""
+    (op,) = named(parse(text([Write(address(Tile(column, 0), offset), value)])), "aiex.npu.push_queue")
+    assert {name: number(op, name) for name in attributes} == attributes
+    assert (number(op, "column"), number(op, "row"), *constants(op)) == (column, 0, repeat, bd)
+
+
+def test_published_addresses_and_sync() -> None:
+    """mlir-aie, test/Targets/NPU/npu_instgen.mlir."""
+    sync = Transaction.decode(Transaction(NPU1, (Sync(Tile(3, 4), MM2S, 5, 1, 2),)).encode())
+    assert sync.operations[0].words()[2:] == (0x00030401, 0x05010200)
+    module = parse(text([Write(0x06400DEF, 0x42), MaskWrite(0x0430567A, 0x1001, 0xF00FF00F), *sync.operations]))
+    (write32,), (mask,) = named(module, "aiex.npu.write32"), named(module, "aiex.npu.maskwrite32")
+    assert (number(write32, "column"), number(write32, "row"), *constants(write32)) == (3, 4, 0xDEF, 0x42)
+    assert (number(mask, "column"), number(mask, "row"), *constants(mask)) == (2, 3, 0x567A, 0x1001, 0xF00FF00F)
+    assert constants(named(module, "aiex.npu.sync")[0]) == [3, 4, 1, 5, 1, 2]
 
 
 @pytest.mark.parametrize("source", [text(tiny(), cores={CORE: CORE_FILE}), text([])])
