@@ -18,7 +18,6 @@ from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Instruction, Sl
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError, SparsecError
 
-
 # What a core stops at: what kind it is, and whether a register holds the value.
 MEETINGS = {
     "acq": ("acq", False),

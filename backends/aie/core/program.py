@@ -17,8 +17,8 @@ from sparsec.compiler.errors import FitError
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether data,
-    the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether
+    data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
     """
 
     depthwise: bool = False
@@ -62,9 +62,10 @@ LOCKS = Locks()
 class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
-    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data,
-    weights and results, for data and results the sum of both buffers' addresses, for weights the end of all and the size of one;
-    bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles; buffers of each kind.
+    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first
+    buffer of data, weights and results, for data and results the sum of both buffers' addresses, for weights the end of all
+    and the size of one; bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles;
+    buffers of each kind.
     """
 
     tiles: int

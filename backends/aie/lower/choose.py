@@ -1,8 +1,8 @@
 """The cheapest way to compute a layer on the array, by a model of what each resource takes.
 
-Tiles are a pipeline: cores multiply one tile while the next one's data arrive and the last one's results leave. So a layer takes what
-its slowest resource takes for all tiles, and one tile through everything else. The model counts what the streams will carry; the
-simulator is the judge of it.
+Tiles are a pipeline: cores multiply one tile while the next one's data arrive and the last one's results leave. So a layer
+takes what its slowest resource takes for all tiles, and one tile through everything else. The model counts what the streams
+will carry; the simulator is the judge of it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Cut, Mode
 from sparsec.backends.aie.lower.plan import in_core, in_memory
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _CHUNK, _TILE, _LAYER = 70, 60, 3000  # cycles of a core for a chunk and a tile beside products, of an array for a layer
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
-_LONGEST = 64  # tiles: what a descriptor's iteration counts
+_LONGEST = 64  # what a descriptor's iteration counts, and a lock
+_STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +75,10 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
     columns = len({s.memory for s in mode.data()})
     source = t.source_bytes + t.residual_source_bytes
     chunk_bytes = t.most_chunks * t.chunk_bytes
-    all_weights = sum(t.chunks(p) for p in range(mode.channel_parts)) * t.chunk_bytes
-    weight_tiles = len({s.memory for s in mode.weights()})
+    loads = [
+        sum(t.chunks(s.part) for s in mode.weights() if s.memory.column == c) * t.chunk_bytes for c in range(mode.grid.columns)
+    ]
+    again = t.streamed if any(in_memory(machine, t, c).slots for c in range(mode.grid.columns)) else 1
     results = t.most_results * t.rows * share.lane * 32
     writers = max(1, min(mode.grid.columns, -(-t.height // t.band) if mode.cut is Cut.BOTH else mode.grid.columns))
     out_bytes = layer.output_blocks * 8 * t.height * t.width
@@ -84,7 +87,7 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
         t.tiles * t.tile_bytes / word,
         t.streamed * chunk_bytes / word,
         t.tiles * results / word,
-        max(t.tiles * source * streams * columns / (columns * word), all_weights / (weight_tiles * word)),
+        max(t.tiles * source * streams * columns / (columns * word), again * max(loads) / word),
         out_bytes / (writers * word),
         t.tiles,
         t.buffers == 2,
@@ -111,7 +114,9 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 
 
 def _fits(machine: Machine, t: Tiling) -> bool:
-    if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or 2 * t.most_results > 63:
+    if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
+        return False
+    if t.buffers > 1 and t.tile_bytes > _STEP_BYTES:
         return False
     try:
         in_core(machine, t)
@@ -122,19 +127,15 @@ def _fits(machine: Machine, t: Tiling) -> bool:
     return True
 
 
-def choose(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Tiling:
-    """The tiling that the model finds cheapest. FitError when none fits."""
-    best: tuple[float, Tiling] | None = None
-    for t in candidates(machine, layer, modes, height, width):
-        cycles = estimate(machine, t).cycles
-        if best is None or cycles < best[0]:
-            best = (cycles, t)
-    if best is None:
+def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[Tiling]:
+    """The tilings that fit, the cheapest first by the model. FitError when there are none."""
+    found = [(estimate(machine, t).cycles, i, t) for i, t in enumerate(candidates(machine, layer, modes, height, width))]
+    if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",
-            demand=f"one row of {width} x {layer.channels[0]} inputs and {layer.channels[1]} outputs, with the weights of 8 channels",
+            demand=f"one row of {width} x {layer.channels[0]} inputs and {layer.channels[1]} outputs, and weights of 8 channels",
             bound=f"{machine.core.data_bytes:,} bytes of a core and {machine.memory.data_bytes:,} of a memory tile",
             remedy="use a larger array, or keep this layer on the host",
             node=layer.node,
         )
-    return best[1]
+    return [t for _, _, t in sorted(found)]

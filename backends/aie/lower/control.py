@@ -1,7 +1,8 @@
 """The control stream of a layer: what a host writes to registers so that the array moves and multiplies.
 
-Data and weights go from DDR through a shim and a memory tile to cores, results back. Memory tiles hold rings, cores two buffers of each
-kind, so that all of it runs at once; locks count what is full and what is free. `modes` says which channels are used for what.
+Data and weights go from DDR through a shim and a memory tile to cores, results back. Memory tiles hold rings, cores two
+buffers of each kind, so that all of it runs at once; locks count what is full and what is free. `modes` says which channels
+are used for what.
 """
 
 from __future__ import annotations
@@ -167,8 +168,8 @@ class LayerControl:
         *,
         token: bool = False,
     ) -> Iterator[Operation]:
-        """Descriptors one after the other, the whole chain `repeat` times. A part is a descriptor, and for a shim the argument and offset
-        of its base."""
+        """Descriptors one after the other, the whole chain `repeat` times. A part is a descriptor, and for a shim the
+        argument and offset of its base."""
         if not repeat:
             return
         numbers = [self._take(tile, channel) for _ in parts]
@@ -214,7 +215,7 @@ class LayerControl:
         data = CoreDescriptor(
             core.data // 4,
             t.tile_bytes // 4,
-            iteration=Iteration(core.data_step // 4, t.buffers),
+            iteration=Iteration(core.data_step // 4, t.buffers) if t.buffers > 1 else Iteration(),
             acquire=Acquire(LOCKS.data_free),
             release=Release(LOCKS.data_full),
         )
@@ -248,7 +249,7 @@ class LayerControl:
 
     def _memory_data(self, tile: Tile) -> Iterator[Operation]:
         """Tiles from DDR into rings, and from there as vectors to the cores: planes of data, then the residual."""
-        t, share, places = self.tiling, self.share, self.plan.memory[tile.column]
+        t, places = self.tiling, self.plan.memory[tile.column]
         ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, RING)
         arriving: list[tuple[Descriptor, int | None, int]] = []
         for i, stream in enumerate(self._data_streams(tile.column)):
@@ -257,9 +258,7 @@ class LayerControl:
             full = Release(OWN_LOCKS + locks.full)
             residual = bool(t.residual_source_bytes)
             free = Acquire(OWN_LOCKS + locks.free)
-            made = MemoryDescriptor(
-                base, t.source_bytes // 4, iteration=ring, acquire=free, release=None if residual else full
-            )
+            made = MemoryDescriptor(base, t.source_bytes // 4, iteration=ring, acquire=free, release=None if residual else full)
             arriving.append((made, None, 0))
             if residual:
                 behind = base + t.source_bytes // 4
@@ -309,8 +308,8 @@ class LayerControl:
         yield from self._chain(tile, _S2MM, WEIGHTS_IN, arriving, count if arriving else 0)
 
     def _patterns(self, column: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
-        """Results that leave a column's memory tile: (first tile, tiles, the rows of cores and the output rows of each of their tiles),
-        tile by tile; tiles without valid rows are left out."""
+        """Results that leave a column's memory tile: (first tile, tiles, the rows of cores and the output rows of each of
+        their tiles), tile by tile; tiles without valid rows are left out."""
         t = self.tiling
         wanted = []
         for i in range(t.tiles):
@@ -336,12 +335,12 @@ class LayerControl:
             if not blocks:
                 continue
             locks, valid = _result_locks(r), -(-t.valid_rows(positions) // t.rows)
-            yield from self._set(tile, locks, RING * blocks)
+            yield from self._set(tile, locks, t.result_ring * blocks)
             kept = MemoryDescriptor(
                 OWN_WORDS + places.results[r] // 4,
                 length,
                 dims,
-                iteration=Iteration(stored, RING * blocks),
+                iteration=Iteration(stored, t.result_ring * blocks),
                 acquire=Acquire(OWN_LOCKS + locks.free),
                 release=Release(OWN_LOCKS + locks.full),
             )
@@ -361,7 +360,7 @@ class LayerControl:
             OWN_WORDS + self.plan.memory[tile.column].results[row] // 4,
             blocks * rows * columns,
             (Dim(1, columns), Dim(2 * self.share.stored_columns, rows), Dim(stored)),
-            iteration=Iteration(blocks * stored, RING, first % RING),
+            iteration=Iteration(blocks * stored, t.result_ring, first % t.result_ring),
             acquire=Acquire(OWN_LOCKS + locks.full, blocks),
             release=Release(OWN_LOCKS + locks.free, blocks),
         )
@@ -407,7 +406,7 @@ class LayerControl:
     def _image(
         self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], step: int, count: int
     ) -> tuple[Descriptor, int | None, int]:
-        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, each `step` rows further down."""
+        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, `step` rows apart."""
         blocks, rows, columns = size
         dims = (Dim(1, 2 * columns), Dim(2 * image.width, rows), Dim(2 * image.width * image.height))
         made = ShimDescriptor(0, blocks * rows * columns * 2, dims, iteration=Iteration(2 * image.width * step, count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.choose import choose
+from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.control import Circuits, LayerControl, Traffic, enable, joined
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.modes import modes
@@ -33,12 +33,18 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             bound="up to 4 rows, and as many columns: a memory tile takes the results of its column's cores, one channel each",
             remedy="compile for aie2:npu1 or a smaller square",
         )
-    cut = partition(graph)
     tilings: dict[str, Tiling] = {}
-    for segment in cut.segments:
+    for segment in partition(graph).segments:
         for layer in segment.layers if isinstance(segment, ArraySegment) else ():
             _, _, height, width = graph.types[layer.y].shape
-            tilings[layer.node] = choose(machine, layer, ways, height, width)
+            tilings[layer.node] = ranked(machine, layer, ways, height, width)[0]
+    return lower_with(graph, machine, tilings)
+
+
+def lower_with(graph: Graph, machine: Machine, tilings: Mapping[str, Tiling]) -> ArrayProgram:
+    """The program with given tilings, by node. FitError where one does not fit."""
+    grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+    cut = partition(graph)
     kinds = list(dict.fromkeys(k for t in tilings.values() for k in kinds_of(t)))
     images, size = images_of(graph, list(tilings.values()))
     parts: list[ArrayPart | HostPart] = []

@@ -34,7 +34,8 @@ class CorePlaces:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlaces:
-    """Byte addresses in one memory tile. `data` and `weights` by stream; weights are a ring of `slots` chunks a stream, or whole (0).
+    """Byte addresses in one memory tile. `data` and `weights` by stream; weights are a ring of `slots` chunks a stream, or
+    whole (0).
 
     Results are a ring for each core of the column, tiles behind the last valid row go to `discarded`.
     """
@@ -173,7 +174,7 @@ def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
     weights = [s for s in mode.weights() if s.memory.column == column and tiling.chunks(s.part)]
     rows = range(mode.grid.core_rows)
     tile = tiling.source_bytes + tiling.residual_source_bytes
-    rings = [RING * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
+    rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
     fixed = RING * tile * len(data) + sum(rings) + tiling.stored_bytes
     chunk, slots = tiling.chunk_bytes, 0
     room = size - fixed
@@ -184,7 +185,8 @@ def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
     if room < 0 or uneven or (weights and whole > room and slots < 2):
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
-            demand=f"{RING * tile * len(data):,} bytes of data, {sum(rings):,} of results, at least {2 * chunk * len(weights):,} of weights",
+            demand=f"{RING * tile * len(data):,} bytes of data, {sum(rings):,} of results, "
+            f"at least {2 * chunk * len(weights):,} of weights",
             bound=f"{size:,} bytes",
             remedy="use an array with more columns, or keep this layer on the host",
             node=tiling.layer.node,

@@ -13,13 +13,14 @@ from sparsec.backends.aie.lower.modes import Mode
 
 QUAD_BYTES = TILE_VECTORS * VECTOR_BYTES  # what a core multiplies together
 SUM_BYTES = 512  # int32 sums of it for 8 channels
-RING = 2  # tiles of data, and of results, that a memory tile holds at a time
+RING = 2  # tiles of data that a memory tile holds at a time
+LOCK_MAXIMUM = 63
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A way to compute a layer. `rows` of outputs are one tile; chunks have at most `chunk_blocks` blocks of weights; `kept` weights
-    stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's."""
+    """A way to compute a layer. `rows` of outputs are one tile; chunks have at most `chunk_blocks` blocks of weights; `kept`
+    weights stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's."""
 
     layer: ConvLayer
     mode: Mode
@@ -144,3 +145,8 @@ class Tiling:
     def most_results(self) -> int:
         """Blocks of output channels of the part that has most."""
         return len(self.output_blocks(0))
+
+    @property
+    def result_ring(self) -> int:
+        """Tiles of results that a memory tile holds at a time: two where a lock can count their blocks."""
+        return 2 if 2 * self.most_results <= LOCK_MAXIMUM else 1
