@@ -32,9 +32,10 @@ CAPACITY = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Iterations of a core between two synchronisations; microseconds of all of them together."""
+    """Iterations of a core that see the same padding; microseconds of all of them together."""
 
     iterations: int
+    padded: bool
     load: float
     weights: float
     compute: float
@@ -42,9 +43,9 @@ class Segment:
 
     @property
     def time(self) -> float:
-        """One iteration runs its phases in turn, several overlap them; the filters come before."""
+        """Head and tail run their phases in turn, a body overlaps them; the filters come before."""
         phases = (self.load, self.compute, self.write)
-        return self.weights + (max(phases) if self.iterations > 1 else sum(phases))
+        return self.weights + (sum(phases) if self.padded else max(phases))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +85,19 @@ def _layer_time(layer: Layer, k: int, density: float, placer: Placer) -> LayerTi
         raise UsageError(f"{layer.name} has {layer.groups} groups: the paper's estimator knows none, use --estimator physical")
     own = 1.0 if INPUT in layer.inputs else density
     weights = weight_tile(layer, k, own) if layer.kind == "conv" else None
-    placement = placer.place(layer, weights)
     if layer.kind == "conv":
         tile = conv_tile(layer, k)
     elif layer.kind == "add":
         tile = add_tile(layer, k)
     else:
         tile = pool_tile(layer, k)
+    placement = placer.place(layer, tile, weights)
     repeats = placement.weight_parts * tile.pieces
     if not placement.through_ddr:
         repeats = max(repeats, tile.pieces * _concat_repeats(layer, k, placer))
     segments = tuple(_segments(layer, tile, weights, own, placement.row_parts, repeats))
-    us = [b / BYTES_PER_US for b in (placement.load_bytes, placement.weight_bytes, placement.write_bytes)]
+    written = placement.write_bytes + (0 if placement.through_ddr else placer.leaving(layer))
+    us = [b / BYTES_PER_US for b in (placement.load_bytes, placement.weight_bytes, written)]
     return LayerTime(layer, placement, us[0], us[1], segments, us[2])
 
 
@@ -116,13 +118,13 @@ def _segments(
     for _ in range(repeats):
         for part in range(parts):
             rows = layer.result[1] // parts
-            for i, count in enumerate(_runs(layer, tile.rows_out, part * rows, rows)):
+            for i, (count, padded) in enumerate(_runs(layer, tile.rows_out, part * rows, rows)):
                 fetched = (stored if i == 0 else 0) + (parameters if first else 0)
-                yield _segment(layer, tile, weights, density, count, fetched)
+                yield _segment(layer, tile, weights, density, count, padded, fetched)
                 first = False
 
 
-def _segment(layer: Layer, tile: Tile, weights: WeightTile | None, density: float, count: int, fetched: int) -> Segment:
+def _segment(layer: Layer, tile: Tile, weights: WeightTile | None, density: float, count: int, padded: bool, fetched: int) -> Segment:
     read, write = tile.rows_in * tile.channels_in, tile.rows_out * tile.channels_out
     if weights is not None:
         taps = layer.kernel[0] * layer.kernel[1]
@@ -131,21 +133,22 @@ def _segment(layer: Layer, tile: Tile, weights: WeightTile | None, density: floa
     else:
         work = float(ceil(read * tile.width_in / MACS))
         read, write = read * tile.width_in * (2 if layer.kind == "add" else 1), write * tile.width_out
-    return Segment(count, count * read / BYTES_PER_US, fetched / BYTES_PER_US, count * work / 1e3, count * write / BYTES_PER_US)
+    us = (count * read / BYTES_PER_US, fetched / BYTES_PER_US, count * work / 1e3, count * write / BYTES_PER_US)
+    return Segment(count, padded, *us)
 
 
-def _runs(layer: Layer, step: int, first: int, rows: int) -> Iterator[int]:
-    """Iterations in a row that see the same padding: head, body, tail."""
-    before, count = None, 0
+def _runs(layer: Layer, step: int, first: int, rows: int) -> Iterator[tuple[int, bool]]:
+    """Iterations in a row that see the same padding (head, body, tail), and whether they see any."""
+    before, count = (0, 0), 0
     for begin in range(first, first + rows, step):
         last = min(begin + step, first + rows) - 1
         top = max(0, layer.pads[0] - begin * layer.strides[0])
         bottom = max(0, last * layer.strides[0] - layer.pads[0] + layer.kernel[0] - layer.source[1])
         if (top, bottom) != before and count:
-            yield count
+            yield count, before != (0, 0)
             count = 0
         before, count = (top, bottom), count + 1
-    yield count
+    yield count, before != (0, 0)
 
 
 __all__ = ["BYTES_PER_US", "LayerTime", "LimitError", "Segment", "paper_layers", "paper_ms"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from sparsec.backends.aie.estimate.network import INPUT, Layer
-from sparsec.backends.aie.estimate.tiles import BLOCK, PARAMETERS, WeightTile, columns_used, divisors, eights
+from sparsec.backends.aie.estimate.tiles import BLOCK, PARAMETERS, Tile, WeightTile, columns_used, divisors, eights
 from sparsec.compiler.errors import LimitError
 
 WORD = 128  # tensors in memory tiles start and end at words
@@ -76,7 +76,7 @@ class Placer:
                 owner = self.owner.get(v, v)
                 self.last_use[owner] = max(self.last_use.get(owner, 0), position[layer.name])
         self.position = position
-        self.previous: set[str] = set()
+        self.made_from: dict[str, tuple[str, ...]] = {}
 
     def tensor(self, layer: Layer) -> str:
         """The tensor that a layer writes: its own, or the concatenation's that it is part of."""
@@ -86,7 +86,7 @@ class Placer:
         """Of the tensor that a layer writes."""
         return self.layers[tensor].result
 
-    def place(self, layer: Layer, weights: WeightTile | None) -> Placement:
+    def place(self, layer: Layer, tile: Tile, weights: WeightTile | None) -> Placement:
         """How the next layer runs, given its core's share of the filters.
 
         Raises LimitError where even one row, or one part of the filters, does not fit into a memory tile.
@@ -101,14 +101,19 @@ class Placer:
             placement = self._inside(layer, operands, result, weights, needed)
             if placement is not None:
                 return _with(placement, load_bytes=loads, weight_bytes=filters + PARAMETERS if weights else WORD)
-        return self._outside(layer, operands, result, weights, needed)
+        return self._outside(layer, tile, operands, result, weights, needed)
 
     def _size(self, tensor: str) -> int:
         return slice_bytes(self.shape(tensor), self.k)
 
     def _scattered(self, layer: Layer) -> bool:
         """Whether it reads or writes a concatenation of concatenations, which only exists in DDR."""
-        return any(self._nested(v) for v in layer.inputs)
+        pooled = [self.layers[v] for v in layer.inputs if v in self.layers and self.layers[v].kind == "average"]
+        return any(self._nested(v) for v in layer.inputs) or any(self._scattered(p) for p in pooled)
+
+    def leaving(self, layer: Layer) -> int:
+        """Bytes that the network's last layer writes to DDR."""
+        return 0 if self.tensor(layer) in self.last_use else slice_bytes(layer.result, self.k)
 
     def _nested(self, tensor: str) -> bool:
         layer = self.layers.get(tensor)
@@ -126,7 +131,7 @@ class Placer:
             live[result] = self._size(result)
         used = sum(live.values())
         filters = words(weights.share_bytes) if weights else 0
-        dead = sum(s for v, s in self.memory.held.items() if v in self.previous and v not in live)
+        dead = sum(self.memory.held.get(v, 0) for v in self.made_from.get(operands[0], ()) if v not in live)
         bystanders = [v for v in live if v not in operands and v != result]
         parts = 1
         if used > self.capacity:
@@ -141,7 +146,7 @@ class Placer:
             live[result] = live.pop(operands[0])
             if all(v in self.memory.in_ddr or v not in self.memory.held for v in operands):
                 self.memory.in_ddr.add(result)
-        self.previous = {v for v in operands if v not in self.memory.in_ddr}
+        self.made_from[result] = tuple(v for v in operands if v not in self.memory.in_ddr)
         self.memory.held = live
         return Placement(weight_parts=parts)
 
@@ -158,7 +163,7 @@ class Placer:
         )
 
     def _outside(
-        self, layer: Layer, operands: list[str], result: str, weights: WeightTile | None, needed: set[str]
+        self, layer: Layer, tile: Tile, operands: list[str], result: str, weights: WeightTile | None, needed: set[str]
     ) -> Placement:
         """From DDR to DDR."""
         inputs = [v for v in dict.fromkeys(operands) if v != INPUT]
@@ -167,19 +172,18 @@ class Placer:
         first = INPUT in operands
         whole = sum(sizes.values()) <= self.capacity and not first
         written = self.memory.evict(needed)
-        parts, loaded = self._row_parts(layer, not whole, weights)
+        parts, loaded = self._row_parts(layer, tile, not whole)
         scattered = self._scattered(layer)
         out_rows = layer.result[1] // parts
         own = layer.result if result == layer.name else self.shape(result)
         out = parts * slice_bytes(own, self.k, out_rows)
-        extra = loads if whole and parts > 1 else 0
+        extra = loads if whole and not scattered else 0
         filters = words(weights.share_bytes) if weights else 0
         used = loaded // parts + out // parts
         weight_parts = 1
         if weights is not None and used + filters > self.capacity:
             weight_parts = self._weight_parts(layer, weights, self.capacity - used)
         self.memory.in_ddr.add(result)
-        self.previous = set()
         if scattered:
             written = 0
         return Placement(
@@ -191,7 +195,7 @@ class Placer:
             True,
         )
 
-    def _row_parts(self, layer: Layer, large: bool, weights: WeightTile | None) -> tuple[int, int]:
+    def _row_parts(self, layer: Layer, tile: Tile, large: bool) -> tuple[int, int]:
         """The fewest parts of the rows that fit, and the bytes of operands that all of them read."""
         operands = len(layer.inputs) if layer.kind == "add" else 1
         height = layer.result[1]
@@ -201,7 +205,12 @@ class Placer:
             read = [operands * slice_bytes(layer.source, self.k, s) for s in spans]
             out = slice_bytes(layer.result, self.k, rows)
             copies = 1 if large and INPUT not in layer.inputs else 2
-            if max(read) + copies * out <= self.capacity:
+            piece = max(read)
+            if tile.pieces > 1 and layer.kind in ("max", "average"):
+                piece, out = (words(r * w * layer.source[0]) for r, w in ((max(spans), tile.width_in), (rows, tile.width_out)))
+                whole = tile.width_in * tile.pieces - (tile.pieces - 1) * (layer.kernel[1] - layer.strides[1])
+                read = [words(s * min(whole, ceil(layer.source[2])) * layer.source[0]) for s in spans]
+            if piece + copies * out <= self.capacity:
                 return parts, sum(read)
         out = slice_bytes(layer.result, self.k, 1)
         demand = operands * slice_bytes(layer.source, self.k, layer.kernel[0]) + out
