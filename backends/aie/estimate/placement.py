@@ -97,7 +97,8 @@ class Placer:
         filters = words(weights.share_bytes) if weights else 0
         first = INPUT in operands
         if not first and not self._scattered(layer):
-            loads = sum(self._size(v) for v in dict.fromkeys(operands) if v not in self.memory.held)
+            touched = [*operands, result] if result in self.memory.in_ddr else operands
+            loads = sum(self._size(v) for v in dict.fromkeys(touched) if v not in self.memory.held)
             placement = self._inside(layer, operands, result, weights, needed)
             if placement is not None:
                 return _with(placement, load_bytes=loads, weight_bytes=filters + PARAMETERS if weights else WORD)
@@ -153,9 +154,10 @@ class Placer:
     def _weight_parts(self, layer: Layer, weights: WeightTile, room: int) -> int:
         """The fewest equal parts of the filters of which one fits."""
         taps = layer.kernel[0] * layer.kernel[1]
-        blocks = weights.share_couts // BLOCK if layer.result[0] % (BLOCK * self.k) == 0 else eights(layer.source[0]) // BLOCK
+        even = layer.result[0] % weights.share_couts == 0
+        blocks = (weights.share_couts if even else eights(layer.source[0])) // BLOCK
         for parts in divisors(blocks):
-            if words(ceil(weights.share_bytes / parts)) <= room:
+            if words(ceil(weights.share_bytes / parts)) <= min(room, self.capacity * 5 // 8):
                 return parts
         raise LimitError(
             f"{layer.name} does not fit: 1/{blocks} of its filters, {ceil(weights.share_bytes / blocks)} bytes of {taps} taps,"

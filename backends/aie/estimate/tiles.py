@@ -142,7 +142,7 @@ def weight_tile(layer: Layer, k: int, density: float) -> WeightTile:
     """What of a core's filters it holds at a time: fewer output, then fewer input channels."""
     share, c_in = eights(ceil(layer.result[0] / k)), eights(layer.source[0])
     taps = layer.kernel[0] * layer.kernel[1]
-    even = layer.result[0] % (BLOCK * k) == 0  # else rows of cores would have different numbers of parts
+    even = layer.result[0] % share == 0  # else rows of cores would have different numbers of parts
     splits = [share // d for d in divisors(share // BLOCK)] if even else [share]
     couts = next((c for c in splits if weight_bytes(c, c_in, taps, density) <= WEIGHTS), splits[-1])
     fitting = (c_in // d for d in divisors(c_in // BLOCK) if weight_bytes(couts, c_in // d, taps, density) <= WEIGHTS)
