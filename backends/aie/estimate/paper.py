@@ -58,6 +58,7 @@ class LayerTime:
     load_weights: float
     segments: tuple[Segment, ...]
     write: float
+    cut_inputs: bool = False  # the filters come in parts of input channels: output channels do not divide evenly by rows of cores
 
     @property
     def time(self) -> float:
@@ -98,7 +99,8 @@ def _layer_time(layer: Layer, k: int, density: float, placer: Placer) -> LayerTi
     segments = tuple(_segments(layer, tile, weights, own, placement.row_parts, repeats))
     written = placement.write_bytes + (0 if placement.through_ddr else placer.leaving(layer))
     us = [b / BYTES_PER_US for b in (placement.load_bytes, placement.weight_bytes, written)]
-    return LayerTime(layer, placement, us[0], us[1], segments, us[2])
+    cut = weights is not None and placement.weight_parts > 1 and not weights.even
+    return LayerTime(layer, placement, us[0], us[1], segments, us[2], cut)
 
 
 def _concat_repeats(layer: Layer, k: int, placer: Placer) -> int:

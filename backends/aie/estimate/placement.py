@@ -154,8 +154,7 @@ class Placer:
     def _weight_parts(self, layer: Layer, weights: WeightTile, room: int) -> int:
         """The fewest equal parts of the filters of which one fits."""
         taps = layer.kernel[0] * layer.kernel[1]
-        even = layer.result[0] % weights.share_couts == 0
-        blocks = (weights.share_couts if even else eights(layer.source[0])) // BLOCK
+        blocks = (weights.share_couts if weights.even else eights(layer.source[0])) // BLOCK
         for parts in divisors(blocks):
             if words(ceil(weights.share_bytes / parts)) <= min(room, self.capacity * 5 // 8):
                 return parts

@@ -39,13 +39,17 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class WeightTile:
-    """The weights that a core holds at a time, `couts` x `cins` filters, and all of its share, in bytes without parameters."""
+    """The weights that a core holds at a time, `couts` x `cins` filters, and all of its share, in bytes without parameters.
+
+    `even`: all rows of cores that have output channels have equally many.
+    """
 
     couts: int
     cins: int
     bytes: int
     share_couts: int
     share_bytes: int
+    even: bool
 
 
 def eights(n: int) -> int:
@@ -142,7 +146,7 @@ def weight_tile(layer: Layer, k: int, density: float) -> WeightTile:
     """What of a core's filters it holds at a time: fewer output, then fewer input channels."""
     share, c_in = eights(ceil(layer.result[0] / k)), eights(layer.source[0])
     taps = layer.kernel[0] * layer.kernel[1]
-    even = layer.result[0] % share == 0  # else rows of cores would have different numbers of parts
+    even = layer.result[0] % share == 0  # else rows of cores would need different numbers of parts
     splits = [share // d for d in divisors(share // BLOCK)] if even else [share]
     couts = next((c for c in splits if weight_bytes(c, c_in, taps, density) <= WEIGHTS), splits[-1])
     fitting = (c_in // d for d in divisors(c_in // BLOCK) if weight_bytes(couts, c_in // d, taps, density) <= WEIGHTS)
@@ -154,7 +158,7 @@ def weight_tile(layer: Layer, k: int, density: float) -> WeightTile:
             f" {WEIGHTS}-byte weight buffer: use an array whose rows divide its {layer.result[0]} output channels by eights"
         )
     tile = weight_bytes(couts, cins, taps, density)
-    return WeightTile(couts, cins, tile, share, tile * (share // couts) * (c_in // cins))
+    return WeightTile(couts, cins, tile, share, tile * (share // couts) * (c_in // cins), even)
 
 
 def weight_bytes(couts: int, cins: int, taps: int, density: float) -> int:
