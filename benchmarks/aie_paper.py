@@ -3,8 +3,8 @@
     python benchmarks/aie_paper.py                 three networks on 2x2 .. 8x8 cores, dense and with half of the 8x8 blocks
     python benchmarks/aie_paper.py --log FILE      beside the instructions that the paper's authors logged, layer by layer
 
-Published are totals of D'Alberto et al., arXiv 2407.09453. All times are a model's estimates of layers' shapes; nothing is run. The log is
-a CSV file (.gz or not) with the columns model, k, weights, instruction, layer, start_us, end_us, duration_us, iterations.
+Published are totals of D'Alberto et al., arXiv 2407.09453. All times are estimates from shapes; nothing is run. The log is a
+CSV file (.gz or not) with the columns model, k, weights, instruction, layer, start_us, end_us, duration_us, iterations.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def row(k: int, model: str, weights: str, layers: Sequence[Layer]) -> Row:
     try:
         times = paper_layers(layers, k, density)
         paper = sum(t.time for t in times) / 1e3
-        cut = [t for t in times if t.cut_inputs]
-        note = f"{len(cut)} layers with filters cut along input channels" if cut else ""
+        cut = sum(t.cut_inputs for t in times)
+        note = f"filters of {cut} layer{'s' * (cut > 1)} cut along input channels: in no log" if cut else ""
     except LimitError as exc:
         note = str(exc)
     ours = physical_layers(layers, machine, density)
@@ -154,11 +154,11 @@ def _ms(value: float | None) -> str:
 
 def read_log(path: Path) -> dict[tuple[str, int, str], list[Logged]]:
     """The layers of every run in a log of instructions, in order, without inputs and concatenations (which take no time)."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as text:
-        found: dict[tuple[str, int, str], list[Logged]] = {}
-        for run, layer in _logged(csv.DictReader(text), path):
-            found.setdefault(run, []).append(layer)
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    found: dict[tuple[str, int, str], list[Logged]] = {}
+    for run, layer in _logged(csv.DictReader(text.splitlines()), path):
+        found.setdefault(run, []).append(layer)
     return found
 
 

@@ -70,12 +70,13 @@ def _layer(graph: Graph, node: Node, made_by: Mapping[str, str]) -> Layer | None
     """The layer that `node` is, None where it is none."""
     out = graph.types[node.output]
     images = [v for v in node.inputs if v and v not in graph.constants and graph.types[v].rank == 4]
-    if out.rank != 4 and not isinstance(node.op, Reduce) or not images:
+    if not images or (out.rank != 4 and not isinstance(node.op, Reduce)):
         return None
-    _, *source = graph.types[images[0]].shape
     names = tuple(made_by.get(v, INPUT) for v in images)
-    c, h, w = source
-    shape, result = (c, h, w), (out.shape[1], *out.shape[2:4])[:3] if out.rank == 4 else (c, 1, 1)
+    _, c, h, w = graph.types[images[0]].shape
+    shape, result = (c, h, w), (c, 1, 1)
+    if out.rank == 4:
+        result = (out.shape[1], out.shape[2], out.shape[3])
     match node.op:
         case Conv(strides=(sh, sw), pads=(top, left, bottom, right), groups=groups):
             _, _, kh, kw = graph.types[node.inputs[1]].shape

@@ -13,21 +13,14 @@ from math import ceil
 
 from sparsec.backends.aie.estimate.network import INPUT, Layer
 from sparsec.backends.aie.estimate.placement import Placement, Placer
-from sparsec.backends.aie.estimate.tiles import (
-    PARAMETERS,
-    Tile,
-    WeightTile,
-    add_tile,
-    conv_tile,
-    eights,
-    pool_tile,
-    weight_tile,
-)
-from sparsec.compiler.errors import LimitError, UsageError
+from sparsec.backends.aie.estimate.tiles import PARAMETERS, Tile, WeightTile, eights, tile_of, weight_tile
+from sparsec.compiler.errors import UsageError
 
-BYTES_PER_US = 2**32 / 1e6
-MACS = 256  # a nanosecond
-CAPACITY = 512 * 1024
+_BYTES_PER_US = 2**32 / 1e6
+_MACS_PER_NS = 256
+_MEMORY_TILE = 512 * 1024
+_CONSTANTS = {"conv": PARAMETERS, "add": 160}  # bytes of a layer's parameters; poolings have _POOLING
+_POOLING = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """A layer's instructions. DDR times in microseconds: `load` and `load_weights` side by side, `write` at the end."""
+    """A layer's instructions. DDR times in microseconds: `load` and `load_weights` side by side, `write` at the end.
+
+    `cut_inputs`: the memory tile takes the filters in parts of input channels, which no published log shows.
+    """
 
     layer: Layer
     placement: Placement
@@ -58,7 +54,7 @@ class LayerTime:
     load_weights: float
     segments: tuple[Segment, ...]
     write: float
-    cut_inputs: bool = False  # the filters come in parts of input channels: output channels do not divide evenly by rows of cores
+    cut_inputs: bool
 
     @property
     def time(self) -> float:
@@ -67,12 +63,12 @@ class LayerTime:
 
 
 def paper_layers(layers: Sequence[Layer], k: int, density: float = 1.0) -> tuple[LayerTime, ...]:
-    """Every layer's charges on a `k` x `k` array; `density` of the 8x8 blocks of all filters but the first are kept.
+    """Every layer's charges on a `k` x `k` array; `density` of the 8x8 blocks of all filters but the first layer's are kept.
 
     Raises LimitError where the paper's scheduler finds no split of a layer (demand, bound, remedy), UsageError for grouped
     convolutions, which its formulas do not know.
     """
-    placer = Placer(layers, k, CAPACITY)
+    placer = Placer(layers, k, _MEMORY_TILE)
     return tuple(_layer_time(layer, k, density, placer) for layer in layers if layer.kind != "concat")
 
 
@@ -84,59 +80,52 @@ def paper_ms(layers: Sequence[Layer], k: int, density: float = 1.0) -> float:
 def _layer_time(layer: Layer, k: int, density: float, placer: Placer) -> LayerTime:
     if layer.groups != 1:
         raise UsageError(f"{layer.name} has {layer.groups} groups: the paper's estimator knows none, use --estimator physical")
-    own = 1.0 if INPUT in layer.inputs else density
-    weights = weight_tile(layer, k, own) if layer.kind == "conv" else None
-    if layer.kind == "conv":
-        tile = conv_tile(layer, k)
-    elif layer.kind == "add":
-        tile = add_tile(layer, k)
-    else:
-        tile = pool_tile(layer, k)
+    kept = 1.0 if INPUT in layer.inputs else density
+    weights = weight_tile(layer, k, kept) if layer.kind == "conv" else None
+    tile = tile_of(layer, k)
     placement = placer.place(layer, tile, weights)
     repeats = placement.weight_parts * tile.pieces
     if not placement.through_ddr:
         repeats = max(repeats, tile.pieces * _concat_repeats(layer, k, placer))
-    segments = tuple(_segments(layer, tile, weights, own, placement.row_parts, repeats))
-    written = placement.write_bytes + (0 if placement.through_ddr else placer.leaving(layer))
-    us = [b / BYTES_PER_US for b in (placement.load_bytes, placement.weight_bytes, written)]
+    segments = tuple(_segments(layer, tile, weights, kept, placement.row_parts, repeats))
     cut = weights is not None and placement.weight_parts > 1 and not weights.even
-    return LayerTime(layer, placement, us[0], us[1], segments, us[2], cut)
+    load, filters, write = (
+        size / _BYTES_PER_US for size in (placement.load_bytes, placement.weight_bytes, placement.write_bytes)
+    )
+    return LayerTime(layer, placement, load, filters, segments, write, cut)
 
 
 def _concat_repeats(layer: Layer, k: int, placer: Placer) -> int:
-    """Rows of cores split the channels of the whole concatenation: its narrower parts are computed several times."""
-    owner = placer.tensor(layer)
-    if owner == layer.name:
-        return 1
-    return max(1, ceil(placer.shape(owner)[0] / k / layer.result[0]))
+    """Rows of cores split the channels of the whole concatenation: its narrower parts are charged several times."""
+    return ceil(placer.channels(placer.tensor(layer)) / k / layer.result[0])
 
 
 def _segments(
     layer: Layer, tile: Tile, weights: WeightTile | None, density: float, parts: int, repeats: int
 ) -> Iterator[Segment]:
-    parameters = {"conv": PARAMETERS, "add": 160}.get(layer.kind, 96)
-    stored = weights.bytes if weights else 0
-    first = True
-    for _ in range(repeats):
-        for part in range(parts):
-            rows = layer.result[1] // parts
-            for i, (count, padded) in enumerate(_runs(layer, tile.rows_out, part * rows, rows)):
-                fetched = (stored if i == 0 else 0) + (parameters if first else 0)
-                yield _segment(layer, tile, weights, density, count, padded, fetched)
-                first = False
+    """Of all repeats and parts of the rows; filters come with the first segment of each, parameters with the very first."""
+    parameters, rows = _CONSTANTS.get(layer.kind, _POOLING), layer.result[1] // parts
+    for part in range(repeats * parts):
+        fetched = weights.bytes if weights else 0
+        for count, padded in _runs(layer, tile.rows_out, part % parts * rows, rows):
+            yield _segment(layer, tile, weights, density, count, padded, fetched + parameters)
+            fetched = parameters = 0
 
 
-def _segment(layer: Layer, tile: Tile, weights: WeightTile | None, density: float, count: int, padded: bool, fetched: int) -> Segment:
+def _segment(
+    layer: Layer, tile: Tile, weights: WeightTile | None, density: float, count: int, padded: bool, fetched: int
+) -> Segment:
     read, write = tile.rows_in * tile.channels_in, tile.rows_out * tile.channels_out
-    if weights is not None:
-        taps = layer.kernel[0] * layer.kernel[1]
-        work = ceil(read * tile.width_in * taps * weights.cins / MACS) * (1.0 if density == 1 else density)
-        read, write = read * eights(tile.width_in), write * eights(tile.width_out)
+    work = read * tile.width_in
+    if weights is None:
+        ns = float(ceil(work / _MACS_PER_NS))
+        read, write = work * (2 if layer.kind == "add" else 1), write * tile.width_out
     else:
-        work = float(ceil(read * tile.width_in / MACS))
-        read, write = read * tile.width_in * (2 if layer.kind == "add" else 1), write * tile.width_out
-    us = (count * read / BYTES_PER_US, fetched / BYTES_PER_US, count * work / 1e3, count * write / BYTES_PER_US)
-    return Segment(count, padded, *us)
+        # as published: filters' input channels times the input tile; products would be output channels times the result's
+        ns = density * ceil(work * layer.kernel[0] * layer.kernel[1] * weights.cins / _MACS_PER_NS)
+        read, write = read * eights(tile.width_in), write * eights(tile.width_out)
+    load, filters, store = (size / _BYTES_PER_US for size in (count * read, fetched, count * write))
+    return Segment(count, padded, load, filters, count * ns / 1e3, store)
 
 
 def _runs(layer: Layer, step: int, first: int, rows: int) -> Iterator[tuple[int, bool]]:
@@ -151,6 +140,3 @@ def _runs(layer: Layer, step: int, first: int, rows: int) -> Iterator[tuple[int,
             count = 0
         before, count = (top, bottom), count + 1
     yield count, before != (0, 0)
-
-
-__all__ = ["BYTES_PER_US", "LayerTime", "LimitError", "Segment", "paper_layers", "paper_ms"]

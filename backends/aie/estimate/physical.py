@@ -10,8 +10,8 @@ results exceed all memory tiles together.
 
     cycles = max(compute, streams, DDR) + the first chunk's way in and the last one's way out + locks, descriptors, latency
 
-Layers run one after the other. `roofline` is max(MAC, streams, DDR) of the whole array without any of the overheads or the split's
-unevenness: no layer is faster.
+Layers run one after the other. `roofline` is max(MAC, streams, DDR) of the whole array, without overheads and without the
+unevenness of splits: no layer is faster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TILE = 16  # positions a core computes side by side: four products share one lo
 
 @dataclass(frozen=True, slots=True)
 class PhysicalTime:
-    """Cycles of a layer by cause; `roofline` bounds `cycles` from below, `bound_by` (MAC, streams, DDR) says which resource it is."""
+    """Cycles of a layer by cause; `roofline` bounds `cycles` from below, `bound_by` says with which of MAC, streams, DDR."""
 
     layer: Layer
     positions: int

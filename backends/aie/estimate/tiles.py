@@ -7,7 +7,7 @@ gives up (all channels, then fewer output or input channels) was read off the au
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 
@@ -62,9 +62,16 @@ def divisors(n: int) -> Iterator[int]:
     return (d for d in range(1, n + 1) if n % d == 0)
 
 
-def columns_used(layer: Layer, k: int) -> int:
-    """Columns that the width is split over: one where the output is narrower than the array."""
-    return k if layer.result[2] >= k else 1
+def tile_of(layer: Layer, k: int) -> Tile:
+    """The tile of any layer but a concatenation on a `k` x `k` array."""
+    if layer.kind == "conv":
+        return conv_tile(layer, k)
+    return add_tile(layer, k) if layer.kind == "add" else pool_tile(layer, k)
+
+
+def _columns_used(width: int, k: int) -> int:
+    """Columns that a width is split over: one where it is narrower than the array."""
+    return k if width >= k else 1
 
 
 def conv_tile(layer: Layer, k: int) -> Tile:
@@ -72,15 +79,14 @@ def conv_tile(layer: Layer, k: int) -> Tile:
 
     Raises LimitError (does not fit) where one row of eight channels exceeds a buffer.
     """
-    columns = columns_used(layer, k)
     c_in, c_out = eights(layer.source[0]), eights(layer.result[0])
     width, height = layer.source[2], layer.source[1]
-    w_out = ceil(layer.result[2] / columns)
+    w_out = ceil(layer.result[2] / _columns_used(layer.result[2], k))
     w_in = min((w_out - 1) * layer.strides[1] + layer.kernel[1], width)
     rows = min(_rows_in(layer, w_in, c_in), _rows_out(layer, w_out, c_out))
     if rows < 1:
         # the scheduler then forgets the halo of the width
-        w_in = ceil(width / (k if width >= k else 1))
+        w_in = ceil(width / _columns_used(width, k))
         c_out = _fewer(c_out, lambda c: _rows_out(layer, w_out, c), layer, "output", w_out)
         c_in = _fewer(c_in, lambda c: _rows_in(layer, w_in, c), layer, "input", w_in)
         rows = min(_rows_in(layer, w_in, c_in), _rows_out(layer, w_out, c_out))
@@ -102,15 +108,15 @@ def _rows_out(layer: Layer, width: int, channels: int) -> int:
     return ACTIVATIONS // (eights(width) * channels) // layer.strides[0]
 
 
-def _fewer(channels: int, rows: object, layer: Layer, side: str, width: int) -> int:
-    assert callable(rows)
+def _fewer(channels: int, rows: Callable[[int], int], layer: Layer, side: str, width: int) -> int:
+    """The most channels, an equal part of all, of which a row fits."""
     for d in divisors(channels // BLOCK):
         if rows(channels // d) >= 1:
             return channels // d
     need = eights(width) * BLOCK * (layer.kernel[0] if side == "input" else layer.strides[0])
     raise LimitError(
-        f"{layer.name} does not fit: {width} columns of 8 {side} channels need {need} bytes of a core's {ACTIVATIONS}-byte"
-        f" {side} buffer: use an array with more columns"
+        f"{layer.name} does not fit: {width} columns of 8 {side} channels take {need} bytes of a core's {ACTIVATIONS} for"
+        f" {side}: use an array with more columns"
     )
 
 
@@ -123,7 +129,7 @@ def pool_tile(layer: Layer, k: int) -> Tile:
         share = ceil(channels / k)
         part = next((share // d for d in divisors(share) if kh * kw * (share // d) <= limit), 1)
         return Tile(kh, kw, part, 1, 1, part, share // part)
-    w_out, pieces = ceil(layer.result[2] / columns_used(layer, k)), 1
+    w_out, pieces = ceil(layer.result[2] / _columns_used(layer.result[2], k)), 1
     while kh * ((w_out - 1) * sw + kw) * channels > limit and w_out > 1:
         w_out, pieces = ceil(w_out / 2), pieces * 2
     w_in = (w_out - 1) * sw + kw
@@ -135,7 +141,7 @@ def pool_tile(layer: Layer, k: int) -> Tile:
 def add_tile(layer: Layer, k: int) -> Tile:
     """The tile of an addition: rows of both operands."""
     channels, pieces = layer.source[0], 1
-    width = ceil(layer.result[2] / columns_used(layer, k))
+    width = ceil(layer.result[2] / _columns_used(layer.result[2], k))
     while width * channels > ACTIVATIONS and width > 1:
         width, pieces = ceil(width / 2), pieces * 2
     rows = min(max(1, ACTIVATIONS // (width * channels)), layer.result[1])
