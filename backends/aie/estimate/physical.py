@@ -3,8 +3,8 @@
 This model is ours and no measurement. A layer's work is split over s parts of its positions and n parts of its output channels,
 one part a core; the split with the least time counts. A core computes 16 positions x 8 output channels at a time (four 4x8x8
 products a kept 8x8 block, weights loaded once), receives activations and filters on one stream each and sends results on a third.
-What a core cannot hold is sent again, whichever is cheaper: filters once a chunk of activations, or activations once a chunk of
-filters.
+What a core cannot hold is sent again, whichever is cheapest: activations once a part of the filters, filters once a part of the
+activations, or both while 32-bit sums of a part of the results stay.
 Dropped 8x8 blocks are neither sent nor multiplied. Filters come from DDR in every layer; activations only where operands and
 results exceed all memory tiles together.
 
@@ -140,15 +140,15 @@ def _split_cycles(layer: Layer, volume: _Volume, machine: Machine, s: int, n: in
     room, buffer = _filter_room(machine), machine.core.data_bytes // 8
     if volume.taps * BLOCK * BLOCK > room and volume.filters:
         return None
-    filter_chunks = max(1, ceil(filters / room))
-    chunks = max(1, ceil(source / buffer), ceil(result / buffer))
-    again = [(source * filter_chunks, filters), (source, filters * (chunks if filter_chunks > 1 else 1))]
-    sent = min(again, key=max)
+    chunks, sent = max(1, ceil(source / buffer), ceil(result / buffer)), (source, filters)
+    if filters > room:
+        ways = _ways(source, filters, positions, block_rows * BLOCK, chunks, room)
+        sent = min(ways, key=lambda way: (max(way), sum(way)))
+    steps = ceil(sent[0] / buffer) + ceil(sent[1] / room)
     tiles = machine.columns * machine.memory_rows
     leaving = ceil((s * sent[0] + n * sent[1]) / (tiles * machine.memory.mm2s_channels * width))
     entering = ceil(s * n * result / (tiles * machine.memory.s2mm_channels * width))
     streams = max(*(ceil(b / width) for b in sent), ceil(result / width), leaving, entering)
-    steps = chunks * filter_chunks
     overhead = (
         ceil(min(source, buffer) / width)
         + ceil(min(filters, room) / width if filters else 0)
@@ -159,6 +159,16 @@ def _split_cycles(layer: Layer, volume: _Volume, machine: Machine, s: int, n: in
         + (costs.ddr_latency if volume.filters else 0)
     )
     return _compute_cycles(volume, machine, positions, block_rows), streams, overhead
+
+
+def _ways(source: int, filters: int, positions: int, channels: int, chunks: int, room: int) -> Iterator[tuple[int, int]]:
+    """Bytes of activations and filters sent to a core if either is cut, or if sums of a part of its results stay in `room`."""
+    yield source * ceil(filters / room), filters
+    yield source, filters * chunks
+    for wide in range(BLOCK, channels + BLOCK, BLOCK):
+        high = room // (4 * wide)
+        if high:
+            yield source * ceil(channels / wide), filters * ceil(positions / high)
 
 
 def _compute_cycles(volume: _Volume, machine: Machine, positions: int, block_rows: int) -> int:
