@@ -136,7 +136,7 @@ class Placer:
                 return parts
         raise LimitError(
             f"{layer.name} does not fit: the smallest part of its filters takes {ceil(weights.share_bytes / blocks)} bytes, and"
-            f" {room} are left in a memory tile of {self._capacity}: use an array with more rows"
+            f" {max(room, 0)} are left in a memory tile of {self._capacity}: use a larger array"
         )
 
     def _outside(self, layer: Layer, tile: Tile, operands: list[str], weights: WeightTile | None) -> Placement:

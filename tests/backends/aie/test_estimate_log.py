@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from benchmarks import aie_paper
 from benchmarks.aie_paper import Row, compare, read_log, report
 from sparsec.backends.aie.estimate.network import INPUT, Layer
 from sparsec.backends.aie.estimate.paper import LayerTime, paper_layers
@@ -93,3 +95,25 @@ def test_report_says_how_far_it_is_off() -> None:
     text = report(rows)
     assert "+10.00 %" in text and "x does not fit: use y" in text
     assert "2 totals: median 5.00%, at most 10.00%" in text
+
+
+def test_json_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(aie_paper, "NETWORKS", {"resnet50": "squeezenet"})
+    monkeypatch.setattr(aie_paper, "SIZES", (2, 3))
+    assert aie_paper.main(["--json", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(r["k"], r["model"], r["weights"], r["published_ms"]) for r in rows] == [
+        (2, "resnet50", "dense", 24.923),
+        (2, "resnet50", "sparse", 15.826),
+        (3, "resnet50", "dense", None),
+        (3, "resnet50", "sparse", None),
+    ]
+    assert all(r["paper_ms"] > 0 and r["physical_ms"] >= r["roofline_ms"] > 0 for r in rows)
+    assert "published ms" in capsys.readouterr().out
+
+
+def test_a_log_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(aie_paper, "NETWORKS", {})
+    with pytest.raises(SystemExit, match="2"):
+        aie_paper.main(["--log", str(tmp_path / "none.csv")])
+    assert "none.csv" in capsys.readouterr().err
