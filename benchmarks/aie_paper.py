@@ -114,8 +114,8 @@ def row(k: int, model: str, weights: str, layers: Sequence[Layer]) -> Row:
     try:
         times = paper_layers(layers, k, density)
         paper = sum(t.time for t in times) / 1e3
-        cut = sum(t.cut_inputs for t in times)
-        note = f"filters of {cut} layer{'s' * (cut > 1)} cut along input channels: in no log" if cut else ""
+        doubts = [t.doubt for t in times if t.doubt]
+        note = f"{doubts[0]}{_more(len(doubts) - 1)}: cut along input channels, which no log shows" if doubts else ""
     except LimitError as exc:
         note = str(exc)
     ours = physical_layers(layers, machine, density)
@@ -146,6 +146,10 @@ def report(rows: Sequence[Row]) -> str:
         f"{plain_table(columns, cells)}\n{summary}\n"
         "All times are estimates. The paper's charge a convolution's input tile where output channels belong (docs/aie_paper.md)."
     )
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""
 
 
 def _ms(value: float | None) -> str:

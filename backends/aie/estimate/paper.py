@@ -45,7 +45,7 @@ class Segment:
 class LayerTime:
     """A layer's instructions. DDR times in microseconds: `load` and `load_weights` side by side, `write` at the end.
 
-    `cut_inputs`: the memory tile takes the filters in parts of input channels, which no published log shows.
+    `doubt`: demand and bound where the memory tile takes the filters in parts of input channels, which no published log shows.
     """
 
     layer: Layer
@@ -54,7 +54,7 @@ class LayerTime:
     load_weights: float
     segments: tuple[Segment, ...]
     write: float
-    cut_inputs: bool
+    doubt: str
 
     @property
     def time(self) -> float:
@@ -88,11 +88,13 @@ def _layer_time(layer: Layer, k: int, density: float, placer: Placer) -> LayerTi
     if not placement.through_ddr:
         repeats = max(repeats, tile.pieces * _concat_repeats(layer, k, placer))
     segments = tuple(_segments(layer, tile, weights, kept, placement.row_parts, repeats))
-    cut = weights is not None and placement.weight_parts > 1 and not weights.even
+    doubt = ""
+    if weights is not None and placement.weight_parts > 1 and not weights.even:
+        doubt = f"{layer.name} has {weights.share_bytes} bytes of filters for {placement.filter_room} left in a memory tile"
     load, filters, write = (
         size / _BYTES_PER_US for size in (placement.load_bytes, placement.weight_bytes, placement.write_bytes)
     )
-    return LayerTime(layer, placement, load, filters, segments, write, cut)
+    return LayerTime(layer, placement, load, filters, segments, write, doubt)
 
 
 def _concat_repeats(layer: Layer, k: int, placer: Placer) -> int:

@@ -27,7 +27,10 @@ _PART = 5 / 8  # of a memory tile: the logs have parts of filters up to 297 KB, 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a layer runs: in `row_parts` parts of its rows, `weight_parts` of its filters. Bytes are those of one column."""
+    """How a layer runs: in `row_parts` parts of its rows, `weight_parts` of its filters. Bytes are those of one column.
+
+    `filter_room`: what the memory tile has left for filters.
+    """
 
     row_parts: int = 1
     weight_parts: int = 1
@@ -35,6 +38,7 @@ class Placement:
     weight_bytes: int = 0
     write_bytes: int = 0
     through_ddr: bool = False
+    filter_room: int = 0
 
 
 def slice_bytes(shape: tuple[int, int, int], k: int, rows: int | None = None) -> int:
@@ -126,7 +130,8 @@ class Placer:
         if operands[0] not in self._in_ddr:
             self._made_from[result] = operands[0]
         self._held = live
-        return Placement(weight_parts=parts, load_bytes=loads, weight_bytes=filters + PARAMETERS if weights else _WORD)
+        fetched = filters + PARAMETERS if weights else _WORD
+        return Placement(weight_parts=parts, load_bytes=loads, weight_bytes=fetched, filter_room=room)
 
     def _weight_parts(self, layer: Layer, weights: WeightTile, room: int) -> int:
         """The fewest equal parts of which one fits: of output channels, or of input channels where these are uneven."""
@@ -156,7 +161,7 @@ class Placer:
             weight_parts = self._weight_parts(layer, weights, room)
         refetched = tried or (first and out <= self._capacity)
         fetched = filters * (parts if refetched else 1) + PARAMETERS if weights else _WORD
-        return Placement(parts, weight_parts, again + read, fetched, written + out, True)
+        return Placement(parts, weight_parts, again + read, fetched, written + out, True, room)
 
     def _evicted(self, layer: Layer, operands: list[str]) -> int:
         """Bytes that have to be written before the memory can be emptied."""

@@ -204,3 +204,9 @@ def test_large_products_come_near_the_peak() -> None:
     layer = Layer("gemm", "conv", ("x",), (1024, 32, 32), (1024, 32, 32))
     (time,) = physical_layers((layer,), machine)
     assert 0.8 <= layer.macs / machine.macs_per_cycle / time.cycles <= 1
+
+
+def test_cells_that_no_log_confirms_say_demand_and_bound(networks: dict[str, tuple[Layer, ...]]) -> None:
+    doubts = {k: [t.doubt for t in paper_layers(networks["vgg16_nofc"], k) if t.doubt] for k in (4, 6)}
+    assert not doubts[4]
+    assert doubts[6][0] == "/features/features.19/Conv has 418304 bytes of filters for 380928 left in a memory tile"
