@@ -84,7 +84,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
     found = list(candidates(NPU, layer, ways, 13, 11))
     kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in found}
     assert len(kinds) > 4
-    for tiling in list(kinds.values())[:: max(1, len(kinds) // 4)]:
+    for tiling in list(kinds.values())[:: max(1, len(kinds) // 3)]:
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
 
 
@@ -127,11 +127,11 @@ def test_files_are_the_same_each_time() -> None:
 
 
 def test_what_does_not_fit_says_so() -> None:
-    graph = conv_graph(np.random.default_rng(1), (4096, 8), (3, 600), (3, 3))
+    graph = conv_graph(np.random.default_rng(1), (2048, 8), (3, 900), (3, 3), shift=16)
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
     with pytest.raises(FitError, match=r"layer 'conv' on aie2:npu1 does not fit: .* the bound is 65,536 bytes of a core"):
-        ranked(NPU, layer, modes(grid_of(NPU)), 1, 598)
+        ranked(NPU, layer, modes(grid_of(NPU)), 1, 898)
     small = conv_graph(np.random.default_rng(1), (8, 8), (8, 8))
     with pytest.raises(FitError, match="up to 4 rows"):
         compile_for(small, "aie2:8x8")
