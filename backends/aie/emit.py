@@ -95,7 +95,13 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = []
     for plan, first, end in zip(part.plans, part.ends, part.ends[1:], strict=False):
         layers.append(
-            {"node": plan.layer.node, "operations": [first, end], "macs": plan.layer.macs(graph), "blocks": plan.blocks}
+            {
+                "node": plan.layer.node,
+                "operations": [first, end],
+                "macs": plan.layer.macs(graph),
+                "blocks": sum(plan.layer.block_counts),
+                "cut": plan.tiling.mode.cut.value,
+            }
         )
     made = [p.layer.y for p in part.plans]
     read = dict.fromkeys(v for p in part.plans for v in (p.layer.x, p.layer.residual) if v is not None and v not in made)

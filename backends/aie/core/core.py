@@ -18,6 +18,15 @@ from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Instruction, Sl
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError, SparsecError
 
+# What a core stops at: what kind it is, and whether a register holds the value.
+MEETINGS = {
+    "acq": ("acq", False),
+    "rel": ("rel", False),
+    "acqr": ("acq", True),
+    "relr": ("rel", True),
+    "done": ("done", False),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
@@ -90,8 +99,8 @@ class Core:
             steering = self._steering[self.pc]
             if not self._met:
                 self._met = True
-                if steering is not None and steering.form.name in ("acq", "rel", "done"):
-                    return Meeting(steering.form.name, *steering.operands)
+                if steering is not None and steering.form.name in MEETINGS:
+                    return self._meeting(steering)
                 if self._cascades[self.pc] and not self.state.cascade_in:
                     return Meeting("pop")
             try:
@@ -99,6 +108,13 @@ class Core:
             except SparsecError as exc:
                 raise type(exc)(f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`: {exc}") from exc
             self._met = False
+
+    def _meeting(self, steering: Instruction) -> Meeting:
+        kind, register = MEETINGS[steering.form.name]
+        if not steering.operands:
+            return Meeting(kind)
+        lock, value = steering.operands
+        return Meeting(kind, lock, self.state.r[value] if register else value)
 
     def _step(self, steering: Instruction | None) -> None:
         """Carry out one bundle, or a whole loop that it begins."""
@@ -136,7 +152,7 @@ class Core:
         bundle = self._bundles[self.pc]
         if Slot.A not in bundle or Slot.B not in bundle:
             return 0
-        where = [self.state.p[b.operands[1]] // self.bank_bytes for b in (bundle[Slot.A], bundle[Slot.B])]
+        where = [self.state.p[b.operands[b.form.pointer]] // self.bank_bytes for b in (bundle[Slot.A], bundle[Slot.B])]
         if where[0] == where[1]:
             self.board.advance(1)
             return 1

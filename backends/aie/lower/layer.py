@@ -40,6 +40,11 @@ class ConvLayer:
         return rows * columns * self.channels[1] * kernel * (1 if self.depthwise else self.channels[0])
 
     @property
+    def block_counts(self) -> tuple[int, ...]:
+        """Nonzero blocks of weights, by block of output channels."""
+        return tuple(int(n) for n in np.count_nonzero(self.weights.any(axis=(1, 3)), axis=(1, 2, 3)))
+
+    @property
     def output_blocks(self) -> int:
         """Blocks of output channels."""
         return -(-self.channels[1] // BLOCK)
