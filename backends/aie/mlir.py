@@ -2,8 +2,9 @@
 
 Everything is read back from the streams: the control stream's operations and the cores' bundles, no plan of the lowering.
 
-- `aie.flow`: circuits that the switches make when the first task starts (their register writes are left out of the sequence, as
-  mlir-aie routes flows itself); later writes to switches stay writes.
+- `aie.flow`: circuits that the switches make when the first task starts; their register writes are left out of the sequence, as
+  mlir-aie routes flows itself. Where the stream writes to switches later, which builds on ports that are in use by then,
+  `aie.switchbox` and `aie.shim_mux` have these ports instead of flows, and later writes stay writes.
 - `aie.lock`: locks that the stream sets, descriptors name, or cores' instructions use.
 - `aie.buffer`: disjoint ranges of data memory that descriptors walk through or the stream writes.
 - `aie.core`: the file with the core's bundles. Their encoding is ours, so mlir-aie cannot load them.
@@ -26,6 +27,7 @@ from functools import lru_cache
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Slot, decode_bundle
 from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, WORD_BYTES, Descriptor
 from sparsec.backends.aie.machine import Machine, machine_named
+from sparsec.backends.aie.mlir_routes import flow_lines, switch_lines
 from sparsec.backends.aie.mlir_sequence import Sequencer
 from sparsec.backends.aie.mlir_text import INDEX, Region, Value, i32, memref, operation, quoted
 from sparsec.backends.aie.registers import DATA_BYTES, DMAS, Grid, Kind, Tile, register_name, split
@@ -33,7 +35,6 @@ from sparsec.backends.aie.switch import Circuit, circuits
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Patch, Sync, Transaction, Write, descriptor_at
 from sparsec.compiler.errors import StreamError
 
-_DMA = 1  # WireBundle
 _SWITCH = re.compile(r"(master|slave)\..*|mux|demux")
 
 
@@ -59,7 +60,8 @@ def part_text(machine: Machine, control: Transaction, arguments: Sequence[int], 
             raise StreamError(f"the control stream asks for argument {op.argument}: there are {len(arguments)}")
     grid = control.grid
     first = _first_start(control)
-    joined = circuits(grid, _registers(control, first))
+    held = _registers(control, first)
+    joined = circuits(grid, held)
     locks, ranges = _used(grid, control, cores)
     tiles = _tiles(grid, control, joined, locks, ranges, cores)
     names = {t: Value(f"tile_{t.column}_{t.row}", INDEX) for t in tiles}
@@ -71,7 +73,8 @@ def part_text(machine: Machine, control: Transaction, arguments: Sequence[int], 
     body = [line for t in tiles for line in operation("aie.tile", (), {"col": i32(t.column), "row": i32(t.row)}, names[t])]
     body += _lock_lines(names, lock_values)
     body += _buffer_lines(names, ranges)
-    body += _flow_lines(names, joined)
+    rewired = any(_sets_switch(grid, op) for op in control.operations[first:])
+    body += switch_lines(grid, names, held) if rewired else flow_lines(names, joined)
     body += _core_lines(names, cores)
     body += [*sequence.globals(), *sequence.region(arguments), *operation("aie.end")]
     inner = operation("aie.device", (), {"device": i32(device), "sym_name": quoted("main")}, None, Region(body))
@@ -243,17 +246,6 @@ def _buffer_lines(tiles: Mapping[Tile, Value], ranges: _Ranges) -> Iterator[str]
             name = f"buffer_{tile.column}_{tile.row}_{i}"
             properties = {"address": i32(WORD_BYTES * first), "sym_name": quoted(name)}
             yield from operation("aie.buffer", (tiles[tile],), properties, Value(name, memref(end - first)))
-
-
-def _flow_lines(tiles: Mapping[Tile, Value], joined: Sequence[Circuit]) -> Iterator[str]:
-    for c in joined:
-        properties = {
-            "source_bundle": i32(_DMA),
-            "source_channel": i32(c.source.index),
-            "dest_bundle": i32(_DMA),
-            "dest_channel": i32(c.destination.index),
-        }
-        yield from operation("aie.flow", (tiles[c.source.tile], tiles[c.destination.tile]), properties)
 
 
 def _core_lines(tiles: Mapping[Tile, Value], cores: Mapping[Tile, CoreFile]) -> Iterator[str]:

@@ -185,4 +185,4 @@ class Sequencer:
             values["burst_length"] = _BURSTS[burst]
         if any(left):
             return []
-        return [*operation("aiex.npu.writebd", (), {name: f"{v} : i32" for name, v in values.items()})]
+        return [*operation("aiex.npu.writebd", (), {name: i32(v) for name, v in values.items()})]

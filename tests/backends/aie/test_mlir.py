@@ -9,6 +9,7 @@ from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.mlir import CoreFile, device_number, part_text
-from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, address, register_address
+from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, address, describe, register_address
 from sparsec.backends.aie.switch import Channel, Flow, route
 from sparsec.backends.aie.transaction import (
     BlockWrite,
@@ -47,6 +48,7 @@ from sparsec.backends.aie.transaction import (
     write_descriptor,
 )
 from sparsec.compiler.errors import StreamError
+from sparsec.compiler.graph import Graph, Port
 from tests.backends.aie.mlir_reader import (
     BASES,
     LAYOUT,
@@ -60,7 +62,7 @@ from tests.backends.aie.mlir_reader import (
     text_of,
     tile_of,
 )
-from tests.backends.aie.power_networks import two_convolutions
+from tests.backends.aie.networks import compile_for, conv_graph
 
 NPU = machine_named("aie2:npu1")
 TILES = {"shim": Tile(1, 0), "memory": Tile(1, 1), "core": Tile(1, 3)}
@@ -80,13 +82,15 @@ def printed(source: str) -> str:
     return stream.getvalue()
 
 
+FLOWS = [
+    Flow(Channel(SHIM, 0), (Channel(MEMORY, 0),)),
+    Flow(Channel(MEMORY, 0), (Channel(CORE, 0),)),
+    Flow(Channel(CORE, 0), (Channel(SHIM, 0),)),
+]
+
+
 def tiny() -> list[Operation]:
     """One tensor from DDR through a memory tile into a core and back, with everything that a stream has."""
-    flows = [
-        Flow(Channel(SHIM, 0), (Channel(MEMORY, 0),)),
-        Flow(Channel(MEMORY, 0), (Channel(CORE, 0),)),
-        Flow(Channel(CORE, 0), (Channel(SHIM, 0),)),
-    ]
     blocked = MemoryDescriptor(
         OWN_WORDS,
         32,
@@ -94,7 +98,7 @@ def tiny() -> list[Operation]:
         acquire=Acquire(OWN_LOCKS, 1),
     )
     return [
-        *route(NPU1, flows).writes(),
+        *route(NPU1, FLOWS).writes(),
         write(NPU1, CORE, "core.control", 1),
         write(NPU1, MEMORY, "lock0", 0),
         BlockWrite(register_address(NPU1, CORE, "data+0xff00"), (1, 0xFFFFFFFF)),
@@ -115,7 +119,10 @@ def tiny() -> list[Operation]:
 
 
 def without_switches(made: Sequence[Operation]) -> list[Operation]:
-    return [op for op in made if not _switch(op)]
+    """All but the writes to switches before the first task starts."""
+    starts = (i for i, op in enumerate(made) if isinstance(op, Write) and describe(NPU1, op.address).endswith(".queue"))
+    first = next(starts, len(made))
+    return [op for i, op in enumerate(made) if i >= first or not _switch(op)]
 
 
 def _switch(op: Operation) -> bool:
@@ -262,17 +269,39 @@ def test_descriptors_that_can_be_are_written_as_such() -> None:
     }  # fmt: skip
 
 
-def test_flows_are_the_circuits_of_the_start() -> None:
-    later = write(NPU1, CORE, "master.dma0", 0)
-    made = [*tiny(), later]
-    module = parse(text(made))
+def test_flows_are_the_circuits() -> None:
+    module = parse(text(tiny()))
     flows = {
         (tile_of(op.operands[0]), number(op, "source_channel"), tile_of(op.operands[1]), number(op, "dest_channel"))
         for op in named(module, "aie.flow")
     }
     assert flows == {(SHIM, 0, MEMORY, 0), (MEMORY, 0, CORE, 0), (CORE, 0, SHIM, 0)}
     assert all(number(op, f"{end}_bundle") == 1 for op in named(module, "aie.flow") for end in ("source", "dest"))
-    assert operations(module) == [*without_switches(tiny()), later]
+
+
+def test_a_stream_that_changes_circuits_has_the_switches_of_the_start() -> None:
+    """Ports by mlir-aie's WireBundle: DMA 1, South 3, West 4, North 5, East 6."""
+    later = [write(NPU1, CORE, "master.dma0", 0), MaskWrite(register_address(NPU1, SHIM, "mux"), 0, 0xC00)]
+    module = parse(text([*tiny(), *later]))
+    assert not list(misfits(module)) and not named(module, "aie.flow")
+    bundles = {1: "dma", 3: "south", 4: "west", 5: "north", 6: "east"}
+    found = {
+        kind: {
+            (
+                tile_of(op.operands[0]),
+                f"{bundles[number(c, 'source_bundle')]}{number(c, 'source_channel')}",
+                f"{bundles[number(c, 'dest_bundle')]}{number(c, 'dest_channel')}",
+            )
+            for op in named(module, kind)
+            for c in op.regions[0].block.ops
+            if c.properties
+        }
+        for kind in ("aie.switchbox", "aie.shim_mux")
+    }
+    connections = {(c.tile, str(c.slave), str(c.master)) for r in route(NPU1, FLOWS).routes for c in r.connections}
+    assert found["aie.switchbox"] == connections
+    assert found["aie.shim_mux"] == {(SHIM, "dma0", "north3"), (SHIM, "north2", "dma0")}
+    assert operations(module) == [*without_switches(tiny()), *later]
 
 
 def test_a_broadcast_is_a_flow_to_each_end() -> None:
@@ -355,25 +384,34 @@ def test_an_argument_that_is_not_given() -> None:
         text(tiny(), arguments=(64,))
 
 
+def two_layers() -> Graph:
+    """A convolution of a large image, and of what it makes one with many channels: the array is divided differently."""
+    rng = np.random.default_rng(5)
+    first = conv_graph(rng, (8, 16), (24, 20), (3, 3), stride=2, pads=(1, 1, 1, 1))
+    second = conv_graph(rng, (16, 64), (12, 10), density=0.5)
+    names = {"x": "y", "w": "w2", "b": "b2", "y": "z"}
+    node = replace(second.nodes[0], name="second", inputs=("y", "w2", "b2"), outputs=("z",))
+    types = first.types | {names[v]: t for v, t in second.types.items()}
+    constants = first.constants | {names[v]: c for v, c in second.constants.items()}
+    return Graph("two", ("x",), (Port("z", "z"),), (*first.nodes, node), types, constants)
+
+
 def test_a_compiled_network() -> None:
-    files = emit(lower(two_convolutions(), NPU))
-    parts = [p for p in json.loads(files["manifest.json"])["parts"] if p["kind"] == "array"]
-    assert parts
-    for part in parts:
-        source = files[part["mlir"]].decode()
-        module = parse(source)
-        stream = Transaction.decode(files[part["control"]])
-        assert operations(module) == without_switches(stream.operations)
-        assert not list(misfits(module))
-        assert module.is_structurally_equivalent(parse(printed(source)))
-        cores = {tile_of(op.operands[0]): text_of(op, "elf_file") for op in named(module, "aie.core")}
-        assert len(cores) == 16
-        assert {posixpath.normpath(f"{posixpath.dirname(part['mlir'])}/{file}") for file in cores.values()} == {
-            file for file in files if file.startswith("core_")
-        }
+    files = emit(compile_for(two_layers()))
+    (part,) = json.loads(files["manifest.json"])["parts"]
+    source = files[part["mlir"]].decode()
+    module = parse(source)
+    stream = Transaction.decode(files[part["control"]])
+    assert operations(module) == without_switches(stream.operations)
+    assert not list(misfits(module))
+    assert module.is_structurally_equivalent(parse(printed(source)))
+    cores = {tile_of(op.operands[0]): text_of(op, "elf_file") for op in named(module, "aie.core")}
+    folder = posixpath.dirname(part["mlir"])
+    assert {posixpath.normpath(f"{folder}/{file}") for file in cores.values()} == {f for f in files if f.startswith("core_")}
 
 
 def test_an_array_that_mlir_aie_does_not_know() -> None:
-    files = emit(lower(two_convolutions(), replace(NPU, memory_rows=2)))
+    graph = conv_graph(np.random.default_rng(1), (8, 8), (6, 6))
+    files = emit(lower(graph, replace(NPU, memory_rows=2)))
     assert not any(f.endswith(".mlir") for f in files)
-    assert [p["mlir"] for p in json.loads(files["manifest.json"])["parts"] if p["kind"] == "array"] == [None]
+    assert [p["mlir"] for p in json.loads(files["manifest.json"])["parts"]] == [None]
