@@ -385,7 +385,7 @@ def test_an_argument_that_is_not_given() -> None:
 
 
 def two_layers() -> Graph:
-    """A convolution of a large image, and of what it makes one with many channels: the array is divided differently."""
+    """A 3 x 3 convolution with stride 2, and a block-sparse product of what it makes."""
     rng = np.random.default_rng(5)
     first = conv_graph(rng, (8, 16), (24, 20), (3, 3), stride=2, pads=(1, 1, 1, 1))
     second = conv_graph(rng, (16, 64), (12, 10), density=0.5)
