@@ -55,7 +55,7 @@ class Tiling:
         each = -(-self.layer.output_blocks // self.mode.channel_parts)
         return range(min(part * each, self.layer.output_blocks), min((part + 1) * each, self.layer.output_blocks))
 
-    @cached_property
+    @property
     def block_counts(self) -> tuple[int, ...]:
         """Nonzero blocks of each block of output channels."""
         return self.layer.block_counts
@@ -76,7 +76,7 @@ class Tiling:
         """Chunks of a part of the channels."""
         return sum(self.pieces(b) for b in self.output_blocks(part))
 
-    @property
+    @cached_property
     def most_chunks(self) -> int:
         """Chunks of the part that has most."""
         return max(self.chunks(p) for p in range(self.mode.channel_parts))
