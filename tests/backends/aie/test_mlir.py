@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.printer import Printer
 
+from models.byte_layer import conv_graph
 from sparsec.backends.aie.core.assembly import assemble as assemble_core
 from sparsec.backends.aie.descriptors import (
     OWN_LOCKS,
@@ -62,7 +63,7 @@ from tests.backends.aie.mlir_reader import (
     text_of,
     tile_of,
 )
-from tests.backends.aie.networks import compile_for, conv_graph
+from tests.backends.aie.networks import compile_for
 
 NPU = machine_named("aie2:npu1")
 TILES = {"shim": Tile(1, 0), "memory": Tile(1, 1), "core": Tile(1, 3)}
