@@ -256,7 +256,7 @@ def _meaning(op: IrOperation, data: Mapping[str, tuple[int, ...]], memory_rows: 
         case "aiex.npu.blockwrite":
             (source,) = op.operands
             assert isinstance(source, OpResult) and isinstance(source.op, GetGlobalOp)
-            yield BlockWrite(_address(op, number(op, "address")), data[source.op.name_.string_value()])
+            yield BlockWrite(_address(op, number(op, "address")), data[str(source.op.name_.root_reference.data)])
         case "aiex.npu.writebd":
             row = number(op, "row")
             words = packed(kind(row), {key: number(op, key) for key in op.properties})

@@ -282,7 +282,7 @@ def test_flows_are_the_circuits() -> None:
 
 def test_a_stream_that_changes_circuits_has_the_switches_of_the_start() -> None:
     """Ports by mlir-aie's WireBundle: DMA 1, South 3, West 4, North 5, East 6."""
-    later = [write(NPU1, CORE, "master.dma0", 0), MaskWrite(register_address(NPU1, SHIM, "mux"), 0, 0xC00)]
+    later: list[Operation] = [write(NPU1, CORE, "master.dma0", 0), MaskWrite(register_address(NPU1, SHIM, "mux"), 0, 0xC00)]
     module = parse(text([*tiny(), *later]))
     assert not list(misfits(module)) and not named(module, "aie.flow")
     bundles = {1: "dma", 3: "south", 4: "west", 5: "north", 6: "east"}
@@ -392,8 +392,8 @@ def two_layers() -> Graph:
     second = conv_graph(rng, (16, 64), (12, 10), density=0.5)
     names = {"x": "y", "w": "w2", "b": "b2", "y": "z"}
     node = replace(second.nodes[0], name="second", inputs=("y", "w2", "b2"), outputs=("z",))
-    types = first.types | {names[v]: t for v, t in second.types.items()}
-    constants = first.constants | {names[v]: c for v, c in second.constants.items()}
+    types = {**first.types, **{names[v]: t for v, t in second.types.items()}}
+    constants = {**first.constants, **{names[v]: c for v, c in second.constants.items()}}
     return Graph("two", ("x",), (Port("z", "z"),), (*first.nodes, node), types, constants)
 
 
