@@ -19,15 +19,18 @@ Array = np.ndarray[Any, Any]
 Runner = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 TOLERANCE = 1e-4
 QUANTISED_TOLERANCE = 0.25  # one unit of rounding changes others in the next layers; a wrong layer gives errors near 1
+BFLOAT16_TOLERANCE = 0.1  # operands and results are rounded by up to 2^-9 in every layer, and later layers add these errors up
 
 
 def default_tolerance(report: Report) -> float:
-    """The error to accept of a compiled model: of float32 rounding, or of where quantised values are rounded.
+    """The error to accept of a compiled model: of float32 rounding, of bfloat16's, or of where quantised values are rounded.
 
     onnxruntime adds and averages quantised values by formulas of its own, which now and then round to the next integer.
     """
-    quantised = any(t.dtype in ("u8", "i8") for layer in report.layers if layer.macs for t in layer.inputs)
-    return QUANTISED_TOLERANCE if quantised else TOLERANCE
+    multiplied = {t.dtype for layer in report.layers if layer.macs for t in layer.inputs}
+    if multiplied & {"u8", "i8"}:
+        return QUANTISED_TOLERANCE
+    return BFLOAT16_TOLERANCE if "bf16" in multiplied else TOLERANCE
 
 
 def relative_error(value: Array, reference: Array) -> float:

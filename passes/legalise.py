@@ -45,13 +45,12 @@ class Legalise(Pass):
         for node in graph.nodes:
             notes.at = node
             program = getattr(node.op, "epilogue", Program())
-            product = isinstance(node.op, Conv | MatMul)
-            of_bytes = product and graph.types[node.inputs[0]].dtype in DATA
-            of_bfloat16 = isinstance(node.op, Conv | MatMul) and node.op.wide
+            op = node.op if isinstance(node.op, Conv | MatMul) else None
+            of_bytes, of_bfloat16 = op is not None and graph.types[node.inputs[0]].dtype in DATA, op is not None and op.wide
             if not (program.steps or of_bytes or of_bfloat16) or self.target.legal(graph, node):
                 continue
-            if of_bytes:
-                node = self._widen(editor, node, centre_program(node.op.zero), np.int32)
+            if op is not None and of_bytes:
+                node = self._widen(editor, node, centre_program(op.zero), np.int32)
                 notes.reject(node, Rejected(f"no kernel for these bytes on {self.target.name}: they are multiplied as int32"))
             elif of_bfloat16:
                 node = self._widen(editor, node, cast(DType.F32).program, np.float32)

@@ -55,7 +55,7 @@ class DepthwiseGeometry(Geometry):
 class Depthwise(Kernel):
     """y[c, p] = epilogue(sum over k of x[c, p * stride + k * dilation - pad] * w[c, k], extras), one row a unit of work.
 
-    Pointers: x (blocked, with a halo that covers the padding), w [C / lanes][kernel[0] * kernel[1]][lanes], float32 always, for bytes
+    Pointers: x (blocked, with a halo that covers the padding), w [C / lanes][kernel[0] * kernel[1]][lanes] of float32, for bytes
     `start` (what the sums of each channel begin with, float32), the extras, y.
     `width` positions are computed at a time, `tiles` times, then `rest`. `stride` and `dilation` are those along a row.
     """

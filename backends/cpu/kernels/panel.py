@@ -65,8 +65,8 @@ class PanelKernel(Kernel):
     grows with its length, that of a sum of sums with the lengths of both (Higham, Accuracy and Stability of Numerical Algorithms,
     section 4.2).
 
-    `types` are the element types: data and weights are both F32 or both BF16, or data are U8: then weights are int8, the epilogue's
-    argument 0 is int32, and sums begin with what `start` holds for each output.
+    `types` are the element types: data and weights are both F32 or both BF16, or data are U8: then weights are int8, the
+    epilogue's argument 0 is int32, and sums begin with what `start` holds for each output.
     """
 
     r: int

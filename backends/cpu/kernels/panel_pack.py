@@ -118,7 +118,7 @@ def expand_groups(w: Array, groups: int) -> Array:
 
 
 def joined(w: Array, channels: int) -> Array:
-    """Weights [..., IC] as unsigned integers [..., IC / channels] of the same bytes, with zeros in place of channels that lack."""
+    """Weights [..., IC] as unsigned integers [..., IC / channels] of the same bytes, zeros in place of channels that lack."""
     padded = np.zeros((*w.shape[:-1], -(-w.shape[-1] // channels) * channels), w.dtype)
     padded[..., : w.shape[-1]] = w
     return padded.view(f"u{channels * w.itemsize}")

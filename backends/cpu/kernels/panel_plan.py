@@ -131,7 +131,9 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
     fma = positions * r / isa.fma_per_cycle * dot_cost(problem.data, isa)
     loads = (positions + r) / LOADS
-    issue = (positions * r + r + (positions if problem.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
+    issue = (
+        positions * r + r + (positions if problem.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1
+    ) / ISSUE
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue

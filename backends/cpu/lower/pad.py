@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import BLOCKED_TYPES, LowerContext, Lowering, View, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import (
+    BLOCKED_TYPES,
+    LowerContext,
+    Lowering,
+    View,
+    blocked,
+    channel_axes,
+    lowering,
+    stream_cycles,
+)
 from sparsec.backends.cpu.lower.copies import copy_strided, fill, storage_walk
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked

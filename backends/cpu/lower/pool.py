@@ -19,7 +19,7 @@ from sparsec.compiler.target import LayoutOption
 
 @lowering
 class LowerPool(Lowering):
-    """Maximum and average windows over one or two dimensions of float32, maxima of bfloat16 and bytes; anything else row-major."""
+    """Maximum and average windows over one or two dimensions of float32, maxima of `MAXIMA`; anything else row-major."""
 
     op = Pool
 

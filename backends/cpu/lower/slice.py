@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import BLOCKED_TYPES, LowerContext, Lowering, View, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import (
+    BLOCKED_TYPES,
+    LowerContext,
+    Lowering,
+    View,
+    blocked,
+    channel_axes,
+    lowering,
+    stream_cycles,
+)
 from sparsec.backends.cpu.lower.copies import clear_tail, copy_channels, copy_strided
 from sparsec.backends.cpu.storage import Alias
 from sparsec.compiler.graph import Graph, Node
