@@ -30,9 +30,8 @@ _SPATIAL = 2  # dimensions of convolutions whose kernels take bfloat16
 
 
 def rounded(array: Array) -> Array:
-    """A float32 array as bfloat16: to nearest, ties to even; zeros have no sign, so that they are bits of zeros."""
-    narrow = array.astype(DType.BF16.numpy)
-    return np.where(narrow == 0, np.zeros_like(narrow), narrow)
+    """A float32 array as bfloat16: to nearest, ties to even."""
+    return array.astype(DType.BF16.numpy)
 
 
 def refusal(graph: Graph, node: Node) -> Rejected | None:

@@ -118,9 +118,12 @@ def expand_groups(w: Array, groups: int) -> Array:
 
 
 def joined(w: Array, channels: int) -> Array:
-    """Weights [..., IC] as unsigned integers [..., IC / channels] of the same bytes, zeros in place of channels that lack."""
+    """Weights [..., IC] as unsigned integers [..., IC / channels] of the same bytes, zeros in place of channels that lack.
+
+    Negative zeros become positive ones: zeros are told by their bits from here on.
+    """
     padded = np.zeros((*w.shape[:-1], -(-w.shape[-1] // channels) * channels), w.dtype)
-    padded[..., : w.shape[-1]] = w
+    padded[..., : w.shape[-1]] = np.where(w == 0, np.zeros_like(w), w)
     return padded.view(f"u{channels * w.itemsize}")
 
 

@@ -172,7 +172,8 @@ class LowerConv(Lowering):
         origins = iter(strides_of(t).origin * t.dtype.itemsize for t in full)
         extras = [e.at(next(origins)) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
         if isinstance(layer.plan, WinogradPlan):
-            corner = x.interior.at(-4 * (op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]))
+            before = op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]
+            corner = x.interior.at(-before * x.type.dtype.itemsize)
             taps_inside = weights.transpose(0, 2, 3, 1)
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
@@ -227,6 +228,8 @@ def _narrow_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, i
     listed = plan_sparse(problem, filters, isa, tail)
     if listed is not None:
         plans.append(listed)
+    if source.dtype is DType.BF16:
+        plans += _filtering_plans(graph, node, problem, source.layout, isa, tail)
     if planar_applies(graph, bare, source, y, isa):
         plans.append(plan_conv(graph, bare, kinds, source, y, isa))
     return plans
@@ -250,8 +253,9 @@ def _schedule_narrow(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str]
     traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
     if isinstance(best, PlanarPlan):
         layer = schedule_planar(node, best, macs, traffic, isa)
+    elif isinstance(best, WinogradPlan):
+        layer = schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
     else:
-        assert isinstance(best, LinearPlan)
         layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
     return replace(layer, candidates=candidates(plans, best, facts))
 
@@ -264,12 +268,18 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
     if listed is not None:
         plans.append(listed)
-    if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
-        plans.append(plan_winograd(problem, w.shape[1], isa, tail))
-        filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
-        if filtered is not None:
-            plans.append(filtered)
-    return plans
+    return [*plans, *_filtering_plans(graph, node, problem, layout, isa, tail)]
+
+
+def _filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[Plan]:
+    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
+    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
+        return []
+    plans: list[Plan] = [plan_winograd(problem, w.shape[1], isa, tail)]
+    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
+    return [*plans, *([filtered] if filtered is not None else [])]
 
 
 def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:
