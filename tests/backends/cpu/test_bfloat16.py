@@ -23,13 +23,19 @@ from sparsec.compiler.driver import Compilation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import Graph, Node, Port
+from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
+from sparsec.compiler.passing.pipeline import parse_pipeline
+from sparsec.compiler.passing.runner import run_pipeline
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
+from sparsec.compiler.verify_model import relative_error
+from sparsec.passes.pipelines import PIPELINES
+from sparsec.passes.registry import load_all
 from tests.backends.cpu.compiled import (
     SANITIZE,
     WARNINGS,
@@ -42,6 +48,7 @@ from tests.backends.cpu.compiled import (
     run_sanitized,
     split,
 )
+from tests.backends.cpu.random_graphs import random_case
 from tests.backends.cpu.test_integers import zeroed
 from tests.machine import needs, needs_cpu
 
@@ -253,6 +260,21 @@ def test_other_targets_multiply_the_same_numbers_as_float32(target: str, tmp_pat
     kept = {n.name for n in made.graph.nodes if isinstance(n.op, Conv | MatMul) and n.op.wide}
     assert all("depthwise" in name for name in kept), "windows of one channel are computed in float32 everywhere"
     check(run_graph(made, tmp_path, split(feeds)), graphs, feeds, filtered(made))
+
+
+@needs("gcc")
+@AVX512
+def test_random_graphs_move_and_share_bfloat16(tmp_path: Path) -> None:
+    passes = parse_pipeline("default,bfloat16", load_all(), PIPELINES)
+    found = {case.name: case for case in map(random_case, range(40, 64))}
+    graphs = {name: run_pipeline(import_model(case.model), passes) for name, case in found.items()}
+    feeds = {name: dict(case.feeds) for name, case in found.items()}
+    got, made = compute(isa_named("x86_64+avx512f+bf16"), merged(graphs), tmp_path, split(feeds))
+    moved = {n.op.name for n in made.graph.nodes if made.graph.types[n.output].dtype is DType.BF16}
+    assert {"Map", "Conv", "Relayout", "Concat", "Slice", "Transpose", "Pad", "Pool"} <= moved
+    for name, graph in graphs.items():
+        for port, want in interpret(graph, feeds[name]).items():  # a number next to a tie may be rounded the other way
+            assert relative_error(got[f"{name}/{port}"], want) <= 1e-2, (name, port)
 
 
 @pytest.mark.parametrize("family", ["panels", "sparse-panels", "planar"])
