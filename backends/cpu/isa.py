@@ -136,7 +136,7 @@ _ISAS = (
         dot_cost=1.0,
     ),
     Isa("aarch64+neon", "neon", "aarch64", 4, 32, (), broadcast_operand=True, header="neon", dot="neon", dot_cost=6.0),
-    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar", bf16=1, bf16_cost=2.0),
+    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar", bf16=1),
 )
 
 
