@@ -99,6 +99,9 @@ class _Rewriter:
             program = self._program(op.epilogue, node.inputs[2:], 1, stored)
             inputs = [self._as(node.inputs[0], DType.BF16, node), self._weights(node), *node.inputs[2:]]
             editor.replace(node, replace(op, wide=True, epilogue=program), inputs)
+        elif op == cast(DType.F32) and self.graph.types[node.inputs[0]].dtype is DType.BF16:
+            stored = False
+            self.casts[node.output, DType.BF16] = node.inputs[0]  # a model's own bfloat16
         elif isinstance(op, Map) and (stored or self.narrow & set(node.inputs)):
             stored = stored and self.graph.types[node.output].dtype is DType.F32
             editor.replace(node, Map(self._program(op.program, node.inputs, 0, stored)), node.inputs)
