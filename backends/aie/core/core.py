@@ -7,16 +7,35 @@ array's simulation (`backends/aie/simulate`) decides when the core goes on.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.execute import STEERING, State, run_bundle
-from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Instruction, Slot, decode_bundle
+from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError, SparsecError
+
+
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "mulbf"))
+
+
+@lru_cache(maxsize=8)
+def _decoded(program: bytes) -> tuple[Bundle, ...]:
+    """The bundles; all cores of an array mostly have the same. ModelError names the one that is none."""
+    if len(program) % BUNDLE_BYTES:
+        raise ModelError(f"{len(program)} bytes end within a bundle of {BUNDLE_BYTES}: the file may be cut off")
+    found = []
+    for at in range(0, len(program), BUNDLE_BYTES):
+        try:
+            found.append(decode_bundle(program[at : at + BUNDLE_BYTES]))
+        except SparsecError as exc:
+            raise ModelError(f"bundle {at // BUNDLE_BYTES}, {program[at : at + BUNDLE_BYTES].hex()}, is none: {exc}") from exc
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +56,10 @@ class _Loop:
 
 @dataclass
 class Core:
-    """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank."""
+    """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank.
+
+    `products` counts vector instructions that multiplied, `accesses` loads and stores by bank (whoever reads them sets them back).
+    """
 
     program: bytes
     latencies: Latencies
@@ -45,17 +67,23 @@ class Core:
     bank_bytes: int
     pc: int = 0
     stalls: Counter[str] = field(default_factory=Counter)
+    products: int = 0
+    accesses: list[int] = field(init=False)
     state: State = field(init=False)
     board: Scoreboard = field(init=False)
 
     def __post_init__(self) -> None:
         self.state = State.fresh(self.memory_bytes)
         self.board = Scoreboard(self.latencies)
-        at = range(0, len(self.program), BUNDLE_BYTES)
-        self._bundles = [decode_bundle(self.program[i : i + BUNDLE_BYTES]) for i in at]
+        self.accesses = [0] * (self.memory_bytes // self.bank_bytes)
+        self._bundles = _decoded(self.program)
         self._timed = [Timed.of(b, self.latencies) for b in self._bundles]
         self._steering = [
             b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles
+        ]
+        self._multiplies = [Slot.VECTOR in b and b[Slot.VECTOR].form.name in PRODUCTS for b in self._bundles]
+        self._pointers = [
+            [b[s].operands[b[s].form.pointer] for s in (Slot.A, Slot.B, Slot.STORE) if s in b] for b in self._bundles
         ]
         self._cascades = [Slot.VECTOR in b and b[Slot.VECTOR].form.name == "pop" for b in self._bundles]
         self.executed = np.zeros(len(self._bundles), np.int64)
@@ -67,6 +95,11 @@ class Core:
     def now(self) -> int:
         """The cycle of the last bundle."""
         return self.board.now
+
+    @property
+    def where(self) -> str:
+        """The bundle that is next, in words."""
+        return f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`"
 
     def vector_counts(self) -> Counter[str]:
         """How often each vector instruction was carried out."""
@@ -97,15 +130,17 @@ class Core:
             try:
                 self._step(steering)
             except SparsecError as exc:
-                raise type(exc)(f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`: {exc}") from exc
+                raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
 
     def _step(self, steering: Instruction | None) -> None:
         """Carry out one bundle, or a whole loop that it begins."""
         self.stalls["pipeline"] += self.board.issue(self._timed[self.pc])
         self.executed[self.pc] += 1
+        self.products += self._multiplies[self.pc]
         bundle = self._bundles[self.pc]
-        self.stalls["bank"] += self._bank_conflict()
+        if self._pointers[self.pc]:
+            self.stalls["bank"] += self._bank_conflict(self._pointers[self.pc])
         name = steering.form.name if steering else ""
         taken = name == "jmp" or (
             steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
@@ -132,15 +167,15 @@ class Core:
                 return
             self._loops.pop()
 
-    def _bank_conflict(self) -> int:
-        bundle = self._bundles[self.pc]
-        if Slot.A not in bundle or Slot.B not in bundle:
-            return 0
-        where = [self.state.p[b.operands[1]] // self.bank_bytes for b in (bundle[Slot.A], bundle[Slot.B])]
-        if where[0] == where[1]:
-            self.board.advance(1)
-            return 1
-        return 0
+    def _bank_conflict(self, pointers: Sequence[int]) -> int:
+        """Cycles that loads and stores of a bundle take beyond one, as a bank serves one at a time."""
+        banks = [self.state.p[p] // self.bank_bytes for p in pointers]
+        for bank in banks:
+            if 0 <= bank < len(self.accesses):
+                self.accesses[bank] += 1
+        conflicts = len(banks) - len(set(banks))
+        self.board.advance(conflicts)
+        return conflicts
 
     def _begin_loop(self, register: int, size: int) -> None:
         times, start = self.state.r[register], self.pc + 1
@@ -157,7 +192,9 @@ class Core:
             self._loops.append(_Loop(start, end, times))
             self.pc = start
             return
-        conflicts = loops.run(self.state, body, times, self.bank_bytes)
+        conflicts, accesses = loops.run(self.state, body, times, self.bank_bytes)
+        self.accesses = [a + b for a, b in zip(self.accesses, accesses, strict=True)]
+        self.products += times * sum(self._multiplies[start:end])
         self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
         self.stalls["bank"] += conflicts
         self.board.advance(conflicts)

@@ -99,6 +99,11 @@ class Form:
     does: str
 
     @property
+    def pointer(self) -> int:
+        """Which field is the pointer of a load or store."""
+        return next(i for i, f in enumerate(self.fields) if f.kind == "p")
+
+    @property
     def reads(self) -> tuple[int, ...]:
         """Which fields are registers that it reads."""
         return tuple(i for i, u in enumerate(self.use) if u in "<=")

@@ -67,8 +67,11 @@ def is_plain(body: Sequence[Bundle]) -> bool:
     return not any(i.form.name == "ldwm" and i.operands[1] in tables for i in instructions)
 
 
-def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> int:
-    """Carry out `times` > 0 iterations of a plain body; returns how often two loads of a bundle met in one bank of memory."""
+def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tuple[int, list[int]]:
+    """Carry out `times` > 0 iterations of a plain body.
+
+    Returns how often two loads of a bundle met in one bank of memory, and the loads by bank.
+    """
     loads = [(j, s, b[s]) for j, b in enumerate(body) for s in (Slot.A, Slot.B) if s in b]
     addresses = _addresses(state, loads, times)
     loaded: dict[int, list[_Write]] = {}
@@ -81,11 +84,13 @@ def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> in
             _accumulate(state, bundle[Slot.VECTOR], vectors, j, times)
     for w, stream in vectors.items():
         state.w[w] = stream.after[-1]
-    return sum(
+    conflicts = sum(
         int(np.count_nonzero(addresses[j, Slot.A] // bank_bytes == addresses[j, Slot.B] // bank_bytes))
         for j, b in enumerate(body)
         if Slot.A in b and Slot.B in b
     )
+    banks = np.concatenate([a // bank_bytes for a in addresses.values()]) if addresses else np.zeros(0, np.int64)
+    return conflicts, np.bincount(banks, minlength=state.memory.size // bank_bytes).tolist()
 
 
 def _addresses(state: State, loads: Sequence[tuple[int, Slot, Instruction]], times: int) -> dict[tuple[int, Slot], Array]:
