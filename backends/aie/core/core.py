@@ -20,7 +20,6 @@ from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruc
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError, SparsecError
 
-
 PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "mulbf"))
 
 
@@ -58,7 +57,7 @@ class _Loop:
 class Core:
     """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank.
 
-    `products` counts vector instructions that multiplied, `accesses` loads and stores by bank (whoever reads them sets them back).
+    `products` counts vector instructions that multiplied, `accesses` loads and stores by bank since it was last set back.
     """
 
     program: bytes

@@ -24,7 +24,7 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 
 @dataclass
 class State:
-    """Registers and data memory of a core. `memory` is uint8; `written` is not 0 for those of its 32-bit words that have a value."""
+    """Registers and data memory of a core. `memory` is uint8; `written` (uint8) is 0 for 32-bit words without a value yet."""
 
     memory: Array
     written: Array

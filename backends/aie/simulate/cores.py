@@ -46,7 +46,10 @@ class CoreProcess:
         m = self.machine.core
         try:
             self.core = Core(
-                self.program, Latencies(m.load_latency, m.vector_latency, m.jump_cycles), m.data_bytes, m.data_bytes // m.data_banks
+                self.program,
+                Latencies(m.load_latency, m.vector_latency, m.jump_cycles),
+                m.data_bytes,
+                m.data_bytes // m.data_banks,
             )
         except SparsecError as exc:
             raise StreamError(f"the program of {self.name}: {exc}") from exc

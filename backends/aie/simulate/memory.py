@@ -86,7 +86,7 @@ class Ddr:
         self.arguments = [Words(a.name, a.bytes, a.written, np.zeros(a.written.size, np.uint8)) for a in arguments]
         whole = [Region(i, 0, a.bytes.size, a.name, a.name == "weights") for i, a in enumerate(arguments)]
         named = [r for r in regions if r.argument < len(arguments)][: _LAST_TAG + 1 - _FIRST_TAG - len(whole)]
-        self.regions = {tag: r for tag, r in enumerate((*whole, *named), _FIRST_TAG)}
+        self.regions = dict(enumerate((*whole, *named), _FIRST_TAG))
         for tag, r in self.regions.items():
             tags = self.arguments[r.argument].tags
             assert tags is not None

@@ -3,8 +3,9 @@
 A layer's window begins when the control stream has carried out the last operation before it and ends with its own last. What
 happens in a window counts for its layer, so where layers overlap, the first cycles of one are found in the one before.
 
-The roofline of a layer is the most that any one resource was really used in its window, in cycles: products of the busiest core at
-one vector instruction a cycle, words of the busiest channel of every kind at its rate, and DDR traffic at the machine's bandwidth.
+The roofline of a layer is the most that any one resource was really used in its window, in cycles: products of the busiest
+core at one vector instruction a cycle, words of the busiest channel of every kind at its rate, and DDR traffic at the
+machine's bandwidth.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Layer:
     def of(entry: Mapping[str, Any]) -> tuple[Layer, ...]:
         """The layers of a part of the manifest. ModelError when an entry is none."""
         try:
-            return tuple(Layer(e["node"], *e["operations"], e["macs"]) for e in entry["layers"])
-        except (KeyError, TypeError) as exc:
+            return tuple(Layer(e["node"], e["operations"][0], e["operations"][1], e["macs"]) for e in entry["layers"])
+        except (KeyError, TypeError, IndexError) as exc:
             raise ModelError(f"the manifest's layers of {entry.get('control')!r} are not as expected: {exc!r}") from exc
 
 
@@ -111,7 +112,7 @@ def measure(machine: Machine, finished: Finished, layers: Sequence[Layer]) -> Ru
         )
     found = []
     for layer in layers:
-        begin, end = ((marks[i - 1] if i else 0) for i in (layer.first, layer.end))
+        begin, end = (0, *marks)[layer.first], (0, *marks)[layer.end]
         found.append(_window(machine, array, layer.name, begin, end, layer.macs))
     macs = sum(s.macs for s in layers)
     return RunCycles(machine, tuple(found), _window(machine, array, "all", 0, finished.cycles, macs))
@@ -143,7 +144,7 @@ def _use(array: ArrayState, key: ChannelKey, begin: int, end: int) -> ChannelUse
     timeline = array.channels[key].timeline
     rows = timeline.within(begin, end)
     words = np.bincount(rows[:, TAG], rows[:, WORK], 1).astype(np.int64) if len(rows) else np.zeros(1, np.int64)
-    named = {array.ddr.name(t): int(words[t]) for t in np.flatnonzero(words)}
+    named = {array.ddr.name(t): int(words[t]) for t in np.flatnonzero(words).tolist()}
     return ChannelUse({c: n for c, n in timeline.cycles(begin, end).items() if c in CHANNEL_CAUSES}, named)
 
 
@@ -171,7 +172,7 @@ _SHOWN = (
 
 
 def _table(machine: Machine, layers: Sequence[LayerCycles]) -> str:
-    """One line a layer: cycles, share of the peak rate, roofline and what it is, then where a mean core's time went in percent."""
+    """One line a layer: cycles, share of the peak rate, roofline, then where a mean core's time went in percent."""
     head = ["layer", "cycles", "% peak", "roofline", "bound by", "x roofline", *(name for name, _ in _SHOWN), "DDR MB"]
     rows = []
     for layer in layers:
@@ -189,7 +190,7 @@ def _table(machine: Machine, layers: Sequence[LayerCycles]) -> str:
         for r in (head, *rows)
     ]
     note = (
-        f"{machine.name}: cycles are a model's estimates. % peak: the dense layer's products over {machine.macs_per_cycle:,} a cycle. "
-        "From compute on: % of the cycles of a core, mean of all"
+        f"{machine.name}: cycles are a model's estimates. % peak: the dense layer's products over {machine.macs_per_cycle:,} "
+        "a cycle. From compute on: % of the cycles of a core, mean of all"
     )
     return "\n".join([*(line.rstrip() for line in lines), note]) + "\n"

@@ -60,7 +60,14 @@ class Timeline:
         return len(self._rows) // _WIDTH
 
     def add(
-        self, begin: int, end: int, cause: Cause, tag: int = 0, number: int = 0, work: int = 0, lost: tuple[int, int, int] = (0, 0, 0)
+        self,
+        begin: int,
+        end: int,
+        cause: Cause,
+        tag: int = 0,
+        number: int = 0,
+        work: int = 0,
+        lost: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
         """Append an interval; one that goes on as the last did makes that longer."""
         if end <= begin:
