@@ -9,32 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
-from sparsec.backends.aie.core.execute import STEERING, State, run_bundle
-from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
-from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
+from sparsec.backends.aie.core.decoded import decoded
+from sparsec.backends.aie.core.execute import State, run_bundle
+from sparsec.backends.aie.core.instructions import Instruction, Slot
+from sparsec.backends.aie.core.nests import Nest, Ran
+from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
+from sparsec.backends.aie.core.tracing import Step
 from sparsec.compiler.errors import ModelError, SparsecError
-
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "mulbf"))
-
-
-@lru_cache(maxsize=8)
-def _decoded(program: bytes) -> tuple[Bundle, ...]:
-    """The bundles; all cores of an array mostly have the same. ModelError names the one that is none."""
-    if len(program) % BUNDLE_BYTES:
-        raise ModelError(f"{len(program)} bytes end within a bundle of {BUNDLE_BYTES}: the file may be cut off")
-    found = []
-    for at in range(0, len(program), BUNDLE_BYTES):
-        try:
-            found.append(decode_bundle(program[at : at + BUNDLE_BYTES]))
-        except SparsecError as exc:
-            raise ModelError(f"bundle {at // BUNDLE_BYTES}, {program[at : at + BUNDLE_BYTES].hex()}, is none: {exc}") from exc
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +37,22 @@ class _Loop:
     start: int
     end: int
     left: int
+    nest: Nest | None = None
 
 
 @dataclass
 class Core:
     """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank.
 
-    `products` counts vector instructions that multiplied, `accesses` loads and stores by bank since it was last set back.
+    Without `fast`, all loops run bundle by bundle, to the same effect. `products` counts vector instructions that multiplied,
+    `accesses` loads and stores by bank since it was last set back.
     """
 
     program: bytes
     latencies: Latencies
     memory_bytes: int
     bank_bytes: int
+    fast: bool = True
     pc: int = 0
     stalls: Counter[str] = field(default_factory=Counter)
     products: int = 0
@@ -75,18 +64,10 @@ class Core:
         self.state = State.fresh(self.memory_bytes)
         self.board = Scoreboard(self.latencies)
         self.accesses = [0] * (self.memory_bytes // self.bank_bytes)
-        self._bundles = _decoded(self.program)
-        self._timed = [Timed.of(b, self.latencies) for b in self._bundles]
-        self._steering = [
-            b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles
-        ]
-        self._multiplies = [Slot.VECTOR in b and b[Slot.VECTOR].form.name in PRODUCTS for b in self._bundles]
-        self._pointers = [
-            [b[s].operands[b[s].form.pointer] for s in (Slot.A, Slot.B, Slot.STORE) if s in b] for b in self._bundles
-        ]
-        self._cascades = [Slot.VECTOR in b and b[Slot.VECTOR].form.name == "pop" for b in self._bundles]
+        self._code = decoded(self.program, self.latencies)
+        self._bundles = self._code.bundles
+        self._timed, self._steering, self._multiplies = self._code.timed, self._code.steering, self._code.multiplies
         self.executed = np.zeros(len(self._bundles), np.int64)
-        self._plain: dict[tuple[int, int], bool] = {}
         self._loops: list[_Loop] = []
         self._met = False
 
@@ -124,7 +105,7 @@ class Core:
                 self._met = True
                 if steering is not None and steering.form.name in ("acq", "rel", "done"):
                     return Meeting(steering.form.name, *steering.operands)
-                if self._cascades[self.pc] and not self.state.cascade_in:
+                if self._code.pops[self.pc] and not self.state.cascade_in:
                     return Meeting("pop")
             try:
                 self._step(steering)
@@ -138,8 +119,8 @@ class Core:
         self.executed[self.pc] += 1
         self.products += self._multiplies[self.pc]
         bundle = self._bundles[self.pc]
-        if self._pointers[self.pc]:
-            self.stalls["bank"] += self._bank_conflict(self._pointers[self.pc])
+        if pointers := self._code.pointers[self.pc]:
+            self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
         taken = name == "jmp" or (
             steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
@@ -161,6 +142,9 @@ class Core:
         while self._loops and self.pc == self._loops[-1].end:
             loop = self._loops[-1]
             loop.left -= 1
+            if loop.nest and self._finish(loop.nest):
+                loop.left = 0
+            loop.nest = None
             if loop.left:
                 self.pc = loop.start
                 return
@@ -184,18 +168,69 @@ class Core:
         if times == 0:
             self._go_on(end)
             return
-        body = self._bundles[start:end]
-        if (start, end) not in self._plain:
-            self._plain[start, end] = loops.is_plain(body) and not any(self._steering[start:end])
-        if not self._plain[start, end]:
-            self._loops.append(_Loop(start, end, times))
+        if not (self.fast and self._code.plain(start, end) and self._run_plain(start, end, times)):
+            nest = self._code.nest(self.state, start, end, times) if self.fast else None
+            self._loops.append(_Loop(start, end, times, nest))
             self.pc = start
-            return
-        conflicts, accesses = loops.run(self.state, body, times, self.bank_bytes)
+
+    def _run_plain(self, start: int, end: int, times: int) -> bool:
+        """Carry out a whole loop; False, and nothing changed, when something in it fails, which bundle by bundle tells where."""
+        pointers, steps = list(self.state.p), list(self.state.m)
+        try:
+            met, accesses = loops.run(self.state, self._bundles[start:end], times, self.bank_bytes)
+        except SparsecError:
+            self.state.p[:], self.state.m[:] = pointers, steps
+            return False
         self.accesses = [a + b for a, b in zip(self.accesses, accesses, strict=True)]
         self.products += times * sum(self._multiplies[start:end])
-        self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
-        self.stalls["bank"] += conflicts
-        self.board.advance(conflicts)
         self.executed[start:end] += times
+        if met.any():
+            bundles = [Step(at, at + 1, 1, ()) for at in range(start, end)]
+            self._time(Ran.of(bundles, met.astype(np.int64), accesses))
+        else:
+            self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
         self._go_on(end)
+        return True
+
+    def _finish(self, nest: Nest) -> bool:
+        """Carry out all iterations that are left of a loop, if that can be done at once."""
+        ran = nest.run(self.state, self.bank_bytes)
+        if ran is None:
+            return False
+        self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
+        for step in ran.steps:
+            count = nest.times * step.times
+            self.executed[step.start : step.end] += count
+            self.products += count * sum(self._multiplies[step.start : step.end])
+        self._time(ran)
+        return True
+
+    def _time(self, ran: Ran) -> None:
+        """Issue iterations, each as the ones before it that began alike and lost as much to banks."""
+        known: dict[tuple[int, int], tuple[int, int, int]] = {}
+        states = Outlooks(self.board)
+        state = states.number()
+        for kind, times in ran.runs:
+            left = times
+            while left:
+                if (state, kind) not in known:
+                    states.restore(state)
+                    known[state, kind] = (*self._issue(ran.steps, ran.kinds[kind]), states.number())
+                    self.board.advance(-known[state, kind][0])
+                cycles, lost, after = known[state, kind]
+                repeats = left if after == state else 1
+                self.board.advance(repeats * cycles)
+                self.stalls["pipeline"] += repeats * lost
+                state, left = after, left - repeats
+        states.restore(state)
+        self.stalls["bank"] += ran.conflicts
+
+    def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int]:
+        """Issue one iteration; returns its cycles, and those lost to waiting."""
+        begun, lost = self.board.now, 0
+        for step, met in zip(steps, conflicts, strict=True):
+            timed = self._timed[step.start : step.end]
+            once = len(timed) == step.times == 1
+            lost += self.board.issue(timed[0]) if once else self.board.repeat(step.start, timed, step.times)
+            self.board.advance(met)
+        return self.board.now - begun, lost
