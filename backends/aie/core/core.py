@@ -22,6 +22,9 @@ from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
 from sparsec.backends.aie.core.tracing import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
+MOST_BUNDLES = 1 << 21  # one by one, from one meeting to the next
+_MOST_AT_ONCE = 1 << 22  # bundles of a loop
+
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
@@ -97,7 +100,7 @@ class Core:
 
     def resume(self) -> Meeting:
         """Run to the next meeting, whose bundle the next call carries out. ModelError names the bundle that fails."""
-        while True:
+        for _ in range(MOST_BUNDLES):
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
             steering = self._steering[self.pc]
@@ -112,6 +115,7 @@ class Core:
             except SparsecError as exc:
                 raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
+        raise ModelError(f"{self.where}: {MOST_BUNDLES:,} bundles, one by one, and no lock between them: look for a loop")
 
     def _step(self, steering: Instruction | None) -> None:
         """Carry out one bundle, or a whole loop that it begins."""
@@ -168,8 +172,9 @@ class Core:
         if times == 0:
             self._go_on(end)
             return
-        if not (self.fast and self._code.plain(start, end) and self._run_plain(start, end, times)):
-            nest = self._code.nest(self.state, start, end, times) if self.fast else None
+        fast = self.fast and times * size <= _MOST_AT_ONCE
+        if not (fast and self._code.plain(start, end) and self._run_plain(start, end, times)):
+            nest = self._code.nest(self.state, start, end, times) if fast else None
             self._loops.append(_Loop(start, end, times, nest))
             self.pc = start
 

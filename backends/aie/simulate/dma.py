@@ -25,6 +25,8 @@ from sparsec.compiler.errors import SparsecError, StreamError
 
 Array = np.ndarray[Any, Any]
 
+_MOST_WORDS = 1 << 26  # of a descriptor; 256 MB
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -157,6 +159,8 @@ class Channel:
     def _begin(self, descriptor: Descriptor) -> None:
         self._descriptor, self._at = descriptor, 0
         with self._naming():
+            if descriptor.length > _MOST_WORDS:
+                raise StreamError(f"{descriptor.length:,} words at once: expected at most {_MOST_WORDS:,}")
             self._addresses = descriptor.addresses()
             if not self._addresses.size:
                 raise StreamError("the descriptor moves no words")

@@ -56,7 +56,7 @@ class Words:
     def read(self, words: Array) -> Array:
         """uint32 [n] at word addresses. StreamError where nothing has written, or outside."""
         self._check(words)
-        known = self.written[words]
+        known = self.written[words] != 0
         if not known.all():
             raise StreamError(f"{self.name}: the word at {4 * int(words[~known][0]):#x} is read, and nothing has written it")
         return self.bytes.view(np.uint32)[words]
