@@ -44,12 +44,9 @@ def _descriptors() -> list[tuple[str, Build, str]]:
         (
             "words that nothing has written",
             lambda s: (
-                (
-                    s.task(CORE, IN, 0, 0, CoreDescriptor(0, 16)),
-                    s.task(Tile(0, 3), IN, 0, 0, CoreDescriptor(0, 16)),
-                    s.task(MEMORY, OUT, 0, 1, MemoryDescriptor(own(8), 16)),
-                )
-                and None
+                s.task(CORE, IN, 0, 0, CoreDescriptor(0, 16)),
+                s.task(Tile(0, 3), IN, 0, 0, CoreDescriptor(0, 16)),
+                s.task(MEMORY, OUT, 0, 1, MemoryDescriptor(own(8), 16)),
             ),
             r"cycle \d+, memory\(0,1\)\.mm2s0, descriptor 1 \(base 0x20008, length 16\), started by operation \d+, "
             r"`write memory\(0,1\)\.mm2s0\.queue.*the word at 0x20 is read, and nothing has written it",
@@ -62,11 +59,8 @@ def _descriptors() -> list[tuple[str, Build, str]]:
         (
             "a neighbour that the array does not have",
             lambda s: (
-                (
-                    s.task(MEMORY, IN, 0, 0, MemoryDescriptor(0, 16)),
-                    s.task(SHIM, OUT, 0, 0, ShimDescriptor(0, 16), argument=0),
-                )
-                and None
+                s.task(MEMORY, IN, 0, 0, MemoryDescriptor(0, 16)),
+                s.task(SHIM, OUT, 0, 0, ShimDescriptor(0, 16), argument=0),
             ),
             r"memory\(0,1\)\.s2mm0.*the word at 0x0 is a neighbour's that the array does not have",
         ),
@@ -98,23 +92,17 @@ def _descriptors() -> list[tuple[str, Build, str]]:
         (
             "bits that no descriptor has",
             lambda s: (
-                (
-                    s.task(CORE, IN, 0, 0, CoreDescriptor(0, 16, release=Release(3))),
-                    s.operations.insert(-1, Write(register_address(GRID, CORE, "bd0.4"), 1 << 31)),
-                )
-                and None
+                s.task(CORE, IN, 0, 0, CoreDescriptor(0, 16, release=Release(3))),
+                s.operations.insert(-1, Write(register_address(GRID, CORE, "bd0.4"), 1 << 31)),
             ),
             r"core\(0,2\)\.s2mm0, descriptor 0, started by operation \d+.*bits 0x80000000 set, which nothing reads",
         ),
         (
             "a lock that overflows",
             lambda s: (
-                (
-                    s.write(MEMORY, "lock0", 63),
-                    s.task(MEMORY, IN, 0, 0, MemoryDescriptor(own(0), 4, release=release(0))),
-                    s.task(SHIM, OUT, 0, 0, ShimDescriptor(0, 4), argument=0),
-                )
-                and None
+                s.write(MEMORY, "lock0", 63),
+                s.task(MEMORY, IN, 0, 0, MemoryDescriptor(own(0), 4, release=release(0))),
+                s.task(SHIM, OUT, 0, 0, ShimDescriptor(0, 4), argument=0),
             ),
             r"memory\(0,1\)\.s2mm0.*memory\(0,1\)\.lock0 would hold 64: it holds 0 to 63",
         ),
