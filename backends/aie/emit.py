@@ -13,8 +13,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
+from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Grid
 from sparsec.compiler.graph import Graph
@@ -56,7 +58,7 @@ def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, A
         "format": FORMAT,
         "name": program.name,
         "machine": _machine(program),
-        "inputs": list(graph.inputs),
+        "inputs": {v: {"dtype": graph.types[v].dtype.value, "shape": list(graph.types[v].shape)} for v in graph.inputs},
         "outputs": {p.name: p.value for p in graph.outputs},
         "activation_bytes": program.activation_bytes,
         "images": images,
@@ -81,11 +83,7 @@ def _host(part: HostPart, folder: str) -> dict[str, Any]:
 
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
-    layers = []
-    for plan, first, end in zip(part.plans, part.ends, part.ends[1:], strict=False):
-        layers.append(
-            {"node": plan.layer.node, "operations": [first, end], "macs": plan.layer.macs(graph), "blocks": plan.blocks}
-        )
+    layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
     made = [p.layer.y for p in part.plans]
     read = dict.fromkeys(v for p in part.plans for v in (p.layer.x, p.layer.residual) if v is not None and v not in made)
     return {
@@ -95,6 +93,24 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
         "inputs": list(read),
         "outputs": made,
         "layers": layers,
+    }
+
+
+def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any]:
+    t, layer = plan.tiling, plan.layer
+    node = next(n for n in graph if n.name == layer.node)
+    return {
+        "node": layer.node,
+        "origin": list(node.origin),
+        "operations": [first, end],
+        "macs": layer.macs(graph),
+        "blocks": sum(layer.block_counts),
+        "all_blocks": layer.all_blocks,
+        "cut": t.mode.cut.value,
+        "tiles": t.tiles,
+        "rows": t.rows,
+        "weights_kept": t.kept,
+        "data_buffers": t.buffers,
     }
 
 

@@ -22,6 +22,15 @@ from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
 from sparsec.backends.aie.core.tracing import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
+# What a core stops at: what kind it is, and whether a register holds the value.
+MEETINGS = {
+    "acq": ("acq", False),
+    "rel": ("rel", False),
+    "acqr": ("acq", True),
+    "relr": ("rel", True),
+    "done": ("done", False),
+}
+
 MOST_BUNDLES = 1 << 21  # one by one, from one meeting to the next
 _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
@@ -106,8 +115,8 @@ class Core:
             steering = self._steering[self.pc]
             if not self._met:
                 self._met = True
-                if steering is not None and steering.form.name in ("acq", "rel", "done"):
-                    return Meeting(steering.form.name, *steering.operands)
+                if steering is not None and steering.form.name in MEETINGS:
+                    return self._meeting(steering)
                 if self._code.pops[self.pc] and not self.state.cascade_in:
                     return Meeting("pop")
             try:
@@ -116,6 +125,13 @@ class Core:
                 raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
         raise ModelError(f"{self.where}: {MOST_BUNDLES:,} bundles, one by one, and no lock between them: look for a loop")
+
+    def _meeting(self, steering: Instruction) -> Meeting:
+        kind, register = MEETINGS[steering.form.name]
+        if not steering.operands:
+            return Meeting(kind)
+        lock, value = steering.operands
+        return Meeting(kind, lock, self.state.r[value] if register else value)
 
     def _step(self, steering: Instruction | None) -> None:
         """Carry out one bundle, or a whole loop that it begins."""

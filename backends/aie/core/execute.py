@@ -127,6 +127,17 @@ def _load(s: State, o: tuple[int, ...], step: int) -> Commit:
     return commit
 
 
+def _load_quarter(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[2]]
+    data = s.read(address, 32, 32)
+
+    def commit() -> None:
+        s.c[o[0], 32 * o[1] : 32 * o[1] + 32] = data
+        s.p[o[2]] = address + o[3]
+
+    return commit
+
+
 def _load_scalar(s: State, o: tuple[int, ...], dtype: Any) -> Commit:
     address, size = s.p[o[1]], np.dtype(dtype).itemsize
     value = int(s.read(address, size, size).view(dtype)[0])
@@ -209,6 +220,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ld": lambda s, o: _load_scalar(s, o, np.int32),
     "ldh": lambda s, o: _load_scalar(s, o, np.uint16),
     "ldm": _load_step,
+    "ldc": _load_quarter,
     "srs": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), o[4]),
     "srsm": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), s.m[o[4]]),
     "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
@@ -243,4 +255,4 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "pmov": lambda s, o: _set_list(s.p, o[0], s.p[o[1]]),
     "movm": lambda s, o: _set_list(s.m, o[0], s.r[o[1]]),
 }
-STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jmp", "acq", "rel", "done"))
+STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jmp", "acq", "rel", "acqr", "relr", "done"))

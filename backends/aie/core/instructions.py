@@ -119,6 +119,7 @@ _LOADS = (
     Form("ldwm", 2, (_W, _P, _M), ">=<", "w = 32 bytes at p; p += m"),
     Form("ld", 3, (_R, _P, Field("i", 13, 4)), ">=-", "r = int32 at p; p += step"),
     Form("ldh", 4, (_R, _P, Field("i", 13, 2)), ">=-", "r = uint16 at p; p += step"),
+    Form("ldc", 6, (_C, Field("u", 2), _P, _SHORT_STEP), "=-=-", "the quarter of c = 32 bytes at p; p += step"),
     Form("ldm", 5, (_M, _P, Field("i", 13, 2)), ">=-", "m = 32 * int16 at p; p += step"),
 )
 _STORES = (
@@ -171,6 +172,8 @@ _SCALARS = (
     Form("jmp", 15, (Field("u", 10),), "-", "continue at the bundle"),
     Form("acq", 16, (Field("u", 6), _IMM), "--", "wait until the lock is at least number, and take it off"),
     Form("rel", 17, (Field("u", 6), _IMM), "--", "add number to the lock"),
+    Form("acqr", 20, (Field("u", 6), _R), "-<", "wait until the lock is at least r, and take it off"),
+    Form("relr", 21, (Field("u", 6), _R), "-<", "add r to the lock"),
     Form("done", 18, (), "", "stop"),
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
 )

@@ -132,27 +132,31 @@ class Nest:
         return self._ran[bank_bytes]
 
     def _allowed(self, state: State) -> bool:
-        """Whether loads and stores stay in memory, aligned, apart from each other, and read only what has been written."""
-        lines = np.zeros(state.memory.size // 32, np.uint8)
+        """Whether loads and stores stay in memory, aligned, and loads read what was written before the loop."""
+        stored = np.full(state.memory.size // 32, np.iinfo(np.int64).max)  # when a store changes a line of 32 bytes
         for s in self.trace.stores:
             at = self._addresses(s.address)
-            if not self._inside(at, 32, state) or lines[at // 32].any():
+            if not self._inside(at, 32, state) or np.unique(at).size != at.size:
                 return False
-            if np.unique(at).size != at.size:
+            if (stored[at // 32] != np.iinfo(np.int64).max).any():
                 return False
-            lines[at // 32] = 1
+            stored[at // 32] = self._order(s.address)
         known = np.all(state.written.reshape(-1, 8), axis=1)
         tables = set(self.trace.tables)
         for number in self.trace.loads:
             at = self._addresses(number)
             table = number in tables
-            if not self._inside(at, 2 if table else 32, state) or lines[at // 32].any():
+            if not self._inside(at, 2 if table else 32, state) or (stored[at // 32] < self._order(number)).any():
                 return False
             if not (state.written[at // 4].all() if table else known[at // 32].all()):
                 return False
             if table and self.move[number].any():
                 return False
         return True
+
+    def _order(self, number: int) -> Array:
+        """When an access takes place, int64 [iterations, 1]; a bundle's loads are before its store."""
+        return np.arange(self.times)[:, None] * len(self.trace.steps) + self.trace.places[number]
 
     @staticmethod
     def _inside(at: Array, size: int, state: State) -> bool:

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 
 import jinja2
 
 from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
-from sparsec.compiler.errors import LimitError
+from sparsec.compiler.errors import FitError
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). The formats say whether
-    bytes of data, of the residual (None: there is none) and of results are signed.
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether
+    data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
     """
 
     depthwise: bool = False
-    data: bool = False
-    added: bool | None = None
-    result: bool = False
+    signed: tuple[bool, bool, bool] = (False, False, False)
+    residual: bool = False
+    starts_partial: bool = False
+    ends_partial: bool = False
 
     @property
     def name(self) -> str:
         """A label of the program."""
-        formats = {False: "u8", True: "i8"}
-        parts = ["depthwise" if self.depthwise else "product", formats[self.data], formats[self.result]]
-        return "_".join(parts + ([f"plus_{formats[self.added]}"] if self.added is not None else []))
+        data, added, result = ("i8" if s else "u8" for s in self.signed)
+        parts = ["more" if self.starts_partial else "new", "depthwise" if self.depthwise else "product", data]
+        parts += ["plus", added] if self.residual else []
+        return "_".join([*parts, "part" if self.ends_partial else result])
 
     @property
     def block_bytes(self) -> int:
@@ -56,8 +58,45 @@ class Locks:
 LOCKS = Locks()
 
 
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a core is told of a layer, each an int32: the order is that of memory.
+
+    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first
+    buffer of data, weights and results, for data and results the sum of both buffers' addresses, for weights the end of all
+    and the size of one; bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles;
+    buffers of each kind.
+    """
+
+    tiles: int
+    chunks: int
+    vectors: int
+    data: int
+    data_sum: int
+    weights: int
+    weights_size: int
+    weights_end: int
+    kept: int
+    results: int
+    results_sum: int
+    within: tuple[int, int, int]
+    partial: int
+    data_buffers: int
+    weights_buffers: int
+    results_buffers: int
+
+    def words(self) -> tuple[int, ...]:
+        """The words of memory."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return tuple(w for v in values for w in (v if isinstance(v, tuple) else (v,)))
+
+
+PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
+_PLACES = {"data": 3, "weights": 5, "kept": 8, "partial": 14, "buffers": 15}
+
+
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
-    """The program's assembly. `parameters` is the address of a layer's parameters in data memory."""
+    """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
     source = (files("sparsec.templates") / "aie" / "core.s.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -66,22 +105,28 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
         {
             "name": k.name,
             "product": "mace" if k.depthwise else "mac",
-            "residual": k.added is not None,
-            "data": int(k.data),
-            "added": int(bool(k.added)),
-            "result": int(k.result),
+            "residual": k.residual,
+            "data": int(k.signed[0]),
+            "added": int(k.signed[1]),
+            "result": int(k.signed[2]),
+            "starts_partial": k.starts_partial,
+            "ends_partial": k.ends_partial,
         }
         for k in kinds
     ]
-    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=parameters)
+    places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
+    at = (parameters, parameters + PARAMETER_BYTES)
+    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, **places)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
-    """The program's bundles. LimitError when they do not fit `program_bytes` of program memory."""
+    """The program's bundles. FitError when they do not fit `program_bytes` of program memory."""
     program = assemble(core_text(kinds, parameters))
     if len(program) > program_bytes:
-        raise LimitError(
-            f"the core's program takes {len(program) // BUNDLE_BYTES} bundles, its memory holds {program_bytes // BUNDLE_BYTES}: "
-            f"it knows {len(kinds)} kinds of product; split the model, so that each part needs fewer"
+        raise FitError(
+            "the core's program",
+            demand=f"{len(program) // BUNDLE_BYTES} bundles for {len(kinds)} kinds of product",
+            bound=f"{program_bytes // BUNDLE_BYTES} bundles",
+            remedy="split the model, so that each part needs fewer kinds",
         )
     return program

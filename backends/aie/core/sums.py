@@ -133,7 +133,9 @@ class Values:
         """uint8 [iterations, 32]: what a store writes."""
         if s.name == "stw":
             return self._vector(s.vector)[:, 0]
-        sums = self._after(s.accumulator, s.after)
+        before = self._sums.get(s.accumulator, ())[: s.after]
+        others = s.name == "stc" and all(b.name == "setc" and b.numbers != s.numbers for b in before)
+        sums = self._after(s.accumulator, 0 if others else s.after)
         if sums is None:
             return None
         if s.name == "stc":

@@ -14,7 +14,7 @@ from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, 
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = frozenset(("ldw", "ldwm", "ldm"))
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc"))
 _VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr"))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "pmov", "loop"))
@@ -73,9 +73,10 @@ class Stored:
 
 @dataclass
 class Trace:
-    """One iteration without data. Addresses are arrays, one element an execution."""
+    """One iteration without data. Addresses are arrays, one element an execution; `places` says in which step each is used."""
 
     addresses: list[Array] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     loads: list[int] = field(default_factory=list)
     tables: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Trace:
     def note(self, address: Any) -> int:
         """Keep addresses; returns their number."""
         self.addresses.append(np.atleast_1d(np.asarray(address, np.int64)))
+        self.places.append(len(self.steps))
         return len(self.addresses) - 1
 
 
@@ -121,7 +123,7 @@ class Tracer:
 
     def _bundle(self, bundle: Bundle, trace: Trace) -> tuple[int, ...]:
         s, touched, after = self.state, [], []
-        for slot in (Slot.A, Slot.B, Slot.STORE):
+        for slot in (Slot.STORE, Slot.A, Slot.B):  # a store reads what a load of its bundle has not written yet
             if slot not in bundle:
                 continue
             i = bundle[slot]
@@ -136,6 +138,9 @@ class Tracer:
             if i.form.name == "ldm":
                 trace.tables.append(touched[-1])
                 after.append((s.m, i.operands[0], 32 * int(s.read(s.p[pointer], 2, 2).view(np.int16)[0])))
+            elif i.form.name == "ldc":
+                loaded = Sum("setc", (i.operands[1],), (trace.note(s.p[pointer]),))
+                trace.sums.setdefault(i.operands[0], []).append(loaded)
             else:
                 after.append((self.vectors, i.operands[0], s.p[pointer]))
         if Slot.VECTOR in bundle:

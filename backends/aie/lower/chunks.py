@@ -36,7 +36,8 @@ class Chunk:
 
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
-    shift of the residual; `kind` is the number of the kind of product in the core's program.
+    shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
+    program.
     """
 
     bias: Array
@@ -44,6 +45,7 @@ class Chunk:
     offsets: Sequence[int]
     shift: int
     added_shift: int = 0
+    residual: int = 0
     kind: int = 0
 
     def pack(self, steps: Steps) -> bytes:
@@ -57,7 +59,7 @@ class Chunk:
             )
         start = HEADER_BYTES + -(-2 * n // 32) * 32
         onward = steps.on + offsets[0] - offsets[-1] - steps.span
-        control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.kind, 0]
+        control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.residual, self.kind]
         parts = [
             np.asarray(self.bias, np.int32).tobytes(),
             np.array(control, np.int32).tobytes(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sparsec.compiler.ops.conv import Conv
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConvLayer:
     """A convolution of bytes. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the
     channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]."""
@@ -38,6 +39,17 @@ class ConvLayer:
         _, _, rows, columns = graph.types[self.y].shape
         kernel = self.window.kernel[0] * self.window.kernel[1]
         return rows * columns * self.channels[1] * kernel * (1 if self.depthwise else self.channels[0])
+
+    @property
+    def all_blocks(self) -> int:
+        """Blocks of weights, with those that are zero."""
+        w = self.weights
+        return int(w.shape[0] * w.shape[2] * w.shape[4] * w.shape[5])
+
+    @cached_property
+    def block_counts(self) -> tuple[int, ...]:
+        """Nonzero blocks of weights, by block of output channels."""
+        return tuple(int(n) for n in np.count_nonzero(self.weights.any(axis=(1, 3)), axis=(1, 2, 3)))
 
     @property
     def output_blocks(self) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sparsec.backends.aie.core.program import core_program, core_text
-from sparsec.backends.aie.lower.control import LayerControl, Traffic, prologue
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
+from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.control import Circuits, LayerControl, Traffic, enable, joined
 from sparsec.backends.aie.lower.geometry import Image
-from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, partition
-from sparsec.backends.aie.lower.plan import PARAMETER_BYTES, LayerPlan, kind_of, plan_layer, share_of
+from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Grid
 from sparsec.backends.aie.transaction import Operation, Transaction
+from sparsec.compiler.errors import FitError
 from sparsec.compiler.graph import Graph
 
 _ALIGN = 64
@@ -21,19 +24,36 @@ _ALIGN = 64
 
 def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     """The program of a graph that the passes have finished. FitError where a layer does not fit the array."""
-    cut = partition(graph)
-    layers = [layer for s in cut.segments if isinstance(s, ArraySegment) for layer in s.layers]
-    kinds = list(dict.fromkeys(kind_of(layer) for layer in layers))
-    images, size = _images(graph, layers, machine)
     grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+    ways = modes(grid)
+    if not ways:
+        raise FitError(
+            f"any layer on {machine.name}",
+            demand=f"{machine.rows} rows of cores in {machine.columns} columns",
+            bound="up to 4 rows, and as many columns: a memory tile takes the results of its column's cores, one channel each",
+            remedy="compile for aie2:npu1 or a smaller square",
+        )
+    tilings: dict[str, Tiling] = {}
+    for segment in partition(graph).segments:
+        for layer in segment.layers if isinstance(segment, ArraySegment) else ():
+            _, _, height, width = graph.types[layer.y].shape
+            tilings[layer.node] = ranked(machine, layer, ways, height, width)[0]
+    return lower_with(graph, machine, tilings)
+
+
+def lower_with(graph: Graph, machine: Machine, tilings: Mapping[str, Tiling]) -> ArrayProgram:
+    """The program with given tilings, by node. FitError where one does not fit."""
+    grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+    cut = partition(graph)
+    kinds = list(dict.fromkeys(k for t in tilings.values() for k in kinds_of(t)))
+    images, size = images_of(graph, list(tilings.values()))
     parts: list[ArrayPart | HostPart] = []
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
-            plans = [plan_layer(machine, s, images[s.x], images[s.y], kinds.index(kind_of(s))) for s in segment.layers]
-            parts.append(_array_part(grid, plans, images))
+            parts.append(_array_part(machine, grid, [tilings[s.node] for s in segment.layers], kinds, images))
         else:
             parts.append(HostPart(segment.graph))
-    parameters = machine.core.data_bytes - PARAMETER_BYTES
+    parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
     return ArrayProgram(
         graph.name,
         machine,
@@ -41,48 +61,52 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
         tuple(parts),
         cut.reasons,
         images,
-        {layer.x: layer.zero for layer in layers},
+        {t.layer.x: t.layer.zero for t in tilings.values()},
         size,
-        core_program(kinds, parameters, machine.core.program_bytes) if layers else b"",
-        core_text(kinds, parameters) if layers else "",
+        core_program(kinds, parameters, machine.core.program_bytes) if kinds else b"",
+        core_text(kinds, parameters) if kinds else "",
     )
 
 
-def _array_part(grid: Grid, plans: Sequence[LayerPlan], images: Mapping[str, Image]) -> ArrayPart:
+def _array_part(
+    machine: Machine, grid: Grid, tilings: Sequence[Tiling], kinds: Sequence[Kind], images: Mapping[str, Image]
+) -> ArrayPart:
     weights = bytearray()
-    operations: list[Operation] = [*prologue(grid)]
-    ends = [len(operations)]
-    for plan in plans:
-        places = []
-        for row in plan.chunks:
-            places.append(len(weights))
-            weights += b"".join(row)
+    circuits = Circuits(grid)
+    plans, streams = [], []
+    for turn, tiling in enumerate(tilings):
+        plan = plan_layer(machine, tiling, kinds)
         layer = plan.layer
         residual = images[layer.residual] if layer.residual else None
-        operations += LayerControl(grid, plan, Traffic(images[layer.x], images[layer.y], residual, places)).operations()
-        ends.append(len(operations))
-    return ArrayPart(tuple(plans), Transaction(grid, tuple(operations)), bytes(weights), tuple(ends))
+        made: list[Operation] = [*circuits.change(tiling.mode)]
+        if not turn:
+            made += enable(grid)
+        made += LayerControl(grid, plan, Traffic(images[layer.x], images[layer.y], residual, len(weights))).operations(turn)
+        weights += plan.weights
+        plans.append(plan)
+        streams.append(made)
+    operations, ends = joined(streams)
+    return ArrayPart(tuple(plans), Transaction(grid, operations), bytes(weights), (0, *ends))
 
 
-def _images(graph: Graph, layers: Sequence[ConvLayer], machine: Machine) -> tuple[dict[str, Image], int]:
-    """An image for every value of layers, with room for what columns read around it; and the bytes of all."""
+def images_of(graph: Graph, tilings: Sequence[Tiling]) -> tuple[dict[str, Image], int]:
+    """An image for every value of layers, with room for what tiles read around it; and the bytes of all."""
     around: dict[str, list[tuple[int, int, int, int]]] = {}  # rows above, columns left, rows and columns from the first on
-    for layer in layers:
-        _, _, rows, columns = graph.types[layer.y].shape
-        around.setdefault(layer.y, []).append((0, 0, rows, columns))
-        share = share_of(machine, layer, rows, columns)
+    for t in tilings:
+        layer, share = t.layer, t.share
+        around.setdefault(layer.y, []).append((0, 0, t.height, t.width))
         above, left = layer.window.pads
-        first = (machine.columns - 1) * share.rows * share.window.stride - above
-        around.setdefault(layer.x, []).append((above, left, first + share.source_rows, share.source_columns - left))
+        last = (t.mode.position_parts - 1) * t.band + (t.tiles - 1) * t.rows  # the first row of the last tile
+        below = last * share.window.stride - above + share.source_rows
+        around.setdefault(layer.x, []).append((above, left, below, share.source_columns - left))
         if layer.residual:
-            last = (machine.columns - 1) * share.rows
             around.setdefault(layer.residual, []).append((0, 0, last + share.residual_rows, share.residual_columns))
     images: dict[str, Image] = {}
     at = 0
     for value, needs in around.items():
         _, channels, rows, columns = graph.types[value].shape
         top, left = (max(n[i] for n in needs) for i in range(2))
-        below, right = (max([extent, *(n[i] for n in needs)]) for i, extent in ((2, rows), (3, columns)))
-        images[value] = Image(at, channels, rows, columns, top, left, top + below, left + right)
+        bottom, right = (max([extent, *(n[i] for n in needs)]) for i, extent in ((2, rows), (3, columns)))
+        images[value] = Image(at, channels, rows, columns, top, left, top + bottom, left + right)
         at += -(-images[value].nbytes // _ALIGN) * _ALIGN
     return images, at

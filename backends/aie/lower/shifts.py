@@ -2,7 +2,8 @@
 
 A product's epilogue is read as a linear form of the sums, the bias and residuals, rounded and saturated to a byte. The array
 computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even.
-That equals the float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer.
+That equals the float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer, or
+as long as what is larger saturates anyway.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sparsec.compiler.scalar import Arg, Imm, Program, Step, Tmp
 
 Array = np.ndarray[Any, Any]
 _EXACT = 1 << 24
+_SATURATED = 16  # shifts up to this leave 256 and more of what float32 does not hold exactly
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 
 
@@ -109,7 +111,7 @@ def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
     bias += int(constant)
     bias -= _zero_share(graph, node)
     worst = _largest_sum(graph, node, bias, residual[1] if residual else None)
-    if worst >= _EXACT:
+    if worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
         return f"its sums may reach {worst}, and float32, in which they are scaled, holds whole numbers up to {_EXACT}"
     return Shifts(bias.astype(np.int32), shift, *(residual or (None, 0)))
 
@@ -167,7 +169,7 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     first = args[0]
     if step.fn == "cast":
         return first
-    if step.fn in ("add", "sub") and not any(a.rectified for a in args):
+    if step.fn in ("add", "sub") and not any(a.rectified and not a.rounded for a in args):
         return _added(first, args[1], -1 if step.fn == "sub" else 1) or refusal
     if step.fn == "mul":
         number = next((a for a in args if not a.factors), None)

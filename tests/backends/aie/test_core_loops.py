@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.nests import LEAST_TIMES, Nest
+from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.nests import LEAST_TIMES, Nest, Ran
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError
 
@@ -148,6 +149,45 @@ def test_memory_is_cleared_at_once() -> None:
     made = Nest.of(fast._bundles, _core(text, True, 1).state, 4, 5, 500)
     assert made is not None
     assert made.times == 499
+
+
+@pytest.mark.parametrize("product", ["mac c0, w1, x4, 1", "mace c0, w1, w9, 0"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_partial_sums_are_loaded_and_stored_at_once(product: str, partial: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the program of cores for parts of input channels: an iteration stores the sums of the one before in their place."""
+    at_once, run = [], Nest.run
+
+    def noted(self: Nest, state: State, bank_bytes: int) -> Ran | None:
+        at_once.append(run(self, state, bank_bytes))
+        return at_once[-1]
+
+    monkeypatch.setattr(Nest, "run", noted)
+    if partial:
+        back, quarters = -128, [f"stc c0, {q}, p3, 32 | a.ldc c0, {q}, p0, 32" for q in range(4)]
+    else:
+        back, quarters = 2048, ["srs c0, p3, r3, 1, 32 | a.ldc c0, 0, p0, 32", *[f"a.ldc c0, {q}, p0, 32" for q in (1, 2, 3)]]
+    text = [
+        *_pointers(0x800, 0x1400, TABLE),
+        f"movi r0, {RESULTS}",
+        "movp p0, r0",
+        "movi r3, 5",
+        f"padd p3, {back}",
+        "movi r1, 9",
+    ]
+    text += [
+        "loop r1, end",
+        *quarters,
+        "movi r2, 3",
+        "loop r2, in",
+        f"a.ldw w1, p1, 32 | {product}",
+        "in:",
+        "nop",
+        "end:",
+        "done",
+    ]
+    _same("\n".join(text), 5)
+    assert len(at_once) == 1
+    assert at_once[0] is not None
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def walked(made: Descriptor, pads: tuple[Pad, ...]) -> list[int]:
         extents.append((dim, pad, range(pad.before + dim.wrap + pad.after) if dim.wrap else range(made.length)))
         if not dim.wrap:
             break
-    found = []
+    found: list[int] = []
     for index in product(*(places for _, _, places in reversed(extents))):
         if len(found) == made.length:
             break
