@@ -14,9 +14,11 @@ from sparsec.backends.aie.images import pack, surround, unpack
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.machine import Machine, machine_of
 from sparsec.backends.aie.simulate.array import grid_of
+from sparsec.backends.aie.simulate.gantt import gantt
 from sparsec.backends.aie.simulate.memory import Region, Words
 from sparsec.backends.aie.simulate.report import Layer, RunCycles, measure
 from sparsec.backends.aie.simulate.run import Finished, simulate
+from sparsec.backends.aie.simulate.trace import chrome_trace
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError, StreamError, UsageError
@@ -37,6 +39,10 @@ class PartRun:
         """Where its cycles went."""
         return measure(machine, self.finished, self.layers)
 
+    def pictures(self, machine: Machine) -> dict[str, str]:
+        """An SVG for each layer by its name."""
+        return {layer.name: gantt(machine, self.finished, self.layers, layer.name) for layer in self.layers}
+
 
 @dataclass(frozen=True)
 class ModelRun:
@@ -44,6 +50,10 @@ class ModelRun:
 
     outputs: Mapping[str, Array]
     parts: tuple[PartRun, ...]
+
+    def trace(self, machine: Machine) -> str:
+        """All array parts one after another as a Chrome trace (JSON)."""
+        return chrome_trace(machine, [(p.finished, p.layers) for p in self.parts])
 
     @property
     def cycles(self) -> int:

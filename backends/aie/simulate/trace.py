@@ -129,41 +129,48 @@ def layer_at(layers: Sequence[Layer], marks: Sequence[int]) -> Any:
     return at
 
 
-def chrome_trace(machine: Machine, finished: Finished, layers: Sequence[Layer], limit: int = LIMIT) -> str:
-    """The trace's JSON. Its microseconds are cycles at the machine's clock."""
-    array = finished.array
-    found = tracks(array)
-    slot = slot_for(found, limit)
-    layer = layer_at(layers, finished.marks)
-    per_cycle = 1e6 / machine.clock_hz
-    processes = {group: i for i, group in enumerate(dict.fromkeys(t.group for t in found), 1)}
+def chrome_trace(machine: Machine, parts: Sequence[tuple[Finished, Sequence[Layer]]], limit: int = LIMIT) -> str:
+    """The JSON of one or more parts, each with its layers, one after another. Microseconds are cycles at the machine's clock."""
+    processes: dict[str, int] = {}
+    threads: dict[tuple[str, str], int] = {}
     events: list[dict[str, Any]] = []
+    begin = 0
+    for finished, layers in parts:
+        found = tracks(finished.array)
+        slot = slot_for(found, max(1, limit // len(parts)))
+        layer = layer_at(layers, finished.marks)
+        for track in found:
+            pid = processes.setdefault(track.group, len(processes) + 1)
+            tid = threads.setdefault((track.group, track.name), len(threads) + 1)
+            for span in spans(finished.array, track, slot):
+                events.append(_event(finished.array, track, span, layer(span.begin), begin, machine) | {"pid": pid, "tid": tid})
+        begin += finished.cycles
+    names: list[dict[str, Any]] = []
     for group, pid in processes.items():
-        events.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": group}})
-        events.append({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}})
-    for tid, track in enumerate(found, 1):
-        pid = processes[track.group]
-        events.append({"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": track.name}})
-        for span in spans(array, track, slot):
-            name = title(array, track, span)
-            args: dict[str, Any] = {"layer": layer(span.begin), "cycle": span.begin, "cycles": span.end - span.begin}
-            if span.work:
-                args["words" if track.name != "core" else "products"] = span.work
-            if span.count > 1:
-                args["intervals"] = span.count
-            events.append(
-                {
-                    "ph": "X",
-                    "name": f"{args['layer']}: {name}" if args["layer"] else name,
-                    "cat": span.cause.value,
-                    "pid": pid,
-                    "tid": tid,
-                    "ts": round(span.begin * per_cycle, 6),
-                    "dur": round((span.end - span.begin) * per_cycle, 6),
-                    "args": args,
-                }
-            )
-    return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, separators=(",", ":"))
+        names.append({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": group}})
+        names.append({"ph": "M", "name": "process_sort_index", "pid": pid, "args": {"sort_index": pid}})
+    for (group, name), tid in threads.items():
+        names.append({"ph": "M", "name": "thread_name", "pid": processes[group], "tid": tid, "args": {"name": name}})
+    return json.dumps({"displayTimeUnit": "ns", "traceEvents": names + events}, separators=(",", ":"))
+
+
+def _event(array: ArrayState, track: Track, span: Span, layer: str, begin: int, machine: Machine) -> dict[str, Any]:
+    """A span of a part that begins at cycle `begin`."""
+    per_cycle = 1e6 / machine.clock_hz
+    name = title(array, track, span)
+    args: dict[str, Any] = {"layer": layer, "cycle": begin + span.begin, "cycles": span.end - span.begin}
+    if span.work:
+        args["words" if track.name != "core" else "products"] = span.work
+    if span.count > 1:
+        args["intervals"] = span.count
+    return {
+        "ph": "X",
+        "name": f"{layer}: {name}" if layer else name,
+        "cat": span.cause.value,
+        "ts": round((begin + span.begin) * per_cycle, 6),
+        "dur": round((span.end - span.begin) * per_cycle, 6),
+        "args": args,
+    }
 
 
 def title(array: ArrayState, track: Track, span: Span) -> str:

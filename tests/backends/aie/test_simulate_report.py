@@ -164,7 +164,7 @@ def test_less_than_the_roofline_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_trace_names_tiles_threads_layers_and_buffers() -> None:
     finished, layers, _ = _run()
-    events = json.loads(chrome_trace(MACHINE, finished, layers))["traceEvents"]
+    events = json.loads(chrome_trace(MACHINE, [(finished, layers)]))["traceEvents"]
     processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert list(processes.values()) == ["control", "shim(0,0)", "memory(0,1)", "core(0,2)", "core(0,3)"]
@@ -184,10 +184,19 @@ def test_a_trace_names_tiles_threads_layers_and_buffers() -> None:
         assert all(a[1] <= b[0] for a, b in pairwise(mine))
 
 
+def test_parts_follow_one_another_in_a_trace() -> None:
+    finished, layers, _ = _run()
+    one, two = (json.loads(chrome_trace(MACHINE, [(finished, layers)] * n))["traceEvents"] for n in (1, 2))
+    spans = [[e for e in events if e["ph"] == "X"] for events in (one, two)]
+    assert len(two) - len(spans[1]) == len(one) - len(spans[0])
+    later = [e["args"] | {"cycle": e["args"]["cycle"] - finished.cycles} for e in spans[1][len(spans[0]) :]]
+    assert later == [e["args"] for e in spans[0]]
+
+
 @pytest.mark.parametrize("limit", [30, 80])
 def test_a_trace_is_bounded_and_loses_no_words(limit: int) -> None:
     finished, layers, run = _run()
-    events = [e for e in json.loads(chrome_trace(MACHINE, finished, layers, limit))["traceEvents"] if e["ph"] == "X"]
+    events = [e for e in json.loads(chrome_trace(MACHINE, [(finished, layers)], limit))["traceEvents"] if e["ph"] == "X"]
     assert len(events) <= limit
     words = sum(sum(u.words.values()) for u in run.whole.channels.values())
     assert words <= sum(e["args"].get("words", 0) for e in events)
