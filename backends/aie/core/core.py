@@ -17,7 +17,7 @@ from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.decoded import decoded
 from sparsec.backends.aie.core.execute import State, run_bundle
 from sparsec.backends.aie.core.instructions import Instruction, Slot
-from sparsec.backends.aie.core.nests import Nest, Ran
+from sparsec.backends.aie.core.nests import Ran
 from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
 from sparsec.backends.aie.core.tracing import Step
 from sparsec.compiler.errors import ModelError, SparsecError
@@ -49,7 +49,6 @@ class _Loop:
     start: int
     end: int
     left: int
-    nest: Nest | None = None
 
 
 @dataclass
@@ -162,9 +161,6 @@ class Core:
         while self._loops and self.pc == self._loops[-1].end:
             loop = self._loops[-1]
             loop.left -= 1
-            if loop.nest and self._finish(loop.nest):
-                loop.left = 0
-            loop.nest = None
             if loop.left:
                 self.pc = loop.start
                 return
@@ -189,10 +185,11 @@ class Core:
             self._go_on(end)
             return
         fast = self.fast and times * size <= _MOST_AT_ONCE
-        if not (fast and self._code.plain(start, end) and self._run_plain(start, end, times)):
-            nest = self._code.nest(self.state, start, end, times) if fast else None
-            self._loops.append(_Loop(start, end, times, nest))
-            self.pc = start
+        if fast and (self._run_plain if self._code.plain(start, end) else self._run_nest)(start, end, times):
+            self._go_on(end)
+            return
+        self._loops.append(_Loop(start, end, times))
+        self.pc = start
 
     def _run_plain(self, start: int, end: int, times: int) -> bool:
         """Carry out a whole loop; False, and nothing changed, when something in it fails, which bundle by bundle tells where."""
@@ -210,13 +207,13 @@ class Core:
             self._time(Ran.of(bundles, met.astype(np.int64), accesses))
         else:
             self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
-        self._go_on(end)
         return True
 
-    def _finish(self, nest: Nest) -> bool:
-        """Carry out all iterations that are left of a loop, if that can be done at once."""
-        ran = nest.run(self.state, self.bank_bytes)
-        if ran is None:
+    def _run_nest(self, start: int, end: int, times: int) -> bool:
+        """Carry out a whole loop of loops, if that can be done at once."""
+        nest = self._code.nest(self.state, start, end, times)
+        ran = nest.run(self.state, self.bank_bytes) if nest else None
+        if nest is None or ran is None:
             return False
         self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
         for step in ran.steps:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.assembly import read_registers, written_registers
 from sparsec.backends.aie.core.execute import STEERING, State
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
-from sparsec.backends.aie.core.nests import LEAST_TIMES, Nest
+from sparsec.backends.aie.core.nests import Nest
 from sparsec.backends.aie.core.timing import Latencies, Timed
 from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
@@ -30,6 +31,7 @@ class Decoded:
     pops: list[bool] = field(init=False)
     _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
     _nested: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
     _nests: OrderedDict[tuple[int, ...], list[Nest]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
@@ -46,15 +48,22 @@ class Decoded:
             self._plain[start, end] = loops.is_plain(self.bundles[start:end]) and not any(self.steering[start:end])
         return self._plain[start, end]
 
+    def _numbers(self, start: int, end: int) -> list[tuple[str, int]]:
+        """The registers of numbers and pointers that bundles [start, end) read or write: what they do depends on no others."""
+        if (start, end) not in self._used:
+            slots = [i for b in self.bundles[start:end] for i in b.values()]
+            used = {r for i in slots for r in (*read_registers(i), *written_registers(i))}
+            self._used[start, end] = sorted(r for r in used if r[0] in "rpm")
+        return self._used[start, end]
+
     def nest(self, state: State, start: int, end: int, times: int) -> Nest | None:
         """What a loop does that is about to begin, when it can be known at once; kept, as other cores mostly do the same."""
-        if times < LEAST_TIMES:
-            return None
         if (start, end) not in self._nested:
             self._nested[start, end] = is_nest(self.bundles, start, end)
         if not self._nested[start, end]:
             return None
-        key = (start, end, times, *state.r, *state.p, *state.m)
+        registers = {"r": state.r, "p": state.p, "m": state.m}
+        key = (start, end, times, *(registers[kind][n] for kind, n in self._numbers(start, end)))
         kept = self._nests.setdefault(key, [])
         self._nests.move_to_end(key)
         for nest in kept:

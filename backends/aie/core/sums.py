@@ -18,22 +18,14 @@ _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 class Values:
     """The sums and stored bytes of all iterations."""
 
-    def __init__(
-        self,
-        sums: Mapping[int, Sequence[Sum]],
-        where: Sequence[Array],
-        move: Sequence[Array],
-        times: int,
-        memory: Array,
-        before: Array,
-    ) -> None:
-        """`sums` by accumulator; traced addresses as they are at first and what they move by in one of the `times` iterations.
+    def __init__(self, sums: Mapping[int, Sequence[Sum]], where: Sequence[Array], memory: Array, before: Array) -> None:
+        """`sums` by accumulator; traced addresses, int64 [iterations, executions].
 
         `memory` is what vectors are read from: data memory, then the registers before the loop; `before` (uint8 [8, 128]) are
         the accumulators before it.
         """
-        self.memory, self.times = memory, times
-        self._sums, self._where, self._move, self._before = sums, where, move, before
+        self.memory, self.times = memory, where[0].shape[0] if where else 1
+        self._sums, self._where, self._before = sums, where, before
         self._finals: dict[int, Array | None] = {}
 
     def final(self, c: int) -> Array | None:
@@ -92,9 +84,7 @@ class Values:
 
     def _vector(self, number: int) -> Array:
         """uint8 [iterations, executions, 32]."""
-        found: Array = self.memory.reshape(-1, 32)[
-            (self._where[number] + np.arange(self.times)[:, None] * self._move[number]) // 32
-        ]
+        found: Array = self.memory.reshape(-1, 32)[self._where[number] // 32]
         return found
 
     def _products(self, s: Sum) -> Array:
@@ -103,7 +93,7 @@ class Values:
         data = self._vector(s.vectors[0]).view(kind)
         times, count, _ = data.shape
         left = data.reshape(times, count, 4, 8).transpose(0, 2, 1, 3).astype(np.float32).reshape(times, 4, 8 * count)
-        fixed = not (self._move[s.vectors[1]].any() or self._move[s.vectors[2]].any())
+        fixed = all((self._where[n] == self._where[n][:1]).all() for n in s.vectors[1:])
         halves = [self._fixed(n) if fixed else self._vector(n) for n in s.vectors[1:]]
         right = np.concatenate(halves, axis=-1).view(np.int8).astype(np.float32)
         right = right.reshape(-1, 8) if fixed else right.reshape(times, -1, 8)
@@ -119,7 +109,7 @@ class Values:
 
     def _fixed(self, number: int) -> Array:
         """uint8 [executions, 32] of addresses that do not move."""
-        found: Array = self.memory.reshape(-1, 32)[self._where[number] // 32]
+        found: Array = self.memory.reshape(-1, 32)[self._where[number][0] // 32]
         return found
 
     def _lanes(self, s: Sum) -> Array:

@@ -14,7 +14,7 @@ from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.core import Core
 from sparsec.backends.aie.core.execute import State
-from sparsec.backends.aie.core.nests import LEAST_TIMES, Nest, Ran
+from sparsec.backends.aie.core.nests import Nest, Ran
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError
 
@@ -122,7 +122,7 @@ def _nest(draw: st.DrawFn) -> list[str]:
 
 
 @settings(deadline=None, max_examples=120)
-@given(_nest(), st.integers(4, 12), st.sampled_from([0xC00, 0x1400]), st.integers(0, 99))
+@given(_nest(), st.integers(1, 12), st.sampled_from([0xC00, 0x1400]), st.integers(0, 99))
 def test_a_loop_of_loops_is_its_bundles(body: Sequence[str], times: int, weights: int, seed: int) -> None:
     """Data begin in another bank than weights or in the same: cycles agree whether loads meet or not."""
     text = _pointers(0x800, weights, 0x420)
@@ -148,7 +148,7 @@ def test_memory_is_cleared_at_once() -> None:
     assert fast.accesses[:2] == [64, 64]
     made = Nest.of(fast._bundles, _core(text, True, 1).state, 4, 5, 500)
     assert made is not None
-    assert made.times == 499
+    assert made.times == 500
 
 
 @pytest.mark.parametrize("product", ["mac c0, w1, x4, 1", "mace c0, w1, w9, 0"])
@@ -248,9 +248,3 @@ def test_repeating_takes_as_long_as_issuing(before: Sequence[str], body: Sequenc
         assert lost == sum(slow.issue(b) for _ in range(times) for b in timed)
         assert quick.now == slow.now
         assert quick.outlook() == slow.outlook()
-
-
-def test_short_loops_are_left_to_bundles() -> None:
-    text = f"movi r1, {LEAST_TIMES - 1}\nloop r1, end\nstw w0, p0, 32\nend:\ndone"
-    assert Nest.of(_core(text, True, 0)._bundles, _core(text, True, 0).state, 2, 3, LEAST_TIMES - 1) is None
-    _same(text, 0)
