@@ -43,6 +43,7 @@ SETTINGS = {
     "mse, no bias correction": Settings(correct_bias=False, threads=THREADS),
     "mse, one scale a layer": Settings(per_channel=False, threads=THREADS),
     "mse, powers of two": Settings(power_of_two=True, threads=THREADS),
+    "mse, reduced range": Settings(reduce_range=True, threads=THREADS),
 }
 
 

@@ -99,6 +99,42 @@ class _Fuse(Rule[_Match]):
         editor.replace(match.producer, op, match.extras, outputs=node.outputs, origin=node.origin)
 
 
+class _Scales(Rule[tuple[Program, list[str]]]):
+    """product(..., f(numbers, constants)) -> product with f in its epilogue: scales that are only known when the model runs."""
+
+    ops = (Conv, MatMul)
+
+    def __init__(self, max_extras: int, max_steps: int) -> None:
+        self.max_extras, self.max_steps = max_extras, max_steps
+
+    def match(self, editor: GraphEditor, node: Node) -> tuple[Program, list[str]] | Rejected | None:
+        assert isinstance(node.op, Conv | MatMul)
+        if not sums_integers(editor, node):
+            return None
+        out = editor.types[node.output]
+        for v in dict.fromkeys(node.inputs[2:]):
+            below = editor.producer(v)
+            if below is None or not isinstance(below.op, Map) or editor.types[v].shape == out.shape or not below.inputs:
+                continue
+            if any(u not in editor.constants and editor.types[u].elements != 1 for u in below.inputs):  # 7
+                continue
+            extras = list(dict.fromkeys([*(u for u in node.inputs[2:] if u != v), *below.inputs]))
+            program = Program().compose(below.op.program, [Arg(1 + extras.index(u)) for u in below.inputs])
+            here = program.result
+            binding = [Arg(0), *(here if u == v else Arg(1 + extras.index(u)) for u in node.inputs[2:])]
+            program = program.compose(node.op.epilogue, binding).canonical()
+            if len(extras) > self.max_extras or len(program.steps) > self.max_steps:
+                return Rejected(
+                    f"with {below.name!r} its epilogue would read {len(extras)} operands in {len(program.steps)} steps"
+                )
+            return program, extras
+        return None
+
+    def apply(self, editor: GraphEditor, node: Node, match: tuple[Program, list[str]]) -> None:
+        op = replace(node.op, epilogue=match[0])  # type: ignore[type-var]
+        editor.replace(node, op, [*node.inputs[:2], *match[1]])
+
+
 @register_pass
 @dataclass(frozen=True)
 class FuseEpilogue(Pass):
@@ -112,12 +148,15 @@ class FuseEpilogue(Pass):
        float32 and integers of 8 and 32 bits.
     5. The epilogue reads at most `max_extras` operands besides the accumulator,
     6. and takes at most `max_steps` steps.
+    7. Around sums of 8-bit integers, what Maps make of constants and single numbers that are computed (the scales of dynamic
+       quantisation) is computed again in the epilogue: kernels read constants and single numbers, but no other vectors.
     """
 
     name = "fuse_epilogue"
     summary = "fuse elementwise work into the convolution or matrix product before it"
-    max_extras: int = 4
+    max_extras: int = 6
     max_steps: int = 24
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        return apply_rules(graph, [_Fuse(graph, self.max_extras, self.max_steps)], notes)
+        limits = self.max_extras, self.max_steps
+        return apply_rules(graph, [_Fuse(graph, *limits), _Scales(*limits)], notes)

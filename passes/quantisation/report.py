@@ -9,14 +9,13 @@ from sparsec.compiler.quantisation_report import QuantisationReport, QuantisedLa
 from sparsec.passes.quantisation.build import Plan, Quantiser
 from sparsec.passes.quantisation.layers import Layer, Refusal
 from sparsec.passes.quantisation.ranges import Affine, Histogram
-from sparsec.passes.quantisation.samples import count_of
 
 
 def make_report(quantiser: Quantiser, plan: Plan, kept: Mapping[str, str], ratio: float) -> QuantisationReport:
     """All layers and values; `kept` says of layers that could be quantised why they are not."""
     return QuantisationReport(
         method=str(quantiser.settings.method),
-        samples=count_of(quantiser.samples),
+        samples=quantiser.samples.count,
         layers=tuple(_layer(quantiser, plan, x, kept) for x in quantiser.found),
         values=tuple(_value(v, plan.affines[v], h) for v, h in quantiser.histograms.items() if v in plan.affines),
         sqnr=ratio if math.isfinite(ratio) else None,

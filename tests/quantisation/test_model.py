@@ -216,7 +216,13 @@ def test_layers_stay_float_by_name_number_and_ratio() -> None:
         (["*"], "keeps every layer float: nothing is left to quantise"),
         (["auto:much"], "takes a signal to noise ratio in dB, as auto:30, not 'auto:much'"),
         (["auto:200"], "cannot be met: with one quantised layer the outputs have"),
-        (["2", "auto:0.1"], "a number of layers or auto:DB, not both"),
+        (["2", "auto:0.1"], "a number of layers, auto:DB, or auto:METRIC:X, and one of them"),
+        (["auto:25", "auto:kl:0.1"], "a number of layers, auto:DB, or auto:METRIC:X, and one of them"),
+        (["auto:kl:small"], "auto:kl:X takes a largest loss, as auto:kl:0.005, not 'auto:kl:small'"),
+        (["auto:f1:0.1"], "metric 'f1' is not known: expected kl, mse, cosine, accuracy"),
+        (["auto:mse:-1"], "the largest drop is -1: give a loss of 0 or more"),
+        (["auto:mse:0"], "auto:mse:0 cannot be met: with one quantised layer the loss is"),
+        (["auto:accuracy:0.1"], "the metric accuracy takes labels: give a file, or an array 'labels'"),
     ],
 )
 def test_wrong_wishes_for_float_layers(entries: list[str], message: str) -> None:

@@ -136,8 +136,8 @@ class PanelKernel(Kernel):
 
 def legal(kernel: PanelKernel, isa: Isa) -> bool:
     """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
-    halves = 2 if kernel.dot and isa.dot == "pairs" else 1  # even and odd bytes
-    return kernel.th * kernel.tw * kernel.r + halves * (kernel.r + 1) <= isa.registers
+    operands = isa.dot_registers(kernel.r + 1, reduced=kernel.types.reduced) if kernel.dot else kernel.r + 1
+    return kernel.th * kernel.tw * kernel.r + operands <= isa.registers
 
 
 def _start(index: str, full: str, size: int, tail: int) -> str:

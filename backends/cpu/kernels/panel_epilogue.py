@@ -30,18 +30,24 @@ def heavy(epilogue: Program) -> bool:
 class Types:
     """Element types around an epilogue: of the data that are summed, of the result, of the extras (none: all F32).
 
-    `bounded`: what is rounded to bytes is between -2^31 and 2^31.
+    `bounded`: what is rounded to bytes is between -2^31 and 2^31. `reduced`: weights are as `Isa.reduced_cost` wants them.
     """
 
     data: DType = DType.F32
     result: DType = DType.F32
     extras: tuple[DType, ...] = ()
     bounded: bool = False
+    reduced: bool = False
 
     @property
     def sums(self) -> DType:
         """The accumulator's type."""
         return DType.F32 if self.data is DType.F32 else DType.I32
+
+    @property
+    def suffix(self) -> str:
+        """What the C names of products of bytes end with."""
+        return "_reduced" if self.reduced else ""
 
     @property
     def integers(self) -> bool:
@@ -63,9 +69,9 @@ def epilogue_context(
     """
     types = types or Types()
     operands = [element(f"e{i}", t) for i, t in enumerate(types.of_extras(len(extras)))]
-    suffix = {"channel": "_q", "full": "_t", "scalar": "_s"}
-    by_kind = {kind: [o for o, k in zip(operands, extras, strict=True) if k == kind] for kind in suffix}
-    names = ["a", *(o.name + suffix[kind] for o, kind in zip(operands, extras, strict=True))]
+    endings = {"channel": "_q", "full": "_t", "scalar": "_s"}
+    by_kind = {kind: [o for o, k in zip(operands, extras, strict=True) if k == kind] for kind in endings}
+    names = ["a", *(o.name + endings[kind] for o, kind in zip(operands, extras, strict=True))]
     last = ending(epilogue, names, [types.sums, *types.of_extras(len(extras))], types.result)
     return {
         "channel_extras": by_kind["channel"],

@@ -104,7 +104,7 @@ def packs(r: int, epilogue: Program, extras: tuple[str, ...], types: Types) -> b
     return rounded and r % FOUR == 0 and not heavy(epilogue) and all(t is DType.U8 for t in full)
 
 
-def legal(r: int, s: int, lists: int, isa: Isa) -> bool:
+def legal(r: int, s: int, lists: int, isa: Isa, *, reduced: bool) -> bool:
     """Whether the accumulators, the inputs of a row and a weight fit in the vector registers."""
-    halves = 2 if isa.dot == "pairs" else 1
-    return r * s + halves * ((s if r > 1 else 1) + 1) <= isa.registers and (lists == 1 or r > 1)
+    operands = isa.dot_registers((s if r > 1 else 1) + 1, reduced=reduced)
+    return r * s + operands <= isa.registers and (lists == 1 or r > 1)

@@ -49,7 +49,7 @@ class PlanarProblem:
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
     `dot`: over bytes, rows and `ic` are counted in fours; `packs` then says whether panels of four outputs put their results
-    together.
+    together, `reduced` whether weights are as `Isa.reduced_cost` wants them.
     """
 
     n: int
@@ -64,6 +64,11 @@ class PlanarProblem:
     full: int = 0
     dot: bool = False
     packs: bool = False
+    reduced: bool = False
+
+    def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
+        """Whether there is a kernel of r outputs and s vectors of positions."""
+        return legal_bytes(r, s, lists, isa, reduced=self.reduced) if self.dot else legal(r, s, lists, isa)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +113,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
-        fma = outputs * s / isa.fma_per_cycle * (isa.dot_cost if p.dot else 1.0)
+        fma = (isa.dots(s, outputs, reduced=p.reduced) if p.dot else outputs * s) / isa.fma_per_cycle
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
@@ -155,7 +160,7 @@ def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int
     for most in range(min(vectors, isa.registers), 0, -1):
         cut = split(vectors, most)
         s = cut[0]
-        if not (legal_bytes if p.dot else legal)(lists.r, s, len(lists.masks), isa):
+        if not p.legal(lists.r, s, len(lists.masks), isa):
             continue
         for size in _TILE_BYTES:
             chunk = min(max(size // (s * isa.vector_bytes) // step, 1) * step, p.rows, (1 << 16) // step * step)

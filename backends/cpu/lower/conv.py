@@ -149,7 +149,7 @@ class LowerConv(Lowering):
         full = full_types(ctx, node, 2, kinds, 1)
         op = conv_op(node)
         if is_depthwise(ctx.graph, node):
-            types, packed = types_of(ctx.graph, node), pack_depthwise(weights, ctx.isa.lanes)
+            types, packed = types_of(ctx.graph, node, ctx.isa), pack_depthwise(weights, ctx.isa.lanes)
             kernel, geometry = depthwise(
                 x.type,
                 y.type,
@@ -288,7 +288,7 @@ def conv_problem(
     xs, ys = strides_of(x), strides_of(y)
     n, oc, oh, ow = y.shape
     lanes = x.layout.block  # type: ignore[union-attr]
-    types = types_of(graph, node)
+    types = types_of(graph, node, isa)
     per_row = 4 if types.integers else 1  # channels of a weight row
     inputs = -(-w.shape[1] // per_row)
     k_run = run_length(inputs, op.groups, lanes // per_row)

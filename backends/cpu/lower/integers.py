@@ -19,6 +19,7 @@ from sparsec.compiler.scalar import Arg, Program, Step, Tmp
 
 Array = np.ndarray[Any, Any]
 _BYTE = 255
+_PAIR = 128  # what two weights sum to at most where 16 bits hold the sum of their products
 _SIGN = 128  # taken from data where instructions multiply signed bytes
 
 
@@ -100,7 +101,7 @@ def per_output(graph: Graph, node: Node) -> Array:
     return w.reshape(w.shape[0], -1)
 
 
-def types_of(graph: Graph, node: Node) -> Types:
+def types_of(graph: Graph, node: Node, isa: Isa) -> Types:
     """The element types around the panels of a node `without_bias`; all float32 for one that sums no integers."""
     if not is_integer(graph, node):
         return Types()
@@ -109,7 +110,24 @@ def types_of(graph: Graph, node: Node) -> Types:
     extras = tuple(graph.types[v].dtype for v in node.inputs[2:])
     split = split_saturation(op.epilogue) if y.dtype is DType.U8 else None
     bounded = split is not None and is_bounded(split[0], _ranges(graph, node))
-    return Types(DType.U8, y.dtype, extras, bounded)
+    return Types(DType.U8, y.dtype, extras, bounded, isa.reduced_cost is not None and has_reduced_range(graph, node))
+
+
+def has_reduced_range(graph: Graph, node: Node) -> bool:
+    """Whether |w0| + |w1| <= 128 for every two weights that lie side by side in a four of input channels.
+
+    Then 255 |w0| + 255 |w1| < 2^15, and instructions that sum two products in 16 bits do not saturate.
+    """
+    w = graph.constants[node.inputs[1]]
+    if isinstance(node.op, MatMul):
+        w = w.reshape(w.shape[-2:])
+    size = np.abs(np.moveaxis(w, _input_axis(node.op), 0).astype(np.int16))
+    return int((size[:-1:2] + size[1::2]).max(initial=0)) <= _PAIR
+
+
+def _input_axis(op: Any) -> int:
+    """The dimension of a node's weights that holds input channels; of a matrix for a product."""
+    return 0 if isinstance(op, MatMul) and not op.trans_b else 1
 
 
 def _ranges(graph: Graph, node: Node) -> list[Range]:

@@ -120,8 +120,7 @@ def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
     size, per_row = p.types.data.itemsize, 4 if p.dot else 1
     x_bytes = size * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, per_row * p.rows // max(p.x_step, 1))
     steps, full = len(p.epilogue.steps), p.kinds.count("full")
-    y_bytes = p.types.result.itemsize
-    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.dot, y_bytes)
+    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.types)
 
 
 def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -> Part:

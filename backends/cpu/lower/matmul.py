@@ -262,7 +262,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
     """The panels that compute a product whose weights are a constant matrix."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     node = without_bias(graph, node) if is_integer(graph, node) else node
-    types = types_of(graph, node)
+    types = types_of(graph, node, isa)
     per_row = 4 if types.integers else 1  # channels of a weight row
     kinds = extra_kinds(graph, node, 2, y.rank - 1)
     assert kinds is not None

@@ -128,6 +128,7 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         sum(kind == "full" for kind in layer.kinds),
         dot,
         dot and packs(4, layer.epilogue, layer.kinds, layer.types),
+        layer.types.reduced,
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)
