@@ -51,7 +51,7 @@ class _SimplifyMap(Rule[_Match]):
 
     def _try(self, editor: GraphEditor, node: Node, *, inline: bool) -> _Match | None:
         assert isinstance(node.op, Map)
-        s = Simplifier()
+        s = Simplifier(divides=editor.types[node.output].elements == 1)  # 4
         root = s.add_program(node.op.program, [_operand(s, editor, v, inline=inline) for v in node.inputs])
         if _untyped(s) or isinstance(s[root], Num):
             return None
@@ -130,6 +130,7 @@ class Algebra(Pass):
     1. The result keeps its type: an operand that only broadcasts the result stays.
     2. Numbers keep an operand beside them that gives them their type.
     3. Sums are not regrouped, so that no cancellation is lost; 1 / c is finite and normal.
+    4. Single numbers are divided: that costs nothing, and scales that are computed come out as onnxruntime's to the last bit.
     """
 
     name = "algebra"

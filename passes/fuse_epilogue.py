@@ -114,7 +114,9 @@ class _Scales(Rule[tuple[Program, list[str]]]):
         out = editor.types[node.output]
         for v in dict.fromkeys(node.inputs[2:]):
             below = editor.producer(v)
-            if below is None or not isinstance(below.op, Map) or editor.types[v].shape == out.shape or not below.inputs:
+            if below is None or not isinstance(below.op, Map) or editor.types[v].shape == out.shape:
+                continue
+            if editor.types[v].elements == 1:
                 continue
             if any(u not in editor.constants and editor.types[u].elements != 1 for u in below.inputs):  # 7
                 continue

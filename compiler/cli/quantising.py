@@ -87,8 +87,8 @@ class Quantising:
         typer.Option(
             metavar="N|auto:DB|auto:METRIC:X|GLOB",
             help="Layers that stay float: the N that bytes hurt most, as many of them as it takes for outputs of DB decibels "
-            "of signal to noise, or for a loss of at most X of accuracy (with --labels), kl, mse or cosine, or those whose ONNX node "
-            "name fits. Repeatable.",
+            "of signal to noise, or for a loss of at most X of accuracy (with --labels), kl, mse or cosine, or those whose ONNX "
+            "node name fits. Repeatable.",
             show_default=False,
             rich_help_panel=QUANTISING,
         ),

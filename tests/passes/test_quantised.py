@@ -175,10 +175,10 @@ def test_data_of_four_bits_are_refused() -> None:
         import_model(model)
 
 
-def test_dynamic_quantisation_takes_its_zero_point_from_the_sums() -> None:
-    rng = np.random.default_rng(0)
+def dynamic(rng: np.random.Generator, scales: int, *, bias: bool = False) -> onnx.ModelProto:
+    """A product of dynamically quantised data as onnxruntime's quantiser writes it; with `bias` also an activation, a residual."""
     w = rng.integers(-127, 128, (64, 20)).astype(np.int8)
-    tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, 20).astype(np.float32)}
+    tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, scales).astype(np.float32)}
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
         helper.make_node("MatMulInteger", ["q", "w", "z", "wz"], ["sums"], name="product"),
@@ -186,17 +186,47 @@ def test_dynamic_quantisation_takes_its_zero_point_from_the_sums() -> None:
         helper.make_node("Mul", ["s", "ws"], ["scale"]),
         helper.make_node("Mul", ["real", "scale"], ["y"]),
     ]
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (2, 13, 64))
+    x = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (2, 13, 64))]
+    if bias:
+        tensors["b"] = rng.normal(size=20).astype(np.float32)
+        nodes[-1].output[0] = "p"
+        nodes += [
+            helper.make_node("Add", ["p", "b"], ["pb"]),
+            helper.make_node("Relu", ["pb"], ["a"]),
+            helper.make_node("Add", ["a", "r"], ["y"]),
+        ]
+        x.append(helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, (2, 13, 20)))
     y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     constants = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in tensors.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    )
+    graph = helper.make_graph(nodes, "g", x, [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scales", [1, 20])
+def test_dynamic_quantisation_is_one_product(scales: int, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    model = dynamic(rng, scales, bias=bias)
+    before, graph = import_model(model), optimised(model)
+    (product,) = products(graph).values()
+    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8] and product.output == "y"
+    assert sum(n.op.program.steps[0].fn == "div" for n in graph.nodes if isinstance(n.op, Map)) == 1  # the data
+    for low, high in ((-3, 3), (0, 2), (-4, 0), (0, 0)):  # zero points between, at 0 and at 255; all zeros
+        feeds = {"x": rng.uniform(low, high, (2, 13, 64)).astype(np.float32)}
+        if bias:
+            feeds["r"] = rng.normal(size=(2, 13, 20)).astype(np.float32)
+        got = interpret(graph, feeds)["y"]
+        np.testing.assert_array_equal(got, interpret(before, feeds)["y"])
+        np.testing.assert_allclose(got, by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_scale_that_others_read_is_computed_in_the_epilogue_again() -> None:
+    model = dynamic(np.random.default_rng(0), 20)
+    model.graph.node.append(helper.make_node("Identity", ["scale"], ["also"]))
+    model.graph.output.append(helper.make_tensor_value_info("also", onnx.TensorProto.FLOAT, None))
     graph = optimised(model)
     (product,) = products(graph).values()
-    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8]
-    feeds = {"x": rng.normal(size=(2, 13, 64)).astype(np.float32)}
-    np.testing.assert_allclose(interpret(graph, feeds)["y"], by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+    assert product.output == "y" and "also" in [p.name for p in graph.outputs]
 
 
 def test_sums_that_32_bits_may_not_hold_stay_real() -> None:
