@@ -39,7 +39,7 @@ class Isa:
     reduced_cost: float | None = None
 
     def dots(self, data: int, weights: int, *, reduced: bool) -> float:
-        """Each of `data` vectors of fours times each of `weights`, in FMAs; `reduced`: weights are as `reduced_cost` wants them."""
+        """Each of `data` vectors of fours times each of `weights`, in FMAs; `reduced`: weights are as `reduced_cost` wants."""
         if reduced and self.reduced_cost is not None:
             return data * weights * self.reduced_cost
         widened = 2 * data + 3 * weights if self.dot == "pairs" else 0

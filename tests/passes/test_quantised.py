@@ -176,7 +176,7 @@ def test_data_of_four_bits_are_refused() -> None:
 
 
 def dynamic(rng: np.random.Generator, scales: int, *, bias: bool = False) -> onnx.ModelProto:
-    """A product of dynamically quantised data as onnxruntime's quantiser writes it; with `bias` also an activation, a residual."""
+    """A product of dynamically quantised data as onnxruntime's quantiser writes it; `bias`: an activation and a residual, too."""
     w = rng.integers(-127, 128, (64, 20)).astype(np.int8)
     tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, scales).astype(np.float32)}
     nodes = [
@@ -235,3 +235,34 @@ def test_sums_that_32_bits_may_not_hold_stay_real() -> None:
     w = b.node("DequantizeLinear", [b.constant("w", np.ones((70000, 2), np.int8)), b.constant("s", np.float32(0.1))], "wdq")
     graph = optimised(b.model({"x": (1, 70000)}, [b.node("MatMul", [x, w], "y")]))
     assert graph.types[products(graph)["y"].inputs[0]].dtype is DType.F32
+
+
+def at_the_ends(op: str, data: Any, x_end: int, y_end: int) -> tuple[onnx.ModelProto, Array]:
+    """An operator with zero points 0, 255, -128 or 127, and data: sums go beyond an end, and lie halfway between results."""
+    rng = np.random.default_rng(4)
+    ends = np.iinfo(data).min, np.iinfo(data).max
+    shape = (1, 8, 6, 6) if op == "QLinearConv" else (12, 8)
+    x = rng.integers(ends[0], ends[1] + 1, shape).astype(data)
+    w = rng.integers(-2, 3, (10, 8, 3, 3) if op == "QLinearConv" else (8, 10)).astype(np.int8)
+    weights = {
+        "xs": np.float32(0.5), "xz": data(ends[x_end]), "w": w, "ws": np.float32(0.25), "wz": np.int8(0),
+        "ys": np.float32(0.25), "yz": data(ends[y_end]),
+    }  # fmt: skip
+    model = integer_model(op, {"x": x}, weights, **({"pads": [1, 1, 1, 1]} if op == "QLinearConv" else {}))
+    model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(data))
+    return model, x
+
+
+ENDS = [
+    (op, data, a, b) for op in ("QLinearConv", "QLinearMatMul") for data in (np.uint8, np.int8) for a in (0, 1) for b in (0, 1)
+]
+
+
+@pytest.mark.parametrize(("op", "data", "x_end", "y_end"), ENDS)
+def test_zero_points_at_the_ends_of_their_range(op: str, data: Any, x_end: int, y_end: int) -> None:
+    model, x = at_the_ends(op, data, x_end, y_end)
+    graph = optimised(model)
+    want = by_onnxruntime(model, {"x": x})["y"]
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], want)
+    assert want.min() == np.iinfo(data).min or want.max() == np.iinfo(data).max
+    assert [graph.types[v].dtype for n in products(graph).values() for v in n.inputs[:2]] == [DType.U8, DType.I8]

@@ -1,4 +1,4 @@
-"""Products of bytes on instruction sets that this machine lacks, against numpy: AArch64 under qemu, AVX-VNNI as AVX-512 has it."""
+"""Products of bytes on instruction sets that this machine lacks: AArch64 under qemu, AVX-VNNI as AVX-512 encodes it."""
 
 from __future__ import annotations
 
