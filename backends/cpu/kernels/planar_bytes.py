@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.kernel import Pointer
 from sparsec.backends.cpu.kernels.panel_epilogue import Types, epilogue_context, extra_pointers, heavy
-from sparsec.backends.cpu.kernels.planar import PlanarGeometry
+from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarLists
 from sparsec.backends.cpu.kernels.saturation import split_saturation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
@@ -23,55 +23,32 @@ FOUR = 4  # channels of a row, and outputs of a lane
 
 
 @dataclass(frozen=True, slots=True)
-class PlanarBytesKernel(Kernel):
-    """One micro-kernel with its loops; fields are those of PlanarKernel, `types` those of PanelKernel.
+class PlanarBytesKernel(PlanarLists):
+    """One micro-kernel with its loops; `types` are those of PanelKernel.
 
     Pointers: x, w, the lists, the offsets of taps, `start` (what the sums of each output begin with), extras, y.
     """
 
-    r: int
-    s: int
-    s_tail: int = 0
-    masks: tuple[int, ...] = (1,)
-    k_run: int = 1
-    narrow: bool = False
-    chunked: bool = False
-    epilogue: Program = field(default_factory=Program)
-    extras: tuple[str, ...] = ()
-    tail_lanes: int = 0
-    prefetch: int = 0
     types: Types = field(default_factory=Types)
-    family: ClassVar[str] = "planar"
     template: ClassVar[str] = "planar_bytes.c.j2"
-    geometry: ClassVar[type[Geometry]] = PlanarGeometry
-
-    def label(self) -> str:
-        last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
-        lists = f"_l{len(self.masks)}" if len(self.masks) > 1 else ""
-        return f"u8_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
+    data: ClassVar[DType] = DType.U8
 
     @property
     def integers(self) -> bool:
         return True
 
     def pointers(self) -> tuple[Pointer, ...]:
-        lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         extras = extra_pointers(self.types.of_extras(len(self.extras)))
         y = Pointer("y", self.types.result.c, const=False)
         return (
             Pointer("x", "uint8_t"),
             Pointer("w", "int8_t"),
-            *lists,
+            *self.list_pointers(),
             Pointer("taps", "int32_t"),
             Pointer("start", "int32_t"),
             *extras,
             y,
         )
-
-    @property
-    def entry_type(self) -> str:
-        """C type of a list's entries."""
-        return "uint8_t" if self.narrow else "uint16_t"
 
     @property
     def packs(self) -> bool:
@@ -86,11 +63,9 @@ class PlanarBytesKernel(Kernel):
         return (geometry.chunk_rows + sums + fours) * self.s * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        outputs = {mask: [i for i in range(self.r) if mask >> i & 1] for mask in self.masks}
         full = [f"e{i}" for i, kind in enumerate(self.extras) if kind == "full"]
         return {
-            "lists": [outputs[mask] for mask in self.masks],
-            "sizes": [s for s in (self.s, self.s_tail) if s],
+            **self.list_context(),
             "four_rows": isa.lanes // FOUR,
             "full_names": full,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
