@@ -36,7 +36,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             given[name] = kind(**{f.name: given.pop(f.name) for f in fields(kind)})
         command(**given)
 
-    del called.__wrapped__  # type: ignore[attr-defined]  # typer would look through it
+    del called.__wrapped__  # typer would look through it
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {p.name: p.annotation for p in parameters}
     return called

@@ -26,10 +26,12 @@ def rounding_shift(acc: Array, shift: Array | int) -> Array:
     right, left = np.maximum(k, 0), np.maximum(-k, 0)
     half = np.where(right > 0, np.left_shift(np.int64(1), np.maximum(right, 1) - 1) - 1, 0)
     odd = np.where(right > 0, np.right_shift(wide, right) & 1, 0)
-    return np.right_shift(wide + half + odd, right) << left
+    rounded: Array = np.right_shift(wide + half + odd, right) << left
+    return rounded
 
 
 def requantise_by_shift(acc: Array, shift: Array | int, zero: int, dtype: DType) -> Array:
     """saturate(rounding_shift(acc, shift) + zero) in the 8- or 16-bit type `dtype`."""
     low, high = RANGES[dtype]
-    return np.clip(rounding_shift(acc, shift) + zero, low, high).astype(dtype.numpy)
+    limited: Array = np.clip(rounding_shift(acc, shift) + zero, low, high)
+    return limited.astype(dtype.numpy)

@@ -50,6 +50,19 @@ class Types:
         return "_reduced" if self.reduced else ""
 
     @property
+    def kernel(self) -> str:
+        """What the names of kernels in words end with."""
+        return ", 16-bit sums" if self.reduced else ""
+
+    def reason(self, isa: Isa) -> str:
+        """How products of bytes are summed where that depends on the weights, in words; "" elsewhere."""
+        if self.data is not DType.U8 or isa.reduced_cost is None:
+            return ""
+        if self.reduced:
+            return "; products two at a time in 16 bits, since no two weights sum to more than 128"
+        return "; products in 32 bits, since some two weights sum to more than 128 (quantise with --reduce-range)"
+
+    @property
     def integers(self) -> bool:
         """Whether any of them needs the primitives for integers."""
         return any(t is not DType.F32 for t in (self.data, self.result, *self.extras))

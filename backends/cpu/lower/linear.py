@@ -199,6 +199,7 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
     reason = f"{k.th * k.tw} positions x {k.r} vectors in registers; {order}"
     if p.sparse:
         reason += f"; {p.rows} weight rows a panel are not zero throughout"
+    reason += p.types.reason(isa)
     return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 

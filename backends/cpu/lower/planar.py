@@ -154,6 +154,7 @@ def schedule_planar(node: Node, plan: PlanarPlan, macs: int, traffic: int, isa: 
     )
     shared = "one list of inputs" if len(c.lists.masks) == 1 else f"{len(c.lists.masks)} lists of inputs, one a subset of outputs"
     reason = f"{c.lists.r} output{'s' if c.lists.r > 1 else ''} x {c.s} vectors of positions in registers; {shared}"
+    reason += layer.types.reason(isa)
     cost = Cost(plan.cycles, macs, {"L2": traffic}, "compute")
     return LayerSchedule(node.name, "planar", levels, cost, plan, reason)
 
