@@ -16,6 +16,7 @@ from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
 from sparsec.compiler.scalar import Arg, Operand, Program, Tmp
 
+_COMPUTED = 2  # operands that computed zero points and scales need
 _AROUND_INTEGERS = {DType.F32, DType.I32, DType.U8, DType.I8}
 
 
@@ -74,10 +75,9 @@ class _Fuse(Rule[_Match]):
                 extras.append(v)
             binding.append(Arg(1 + extras.index(v)))
         epilogue = self._epilogue(producer).compose(node.op.program, binding).canonical()
-        if len(extras) > self.max_extras:  # 5
-            return Rejected(
-                f"the epilogue of {producer.name!r} would read {len(extras)} operands; max_extras is {self.max_extras}"
-            )
+        most = self.max_extras + (_COMPUTED if sums_integers(editor, producer) else 0)
+        if len(extras) > most:  # 5
+            return Rejected(f"the epilogue of {producer.name!r} would read {len(extras)} operands; max_extras is {most}")
         if len(epilogue.steps) > self.max_steps:  # 6
             return Rejected(
                 f"the epilogue of {producer.name!r} would take {len(epilogue.steps)} steps; max_steps is {self.max_steps}"
@@ -125,7 +125,7 @@ class _Scales(Rule[tuple[Program, list[str]]]):
             here = program.result
             binding = [Arg(0), *(here if u == v else Arg(1 + extras.index(u)) for u in node.inputs[2:])]
             program = program.compose(node.op.epilogue, binding).canonical()
-            if len(extras) > self.max_extras or len(program.steps) > self.max_steps:
+            if len(extras) > self.max_extras + _COMPUTED or len(program.steps) > self.max_steps:
                 return Rejected(
                     f"with {below.name!r} its epilogue would read {len(extras)} operands in {len(program.steps)} steps"
                 )
@@ -148,7 +148,8 @@ class FuseEpilogue(Pass):
     3. The result has the accumulator's shape: the other operands broadcast to it, never beyond it.
     4. All operands and the result have the accumulator's element type; around sums of 8-bit integers they may also be
        float32 and integers of 8 and 32 bits.
-    5. The epilogue reads at most `max_extras` operands besides the accumulator,
+    5. The epilogue reads at most `max_extras` operands besides the accumulator, around sums of 8-bit integers two more, for a
+       zero point and a scale that are computed,
     6. and takes at most `max_steps` steps.
     7. Around sums of 8-bit integers, what Maps make of constants and single numbers that are computed (the scales of dynamic
        quantisation) is computed again in the epilogue: kernels read constants and single numbers, but no other vectors.
@@ -156,7 +157,7 @@ class FuseEpilogue(Pass):
 
     name = "fuse_epilogue"
     summary = "fuse elementwise work into the convolution or matrix product before it"
-    max_extras: int = 6
+    max_extras: int = 4
     max_steps: int = 24
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:

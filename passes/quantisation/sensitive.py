@@ -22,11 +22,19 @@ from sparsec.passes.quantisation.weights import sqnr
 _SAMPLES = 256  # that whole models are compared on
 
 
-def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
-    """Layers that stay float, with why.
+@dataclass(frozen=True)
+class Kept:
+    """Layers that stay float, with why; `loss` is what the model then loses by the metric asked for, None without one."""
+
+    layers: dict[str, str]
+    loss: float | None = None
+
+
+def layers_to_keep(quantiser: Quantiser) -> Kept:
+    """Layers that stay float.
 
     The layers that bytes hurt most are those with the least signal to quantisation noise at their results. UsageError for a glob
-    that fits no layer, and a ratio that cannot be met.
+    that fits no layer, and a ratio or a loss that cannot be met.
     """
     wanted = quantiser.settings.keep_float
     known = [x.name for x in quantiser.found]
@@ -38,14 +46,17 @@ def layers_to_keep(quantiser: Quantiser) -> dict[str, str]:
         kept |= dict.fromkeys(fits, f"kept float by {glob!r}")
     refused = {x.name for x in quantiser.found if isinstance(x, Refusal)}
     kept = {name: why for name, why in kept.items() if name not in refused}
-    goal = _goal(quantiser)
+    goal, loss = _goal(quantiser), None
     if wanted.count or goal is not None:
         order = [name for name in by_error(quantiser) if name not in kept]
-        count = min(wanted.count, len(order)) if goal is None else _fewest(quantiser, kept, order, goal)
+        count = min(wanted.count, len(order))
+        if goal is not None:
+            count, reached = _fewest(quantiser, kept, order, goal)
+            loss = -reached if wanted.max_drop is not None else None
         kept |= {name: f"bytes hurt it most but {i}" if i else "bytes hurt it most" for i, name in enumerate(order[:count])}
     if len(kept) == len(quantiser.layers):
         raise UsageError("--keep-float keeps every layer float: nothing is left to quantise")
-    return kept
+    return Kept(kept, loss)
 
 
 def by_error(quantiser: Quantiser) -> list[str]:
@@ -99,19 +110,22 @@ def _goal(quantiser: Quantiser) -> _Goal | None:
     )
 
 
-def _fewest(quantiser: Quantiser, kept: dict[str, str], order: list[str], goal: _Goal) -> int:
-    """How many of `order` must stay float for the goal, by bisection."""
+def _fewest(quantiser: Quantiser, kept: dict[str, str], order: list[str], goal: _Goal) -> tuple[int, float]:
+    """How many of `order` must stay float for the goal, by bisection, and what is reached then."""
 
     def reached(count: int) -> float:
         quantiser.say(f"try {count} layers in float")
         return goal.measure(quantiser.build({*kept, *order[:count]})[0])
 
     low, high = 0, len(order) - 1
-    if reached(low) >= goal.least:
-        return 0
+    if (found := reached(low)) >= goal.least:
+        return 0, found
     if (best := reached(high)) < goal.least:
         raise UsageError(goal.missed(best))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) >= goal.least else (middle, high)
-    return high
+        if (found := reached(middle)) >= goal.least:
+            high, best = middle, found
+        else:
+            low = middle
+    return high, best

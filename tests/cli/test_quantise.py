@@ -46,6 +46,15 @@ def test_quantise_as_json(model: Path, capsys: Out) -> None:
     assert all(x["low"] < x["high"] and 0 <= x["saturated"] < 0.2 for x in report["values"])
 
 
+def test_layers_stay_float_for_accuracy(model: Path, capsys: Out) -> None:
+    labels = run_ort(onnx.load(model), {"input": np.load("calib.npz")["input"][:1]})["output"].argmax(axis=-1)
+    np.save("one.npy", np.load("calib.npz")["input"][:1])
+    np.save("labels.npy", labels)
+    options = ["--calib", "one.npy", "--labels", "labels.npy", "--keep-float", "auto:accuracy:0"]
+    assert main(["quantise", str(model), "-o", "q.onnx", *options, "-q"]) == 0
+    assert ", accuracy loss 0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,6 +68,10 @@ def test_quantise_as_json(model: Path, capsys: Out) -> None:
         (
             ["quantise", "--calib", "calib.npz", "--keep-float", "auto:x"],
             "error: --keep-float auto:DB takes a signal to noise ratio in dB",
+        ),
+        (
+            ["quantise", "--calib", "calib.npz", "--labels", "calib.npz"],
+            "error: --labels are what accuracy is measured by: give --keep",
         ),
         (["compile", "--precision", "int8"], "error: quantising needs inputs to see what ranges values have: give --calib DATA"),
         (["compile", "--power-of-two"], "error: --power-of-two says how to quantise: give --precision int8 and --calib DATA"),

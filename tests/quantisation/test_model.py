@@ -209,6 +209,28 @@ def test_layers_stay_float_by_name_number_and_ratio() -> None:
     assert floats(f"auto:{report.sqnr + 3}") != []
 
 
+def test_as_few_layers_stay_float_as_a_loss_by_a_metric_takes() -> None:
+    model = residual()
+    labels = np.concatenate([run_ort(model, {"x": x})["out"].argmax(axis=1) for x in X])
+
+    def made(entry: str | KeepFloat) -> tuple[int, float]:
+        keep = entry if isinstance(entry, KeepFloat) else KeepFloat.parse([entry], labels)
+        report = quantise(model, X, Settings(threads=1, method=Method.entropy, keep_float=keep)).report
+        assert report.loss is not None
+        return len(report.layers) - len(report.quantised), report.loss
+
+    loose, all_bytes = made("auto:kl:1000")
+    assert loose == 0
+    some, loss = made(f"auto:kl:{all_bytes / 2}")
+    assert some > 0 and loss <= all_bytes / 2
+    floats, drop = made("auto:accuracy:0")
+    assert drop <= 0 and 0 <= floats < 5
+    custom = KeepFloat(
+        max_drop=0.0, metric=lambda outputs, known: float((outputs["out"].argmax(1) == known).mean()), labels=labels
+    )
+    assert made(custom) == (floats, drop)
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -56,6 +56,7 @@ def print_report(report: QuantisationReport) -> None:
     columns = ("layer", "weights", "precision", ">x scale", ">x zero", ">w scales", ">zeros", ">SQNR", "remarks")
     table(columns, [_row(x) for x in report.layers])
     outputs = f"; outputs {report.sqnr:.1f} dB" if report.sqnr is not None else ""
+    outputs += f", {report.metric} loss {report.loss:.3g}" if report.loss is not None else ""
     say(
         f"\n{len(report.quantised)} of {len(report.layers)} layers in int8, {len(report.values)} ranges by {report.method} "
         f"from {report.samples} samples{outputs}"
