@@ -67,6 +67,32 @@ def test_epilogues_hold_one_factor_a_channel() -> None:
     assert str(products(graph)["wide"].op.epilogue).count("mul") == 2  # the sums', and the residual's
 
 
+@pytest.mark.parametrize("kind", ["plain", "relu", "residual", "depthwise", "strided", "product", "mean"])
+@pytest.mark.parametrize("data", [np.uint8, np.int8])
+def test_results_are_one_unit_off_at_most(kind: str, data: Any) -> None:
+    """From the same bytes: onnxruntime and we round sums that are scaled in another order."""
+    b = QdqBuilder(5, data=data)
+    x = b.quantised("x", 1 / 64, 120)  # dividing by it is exact
+    if kind == "product":
+        y = b.node("Gemm", [x, *b.weights("y", (24, 16), 0, x)], "y", transB=1)
+    elif kind == "mean":
+        y = b.node("GlobalAveragePool", [x], "y")
+    else:
+        shape = (16, 1, 3, 3) if kind == "depthwise" else (16, 16, 3, 3)
+        y = b.conv(x, "y", shape, group=16 if kind == "depthwise" else 1, strides=[2, 2] if kind == "strided" else [1, 1])
+    if kind == "residual":
+        y = b.node("Add", [y, x], "sum")
+    if kind == "relu":
+        y = b.node("Relu", [y], "positive")
+    step = 0.0173
+    model = b.model({"x": (64, 16) if kind == "product" else (2, 16, 12, 12)}, [b.quantised(y, step, 131)])
+    graph = optimised(model)
+    feeds = {"x": np.random.default_rng(0).normal(0, 1, (64, 16) if kind == "product" else (2, 16, 12, 12)).astype(np.float32)}
+    got, want = (next(iter(run.values())) for run in (interpret(graph, feeds), by_onnxruntime(model, feeds)))
+    units = np.rint((got - want) / np.float32(step))
+    assert np.abs(units).max() <= 1 and (units != 0).mean() < 0.01 and len(np.unique(want)) > 10
+
+
 def test_weights_without_a_scale_for_each_output_stay_real() -> None:
     b = QdqBuilder(0)
     x = b.quantised("x", 0.02, 0)

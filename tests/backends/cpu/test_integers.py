@@ -16,6 +16,7 @@ from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
+from sparsec.compiler.ops.shift import requantise_by_shift, shifts_of
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 from tests.backends.cpu.compiled import SANITIZE, compile_graph, merged, run_graph, run_sanitized, split
@@ -96,6 +97,7 @@ LAYERS = {
     "blocks of 8 residual": Layer(96, 72, 1, 9, pattern="8x8", epilogue="residual", batch=2),
     "blocks of 8 real": Layer(64, 40, 1, 6, pattern="8x8", epilogue="real"),
     "fours": Layer(64, 64, 3, 8, pattern="32x4", epilogue="residual"),
+    "fours of each tap": Layer(64, 64, 3, 7, pattern="32x4/taps", epilogue="shifted"),
     "columns of 16": Layer(64, 64, 1, 8, pattern="16x4", epilogue="shifted"),
     "any zeros": Layer(48, 48, 1, 8, pattern="free", epilogue="bytes"),
     "nothing": Layer(32, 32, 1, 6, pattern="empty", epilogue="shifted"),
@@ -136,6 +138,9 @@ def zeroed(rng: np.random.Generator, w: Array, pattern: str) -> Array:
         return np.zeros_like(w)
     if pattern.startswith("2:4"):
         return w * two_of_four(rng, w.shape, 32 if pattern == "2:4/32" else 1)
+    if pattern == "32x4/taps":
+        keep = rng.random((w.shape[0] // 32, w.shape[1] // 4, *w.shape[2:])) < 0.4
+        return w * keep.repeat(32, axis=0).repeat(4, axis=1).astype(w.dtype)
     rows, columns = {"8x8": (8, 8), "32x4": (32, 4), "16x4": (16, 4), "free": (1, 1)}[pattern]
     oc, ic = w.shape[:2]
     keep = rng.random((-(-oc // rows), -(-ic // columns))) < 0.3
@@ -247,6 +252,19 @@ def test_biases_beyond_the_products_saturate(isa: Any, tmp_path: Path) -> None:
     got, want = run_graph(made, tmp_path, feeds)["y"], interpret(extreme, feeds)["y"]
     np.testing.assert_array_equal(got, want)
     assert set(np.unique(want)) == {0, 255}
+
+
+@needs("gcc")
+@pytest.mark.parametrize("isa", BYTES, ids=lambda isa: isa.symbol)
+def test_scales_that_are_powers_of_two_are_shifts(isa: Any, tmp_path: Path) -> None:
+    layer = Layer(32, 40, 1, 9, zero=128, epilogue="shifted")
+    graph, feeds = case(layer, 1)
+    shifts = np.resize(np.arange(6, 14), (40, 1, 1))
+    powers = replace(graph, constants={**graph.constants, "scale": np.exp2(-shifts).astype(np.float32)})
+    got = run_graph(compile_graph(powers, isa.name, tmp_path), tmp_path, feeds)["y"]
+    acc = reference(replace(layer, epilogue="sums"), graph, feeds) + graph.constants["bias"]
+    assert np.array_equal(shifts, shifts_of(powers.constants["scale"])) and np.abs(acc).max() < 2**24
+    np.testing.assert_array_equal(got, requantise_by_shift(acc, shifts, 131, DType.U8))
 
 
 @needs("gcc")
