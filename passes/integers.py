@@ -106,10 +106,10 @@ class _Product(Rule[_Match]):
         narrow = wide.astype(np.int8)
         if zero is not None:
             return _Match(x, zero, narrow, node.op.epilogue, node.inputs[2:], (below,))
-        moving, pads = below.inputs[1], any(node.op.pads) if isinstance(node.op, Conv) else False
-        if editor.types[moving].elements != 1 or editor.types[x].dtype is not DType.U8 or pads:  # 7
-            return Rejected(f"the zero point {moving!r} of its data is computed, and not one of unpadded uint8 data")
-        totals = _totals(node.op, wide)
+        moving = below.inputs[1]
+        if editor.types[moving].elements != 1 or editor.types[x].dtype is not DType.U8:  # 7
+            return Rejected(f"the zero point {moving!r} of its data is computed, and not one of uint8 data")
+        totals = _totals(node.op, narrow, editor.types[x].shape)
         binding: list[Operand] = [Tmp(-1), *(Arg(3 + i) for i in range(len(node.inputs) - 2))]
         program = _LESS_ZEROS.compose(node.op.epilogue, binding)
         return _Match(x, 0, narrow, program, (moving, totals, *node.inputs[2:]), (below,))
@@ -141,11 +141,18 @@ def _per_output(op: Conv | MatMul, scale: Array) -> Array | None:
     return scale.reshape(-1)
 
 
-def _totals(op: Conv | MatMul, w: Array) -> Array:
-    """The sum of each output's weights, int32, in a shape that broadcasts to the output."""
+def _totals(op: Conv | MatMul, w: Array, x: tuple[int, ...]) -> Array:
+    """The sum of each output's weights, int32, in a shape that broadcasts to the output; `x` is the data's shape.
+
+    With padding, which is beyond the data and holds no zero points, they differ from place to place: sums over data of ones.
+    """
     if isinstance(op, MatMul):
-        return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2)).astype(np.int32)
-    sums: Array = w.sum(axis=tuple(range(1, w.ndim))).astype(np.int32)
+        return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2, dtype=np.int32))
+    if any(op.pads):
+        plain = replace(op, groups=1, epilogue=Program(), zero=0)
+        (sums,) = plain.evaluate([np.ones((1, 1, *x[2:]), np.int32), w.sum(axis=1, keepdims=True, dtype=np.int32)])
+        return np.ascontiguousarray(np.broadcast_to(sums, (x[0], *sums.shape[1:])))
+    sums = w.sum(axis=tuple(range(1, w.ndim)), dtype=np.int32)
     return sums.reshape(-1, *[1] * len(op.strides))
 
 
@@ -173,7 +180,8 @@ class Integers(Pass):
     4. A bias in the products' scale is added to the sums.
     5. Padding with a zero point other than 0 becomes a node of its own, since halos hold zeros.
     6. An output sums at most 65536 products.
-    7. A zero point that is computed (dynamic quantisation) is one of uint8 data without padding.
+    7. A zero point that is computed (dynamic quantisation) is one of uint8 data. Halos hold zeros; the sums of those weights that
+       lie on data take its share.
 
     int8 data become uint8. The sums are exact where the float32 product rounds.
     """

@@ -246,6 +246,42 @@ def test_dynamic_quantisation_is_one_product(scales: int, bias: bool) -> None:
         np.testing.assert_allclose(got, by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
 
 
+def dynamic_conv(groups: int, batch: int) -> onnx.ModelProto:
+    """A padded convolution of dynamically quantised data, scaled, with a bias and an activation."""
+    rng = np.random.default_rng(2)
+    tensors = {
+        "w": rng.integers(-127, 128, (16, 16 // groups, 3, 3)).astype(np.int8), "wz": np.int8(0), "ws": np.float32(0.003),
+        "b": rng.normal(size=(1, 16, 1, 1)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("ConvInteger", ["q", "w", "z", "wz"], ["sums"], name="product", pads=[1, 0, 1, 2], group=groups),
+        helper.make_node("Cast", ["sums"], ["real"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["s", "ws"], ["scale"]),
+        helper.make_node("Mul", ["real", "scale"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["pb"]),
+        helper.make_node("Relu", ["pb"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (batch, 16, 7, 6))
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    constants = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in tensors.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize(("groups", "batch"), [(1, 1), (1, 2), (2, 1), (16, 1)])
+def test_padding_takes_no_share_of_a_zero_point(groups: int, batch: int) -> None:
+    model = dynamic_conv(groups, batch)
+    graph = optimised(model)
+    (product,) = products(graph).values()
+    assert graph.types[product.inputs[0]].dtype is DType.U8 and product.output == "y"
+    for low, high in ((-3, 3), (-4, 0), (0, 1)):
+        feeds = {"x": np.random.default_rng(1).uniform(low, high, (batch, 16, 7, 6)).astype(np.float32)}
+        got = interpret(graph, feeds)["y"]
+        np.testing.assert_array_equal(got, interpret(import_model(model), feeds)["y"])
+        np.testing.assert_allclose(got, by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
 def test_a_scale_that_others_read_is_computed_in_the_epilogue_again() -> None:
     model = dynamic(np.random.default_rng(0), 20)
     model.graph.node.append(helper.make_node("Identity", ["scale"], ["also"]))
