@@ -67,12 +67,25 @@ def test_epilogues_hold_one_factor_a_channel() -> None:
     assert str(products(graph)["wide"].op.epilogue).count("mul") == 2  # the sums', and the residual's
 
 
+@pytest.mark.parametrize("zero", [0, 77, 255])
+def test_inputs_are_quantised_as_onnxruntime_does(zero: int) -> None:
+    """Quotients beside halves: a product with the reciprocal would land on the other side of some."""
+    scale = np.float32(0.0173)
+    halves = ((np.arange(-300, 300) + 0.5) * np.float64(scale)).astype(np.float32)
+    x = np.concatenate([np.nextafter(halves, np.float32(d)) for d in (-99, 99)] + [halves]).reshape(1, -1)
+    b = QdqBuilder(0)
+    model = b.model({"x": x.shape}, [b.quantised("x", float(scale), zero)])
+    np.testing.assert_array_equal(
+        *(next(iter(r.values())) for r in (interpret(optimised(model), {"x": x}), by_onnxruntime(model, {"x": x})))
+    )
+
+
 @pytest.mark.parametrize("kind", ["plain", "relu", "residual", "depthwise", "strided", "product", "mean"])
 @pytest.mark.parametrize("data", [np.uint8, np.int8])
 def test_results_are_one_unit_off_at_most(kind: str, data: Any) -> None:
     """From the same bytes: onnxruntime and we round sums that are scaled in another order."""
     b = QdqBuilder(5, data=data)
-    x = b.quantised("x", 1 / 64, 120)  # dividing by it is exact
+    x = b.quantised("x", 0.0173, 120)
     if kind == "product":
         y = b.node("Gemm", [x, *b.weights("y", (24, 16), 0, x)], "y", transB=1)
     elif kind == "mean":
