@@ -22,6 +22,7 @@ from sparsec.passes.common.affine import BIAS
 from sparsec.passes.common.quantised import (
     as_centre,
     as_dequantise,
+    known,
     quantised_constant,
     to_unsigned,
     unsigned,
@@ -95,12 +96,9 @@ class _Product(Rule[_Match]):
         its share of the sums of weights from them.
         """
         assert isinstance(node.op, Conv | MatMul)
-        producer = editor.producer(node.inputs[1])
-        offset = as_centre(producer)
-        w = editor.constant_of(node.inputs[1] if offset is None or producer is None else producer.inputs[0])
-        if w is None or w.dtype.kind not in "iu":
+        wide = known(editor, node.inputs[1])
+        if wide is None or wide.dtype.kind not in "iu":
             return Rejected(f"its weights {node.inputs[1]!r} are not constant")
-        wide = w.astype(np.int64) - (offset or 0)
         if wide.size and (wide.min() < -128 or wide.max() > 127):
             return Rejected(f"its weights {node.inputs[1]!r} less their zero point do not fit int8")
         narrow = wide.astype(np.int8)

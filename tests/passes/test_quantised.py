@@ -160,6 +160,20 @@ def test_integer_operators_sum_bytes(zeros: tuple[int, int]) -> None:
     np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], by_onnxruntime(model, {"x": x})["y"])
 
 
+@pytest.mark.parametrize("rows", [8, 600])
+def test_zero_points_of_columns(rows: int) -> None:
+    """As onnxruntime writes dynamic quantisation with a scale for each column; import leaves large constants to the passes."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(0, 256, (4, rows)).astype(np.uint8), rng.integers(-100, 100, (rows, 500)).astype(np.int8)
+    zeros = rng.integers(-20, 20, 500).astype(np.int8)
+    model = integer_model("MatMulInteger", {"x": x}, {"w": w, "xz": np.uint8(3), "wz": zeros})
+    graph = optimised(model)
+    (product,) = products(graph).values()
+    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8]
+    np.testing.assert_array_equal(graph.constants[product.inputs[1]], w - zeros)
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], by_onnxruntime(model, {"x": x})["y"])
+
+
 def test_weights_beyond_int8_stay_wide() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.integers(0, 256, (4, 8)).astype(np.uint8), rng.integers(0, 256, (8, 5)).astype(np.uint8)
