@@ -148,6 +148,7 @@ def compile(
     calibration: Source | None = None,
     budget: Budget | None = None,
     quantisation: QuantisationSettings | None = None,
+    bfloat16: bool = False,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
@@ -155,7 +156,8 @@ def compile(
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx;
     `calibration` is the data that it is pruned for, if any, and `budget` what its layers share (see `sparsec.prune`).
-    `quantisation` makes what its layers multiply bytes, for the calibration data (see `sparsec.quantise`).
+    `quantisation` makes what its layers multiply bytes, for the calibration data (see `sparsec.quantise`); `bfloat16` rounds it
+    to bfloat16, for targets that have kernels for that (UsageError for others).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
@@ -170,6 +172,9 @@ def compile(
     clock = _Clock(progress)
     timings: list[PassTiming] = []
     machine = CpuTarget.named(target, threads, kernels)
+    if bfloat16:
+        machine.require_bfloat16()
+        passes = with_bfloat16(passes)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
     pruned: PrunedModel | None = None
@@ -234,6 +239,11 @@ def compile(
             report = report.model_copy(update={"quantisation": quantised.report})
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
+
+
+def with_bfloat16(passes: str | None) -> str:
+    """The pipeline `passes` (None: the default one) and then the pass that rounds what layers multiply to bfloat16."""
+    return ",".join(filter(None, ("default" if passes is None else passes, "bfloat16")))
 
 
 def prune(

@@ -106,7 +106,11 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         "scratch_bytes": scratch,
         "inputs": inputs,
         "outputs": outputs,
-        "prelude": prelude(program.isa, integers=any(k.integers for k in program.kernels())),
+        "prelude": prelude(
+            program.isa,
+            integers=any(k.integers for k in program.kernels()),
+            bfloat16=any(k.bfloat16 for k in program.kernels()),
+        ),
         "structs": [struct_declaration(f, g) for f, g in families],
         "sources": [k.source(program.isa) for k in program.kernels()],
         "geometries": [{"family": f, "value": v, "name": n} for (f, v), n in geometries.items()],

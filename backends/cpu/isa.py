@@ -22,6 +22,9 @@ class Isa:
     by one instruction, pairs by products of 16-bit numbers, neon by widening products, scalar by C; `dot_cost` is what that
     takes, in FMAs. `reduced_cost`: the same where no two weights that lie side by side sum to more than 128, so that the sums of
     two products fit in 16 bits; None where that makes no difference.
+
+    `bf16` is how many bfloat16 products a lane are summed in float32 at once: 2 by a dot-product instruction, 1 where they are
+    widened first, 0 where there are no kernels for bfloat16; `bf16_cost` is what that takes, in FMAs.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Isa:
     dot: str = "pairs"
     dot_cost: float = 4.0
     reduced_cost: float | None = None
+    bf16: int = 0
+    bf16_cost: float = 1.0
 
     def dots(self, data: int, weights: int, *, reduced: bool) -> float:
         """Each of `data` vectors of fours times each of `weights`, in FMAs; `reduced`: weights are as `reduced_cost` wants."""
@@ -66,6 +71,21 @@ _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_FLAGS = (*(f"-m{f}" for f in _AVX512), "-mfma", "-mprefer-vector-width=512")
 
 _ISAS = (
+    Isa(
+        "x86_64+avx512f+bf16",  # every CPU that has it multiplies bytes by VNNI, too
+        "avx512bf16",
+        "x86_64",
+        16,
+        32,
+        (*_AVX512_FLAGS[:4], "-mavx512vnni", "-mavx512bf16", *_AVX512_FLAGS[4:]),
+        frozenset({*_AVX512, "fma", "avx512_vnni", "avx512_bf16"}),
+        broadcast_operand=True,
+        header="avx512",
+        dot="vnni",
+        dot_cost=1.0,
+        bf16=2,
+        bf16_cost=1.1,
+    ),
     Isa(
         "x86_64+avx512f+vnni",
         "avx512vnni",
@@ -116,6 +136,20 @@ _ISAS = (
         reduced_cost=3.0,
     ),
     Isa(
+        "aarch64+neon+bf16",  # Armv8.6, which has the dot products of bytes, too
+        "neonbf16",
+        "aarch64",
+        4,
+        32,
+        ("-march=armv8.2-a+dotprod+bf16",),
+        frozenset({"asimddp", "bf16"}),
+        broadcast_operand=True,
+        header="neon",
+        dot="neondot",
+        dot_cost=1.0,
+        bf16=2,
+    ),
+    Isa(
         "aarch64+neon+dotprod",
         "neondot",
         "aarch64",
@@ -129,7 +163,7 @@ _ISAS = (
         dot_cost=1.0,
     ),
     Isa("aarch64+neon", "neon", "aarch64", 4, 32, (), broadcast_operand=True, header="neon", dot="neon", dot_cost=6.0),
-    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar"),
+    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar", bf16=1),
 )
 
 

@@ -1,4 +1,4 @@
-"""Options of quantisation, which `quantise` and `compile` share."""
+"""Options of what layers multiply: of precision, and of quantisation, which `quantise` and `compile` share."""
 
 from __future__ import annotations
 
@@ -21,15 +21,32 @@ class Precision(StrEnum):
     """What layers multiply."""
 
     fp32 = "fp32"
+    bf16 = "bf16"
     int8 = "int8"
 
 
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        "--precision", metavar="fp32|int8", help="What layers multiply; int8 takes --calib.", rich_help_panel=QUANTISING
+        "--precision",
+        metavar="fp32|bf16|int8",
+        help="What layers multiply; bf16 takes a target that has it, int8 takes --calib.",
+        rich_help_panel=QUANTISING,
     ),
 ]
+
+
+def with_precision(passes: str | None, precision: Precision, target: str) -> str | None:
+    """The pipeline of a command that compiles a model as it is. UsageError for int8, and for a target without bfloat16."""
+    if precision is Precision.int8:
+        raise UsageError("int8 models are made from data: give the file that `sparsec quantise` writes, without --precision")
+    if precision is Precision.fp32:
+        return passes
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.compiler.driver import with_bfloat16
+
+    CpuTarget.named(target).require_bfloat16()
+    return with_bfloat16(passes)
 
 
 @dataclass(frozen=True)
@@ -100,9 +117,9 @@ class Quantising:
         return any(entry.startswith("auto:accuracy:") for entry in self.keep_float or ())
 
     def settings(self, precision: Precision, calib: Path | None, labels: str | None) -> Settings | None:
-        """The settings that the options and --labels ask for, None for fp32. UsageError for what does not go together."""
+        """The settings that the options and --labels ask for, None for other precisions. UsageError for what cannot be."""
         asked = [f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) not in (f.default, [])]
-        if precision is Precision.fp32:
+        if precision is not Precision.int8:
             if asked:
                 raise UsageError(f"--{asked[0]} says how to quantise: give --precision int8 and --calib DATA")
             return None

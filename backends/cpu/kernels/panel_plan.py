@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import cost
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.compiler.dtypes import DType
@@ -30,7 +31,7 @@ class PanelProblem:
     vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
     brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
 
-    `types`: of bytes, an input is four, and weight rows have four weights a lane.
+    `types`: of bytes and bfloat16, a weight row has several inputs.
     """
 
     n: int
@@ -44,11 +45,6 @@ class PanelProblem:
     full: int = 0
     lines: int = 0
     types: Types = field(default_factory=Types)
-
-    @property
-    def dot(self) -> bool:
-        """Whether inputs are four bytes."""
-        return self.types.data is DType.U8
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +131,12 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
-    products = isa.dots(positions, r, reduced=problem.types.reduced) if problem.dot else positions * r
+    products = cost(problem.types.data, isa, positions, r, reduced=problem.types.reduced)
     fma = products / isa.fma_per_cycle
     loads = (positions + r) / LOADS
-    issue = (positions * r + r + (positions if problem.dot or not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
+    issue = (
+        positions * r + r + (positions if problem.types.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1
+    ) / ISSUE
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue

@@ -12,20 +12,25 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
 from sparsec.backends.cpu.kernels.panel_pack import tap_offsets
-from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
-from sparsec.backends.cpu.lower.conv_bytes import byte_options, schedule_bytes
+from sparsec.backends.cpu.lower.conv_narrow import narrow_options, schedule_narrow
 from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, iteration_dims, panel_weights
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
-from sparsec.backends.cpu.lower.integers import first_sums, is_integer, types_of, without_bias
+from sparsec.backends.cpu.lower.integers import first_sums, is_integer, without_bias
 from sparsec.backends.cpu.lower.linear import Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.narrow import is_narrow, types_of
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarPlan, lower_planar, schedule_planar
 from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
+from sparsec.backends.cpu.lower.winograd import (
+    WinogradPlan,
+    filtering_plans,
+    lower_winograd,
+    schedule_winograd,
+)
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
@@ -40,14 +45,14 @@ _DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights ha
 
 @lowering
 class LowerConv(Lowering):
-    """Two-dimensional convolutions of float32 and of bytes (`conv_bytes`) with constant weights; others by the direct kernel."""
+    """Two-dimensional convolutions of float32, bfloat16 and bytes with constant weights; all others by the direct kernel."""
 
     op = Conv
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        if is_integer(graph, node):
-            return byte_options(graph, node, isa, self.kernels)
+        if is_narrow(graph, node):
+            return narrow_options(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
@@ -94,13 +99,13 @@ class LowerConv(Lowering):
         return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        fast = (is_fast(graph, node) or is_integer(graph, node)) and not is_depthwise(graph, node)
+        fast = (is_fast(graph, node) or is_narrow(graph, node)) and not is_depthwise(graph, node)
         y = graph.types[node.output].dtype
         return [v for v in node.inputs[2:] if v != node.inputs[0] and graph.types[v].dtype is y] if fast else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
-        if is_integer(graph, node):
-            return schedule_bytes(graph, node, isa, self.kernels)
+        if is_narrow(graph, node):
+            return schedule_narrow(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
             return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
@@ -135,7 +140,7 @@ class LowerConv(Lowering):
             signed = ctx.isa.signed_data and not is_depthwise(ctx.graph, node)
             start = first_sums(ctx.graph, node, ctx.isa.lanes, signed=signed)
             node = without_bias(ctx.graph, node)
-        elif not is_fast(ctx.graph, node):
+        elif not is_fast(ctx.graph, node) and not is_narrow(ctx.graph, node):
             lower_direct(ctx, node)
             return
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -166,7 +171,8 @@ class LowerConv(Lowering):
         origins = iter(strides_of(t).origin * t.dtype.itemsize for t in full)
         extras = [e.at(next(origins)) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
         if isinstance(layer.plan, WinogradPlan):
-            corner = x.interior.at(-4 * (op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]))
+            before = op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]
+            corner = x.interior.at(-before * x.type.dtype.itemsize)
             taps_inside = weights.transpose(0, 2, 3, 1)
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
@@ -176,7 +182,7 @@ class LowerConv(Lowering):
             lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps, start)
             return
         assert isinstance(layer.plan, LinearPlan)
-        panels = panel_weights(weights, op, x, layer.plan.problem)
+        panels = panel_weights(weights, op, x, layer.plan.problem, ctx.isa)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
 
 
@@ -188,12 +194,7 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
     if listed is not None:
         plans.append(listed)
-    if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
-        plans.append(plan_winograd(problem, w.shape[1], isa, tail))
-        filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
-        if filtered is not None:
-            plans.append(filtered)
-    return plans
+    return [*plans, *filtering_plans(graph, node, problem, layout, isa, tail)]
 
 
 def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, fours, tap_offsets
+from sparsec.backends.cpu.kernels.dot import row_channels
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined, tap_offsets
 from sparsec.backends.cpu.lower.base import View
 from sparsec.backends.cpu.lower.conv_views import conv_op
-from sparsec.backends.cpu.lower.integers import types_of
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear
+from sparsec.backends.cpu.lower.narrow import types_of
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
@@ -43,7 +45,7 @@ def conv_problem(
     n, oc, oh, ow = y.shape
     lanes = x.layout.block  # type: ignore[union-attr]
     types = types_of(graph, node, isa)
-    per_row = 4 if types.integers else 1  # channels of a weight row
+    per_row = row_channels(types.data, isa)
     inputs = -(-w.shape[1] // per_row)
     k_run = run_length(inputs, op.groups, lanes // per_row)
     groups_of = iter(full)
@@ -81,14 +83,14 @@ def _image(s: Strides, isa: Isa) -> Image:
     return Image(s.dims[0], s.block, s.dims[2])
 
 
-def panel_weights(weights: Array, op: Conv, x: View, problem: Linear) -> PanelWeights:
+def panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) -> PanelWeights:
     """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
     layout, s = x.type.layout, x.strides
     assert isinstance(layout, Blocked)
     taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
-    block = layout.block if problem.sparse else 0
-    if problem.dot:
-        return PanelWeights(fours(taps_inside), op.groups, problem.k_run, channels[::4], taps, block // 4)
-    return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, block)
+    per_row = row_channels(problem.types.data, isa)
+    filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
+    block = layout.block // per_row if problem.sparse else 0
+    return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)

@@ -61,7 +61,8 @@ def passes(json: JsonOption = False) -> None:
 def targets(json: JsonOption = False) -> None:
     """List the machines to compile for.
 
-    `--target host`, the default, is the best that this machine runs.
+    `--target host`, the default, is the best that this machine runs. bfloat16 says how `--precision bf16` is computed: by
+    products of two, or by widening each number to float32; other targets refuse it.
     """
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
 
@@ -72,6 +73,7 @@ def targets(json: JsonOption = False) -> None:
             "runs here": runs_here(isa),
             "host": isa is host,
             "float32 lanes": isa.lanes,
+            "bfloat16": {0: "", 1: "widened", 2: "products"}[isa.bf16],
             "C flags": " ".join(isa.cflags),
         }
         for isa in isas()
@@ -84,8 +86,9 @@ def targets(json: JsonOption = False) -> None:
             str(r["target"]),
             "yes (host)" if r["host"] else "yes" if r["runs here"] else "no",
             str(r["float32 lanes"]),
+            str(r["bfloat16"]),
             str(r["C flags"]),
         ]
         for r in rows
     ]
-    table(("target", "runs here", ">float32 lanes", "C flags"), shown)
+    table(("target", "runs here", ">float32 lanes", "bfloat16", "C flags"), shown)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.backends.cpu.isa import Isa, isa_named
-from sparsec.backends.cpu.lower.integers import has_reduced_range, types_of
+from sparsec.backends.cpu.lower.integers import has_reduced_range
+from sparsec.backends.cpu.lower.narrow import types_of
 from sparsec.backends.cpu.target import CpuTarget
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph

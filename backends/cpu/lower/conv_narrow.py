@@ -1,4 +1,4 @@
-"""Conv of bytes: panels and planar tiles over channel-blocked uint8 data, or one window a channel when it is depthwise."""
+"""Conv of bytes and bfloat16: panels and planar tiles over channel-blocked data, or one window a channel when it is depthwise."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from math import prod
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_pack import fours
+from sparsec.backends.cpu.kernels.dot import row_channels
+from sparsec.backends.cpu.kernels.panel_pack import joined
 from sparsec.backends.cpu.lower.base import blocked, stream_cycles
 from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, iteration_dims
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, wanted_halo
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
-from sparsec.backends.cpu.lower.integers import has_panels, sums_in_float, without_bias
+from sparsec.backends.cpu.lower.integers import is_integer, sums_in_float, without_bias
 from sparsec.backends.cpu.lower.linear import LinearPlan, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.narrow import has_panels
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarPlan, schedule_planar
 from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
+from sparsec.backends.cpu.lower.winograd import (
+    WinogradPlan,
+    filtering_plans,
+    schedule_winograd,
+)
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level
 from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
-Plan = LinearPlan | PlanarPlan
-_BYTE_TAPS = 4  # what a window of bytes costs in taps: conversions to float32 and back
+Plan = LinearPlan | WinogradPlan | PlanarPlan
+_NARROW_TAPS = 4  # what a window of bytes or bfloat16 costs in taps: conversions to float32 and back
 
 
-def byte_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
-    """Options of a convolution of bytes; none where only products of wider integers take it."""
+def narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
+    """Options of a convolution of bytes or bfloat16; none where only products of wider numbers take it."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     kinds = extra_kinds(graph, node, 2, 1)
     op = conv_op(node)
@@ -39,8 +47,8 @@ def byte_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | N
     out = blocked(y, 1, isa)
     if is_depthwise(graph, node):
         taps = prod(graph.types[node.inputs[1]].shape[2:])
-        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _BYTE_TAPS) / isa.fma_per_cycle
-        exact = sums_in_float(graph, node)
+        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _NARROW_TAPS) / isa.fma_per_cycle
+        exact = not is_integer(graph, node) or sums_in_float(graph, node)
         return [LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles)] if exact else []
     if not has_panels(graph, node, isa):
         return []
@@ -58,7 +66,7 @@ def byte_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | N
 
 
 def _plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa) -> list[Plan]:
-    """The ways to compute a convolution of bytes between blocked tensors."""
+    """The ways to compute a convolution of bytes or bfloat16 between blocked tensors."""
     bare = without_bias(graph, node)
     kinds = extra_kinds(graph, bare, 2, 1)
     assert kinds is not None
@@ -66,24 +74,27 @@ def _plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa
     problem = conv_problem(graph, bare, kinds, source, y, full, isa)
     tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
     plans: list[Plan] = [plan_linear(problem, isa, tail)]
-    listed = plan_sparse(problem, fours(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups)), isa, tail)
+    filters = joined(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups), row_channels(source.dtype, isa))
+    listed = plan_sparse(problem, filters, isa, tail)
     if listed is not None:
         plans.append(listed)
+    if source.dtype is DType.BF16:
+        plans += filtering_plans(graph, node, problem, source.layout, isa, tail)
     if planar_applies(graph, bare, source, y, isa):
         plans.append(plan_conv(graph, bare, kinds, source, y, isa))
     return plans
 
 
 def _facts(graph: Graph, node: Node, isa: Isa) -> Facts:
-    w = graph.constants[node.inputs[1]]
-    return Facts(-(-w.shape[1] // 4) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
+    w, per_row = graph.constants[node.inputs[1]], row_channels(graph.types[node.inputs[0]].dtype, isa)
+    return Facts(-(-w.shape[1] // per_row) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
 
 
-def schedule_bytes(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
-    """The best schedule of a convolution of bytes as the graph is laid out."""
+def schedule_narrow(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
+    """The best schedule of a convolution of bytes or bfloat16 as the graph is laid out."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     if is_depthwise(graph, node):
-        (option,) = byte_options(graph, node, isa, kernels)
+        (option,) = narrow_options(graph, node, isa, kernels)
         traffic = x.nbytes + y.nbytes
         cost = Cost(option.cycles, node.op.macs(graph.in_types(node)), {"L2": traffic}, "compute")
         return LayerSchedule(node.name, "depthwise", (Level("L2", iteration_dims(graph, node).reduced),), cost)
@@ -93,7 +104,8 @@ def schedule_bytes(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] |
     traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
     if isinstance(best, PlanarPlan):
         layer = schedule_planar(node, best, macs, traffic, isa)
+    elif isinstance(best, WinogradPlan):
+        layer = schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
     else:
-        assert isinstance(best, LinearPlan)
         layer = schedule_linear(node, best, iteration_dims(graph, node), macs, traffic, isa)
     return replace(layer, candidates=candidates(plans, best, facts))
