@@ -63,11 +63,12 @@ def logits(model: onnx.ModelProto, images: Array) -> Array:
 def bfloat16_logits(model: onnx.ModelProto, images: Array) -> Array:
     """[N, 10] of `images`, by the compiled library."""
     target = host_isa().name if host_isa().bf16 else "generic"
-    shape = {"image": (BATCH, *images.shape[1:])}
+    batch = max(n for n in range(1, BATCH + 1) if len(images) % n == 0)
+    shape = {"image": (batch, *images.shape[1:])}
     with tempfile.TemporaryDirectory() as folder:
         library = compile_model(model, Path(folder) / "net", target=target, input_shapes=shape, bfloat16=True)
-        batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
-        return np.concatenate([library.run({"image": batch})["logits"] for batch in batches])
+        parts = np.split(images, len(images) // batch)
+        return np.concatenate([library.run({"image": part})["logits"] for part in parts])
 
 
 def decibels(real: Array, quantised: Array) -> float:

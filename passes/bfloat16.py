@@ -56,6 +56,8 @@ def refusal(graph: Graph, node: Node) -> Rejected | None:
 def _moved(graph: Graph, node: Node) -> Sequence[str]:
     """The operands of a node that only moves numbers, or takes their maxima: rounding before is rounding after. () for others."""
     op = node.op
+    if len(node.outputs) != 1:
+        return ()
     keeps = isinstance(op, Reshape | Transpose | Slice | Concat) or (isinstance(op, Pool) and op.kind == "max")
     if isinstance(op, Pad):
         keeps = op.mode != "constant" or float(np.float32(op.fill).astype(DType.BF16.numpy)) == float(np.float32(op.fill))
@@ -89,16 +91,22 @@ class _Rewriter:
 
     def rewrite(self, node: Node) -> None:
         op, editor = node.op, self.editor
-        stored = node.output in self.wanted if len(node.outputs) == 1 else False
+        stored = node.output in self.wanted
+        moved = _moved(self.graph, node)
+        leaves = node.output in self.graph.output_values
         if node.name in self.products:
             assert isinstance(op, Conv | MatMul)
             program = self._program(op.epilogue, node.inputs[2:], 1, stored)
             inputs = [self._as(node.inputs[0], DType.BF16, node), self._weights(node), *node.inputs[2:]]
             editor.replace(node, replace(op, wide=True, epilogue=program), inputs)
+        elif op == cast(DType.F32) and self.graph.types[node.inputs[0]].dtype is DType.BF16:
+            stored = False
+            self.casts[node.output, DType.BF16] = node.inputs[0]  # a model's own bfloat16
         elif isinstance(op, Map) and (stored or self.narrow & set(node.inputs)):
             stored = stored and self.graph.types[node.output].dtype is DType.F32
             editor.replace(node, Map(self._program(op.program, node.inputs, 0, stored)), node.inputs)
-        elif stored and (moved := _moved(self.graph, node)):
+        elif moved and (stored or (not leaves and self.narrow.issuperset(moved))):
+            stored = True
             editor.replace(node, op, [self._as(v, DType.BF16, node) if v in moved else v for v in node.inputs])
         else:
             stored = False

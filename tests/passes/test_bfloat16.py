@@ -200,3 +200,43 @@ def test_targets_without_it_refuse(tmp_path: Path) -> None:
     proto = onnx.parser.parse_model('<ir_version: 9, opset_import: ["": 17]> net (float[1] x) => (float[1] y) { y = Relu (x) }')
     with pytest.raises(UsageError, match=r"x86_64.avx2.fma has no products of bfloat16: give --precision fp32, or --target"):
         compile(proto, tmp_path / "net", target="x86_64+avx2+fma", bfloat16=True)
+
+
+def test_what_moves_rounded_numbers_moves_two_bytes() -> None:
+    text = """net (float[4, 8] x) => (float[4, 8] y, float[8, 4] z) {
+        a = MatMul (x, w)
+        b = MatMul (a, w)
+        t = Transpose <perm: ints = [1, 0]> (a)
+        s = Exp (t)
+        z = Transpose <perm: ints = [1, 0]> (a)
+        u = Transpose <perm: ints = [1, 0]> (s)
+        y = Add (b, u)
+    }"""
+    graph = optimised(model(text, w=draw(8, 8) / np.float32(8)), "bfloat16")
+    assert graph.types["t"].dtype is DType.BF16  # read by a Map alone, but rounded already
+    assert graph.types["z"].dtype is DType.F32 and graph.types["u"].dtype is DType.F32
+    x = draw(4, 8, seed=3)
+    got = interpret(graph, {"x": x})
+    np.testing.assert_array_equal(got["z"], got["z"].astype(DType.BF16.numpy).astype(np.float32))
+
+
+@needs("gcc")
+def test_models_in_bfloat16_are_multiplied_as_they_are(tmp_path: Path) -> None:
+    w, x = draw(8, 8).astype(DType.BF16.numpy), draw(3, 8, seed=1).astype(DType.BF16.numpy)
+    text = """net (bfloat16[3, 8] x) => (bfloat16[3, 8] y, bfloat16[3, 8] s) {
+        a = MatMul (x, w)
+        r = Relu (a)
+        y = MatMul (r, w)
+        s = Add (x, a)
+    }"""
+    proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 17]> {text}')
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    graph = optimised(import_model(proto))
+    first, second = products(graph)
+    assert first.op.wide and second.op.wide and first.inputs[0] == "x"
+    assert np.array_equal(graph.constants[first.inputs[1]], w)
+    made = compile_graph(import_model(proto), "generic", tmp_path, passes="default,bfloat16")
+    got, want = run_graph(made, tmp_path, {"x": x}), interpret(graph, {"x": x})
+    for name in ("y", "s"):
+        assert got[name].dtype == DType.BF16.numpy
+        np.testing.assert_allclose(got[name].astype(np.float32), want[name].astype(np.float32), rtol=2**-7, atol=1e-3)
