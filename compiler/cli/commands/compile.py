@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.array import compile_for_array, is_array
 from sparsec.compiler.cli.budget import Budgeting, budget_lines
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
 from sparsec.compiler.cli.groups import with_groups
@@ -135,6 +136,7 @@ def compile_model(
     With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
     as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx. With --precision bf16 convolutions and products
     multiply numbers that are rounded to bfloat16; the model stays as it is.
+    For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     settings = quantising.settings(precision, calib, budgeting.labels)
@@ -156,6 +158,10 @@ def compile_model(
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
+    if is_array(target):
+        with Steps("compile", total=None, quiet=quiet) as steps:
+            compile_for_array(model, output, options, steps, json=json)
+        return
     with Steps("compile", total=None if wanted else PHASES + verify, quiet=quiet) as steps:  # pruning takes steps of its own
         compiled = options.compile(model, output, steps)
         reference = Path(compiled.report.model.path) if compiled.report.pruning or settings else model  # as it was compiled

@@ -58,13 +58,28 @@ def passes(json: JsonOption = False) -> None:
     table(("pipeline", "passes"), pipelines)
 
 
-def targets(json: JsonOption = False) -> None:
+def targets(
+    array: Annotated[
+        str | None, typer.Argument(metavar="[ARRAY]", help="An array whose parameters to show, as aie2:npu1.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """List the machines to compile for.
 
     `--target host`, the default, is the best that this machine runs. bfloat16 says how `--precision bf16` is computed: by
-    products of two, or by widening each number to float32; other targets refuse it.
+    products of two, or by widening each number to float32; other targets refuse it. Arrays of AI-Engine cores are simulated; with ARRAY, or
+    aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
     """
+    from sparsec.backends.aie.machine import machine_named, machines
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
+
+    if array is not None:
+        parameters = machine_named(array).parameters()
+        if json:
+            emit_json([{"parameter": p.key, "value": p.value, "source": p.source} for p in parameters])
+        else:
+            table(("parameter", ">value", "source"), [[p.key, str(p.value), p.source] for p in parameters])
+        return
 
     host = host_isa()
     rows = [
@@ -78,8 +93,12 @@ def targets(json: JsonOption = False) -> None:
         }
         for isa in isas()
     ]
+    arrays = [
+        {"target": m.name, "cores": f"{m.columns} x {m.rows}", "int8 MACs a cycle": m.macs_per_cycle, "GHz": m.clock_hz / 1e9}
+        for m in machines()
+    ]
     if json:
-        emit_json(rows)
+        emit_json([*rows, *arrays])
         return
     shown = [
         [
@@ -92,3 +111,6 @@ def targets(json: JsonOption = False) -> None:
         for r in rows
     ]
     table(("target", "runs here", ">float32 lanes", "bfloat16", "C flags"), shown)
+    say("")
+    shown = [[str(v) for v in a.values()] for a in arrays]
+    table(("array", ">cores", ">int8 MACs a cycle", ">GHz"), shown)
