@@ -150,8 +150,8 @@ def _totals(op: Conv | MatMul, w: Array, x: tuple[int, ...]) -> Array:
         plain = replace(op, groups=1, epilogue=Program(), zero=0)
         (sums,) = plain.evaluate([np.ones((1, 1, *x[2:]), np.int32), w.sum(axis=1, keepdims=True, dtype=np.int32)])
         return np.ascontiguousarray(np.broadcast_to(sums, (x[0], *sums.shape[1:])))
-    sums = w.sum(axis=tuple(range(1, w.ndim)), dtype=np.int32)
-    return sums.reshape(-1, *[1] * len(op.strides))
+    each: Array = w.sum(axis=tuple(range(1, w.ndim)), dtype=np.int32)
+    return each.reshape(-1, *[1] * len(op.strides))
 
 
 def _integer_bias(editor: GraphEditor, node: Node, total: Array) -> Array | None:
