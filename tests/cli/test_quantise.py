@@ -37,6 +37,7 @@ def test_quantise_writes_a_model_and_a_table(model: Path, capsys: Out) -> None:
 
 def test_quantise_as_json(model: Path, capsys: Out) -> None:
     options = ["--method", "percentile", "--percentile", "99.9", "--power-of-two", "--no-correct-bias", "--per-tensor"]
+    options.append("--reduce-range")
     assert main(["quantise", str(model), "-o", "q.onnx", "--calib", "calib.npz", *options, "--json", "-q"]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
@@ -44,6 +45,8 @@ def test_quantise_as_json(model: Path, capsys: Out) -> None:
     assert [x["status"] for x in report["layers"]] == ["int8"] * 6 and err == ""
     assert all(np.frexp(x["x_scale"])[0] == 0.5 and x["w_scale_low"] == x["w_scale_high"] for x in report["layers"])
     assert all(x["low"] < x["high"] and 0 <= x["saturated"] < 0.2 for x in report["values"])
+    weights = [onnx.numpy_helper.to_array(t) for t in onnx.load("q.onnx").graph.initializer if t.name.endswith("_quantized")]
+    assert {int(np.abs(w.astype(int)).max()) <= 64 for w in weights if w.dtype == np.int8} == {True}
 
 
 def test_layers_stay_float_for_accuracy(model: Path, capsys: Out) -> None:
@@ -75,6 +78,7 @@ def test_layers_stay_float_for_accuracy(model: Path, capsys: Out) -> None:
         ),
         (["compile", "--precision", "int8"], "error: quantising needs inputs to see what ranges values have: give --calib DATA"),
         (["compile", "--power-of-two"], "error: --power-of-two says how to quantise: give --precision int8 and --calib DATA"),
+        (["compile", "--reduce-range"], "error: --reduce-range says how to quantise: give --precision int8 and --calib DATA"),
         (
             ["compile", "--calib", "calib.npz"],
             "error: --calib is for pruning and quantising: give --pattern, --layer or --recipe",
