@@ -215,11 +215,6 @@ def compile(
     return CompiledModel(folder)
 
 
-def with_bfloat16(passes: str | None) -> str:
-    """The pipeline `passes` (None: the default one) and then the pass that rounds what layers multiply to bfloat16."""
-    return ",".join(filter(None, ("default" if passes is None else passes, "bfloat16")))
-
-
 def write_library(
     stage: Path,
     made: Compilation,
@@ -303,6 +298,11 @@ def prepare(
     with clock.phase("quantise"):
         quantised = quantise(model if pruned is None else pruned.editor.embedded(), calibration, quantisation)
         return Prepared(import_model(quantised.proto, **bound), pruned, quantised)
+
+
+def with_bfloat16(passes: str | None) -> str:
+    """The pipeline `passes` (None: the default one) and then the pass that rounds what layers multiply to bfloat16."""
+    return ",".join(filter(None, ("default" if passes is None else passes, "bfloat16")))
 
 
 def prune(

@@ -25,11 +25,12 @@ def compile_for_array(model: Path, output: Path | None, options: CompileOptions,
 
     arguments = options.arguments()
     given = {"weights": arguments.pop("weights") != "incbin", "threads": arguments.pop("threads") != 1}
-    given["precision bf16"] = arguments.pop("bfloat16", False)
     given |= {name: bool(arguments.pop(name)) for name in ("dump_ir", "kernels", "max_arena")}
     for name, is_given in given.items():
         if is_given:
             raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {options.target}")
+    if arguments.pop("bfloat16"):
+        raise UsageError(f"--precision bf16 is for C libraries: {options.target} multiplies bytes, so give --precision int8")
     made = array_driver.compile_array(model, output, progress=steps, **arguments)
     if json:
         emit_json(made.manifest)

@@ -68,3 +68,8 @@ def test_options_of_quantising_are_for_int8(model: Path, capsys: Out) -> None:
     assert "--method says how to quantise: give --precision int8 and --calib DATA" in capsys.readouterr().err
     assert main([*arguments, "--calib", "calib.npz"]) == 2
     assert "--calib is for pruning and quantising" in capsys.readouterr().err
+
+
+def test_arrays_refuse_it(model: Path, capsys: Out) -> None:
+    assert main(["compile", str(model), "--target", "aie2:npu1", "--precision", "bf16"]) == 2
+    assert "--precision bf16 is for C libraries: aie2:npu1 multiplies bytes" in capsys.readouterr().err

@@ -67,8 +67,8 @@ def targets(
     """List the machines to compile for.
 
     `--target host`, the default, is the best that this machine runs. bfloat16 says how `--precision bf16` is computed: by
-    products of two, or by widening each number to float32; other targets refuse it. Arrays of AI-Engine cores are simulated; with ARRAY, or
-    aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
+    products of two, or by widening each number to float32; other targets refuse it. Arrays of AI-Engine cores are simulated; with
+    ARRAY, or aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
     """
     from sparsec.backends.aie.machine import machine_named, machines
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
