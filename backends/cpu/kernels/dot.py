@@ -30,12 +30,19 @@ class Dot:
 _BYTES = Dot(
     4, "vfour", "vweights", "vfour_set1", "vfour_load", "vweights_load", "vweights_set1", "SPC_KEEP_WEIGHTS", "VI_DOT"
 )  # fmt: skip
+_REDUCED = Dot(
+    4, "vfour_reduced", "vweights_reduced", "vfour_reduced_set1", "vfour_reduced_load", "vweights_reduced_load",
+    "vweights_reduced_set1", "SPC_KEEP_WEIGHTS_REDUCED", "VI_DOT_REDUCED",
+)  # fmt: skip
 
 
-def dot_of(data: DType, isa: Isa) -> Dot | None:
-    """How products of data of this type are summed: uint8 by fours, bfloat16 as the target does; None for float32."""
+def dot_of(data: DType, isa: Isa, *, reduced: bool = False) -> Dot | None:
+    """How products of data of this type are summed: uint8 by fours, bfloat16 as the target does; None for float32.
+
+    `reduced`: weights are as `Isa.reduced_cost` wants them.
+    """
     if data is DType.U8:
-        return _BYTES
+        return _REDUCED if reduced else _BYTES
     if data is DType.BF16:
         return Dot(
             isa.bf16, "vpair", "vpair", "vpair_set1", "vpair_row", "vpair_load", "vpair_set1", "SPC_KEEP_PAIRS", "V_DOT"
@@ -49,6 +56,13 @@ def row_channels(data: DType, isa: Isa) -> int:
     return dot.channels if dot else 1
 
 
-def dot_cost(data: DType, isa: Isa) -> float:
-    """What a weight row takes in FMAs."""
-    return {DType.U8: isa.dot_cost, DType.BF16: isa.bf16_cost}.get(data, 1.0)
+def cost(data: DType, isa: Isa, x: int, w: int, *, reduced: bool) -> float:
+    """Each of x vectors of data times each of w of weights, in FMAs."""
+    if data is DType.U8:
+        return isa.dots(x, w, reduced=reduced)
+    return x * w * (isa.bf16_cost if data is DType.BF16 else 1.0)
+
+
+def registers(data: DType, isa: Isa, operands: int, *, reduced: bool) -> int:
+    """Registers that so many vectors of data and weights take beside the sums."""
+    return isa.dot_registers(operands, reduced=reduced) if data is DType.U8 else operands

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.dot import dot_cost, row_channels
+from sparsec.backends.cpu.kernels.dot import cost, row_channels
 from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, overlapped, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
 from sparsec.backends.cpu.kernels.planar_dot import legal as legal_dot
@@ -53,7 +52,7 @@ class PlanarProblem:
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
     `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
-    of four outputs put their results together.
+    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them.
     """
 
     n: int
@@ -68,6 +67,13 @@ class PlanarProblem:
     full: int = 0
     data: DType = DType.F32
     packs: bool = False
+    reduced: bool = False
+
+    def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
+        """Whether there is a kernel of r outputs and s vectors of positions."""
+        if self.data is DType.F32:
+            return legal(r, s, lists, isa)
+        return legal_dot(r, s, lists, isa, self.data, reduced=self.reduced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
-        fma = outputs * s / isa.fma_per_cycle * dot_cost(p.data, isa)
+        fma = cost(p.data, isa, s, outputs, reduced=p.reduced) / isa.fma_per_cycle
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
@@ -159,8 +165,7 @@ def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int
     for most in range(min(vectors, isa.registers), 0, -1):
         cut = split(vectors, most)
         s = cut[0]
-        fits = legal if p.data is DType.F32 else partial(legal_dot, data=p.data)
-        if not fits(lists.r, s, len(lists.masks), isa):
+        if not p.legal(lists.r, s, len(lists.masks), isa):
             continue
         for size in _TILE_BYTES:
             chunk = min(max(size // (s * isa.vector_bytes) // step, 1) * step, p.rows, (1 << 16) // step * step)
