@@ -49,7 +49,7 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
 from sparsec.compiler.passing.runner import run_pipeline
-from sparsec.compiler.verify_model import QUANTISED_TOLERANCE, relative_error, verify_model
+from sparsec.compiler.verify_model import ROUNDED_TOLERANCE, relative_error, verify_model
 from sparsec.passes.pipelines import DEFAULT
 
 OURS, THEIRS, THEIRS_INT8, OURS_FP32 = "sparsec int8", "onnxruntime fp32", "onnxruntime int8", "sparsec fp32"
@@ -140,7 +140,7 @@ def measure_row(row: Row, folder: Path, target: str, threads: int, rounds: int, 
         compile_model(source, dense, target=target, threads=threads)
     library, feeds = load(compiled.folder), inputs_for(source, 1)
     int8, fp32 = OnnxRuntime(quantised, threads=threads), OnnxRuntime(source, threads=threads)
-    verification = verify_model(library.run, int8.run, feeds, tolerance=QUANTISED_TOLERANCE)
+    verification = verify_model(library.run, int8.run, feeds, tolerance=ROUNDED_TOLERANCE)
     exact = OnnxRuntime(pruned, threads=threads).run(feeds[0])
     times = {}
     if rounds:
@@ -159,7 +159,7 @@ def same(model: Path, feeds: Feeds, got: Mapping[str, np.ndarray[Any, Any]]) -> 
     """Whether the interpreter computes these outputs for the model as optimised, but for what rounding does after float32."""
     graph = import_model(model, input_shapes={name: a.shape for name, a in feeds.items()})
     optimised = run_pipeline(graph, DEFAULT)
-    limit = QUANTISED_TOLERANCE if any(n.op.name in _FLOAT for n in optimised.nodes) else _EXACT
+    limit = ROUNDED_TOLERANCE if any(n.op.name in _FLOAT for n in optimised.nodes) else _EXACT
     return all(relative_error(got[name], array) <= limit for name, array in interpret(optimised, feeds).items())
 
 

@@ -56,8 +56,8 @@ def compile_array(
     from sparsec.backends.aie.machine import machine_named
     from sparsec.backends.aie.program import HostPart
     from sparsec.backends.aie.simulate.model import ArrayModel
-    from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.toolchain import find_compiler
+    from sparsec.backends.naming import identifier
     from sparsec.compiler.passing.pipeline import parse_pipeline
     from sparsec.compiler.passing.runner import run_pipeline
     from sparsec.passes.pipelines import PIPELINES

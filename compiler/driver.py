@@ -150,6 +150,7 @@ def compile(
     calibration: Source | None = None,
     budget: Budget | None = None,
     quantisation: QuantisationSettings | None = None,
+    bfloat16: bool = False,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an ONNX model to a C library in `output_dir` (default build/NAME) and load it.
@@ -157,18 +158,22 @@ def compile(
     `dims` binds dynamic dimensions by symbol, `input_shapes` by input. `passes` replaces the default pipeline by one given as
     text. `recipe` prunes the model first (a pattern, or a `Recipe`); the pruned model is kept as `output_dir`/NAME.onnx;
     `calibration` is the data that it is pruned for, if any, and `budget` what its layers share (see `sparsec.prune`).
-    `quantisation` makes what its layers multiply bytes, for the calibration data (see `sparsec.quantise`).
+    `quantisation` makes what its layers multiply bytes, for the calibration data (see `sparsec.quantise`); `bfloat16` rounds it
+    to bfloat16, for targets that have kernels for that (UsageError for others).
     `dump_ir` is all, changed or a pass's name: dumps go to `output_dir`/ir. `max_arena` bounds the arena in bytes, `kernels` the
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
     """
-    from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.target import CpuTarget
     from sparsec.backends.cpu.toolchain import find_compiler
+    from sparsec.backends.naming import identifier
 
     clock = Clock(progress)
     timings: list[PassTiming] = []
     machine = CpuTarget.named(target, threads, kernels)
+    if bfloat16:
+        machine.require_bfloat16()
+        passes = with_bfloat16(passes)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
     bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
@@ -293,6 +298,11 @@ def prepare(
     with clock.phase("quantise"):
         quantised = quantise(model if pruned is None else pruned.editor.embedded(), calibration, quantisation)
         return Prepared(import_model(quantised.proto, **bound), pruned, quantised)
+
+
+def with_bfloat16(passes: str | None) -> str:
+    """The pipeline `passes` (None: the default one) and then the pass that rounds what layers multiply to bfloat16."""
+    return ",".join(filter(None, ("default" if passes is None else passes, "bfloat16")))
 
 
 def prune(

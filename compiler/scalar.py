@@ -139,6 +139,10 @@ class Program:
             types.append(step_dtype(step, dtypes, types))
         return types[-1] if types else dtypes[0]
 
+    def mentions(self, dtype: DType) -> bool:
+        """Whether a step casts to `dtype`."""
+        return any(s.dtype is dtype for s in self.steps)
+
     def check(self, dtypes: Sequence[DType]) -> None:
         """Raise ModelError when a function is not defined on the types that reach it."""
         types: list[DType] = []

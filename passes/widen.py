@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,11 +10,13 @@ from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import ABSENT, Graph, Node
 from sparsec.compiler.ops.concat import Concat
+from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.expand import Expand
 from sparsec.compiler.ops.gather import Gather
 from sparsec.compiler.ops.gather_elements import GatherElements
 from sparsec.compiler.ops.gather_nd import GatherND
 from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pad import Pad
 from sparsec.compiler.ops.relayout import Relayout
 from sparsec.compiler.ops.reshape import Reshape
@@ -88,6 +90,8 @@ def _widen(editor: GraphEditor, graph: Graph, node: Node, wide: dict[str, str]) 
             editor.types[wide[v]] = graph.types[v]
         outputs.append(wide.get(v, v))
     op = node.op
+    if isinstance(op, Conv | MatMul):
+        op = replace(op, wide=False)
     if isinstance(op, Map):
         op = Map(wide_program(op.program, [graph.types[v].dtype for v in node.inputs]))
     editor.replace(node, op, [wide.get(v, v) if v != ABSENT else v for v in node.inputs], outputs=outputs)

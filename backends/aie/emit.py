@@ -6,6 +6,8 @@ core.s                  the same as assembly
 partK/control.bin       the control stream of part K, NPU transactions
 partK/control.txt       the same as text
 partK/weights.bin       its weights: argument 0; the activations are argument 1
+partK/part.mlir         the same streams in mlir-aie's dialects, for arrays that mlir-aie knows
+NAME_streams.S and .h, Makefile, CMakeLists.txt    see `rules`
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from itertools import pairwise
 from typing import Any
 
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.registers import Grid
+from sparsec.backends.aie.registers import Grid, Tile
+from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
 
 MANIFEST = "manifest.json"
@@ -29,11 +33,14 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     """File contents by path in the output folder. Host parts, which the C backend makes, are only named."""
     files: dict[str, bytes] = {}
     machine = program.machine
+    cores: dict[Tile, CoreFile] = {}
     if program.core:
         grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
         files["core.s"] = program.core_text.encode()
         for tile in grid.cores():
-            files[f"core_{tile.column}_{tile.row}.bin"] = program.core
+            name = f"core_{tile.column}_{tile.row}.bin"
+            files[name] = program.core
+            cores[tile] = CoreFile(f"../{name}", program.core)
     parts = []
     for i, part in enumerate(program.parts):
         folder = f"part{i}"
@@ -43,9 +50,13 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
         files[f"{folder}/control.bin"] = part.control.encode()
         files[f"{folder}/control.txt"] = part.control.text().encode()
         files[f"{folder}/weights.bin"] = part.weights
-        parts.append(_array(part, folder, program.graph))
-    files[MANIFEST] = (json.dumps(_manifest(program, parts), indent=1) + "\n").encode()
-    return files
+        text = part_text(machine, part.control, (len(part.weights), program.activation_bytes), cores)
+        if text is not None:
+            files[f"{folder}/part.mlir"] = text.encode()
+        parts.append(_array(part, folder, program.graph) | {"mlir": f"{folder}/part.mlir" if text is not None else None})
+    manifest = _manifest(program, parts)
+    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return files | rules(manifest, files)
 
 
 def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from sparsec.backends.cpu.kernel import environment, struct_declaration, struct_initializer
 from sparsec.backends.cpu.memory import MemoryPlan
-from sparsec.backends.cpu.naming import comment, identifier, identifiers, string_literal
 from sparsec.backends.cpu.prelude import prelude
 from sparsec.backends.cpu.program import ALIGN, Interface, Program, Ref, Space
+from sparsec.backends.naming import comment, identifier, identifiers, string_literal
 
 OPTIMISE = "-O3"
 WEIGHTS_MODES = ("incbin", "file", "inline")
@@ -106,7 +106,11 @@ def emit(program: Program, plan: MemoryPlan, weights: str = "incbin") -> Emitted
         "scratch_bytes": scratch,
         "inputs": inputs,
         "outputs": outputs,
-        "prelude": prelude(program.isa, integers=any(k.integers for k in program.kernels())),
+        "prelude": prelude(
+            program.isa,
+            integers=any(k.integers for k in program.kernels()),
+            bfloat16=any(k.bfloat16 for k in program.kernels()),
+        ),
         "structs": [struct_declaration(f, g) for f, g in families],
         "sources": [k.source(program.isa) for k in program.kernels()],
         "geometries": [{"family": f, "value": v, "name": n} for (f, v), n in geometries.items()],

@@ -21,6 +21,9 @@ class Isa:
     `header` names the templates of its primitives. `dot` says how four products of bytes a lane are summed: vnni and neondot
     by one instruction, pairs by products of 16-bit numbers, neon by widening products, scalar by C; `dot_cost` is what that
     takes, in FMAs.
+
+    `bf16` is how many bfloat16 products a lane are summed in float32 at once: 2 by a dot-product instruction, 1 where they are
+    widened first, 0 where there are no kernels for bfloat16; `bf16_cost` is what that takes, in FMAs.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Isa:
     header: str = ""
     dot: str = "pairs"
     dot_cost: float = 4.0
+    bf16: int = 0
+    bf16_cost: float = 1.0
 
     @property
     def signed_data(self) -> bool:
@@ -51,6 +56,21 @@ _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_FLAGS = (*(f"-m{f}" for f in _AVX512), "-mfma", "-mprefer-vector-width=512")
 
 _ISAS = (
+    Isa(
+        "x86_64+avx512f+bf16",  # every CPU that has it multiplies bytes by VNNI, too
+        "avx512bf16",
+        "x86_64",
+        16,
+        32,
+        (*_AVX512_FLAGS[:4], "-mavx512vnni", "-mavx512bf16", *_AVX512_FLAGS[4:]),
+        frozenset({*_AVX512, "fma", "avx512_vnni", "avx512_bf16"}),
+        broadcast_operand=True,
+        header="avx512",
+        dot="vnni",
+        dot_cost=1.0,
+        bf16=2,
+        bf16_cost=1.1,
+    ),
     Isa(
         "x86_64+avx512f+vnni",
         "avx512vnni",
@@ -89,6 +109,20 @@ _ISAS = (
     ),
     Isa("x86_64+avx2+fma", "avx2", "x86_64", 8, 16, ("-mavx2", "-mfma"), frozenset({"avx2", "fma"}), header="avx2"),
     Isa(
+        "aarch64+neon+bf16",  # Armv8.6, which has the dot products of bytes, too
+        "neonbf16",
+        "aarch64",
+        4,
+        32,
+        ("-march=armv8.2-a+dotprod+bf16",),
+        frozenset({"asimddp", "bf16"}),
+        broadcast_operand=True,
+        header="neon",
+        dot="neondot",
+        dot_cost=1.0,
+        bf16=2,
+    ),
+    Isa(
         "aarch64+neon+dotprod",
         "neondot",
         "aarch64",
@@ -102,7 +136,7 @@ _ISAS = (
         dot_cost=1.0,
     ),
     Isa("aarch64+neon", "neon", "aarch64", 4, 32, (), broadcast_operand=True, header="neon", dot="neon", dot_cost=6.0),
-    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar"),
+    Isa("generic", "generic", "any", 1, 16, (), header="generic", dot="scalar", bf16=1),
 )
 
 

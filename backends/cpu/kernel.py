@@ -98,6 +98,11 @@ class Kernel(ABC):
         """Whether the function needs the prelude's primitives for integers."""
         return False
 
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the function needs the prelude's primitives for bfloat16."""
+        return False
+
     def scratch_bytes(self, geometry: Any, isa: Isa) -> int:
         """Bytes of scratch that each thread needs for this geometry (at a 64-byte boundary)."""
         return 0

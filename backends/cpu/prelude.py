@@ -10,10 +10,11 @@ from sparsec.backends.cpu.kernel import environment
 
 
 @cache
-def prelude(isa: Isa, *, integers: bool = False) -> str:
+def prelude(isa: Isa, *, integers: bool = False, bfloat16: bool = False) -> str:
     """What every kernel for `isa` may use: `vec`, `vmask`, `VL`, `v_*` on vectors, `m_*` on masks, `spc_*` on scalars.
 
-    `integers`: also `vi_*` on vectors of int32, loads and stores of bytes, and sums of byte products.
+    `integers`: also `vi_*` on vectors of int32, loads and stores of bytes, and sums of byte products. `bfloat16`: also
+    vectors of float32 that are stored as bfloat16, and where the target has kernels for these, sums of their products.
 
     Self-contained C11 (GCC/Clang dialect), to be put once before the kernels; needs the ISA's cflags and -lm.
     """
@@ -23,6 +24,8 @@ def prelude(isa: Isa, *, integers: bool = False) -> str:
     parts.append("isa/functions.h.j2")
     if integers:
         parts.append(f"isa/integers_{isa.header}.h.j2")
+    if bfloat16:
+        parts.append("isa/bfloat16.h.j2")
     return "\n".join(environment().get_template(part).render(isa=isa, rounds=_transpose_rounds(isa.lanes)) for part in parts)
 
 

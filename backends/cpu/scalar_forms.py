@@ -76,6 +76,9 @@ _VEC_INTEGERS = (DType.I32, DType.U8, DType.I8)
 _NARROW = {DType.I32: "{0}", DType.U8: "({0} & 255)", DType.I8: "(vint)((vuint){0} << 24) >> 24"}
 _VEC_CASTS = {
     (DType.F32, DType.F32): "{0}",
+    (DType.F32, DType.BF16): "v_round_bf16({0})",
+    (DType.BF16, DType.F32): "{0}",
+    (DType.BF16, DType.BF16): "{0}",
     (DType.BOOL, DType.BOOL): "{0}",
     **{(source, DType.F32): "v_float({0})" for source in _VEC_INTEGERS},
     **{(DType.F32, target): text.replace("{0}", "v_trunc({0})") for target, text in _NARROW.items()},
@@ -119,7 +122,7 @@ def _vec_literal(value: float, dtype: DType) -> str:
 
 
 VEC = Form(
-    "vectors of float32 and of integers up to 32 bits",
+    "vectors of float32, bfloat16 and integers up to 32 bits",
     _vec_type,
     _vec_literal,
     {DType.F32: _VEC_F32, DType.BOOL: _VEC_MASK, DType.I32: _VEC_I32},

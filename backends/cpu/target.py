@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from sparsec.backends.cpu.isa import Isa, host_isa, isa_named
+from sparsec.backends.cpu.isa import Isa, host_isa, isa_named, isas
 from sparsec.backends.cpu.lower.base import LOWERINGS, LowerContext, Lowering, View, stream_cycles
 from sparsec.backends.cpu.lower.copies import copy_to_port
 from sparsec.backends.cpu.lower.explain import FAMILIES
@@ -53,6 +53,12 @@ class CpuTarget:
     def name(self) -> str:
         """As the user writes it."""
         return self.isa.name
+
+    def require_bfloat16(self) -> None:
+        """UsageError unless there are kernels for products of bfloat16."""
+        if not self.isa.bf16:
+            having = ", ".join(isa.name for isa in isas() if isa.bf16)
+            raise UsageError(f"{self.name} has no products of bfloat16: give --precision fp32, or --target {having}")
 
     def _lowering(self, node: Node) -> Lowering | None:
         found = LOWERINGS.get(type(node.op))

@@ -29,6 +29,8 @@ def compile_for_array(model: Path, output: Path | None, options: CompileOptions,
     for name, is_given in given.items():
         if is_given:
             raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {options.target}")
+    if arguments.pop("bfloat16"):
+        raise UsageError(f"--precision bf16 is for C libraries: {options.target} multiplies bytes, so give --precision int8")
     made = array_driver.compile_array(model, output, progress=steps, **arguments)
     if json:
         emit_json(made.manifest)

@@ -146,7 +146,8 @@ ToleranceOption = Annotated[
         "--tolerance",
         min=0.0,
         metavar="X",
-        help="Largest accepted max|difference| / max|reference| of an output: 1e-4, or 0.25 where layers sum integers.",
+        help="Largest accepted max|difference| / max|reference| of an output: 1e-4, or 0.25 where layers sum integers or "
+        "multiply bfloat16.",
         show_default=False,
     ),
 ]

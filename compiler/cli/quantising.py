@@ -1,4 +1,4 @@
-"""Options of quantisation, which `quantise` and `compile` share."""
+"""Options of what layers multiply: of precision, and of quantisation, which `quantise` and `compile` share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ class Precision(StrEnum):
     """What layers multiply."""
 
     fp32 = "fp32"
+    bf16 = "bf16"
     int8 = "int8"
 
 
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        "--precision", metavar="fp32|int8", help="What layers multiply; int8 takes --calib.", rich_help_panel=QUANTISING
+        "--precision",
+        metavar="fp32|bf16|int8",
+        help="What layers multiply; bf16 takes a target that has it, int8 takes --calib.",
+        rich_help_panel=QUANTISING,
     ),
 ]
 MethodOption = Annotated[
@@ -80,6 +84,19 @@ KeepFloatOption = Annotated[
 ]
 
 
+def with_precision(passes: str | None, precision: Precision, target: str) -> str | None:
+    """The pipeline of a command that compiles a model as it is. UsageError for int8, and for a target without bfloat16."""
+    if precision is Precision.int8:
+        raise UsageError("int8 models are made from data: give the file that `sparsec quantise` writes, without --precision")
+    if precision is Precision.fp32:
+        return passes
+    from sparsec.backends.cpu.target import CpuTarget
+    from sparsec.compiler.driver import with_bfloat16
+
+    CpuTarget.named(target).require_bfloat16()
+    return with_bfloat16(passes)
+
+
 def parse_settings(
     precision: Precision,
     calib: Path | None,
@@ -90,7 +107,7 @@ def parse_settings(
     correct_bias: bool | None,
     keep_float: list[str] | None,
 ) -> Settings | None:
-    """The settings that the options ask for, None for fp32. UsageError for what does not go together."""
+    """The settings that the options ask for, None for other precisions than int8. UsageError for what does not go together."""
     given = {
         "method": method,
         "percentile": percentile,
@@ -100,7 +117,7 @@ def parse_settings(
         "keep-float": keep_float or None,
     }
     asked = [option for option, value in given.items() if value is not None]
-    if precision is Precision.fp32:
+    if precision is not Precision.int8:
         if asked:
             raise UsageError(f"--{asked[0]} says how to quantise: give --precision int8 and --calib DATA")
         return None

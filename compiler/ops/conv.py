@@ -26,7 +26,7 @@ class Conv(Op):
 
     Inputs: x [N, IC, *spatial], w [OC, IC / groups, *kernel], then the epilogue's operands, which broadcast to the output
     [N, OC, *out]. `pads` is (before of every spatial dim, then after of every spatial dim), as in ONNX. 8-bit x and int8 w sum
-    (x - zero) * w in int32, and padding is x = zero.
+    (x - zero) * w in int32, and padding is x = zero. `wide`: x and w are bfloat16, and sums are float32.
     """
 
     strides: tuple[int, ...]
@@ -35,6 +35,7 @@ class Conv(Op):
     groups: int = 1
     epilogue: Program = field(default_factory=Program)
     zero: int = 0
+    wide: bool = False
     name = "Conv"
     summary = "convolution, 1 to 3 spatial dimensions, groups, strides, dilations, padding, fused epilogue"
 
@@ -45,7 +46,7 @@ class Conv(Op):
             raise ModelError(f"Conv with {n} spatial dimensions needs data and weights of rank {n + 2}, not {x} and {w}")
         if x.shape[1] != w.shape[1] * self.groups or w.shape[0] % self.groups:
             raise ModelError(f"Conv weights {w} do not fit {x.shape[1]} input channels in {self.groups} groups")
-        dtype = accumulator(x, w, self.zero, "Conv")
+        dtype = accumulator(x, w, self.zero, "Conv", wide=self.wide)
         spatial = tuple(
             window_extent(x.shape[2 + i], w.shape[2 + i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
             for i in range(n)
@@ -54,8 +55,8 @@ class Conv(Op):
         return (epilogue_type(self.epilogue, acc, inputs[2:]),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
-        dtype = value(inputs, 0).dtype
-        x, w = centred(value(inputs, 0), value(inputs, 1), self.zero)
+        dtype = np.dtype(np.float32) if self.wide else value(inputs, 0).dtype
+        x, w = centred(value(inputs, 0), value(inputs, 1), self.zero, wide=self.wide)
         n, g = len(self.strides), self.groups
         padded = np.pad(x, [(0, 0), (0, 0), *((self.pads[i], self.pads[n + i]) for i in range(n))])
         spans = [(w.shape[2 + i] - 1) * self.dilations[i] + 1 for i in range(n)]
@@ -110,7 +111,7 @@ class Conv(Op):
         x, w, n = need(inputs, 0, "data"), need(inputs, 1, "weights"), len(self.strides)
         padded = prod(x.shape[:2]) * prod(x.shape[2 + i] + self.pads[i] + self.pads[n + i] for i in range(n))
         windows = prod(self.infer(inputs)[0].shape[2:]) * x.shape[0] * x.shape[1] * prod(w.shape[2:])
-        return (padded + windows) * (8 if x.dtype in DATA else x.dtype.itemsize)
+        return (padded + windows) * (8 if x.dtype in DATA else 4 if self.wide else x.dtype.itemsize)
 
 
 @onnx_rule("Conv", becomes="Conv", constraints="1 to 3 spatial dimensions; weights may be computed")

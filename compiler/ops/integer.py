@@ -1,4 +1,8 @@
-"""8-bit integer products: int32 sums of (x - zero) * w, what Conv and MatMul compute on quantised data and weights."""
+"""Products of narrow numbers that are summed in wider ones: what Conv and MatMul compute on bytes and, where asked, on bfloat16.
+
+8-bit integers: int32 sums of (x - zero) * w. bfloat16 (`wide`): float32 sums of products that are exact in float32, in any
+order. How a sum is rounded in between is left to the target, and so is whether denormal numbers count as zero.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,16 @@ DATA = (DType.U8, DType.I8)  # what data of an 8-bit product may be; its weights
 _RANGES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 
 
-def accumulator(x: TensorType, w: TensorType, zero: int, what: str) -> DType:
-    """The element type of the sums: the operands' own, or int32 for 8-bit data (zero point `zero`) and int8 weights.
+def accumulator(x: TensorType, w: TensorType, zero: int, what: str, *, wide: bool = False) -> DType:
+    """The element type of the sums: the operands' own, int32 for 8-bit data (zero point `zero`) and int8 weights, or float32 for
+    bfloat16 when `wide`.
 
     ModelError, which begins with `what`, for operands that do not go together.
     """
+    if wide and (x.dtype, w.dtype, zero) != (DType.BF16, DType.BF16, 0):
+        raise ModelError(f"{what} sums bfloat16 in float32, not data {x} and weights {w} with the zero point {zero}")
+    if wide:
+        return DType.F32
     if x.dtype in DATA and w.dtype is DType.I8:
         low, high = _RANGES[x.dtype]
         if not low <= zero <= high:
@@ -30,11 +39,14 @@ def accumulator(x: TensorType, w: TensorType, zero: int, what: str) -> DType:
     return x.dtype
 
 
-def centred(x: Array, w: Array, zero: int) -> tuple[Array, Array]:
-    """The factors to multiply: (x - zero, w) as float64 for 8-bit operands, whose sums it holds exactly; else as they are.
+def centred(x: Array, w: Array, zero: int, *, wide: bool = False) -> tuple[Array, Array]:
+    """The factors to multiply: (x - zero, w) as float64 for 8-bit operands, whose sums it holds exactly; float32 when `wide`;
+    else as they are.
 
     float64, because numpy multiplies integer matrices without a library: 2^53 holds sums of 2^38 products.
     """
+    if wide:
+        return x.astype(np.float32), w.astype(np.float32)
     if x.dtype not in (np.uint8, np.int8):
         return x, w
     return x.astype(np.float64) - zero, w.astype(np.float64)

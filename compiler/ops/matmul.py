@@ -22,13 +22,14 @@ class MatMul(Op):
     """y[..., m, n] = epilogue(sum over k of a[..., m, k] * b[..., k, n], *extras), both operands of rank >= 2.
 
     `trans_a` / `trans_b`: the operand is stored [..., K, M] / [..., N, K]. Leading dimensions broadcast. 8-bit a and
-    int8 b sum (a - zero) * b in int32.
+    int8 b sum (a - zero) * b in int32. `wide`: a and b are bfloat16, and sums are float32.
     """
 
     trans_a: bool = False
     trans_b: bool = False
     epilogue: Program = field(default_factory=Program)
     zero: int = 0
+    wide: bool = False
     name = "MatMul"
     summary = "batched matrix product, optional transposition of either operand, fused epilogue"
 
@@ -44,13 +45,14 @@ class MatMul(Op):
 
     def infer(self, inputs: InTypes) -> tuple[TensorType, ...]:
         m, n, _, batch = self._sizes(inputs)
-        dtype = accumulator(need(inputs, 0, "left operand"), need(inputs, 1, "right operand"), self.zero, "MatMul")
+        a, b = need(inputs, 0, "left operand"), need(inputs, 1, "right operand")
+        dtype = accumulator(a, b, self.zero, "MatMul", wide=self.wide)
         acc = TensorType(dtype, (*batch, m, n))
         return (epilogue_type(self.epilogue, acc, inputs[2:]),)
 
     def evaluate(self, inputs: InArrays) -> tuple[Array, ...]:
-        dtype = value(inputs, 0).dtype
-        a, b = centred(value(inputs, 0), value(inputs, 1), self.zero)
+        dtype = np.dtype(np.float32) if self.wide else value(inputs, 0).dtype
+        a, b = centred(value(inputs, 0), value(inputs, 1), self.zero, wide=self.wide)
         acc = np.matmul(np.swapaxes(a, -1, -2) if self.trans_a else a, np.swapaxes(b, -1, -2) if self.trans_b else b)
         return (apply_epilogue(self.epilogue, summed(acc, dtype), inputs[2:]),)  # bfloat16 products come as float32
 

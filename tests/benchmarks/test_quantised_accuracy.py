@@ -1,4 +1,4 @@
-"""The benchmark of int8 accuracy: its measures, and that it runs for one way to choose ranges."""
+"""The benchmark of accuracy at lower precisions: its measures, and that it runs for one way to choose ranges and for bfloat16."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,15 @@ def test_decibels() -> None:
     assert benchmark.decibels(real, real) == float("inf")
 
 
-def test_one_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("name", ["minmax", "bfloat16"])
+def test_one_row(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     images = np.random.default_rng(0).random((60, 1, 28, 28), np.float32)
     monkeypatch.setattr(benchmark, "load", lambda part: (images, np.zeros(60, np.int64)))
     monkeypatch.setattr(benchmark, "CALIBRATION_IMAGES", 40)
-    assert benchmark.main(["--only", "minmax"]) == 0
+    assert benchmark.main(["--only", name]) == 0
     out = capsys.readouterr().out
     assert "dense, 40 images" in out and len(out.splitlines()) == 4
     float_row, row = (line.split() for line in out.splitlines()[2:])
-    assert float_row[0] == "float" and row[0] == "minmax" and float(row[3]) > 20
+    assert float_row[0] == "float" and row[0] == name and float(row[3]) > 20
     with pytest.raises(SystemExit):
         benchmark.main(["--only", "best"])

@@ -43,8 +43,10 @@ def test_passes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
     rows = run_json(capsys, "targets")
     assert isinstance(rows, list)
-    x86 = ["x86_64+avx512f+vnni", "x86_64+avx512f", "x86_64+avx2+vnni", "x86_64+avx2+fma"]
-    assert [r["target"] for r in rows] == [*x86, "aarch64+neon+dotprod", "aarch64+neon", "generic"]
+    rows = [r for r in rows if "runs here" in r]  # arrays follow
+    x86 = ["x86_64+avx512f+bf16", "x86_64+avx512f+vnni", "x86_64+avx512f", "x86_64+avx2+vnni", "x86_64+avx2+fma"]
+    assert [r["target"] for r in rows] == [*x86, "aarch64+neon+bf16", "aarch64+neon+dotprod", "aarch64+neon", "generic"]
+    assert [r["bfloat16"] for r in rows] == ["products", "", "", "", "", "products", "", "", "widened"]
     assert sum(r["host"] for r in rows) == 1 and rows[-1]["runs here"]
     assert main(["targets"]) == 0
     assert "yes (host)" in capsys.readouterr().out

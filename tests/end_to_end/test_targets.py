@@ -1,6 +1,8 @@
 """Small models on every target and thread count, through Python and through C, against onnxruntime."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,11 +11,12 @@ import pytest
 import models
 from sparsec.compiler.feeds import random_feeds
 from sparsec.compiler.onnxruntime_reference import OnnxRuntime
-from sparsec.compiler.verify_model import verify_model
+from sparsec.compiler.verify_model import relative_error, verify_model
 from tests.end_to_end.program import WARNINGS, build, check, link, outputs_of, small_graph, tiny
 from tests.machine import needs, needs_cpu
 from tests.quantised import residual_network
 
+Array = np.ndarray[Any, Any]
 MODELS = ["tiny_cnn", "tiny_nhwc", "tiny_transformer"]
 TARGETS = [
     pytest.param("x86_64+avx512f", 1, marks=needs_cpu("avx512f", "avx512bw", "avx512dq", "avx512vl")),
@@ -87,3 +90,26 @@ def test_integers_on_neon_under_qemu(target: str, sparse: float, tmp_path: Path)
     feeds = models.inputs(model, seed=1)
     found = outputs_of(library, feeds, ["qemu-aarch64", program], library.directory)
     np.testing.assert_array_equal(found["y"], here.run(feeds)["y"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_networks_are_near_onnxruntime_s(name: str, tmp_path: Path) -> None:
+    model, feeds = tiny(name), models.inputs(tiny(name), seed=1)
+    expected = OnnxRuntime(model).run(feeds)
+    library = build(model, tmp_path / "net", target="generic", bfloat16=True)
+    near(library.run(feeds), expected)
+
+
+@needs("aarch64-linux-gnu-gcc", "qemu-aarch64")
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_networks_on_neon_under_qemu(name: str, tmp_path: Path) -> None:
+    model, feeds = tiny(name), models.inputs(tiny(name), seed=1)
+    library = build(model, tmp_path / "net", target="aarch64+neon+bf16", cc="aarch64-linux-gnu-gcc", bfloat16=True)
+    program = link(library, "aarch64-linux-gnu-gcc", "-std=c11", "-static", *WARNINGS)
+    near(outputs_of(library, feeds, ["qemu-aarch64", program], library.directory), OnnxRuntime(model).run(feeds))
+
+
+def near(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    """Whether outputs differ by what rounding to 8 bits in a few layers comes to, and by more than float32 would."""
+    for name, array in expected.items():
+        assert 1e-5 < relative_error(found[name], array) <= 0.03, name

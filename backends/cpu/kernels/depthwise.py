@@ -1,6 +1,6 @@
-"""depthwise: convolution of every channel by its own window, float32 or bytes, blocked layout.
+"""depthwise: convolution of every channel by its own window, float32, bfloat16 or bytes, blocked layout.
 
-Bytes are multiplied as float32, which holds their sums exactly up to 2^24.
+Bytes and bfloat16 are multiplied as float32, which holds sums of bytes exactly up to 2^24.
 """
 
 from __future__ import annotations
@@ -82,9 +82,13 @@ class Depthwise(Kernel):
         return self.types.integers
 
     @property
+    def bfloat16(self) -> bool:
+        return self.types.bfloat16 or self.epilogue.mentions(DType.BF16)
+
+    @property
     def of_bytes(self) -> bool:
         """Whether the data are bytes."""
-        return self.types.data is DType.U8
+        return self.types.of_bytes
 
     def pointers(self) -> tuple[Pointer, ...]:
         extras = self.types.of_extras(len(self.kinds))
@@ -100,6 +104,7 @@ class Depthwise(Kernel):
             "L": isa.lanes,
             "elements": [element(f"e{i}", t) for i, t in enumerate(extras)],
             "x": element("x", self.types.data),
+            "converted": self.types.data is not DType.F32,
             "y": self.types.result.c,
             "columns": sorted({t * self.stride + j * self.dilation for t in range(self.width) for j in range(self.kernel[1])}),
             "taps": taps,

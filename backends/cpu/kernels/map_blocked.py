@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.blocked_epilogue import padding_to_mask
-from sparsec.backends.cpu.kernels.elements import VECTORS, element, ending
+from sparsec.backends.cpu.kernels.elements import INTEGERS, VECTORS, element, ending
 from sparsec.backends.cpu.walk import Walk, blocked_view
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.layout import Blocked
@@ -54,7 +54,11 @@ class BlockedMap(Kernel):
 
     @property
     def integers(self) -> bool:
-        return any(d is not DType.F32 for d in self.dtypes)
+        return any(d in INTEGERS for d in self.dtypes)
+
+    @property
+    def bfloat16(self) -> bool:
+        return DType.BF16 in self.dtypes or self.program.mentions(DType.BF16)
 
     def pointers(self) -> tuple[Pointer, ...]:
         operands = (Pointer(f"x{i}", d.c) for i, d in enumerate(self.dtypes[:-1]))

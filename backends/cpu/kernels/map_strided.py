@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.kernels.elements import VECTORS, Ending, element, ending
+from sparsec.backends.cpu.kernels.elements import INTEGERS, VECTORS, Ending, element, ending
 from sparsec.backends.cpu.scalar_c import emit_scalar, load_expression, store_expression, value_ctype
 from sparsec.backends.cpu.walk import Walk
 from sparsec.compiler.dtypes import DType
@@ -63,7 +63,12 @@ class StridedMap(Kernel):
 
     @property
     def integers(self) -> bool:
-        return self.in_vectors() is not None and any(d is not DType.F32 for d in (*self.dtypes, self.result))
+        return self.in_vectors() is not None and any(d in INTEGERS for d in (*self.dtypes, self.result))
+
+    @property
+    def bfloat16(self) -> bool:
+        known = DType.BF16 in (*self.dtypes, self.result) or self.program.mentions(DType.BF16)
+        return self.in_vectors() is not None and known
 
     def in_vectors(self) -> Ending | None:
         """The program over vectors, when every row allows it."""

@@ -2,7 +2,8 @@
 
 A panel is `r` vectors of output channels. Its weights are a list of runs: an input offset, relative to the input that belongs
 to an output position, and `k_run` consecutive weight rows of r * lanes floats that multiply the k_run consecutive inputs there.
-Over bytes, an input is four consecutive channels, a weight row has four weights a lane, and sums are int32.
+Over bytes, an input is four consecutive channels, a weight row has four weights a lane, and sums are int32; over bfloat16 these
+are two where the target has dot products of them, and sums are float32.
 Dense convolutions list every offset; a sparse pattern leaves runs out; grouped ones list their own input channels. The
 micro-kernel keeps th x tw positions x r vectors of accumulators in registers: a weight vector is loaded once for all
 positions, an input is broadcast once for r vectors.
@@ -15,6 +16,7 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.kernels.dot import dot_of, row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, epilogue_context, extra_pointers, heavy
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
@@ -63,8 +65,8 @@ class PanelKernel(Kernel):
     grows with its length, that of a sum of sums with the lengths of both (Higham, Accuracy and Stability of Numerical Algorithms,
     section 4.2).
 
-    `types` are the element types: data are F32 or U8, and then weights are int8 and the epilogue's argument 0 is int32;
-    sums begin with what `start` holds for each output.
+    `types` are the element types: data and weights are both F32 or both BF16, or data are U8: then weights are int8, the
+    epilogue's argument 0 is int32, and sums begin with what `start` holds for each output.
     """
 
     r: int
@@ -97,15 +99,14 @@ class PanelKernel(Kernel):
         return self.types.integers
 
     @property
-    def dot(self) -> bool:
-        """Whether inputs are four bytes."""
-        return self.types.data is DType.U8
+    def bfloat16(self) -> bool:
+        return self.types.bfloat16 or self.epilogue.mentions(DType.BF16)
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = [Pointer("runs", "int32_t")] + ([] if self.shared_runs else [Pointer("run_begin", "int32_t")])
         extras = extra_pointers(self.types.of_extras(len(self.extras)))
-        x, w = Pointer("x", self.types.data.c), Pointer("w", "int8_t" if self.dot else "float")
-        start = [Pointer("start", "int32_t")] if self.dot else []
+        x, w = Pointer("x", self.types.data.c), Pointer("w", self.types.weights.c)
+        start = [Pointer("start", "int32_t")] if self.types.of_bytes else []
         return (x, w, *lists, *start, *extras, Pointer("y", self.types.result.c, const=False))
 
     @property
@@ -129,14 +130,17 @@ class PanelKernel(Kernel):
             "unroll": min(self.k_run, 4) if isa.lanes > 1 else 1,
             "heavy": heavy(self.epilogue) or self.tail_lanes > 0,
             "x_t": self.types.data.c,
-            "w_t": "int8_t" if self.dot else "float",
+            "w_t": self.types.weights.c,
+            "dot": dot_of(self.types.data, isa),
+            "row_elements": row_channels(self.types.data, isa) * self.r,
+            "start": self.types.of_bytes,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
         }
 
 
 def legal(kernel: PanelKernel, isa: Isa) -> bool:
     """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
-    halves = 2 if kernel.dot and isa.dot == "pairs" else 1  # even and odd bytes
+    halves = 2 if kernel.types.of_bytes and isa.dot == "pairs" else 1  # even and odd bytes
     return kernel.th * kernel.tw * kernel.r + halves * (kernel.r + 1) <= isa.registers
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Pointer
-from sparsec.backends.cpu.kernels.elements import element, ending
+from sparsec.backends.cpu.kernels.elements import INTEGERS, element, ending
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
@@ -41,12 +41,27 @@ class Types:
     @property
     def sums(self) -> DType:
         """The accumulator's type."""
-        return DType.F32 if self.data is DType.F32 else DType.I32
+        return DType.I32 if self.of_bytes else DType.F32
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether the data are bytes, whose sums are integers."""
+        return self.data is DType.U8
 
     @property
     def integers(self) -> bool:
         """Whether any of them needs the primitives for integers."""
-        return any(t is not DType.F32 for t in (self.data, self.result, *self.extras))
+        return any(t in INTEGERS for t in (self.data, self.result, *self.extras))
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether any of them needs the primitives for bfloat16."""
+        return DType.BF16 in (self.data, self.result, *self.extras)
+
+    @property
+    def weights(self) -> DType:
+        """The weights' type."""
+        return DType.I8 if self.of_bytes else self.data
 
     def of_extras(self, n: int) -> tuple[DType, ...]:
         """The types of n extras."""

@@ -117,11 +117,14 @@ def expand_groups(w: Array, groups: int) -> Array:
     return full
 
 
-def fours(w: Array) -> Array:
-    """int8 weights [..., IC] as int32 [..., IC / 4] of the same bytes, with zeros in place of channels that lack."""
-    padded = np.zeros((*w.shape[:-1], -(-w.shape[-1] // 4) * 4), np.int8)
-    padded[..., : w.shape[-1]] = w
-    return padded.view(np.int32)
+def joined(w: Array, channels: int) -> Array:
+    """Weights [..., IC] as unsigned integers [..., IC / channels] of the same bytes, zeros in place of channels that lack.
+
+    Negative zeros become positive ones: zeros are told by their bits from here on.
+    """
+    padded = np.zeros((*w.shape[:-1], -(-w.shape[-1] // channels) * channels), w.dtype)
+    padded[..., : w.shape[-1]] = np.where(w == 0, np.zeros_like(w), w)
+    return padded.view(f"u{channels * w.itemsize}")
 
 
 def pack(w: Array, runs: Runs, r: int, lanes: int) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import dot_cost
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.compiler.dtypes import DType
@@ -30,7 +31,7 @@ class PanelProblem:
     vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
     brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
 
-    `dot`: inputs are four bytes, and weight rows have four weights a lane; outputs have `y_bytes` an element.
+    `data`: the type of the inputs, which for bytes and bfloat16 are several to a weight row; outputs have `y_bytes` an element.
     """
 
     n: int
@@ -43,7 +44,7 @@ class PanelProblem:
     epilogue_ops: int = 1
     full: int = 0
     lines: int = 0
-    dot: bool = False
+    data: DType = DType.F32
     y_bytes: int = 4
 
 
@@ -84,7 +85,7 @@ def split(extent: int, most: int) -> tuple[int, int, int, int]:
 def tilings(problem: PanelProblem, isa: Isa, r: int) -> Iterator[Tiling]:
     """Every legal tiling with `r` vectors of output channels, widest tiles first."""
     seen = set()
-    types = Types(DType.U8) if problem.dot else Types()
+    types = Types(problem.data)
     for positions in range((isa.registers - 1) // r - 1, 0, -1):
         for th in range(1, min(positions, problem.oh) + 1):
             tw, x_full, tw_tail, x_tail = split(problem.ow, max(1, positions // th))
@@ -128,9 +129,11 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
-    fma = positions * r / isa.fma_per_cycle * (isa.dot_cost if problem.dot else 1.0)
+    fma = positions * r / isa.fma_per_cycle * dot_cost(problem.data, isa)
     loads = (positions + r) / LOADS
-    issue = (positions * r + r + (positions if problem.dot or not isa.broadcast_operand or r > 1 else 0) + 1) / ISSUE
+    issue = (
+        positions * r + r + (positions if problem.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1
+    ) / ISSUE
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
     return problem.k * (max(fma, loads, issue, LATENCY) + run) + epilogue
@@ -154,9 +157,9 @@ def rate(size: float) -> float:
     return next(rate for capacity, rate in LEVELS if size <= capacity)
 
 
-def _widest(dot: bool, isa: Isa) -> int:
+def _widest(data: DType, isa: Isa) -> int:
     """The most vectors of outputs that one position leaves registers for."""
-    types = Types(DType.U8) if dot else Types()
+    types = Types(data)
     return max(r for r in range(1, isa.registers) if legal(PanelKernel(r, 1, 1, 1, types=types), isa))
 
 
@@ -164,7 +167,7 @@ def _widest(dot: bool, isa: Isa) -> int:
 def choose(problem: PanelProblem, isa: Isa, most_r: int = 8, least_r: int = 1) -> tuple[Part, ...]:
     """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
     best: tuple[Part, ...] = ()
-    most_r = min(most_r, problem.blocks, _widest(problem.dot, isa))
+    most_r = min(most_r, problem.blocks, _widest(problem.data, isa))
     widths = range(min(least_r, most_r), most_r + 1)
     for r in sorted(widths, key=lambda width: abs(width - 2)):  # two vectors are the usual choice: weights stream best
         parts = [_best(problem, isa, r, 0, problem.blocks // r)]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import dot_cost, row_channels
 from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, overlapped, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
-from sparsec.backends.cpu.kernels.planar_bytes import legal as legal_bytes
+from sparsec.backends.cpu.kernels.planar_dot import legal as legal_dot
 from sparsec.backends.cpu.kernels.planar_pack import runs, subsets
+from sparsec.compiler.dtypes import DType
 
 Array = np.ndarray[Any, Any]
 _OUTPUTS = (8, 4, 2, 1)  # of a panel
@@ -25,6 +28,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 9.0, 40.0
 _FOURS, _TOGETHER = 2.5, 1.5  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
+_PAIRS = 4.0  # a vector of pairs of bfloat16 turned into the tile (counted in instructions, not measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +52,8 @@ class PlanarProblem:
     """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each, that is of `ic` channels.
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
-    `dot`: over bytes, rows and `ic` are counted in fours; `packs` then says whether panels of four outputs put their results
-    together.
+    `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
+    of four outputs put their results together.
     """
 
     n: int
@@ -62,7 +66,7 @@ class PlanarProblem:
     passes: bool = False
     epilogue_ops: int = 1
     full: int = 0
-    dot: bool = False
+    data: DType = DType.F32
     packs: bool = False
 
 
@@ -108,7 +112,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
-        fma = outputs * s / isa.fma_per_cycle * (isa.dot_cost if p.dot else 1.0)
+        fma = outputs * s / isa.fma_per_cycle * dot_cost(p.data, isa)
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
@@ -126,7 +130,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
     return (
         total
-        + p.rows * s * (around * (_FOURS if p.dot else _TRANSPOSE) if p.x_blocked else _COPY)
+        + p.rows * s * (around * {DType.U8: _FOURS, DType.BF16: _PAIRS}.get(p.data, _TRANSPOSE) if p.x_blocked else _COPY)
         + _stored(p, isa, outputs, s, packs=packs)
     )
 
@@ -149,13 +153,14 @@ def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) ->
 def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:
     """(s, full, s_tail, tails, chunk_rows) of every legal tiling."""
     vectors = -(-p.positions // isa.lanes)
-    block = isa.lanes // 4 if p.dot else isa.lanes
+    block = isa.lanes // row_channels(p.data, isa)
     step = max(block if p.x_blocked else 1, lists.k_run)
     seen = set()
     for most in range(min(vectors, isa.registers), 0, -1):
         cut = split(vectors, most)
         s = cut[0]
-        if not (legal_bytes if p.dot else legal)(lists.r, s, len(lists.masks), isa):
+        fits = legal if p.data is DType.F32 else partial(legal_dot, data=p.data)
+        if not fits(lists.r, s, len(lists.masks), isa):
             continue
         for size in _TILE_BYTES:
             chunk = min(max(size // (s * isa.vector_bytes) // step, 1) * step, p.rows, (1 << 16) // step * step)

@@ -1,4 +1,4 @@
-"""pool: max and average pooling, and reductions over all positions, float32, blocked layout. No halo is needed."""
+"""pool: max and average pooling, and reductions over all positions, blocked layout. No halo is needed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
 from sparsec.backends.cpu.kernels.blocked_epilogue import balanced_tile
-from sparsec.backends.cpu.kernels.elements import element
+from sparsec.backends.cpu.kernels.elements import INTEGERS, element
 from sparsec.backends.cpu.walk import image_strides
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.pool import Pool as PoolOp
 from sparsec.compiler.types import TensorType
+
+MAXIMA = (DType.F32, DType.BF16, DType.U8, DType.I8)  # element types whose maxima are pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,11 @@ class BlockedPool(Kernel):
 
     @property
     def integers(self) -> bool:
-        return self.dtype is not DType.F32
+        return self.dtype in INTEGERS
+
+    @property
+    def bfloat16(self) -> bool:
+        return self.dtype is DType.BF16
 
     def pointers(self) -> tuple[Pointer, ...]:
         return (Pointer("x", self.dtype.c), Pointer("y", self.dtype.c, const=False))
@@ -83,12 +89,12 @@ class BlockedPool(Kernel):
 
 def blocked_pool(op: PoolOp, x: TensorType, y: TensorType, isa: Isa) -> tuple[BlockedPool, PoolGeometry]:
     """The kernel for a Pool op of kind max or avg with one or two spatial dimensions, x and y blocked by `isa.lanes`,
-    of float32, or of bytes for max. Raises ValueError for other kinds, ranks and types.
+    of float32, or of one of `MAXIMA` for max. Raises ValueError for other kinds, ranks and types.
     """
     n = len(op.kernel)
     if op.kind not in ("max", "avg") or n > 2:
         raise ValueError(f"the blocked pool does max and avg over one or two dimensions, not {op.kind} over {n}")
-    if x.dtype not in ((DType.F32, DType.U8, DType.I8) if op.kind == "max" else (DType.F32,)):
+    if x.dtype not in (MAXIMA if op.kind == "max" else (DType.F32,)):
         raise ValueError(f"the blocked pool of kind {op.kind} takes no {x.dtype.value}")
     lead = (1,) * (2 - n)
     kernel, strides, dilations = (*lead, *op.kernel), (*lead, *op.strides), (*lead, *op.dilations)

@@ -4,6 +4,9 @@ Tiles of (m + 2)^2 inputs and the weights are transformed to (m + 2)^2 frequenci
 product over channels, carried by the panel micro-kernel; m^2 outputs a tile come back. Multiplications fall by 2.25 (m = 2) or 4
 (m = 4); the weights grow by 1.8 or 4. Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015
 (B and A by Toom and Cook's interpolation).
+
+bfloat16 becomes float32 where it is read, and weights are rounded before they are transformed: the same products as those of
+panels, but for float32 rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, epilogue_context, extra_pointers
+from sparsec.backends.cpu.kernels.elements import element
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, epilogue_context, extra_pointers
 from sparsec.backends.cpu.kernels.panel_pack import occupied_rows
 from sparsec.backends.cpu.scalar_c import float_literal
 from sparsec.compiler.dtypes import DType
@@ -75,7 +79,7 @@ class WinogradKernel(Kernel):
 
     `listed`: each panel reads the input channels of a list of its own, at all frequencies (a channel dropped with all its taps
     stays so in the Winograd domain): `lists` are offsets into transformed tiles, panel p's from list_begin[p] on. `far`: the
-    scratch is larger than L2, so its lines are fetched ahead.
+    scratch is larger than L2, so its lines are fetched ahead. `types`: data are F32 or BF16; weights are float32.
     """
 
     m: int
@@ -87,17 +91,24 @@ class WinogradKernel(Kernel):
     tail_lanes: int = 0
     listed: bool = False
     far: bool = False
+    types: Types = field(default_factory=Types)
     family: ClassVar[str] = "winograd"
     template: ClassVar[str] = "winograd.c.j2"
     geometry: ClassVar[type[Geometry]] = WinogradGeometry
 
     def label(self) -> str:
         last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
-        return f"f32_winograd{self.m}_{self.tw}x{self.r}{last}"
+        return f"{self.types.data.value}_winograd{self.m}_{self.tw}x{self.r}{last}"
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = (Pointer("lists", "int32_t"), Pointer("list_begin", "int32_t")) if self.listed else ()
-        return (Pointer("x"), Pointer("w"), *lists, *extra_pointers([DType.F32] * len(self.extras)), Pointer("y", const=False))
+        extras = extra_pointers(self.types.of_extras(len(self.extras)))
+        x, y = Pointer("x", self.types.data.c), Pointer("y", self.types.result.c, const=False)
+        return (x, Pointer("w"), *lists, *extras, y)
+
+    @property
+    def bfloat16(self) -> bool:
+        return self.types.bfloat16 or self.epilogue.mentions(DType.BF16)
 
     def scratch_bytes(self, geometry: WinogradGeometry, isa: Isa) -> int:
         tiles = geometry.block_tiles  # an odd number of vectors between frequencies spreads them over the cache's sets
@@ -105,11 +116,13 @@ class WinogradKernel(Kernel):
         return (self.m + 2) ** 2 * vectors * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        shared = epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa)
-        kinds = [(f"e{i}", {"channel": "_q", "full": "_p", "scalar": "_s"}[kind]) for i, kind in enumerate(self.extras)]
-        types = {"_q": "vec ", "_p": "const float *", "_s": "vec "}
+        shared = epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types)
+        suffix = {"channel": "_q", "full": "_p", "scalar": "_s"}
+        operands = zip(self.extras, self.types.of_extras(len(self.extras)), strict=True)
+        kinds = [(f"e{i}", suffix[kind], t.c) for i, (kind, t) in enumerate(operands)]
         return {
             **shared,
+            "x": element("x", self.types.data),
             "points": [_c(p) for p in POINTS[self.m]],
             "squares": [_c(p * p) for p in POINTS[self.m]],
             "cubes": [_c(p**3) for p in POINTS[self.m]],
@@ -118,9 +131,9 @@ class WinogradKernel(Kernel):
             "pieces": [tw for tw in (self.tw, self.tw_tail) if tw],
             "depth": max(1, DEPTH // isa.lanes),
             "unroll": 4 if isa.lanes > 1 else 1,
-            "output_parameters": "".join(f", {types[s]}{e}{s}" for e, s in kinds),
-            "output_arguments": "".join(f", {e}{s}" for e, s in kinds),
-            "call_arguments": "".join(f", {e}" for e, _ in kinds),
+            "output_parameters": "".join(f", {f'const {c} *' if s == '_p' else 'vec '}{e}{s}" for e, s, c in kinds),
+            "output_arguments": "".join(f", {e}{s}" for e, s, _ in kinds),
+            "call_arguments": "".join(f", {e}" for e, _, _ in kinds),
             "start_of": self._start_of,
         }
 

@@ -14,6 +14,7 @@ from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel
 from sparsec.backends.cpu.program import Call, Ref, Space, Weights
 from sparsec.backends.cpu.storage import Alias, Strides, strides_of
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.ops.base import Op
@@ -128,6 +129,7 @@ def lowering(cls: type[Lowering]) -> type[Lowering]:
     return cls
 
 
+BLOCKED_TYPES = (DType.F32, DType.BF16)  # what moves in channel blocks; other types have kernels that compute there, at most
 BYTES_PER_CYCLE = 12.0  # sustained read + write from L2/L3 by simple loops
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import BLOCKED_TYPES, LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
 from sparsec.backends.cpu.lower.copies import clear_tail, copy_channels, copy_region, region
 from sparsec.backends.cpu.lower.operands import blocked_constant
 from sparsec.backends.cpu.storage import Alias
@@ -35,7 +35,7 @@ class LowerConcat(Lowering):
         y = graph.types[node.output]
         axis = node.op.axis % y.rank  # type: ignore[attr-defined]
         options = [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), stream_cycles(2 * y.nbytes))]
-        if y.dtype.value != "f32":
+        if y.dtype not in BLOCKED_TYPES:
             return options
         for a in channel_axes(y):
             layout = blocked(y, a, isa)

@@ -11,14 +11,16 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, fours, tap_offsets
+from sparsec.backends.cpu.kernels.dot import row_channels
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined, tap_offsets
 from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
-from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, sums_in_float, types_of, without_bias
+from sparsec.backends.cpu.lower.integers import first_sums, is_integer, sums_in_float, without_bias
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.narrow import has_panels, is_narrow, types_of
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
 from sparsec.backends.cpu.lower.planar import PlanarPlan, lower_planar, schedule_planar
@@ -27,6 +29,7 @@ from sparsec.backends.cpu.lower.sparse import plan_sparse
 from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
@@ -37,20 +40,20 @@ from sparsec.compiler.types import TensorType
 Array = np.ndarray[Any, Any]
 Plan = LinearPlan | WinogradPlan | PlanarPlan
 _DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights have sparse kernels"
-_BYTE_TAPS = 4  # what a window of bytes costs in taps: conversions to float32 and back
+_NARROW_TAPS = 4  # what a window of bytes or bfloat16 costs in taps: conversions to float32 and back
 _PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
 @lowering
 class LowerConv(Lowering):
-    """Two-dimensional float32 convolutions with constant weights; all others by the direct kernel."""
+    """Two-dimensional convolutions of float32, bfloat16 and bytes with constant weights; all others by the direct kernel."""
 
     op = Conv
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
-        if is_integer(graph, node):
-            return _integer_options(graph, node, isa, self.kernels)
+        if is_narrow(graph, node):
+            return _narrow_options(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
@@ -97,13 +100,13 @@ class LowerConv(Lowering):
         return wanted_halo(graph, node) if operand == 0 and reads_halo else ()
 
     def overwrites(self, graph: Graph, node: Node) -> Sequence[str]:
-        fast = (is_fast(graph, node) or is_integer(graph, node)) and not is_depthwise(graph, node)
+        fast = (is_fast(graph, node) or is_narrow(graph, node)) and not is_depthwise(graph, node)
         y = graph.types[node.output].dtype
         return [v for v in node.inputs[2:] if v != node.inputs[0] and graph.types[v].dtype is y] if fast else ()
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
-        if is_integer(graph, node):
-            return _schedule_integer(graph, node, isa, self.kernels)
+        if is_narrow(graph, node):
+            return _schedule_narrow(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
             return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
@@ -138,7 +141,7 @@ class LowerConv(Lowering):
             signed = ctx.isa.signed_data and not is_depthwise(ctx.graph, node)
             start = first_sums(ctx.graph, node, ctx.isa.lanes, signed=signed)
             node = without_bias(ctx.graph, node)
-        elif not is_fast(ctx.graph, node):
+        elif not is_fast(ctx.graph, node) and not is_narrow(ctx.graph, node):
             lower_direct(ctx, node)
             return
         kinds = extra_kinds(ctx.graph, node, 2, 1)
@@ -169,7 +172,8 @@ class LowerConv(Lowering):
         origins = iter(strides_of(t).origin * t.dtype.itemsize for t in full)
         extras = [e.at(next(origins)) if k == "full" else e for e, k in zip(extras, kinds, strict=True)]
         if isinstance(layer.plan, WinogradPlan):
-            corner = x.interior.at(-4 * (op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]))
+            before = op.pads[0] * x.strides.dims[2] + op.pads[1] * x.strides.dims[3]
+            corner = x.interior.at(-before * x.type.dtype.itemsize)
             taps_inside = weights.transpose(0, 2, 3, 1)
             lower_winograd(ctx, node, layer.plan, corner, x.strides.block, y.interior, extras, taps_inside)
             return
@@ -179,12 +183,12 @@ class LowerConv(Lowering):
             lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps, start)
             return
         assert isinstance(layer.plan, LinearPlan)
-        panels = _panel_weights(weights, op, x, layer.plan.problem)
+        panels = _panel_weights(weights, op, x, layer.plan.problem, ctx.isa)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
 
 
-def _integer_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
-    """Options of a convolution of bytes; none where only products of wider integers take it."""
+def _narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
+    """Options of a convolution of bytes or bfloat16; none where only products of wider numbers take it."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     kinds = extra_kinds(graph, node, 2, 1)
     op = conv_op(node)
@@ -193,8 +197,8 @@ def _integer_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str]
     out = blocked(y, 1, isa)
     if is_depthwise(graph, node):
         taps = prod(graph.types[node.inputs[1]].shape[2:])
-        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _BYTE_TAPS) / isa.fma_per_cycle
-        exact = sums_in_float(graph, node)
+        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _NARROW_TAPS) / isa.fma_per_cycle
+        exact = not is_integer(graph, node) or sums_in_float(graph, node)
         return [LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles)] if exact else []
     if not has_panels(graph, node, isa):
         return []
@@ -205,14 +209,14 @@ def _integer_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str]
     for layout in orders:
         assert isinstance(layout, Blocked)
         source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))
-        plans = considered(_integer_plans(graph, node, source, y.with_layout(out), isa), _byte_facts(graph, node, isa), kernels)
+        plans = considered(_narrow_plans(graph, node, source, y.with_layout(out), isa), _narrow_facts(graph, node, isa), kernels)
         cycles = min(p.cycles for p in plans)
         options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
     return options
 
 
-def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa) -> list[Plan]:
-    """The ways to compute a convolution of bytes between blocked tensors."""
+def _narrow_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa) -> list[Plan]:
+    """The ways to compute a convolution of bytes or bfloat16 between blocked tensors."""
     bare = without_bias(graph, node)
     kinds = extra_kinds(graph, bare, 2, 1)
     assert kinds is not None
@@ -220,34 +224,38 @@ def _integer_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, 
     problem = conv_problem(graph, bare, kinds, source, y, full, isa)
     tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
     plans: list[Plan] = [plan_linear(problem, isa, tail)]
-    listed = plan_sparse(problem, fours(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups)), isa, tail)
+    filters = joined(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups), row_channels(source.dtype, isa))
+    listed = plan_sparse(problem, filters, isa, tail)
     if listed is not None:
         plans.append(listed)
+    if source.dtype is DType.BF16:
+        plans += _filtering_plans(graph, node, problem, source.layout, isa, tail)
     if planar_applies(graph, bare, source, y, isa):
         plans.append(plan_conv(graph, bare, kinds, source, y, isa))
     return plans
 
 
-def _byte_facts(graph: Graph, node: Node, isa: Isa) -> Facts:
-    w = graph.constants[node.inputs[1]]
-    return Facts(-(-w.shape[1] // 4) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
+def _narrow_facts(graph: Graph, node: Node, isa: Isa) -> Facts:
+    w, per_row = graph.constants[node.inputs[1]], row_channels(graph.types[node.inputs[0]].dtype, isa)
+    return Facts(-(-w.shape[1] // per_row) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
 
 
-def _schedule_integer(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
+def _schedule_narrow(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     if is_depthwise(graph, node):
-        (option,) = _integer_options(graph, node, isa, kernels)
+        (option,) = _narrow_options(graph, node, isa, kernels)
         traffic = x.nbytes + y.nbytes
         cost = Cost(option.cycles, node.op.macs(graph.in_types(node)), {"L2": traffic}, "compute")
         return LayerSchedule(node.name, "depthwise", (Level("L2", _dims(graph, node).reduced),), cost)
-    facts = _byte_facts(graph, node, isa)
-    plans = considered(_integer_plans(graph, node, x, y, isa), facts, kernels)
+    facts = _narrow_facts(graph, node, isa)
+    plans = considered(_narrow_plans(graph, node, x, y, isa), facts, kernels)
     best = min(plans, key=lambda p: p.cycles)
     traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
     if isinstance(best, PlanarPlan):
         layer = schedule_planar(node, best, macs, traffic, isa)
+    elif isinstance(best, WinogradPlan):
+        layer = schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
     else:
-        assert isinstance(best, LinearPlan)
         layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
     return replace(layer, candidates=candidates(plans, best, facts))
 
@@ -260,12 +268,18 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
     if listed is not None:
         plans.append(listed)
-    if applies(w.shape[2:], op.strides, op.dilations, op.groups) and layout == Blocked(1, isa.lanes, getattr(layout, "halo", ())):
-        plans.append(plan_winograd(problem, w.shape[1], isa, tail))
-        filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
-        if filtered is not None:
-            plans.append(filtered)
-    return plans
+    return [*plans, *_filtering_plans(graph, node, problem, layout, isa, tail)]
+
+
+def _filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[Plan]:
+    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
+    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
+        return []
+    plans: list[Plan] = [plan_winograd(problem, w.shape[1], isa, tail)]
+    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
+    return [*plans, *([filtered] if filtered is not None else [])]
 
 
 def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:
@@ -289,7 +303,7 @@ def conv_problem(
     n, oc, oh, ow = y.shape
     lanes = x.layout.block  # type: ignore[union-attr]
     types = types_of(graph, node)
-    per_row = 4 if types.integers else 1  # channels of a weight row
+    per_row = row_channels(types.data, isa)
     inputs = -(-w.shape[1] // per_row)
     k_run = run_length(inputs, op.groups, lanes // per_row)
     groups_of = iter(full)
@@ -327,14 +341,14 @@ def _image(s: Strides, isa: Isa) -> Image:
     return Image(s.dims[0], s.block, s.dims[2])
 
 
-def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear) -> PanelWeights:
+def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) -> PanelWeights:
     """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
     layout, s = x.type.layout, x.strides
     assert isinstance(layout, Blocked)
     taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
-    block = layout.block if problem.sparse else 0
-    if problem.dot:
-        return PanelWeights(fours(taps_inside), op.groups, problem.k_run, channels[::4], taps, block // 4)
-    return PanelWeights(taps_inside, op.groups, problem.k_run, channels, taps, block)
+    per_row = row_channels(problem.types.data, isa)
+    filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
+    block = layout.block // per_row if problem.sparse else 0
+    return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)

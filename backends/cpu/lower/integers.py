@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.backends.cpu.kernels.saturation import Range, is_bounded, split_saturation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -100,16 +97,12 @@ def per_output(graph: Graph, node: Node) -> Array:
     return w.reshape(w.shape[0], -1)
 
 
-def types_of(graph: Graph, node: Node) -> Types:
-    """The element types around the panels of a node `without_bias`; all float32 for one that sums no integers."""
-    if not is_integer(graph, node):
-        return Types()
-    op, y = node.op, graph.types[node.output]
+def is_bounded_result(graph: Graph, node: Node) -> bool:
+    """Whether a node `without_bias` rounds its result to bytes, from numbers between -2^31 and 2^31."""
+    op = node.op
     assert isinstance(op, Conv | MatMul)
-    extras = tuple(graph.types[v].dtype for v in node.inputs[2:])
-    split = split_saturation(op.epilogue) if y.dtype is DType.U8 else None
-    bounded = split is not None and is_bounded(split[0], _ranges(graph, node))
-    return Types(DType.U8, y.dtype, extras, bounded)
+    split = split_saturation(op.epilogue) if graph.types[node.output].dtype is DType.U8 else None
+    return split is not None and is_bounded(split[0], _ranges(graph, node))
 
 
 def _ranges(graph: Graph, node: Node) -> list[Range]:
@@ -122,10 +115,3 @@ def _ranges(graph: Graph, node: Node) -> list[Range]:
         else:
             ranges.append({DType.U8: (0.0, 255.0), DType.I8: (-128.0, 127.0)}.get(t, (-np.inf, np.inf)))
     return ranges
-
-
-def has_panels(graph: Graph, node: Node, isa: Isa) -> bool:
-    """Whether the panel kernel takes a node that sums integers: blocks hold whole fours of channels of a group."""
-    groups = node.op.groups if isinstance(node.op, Conv) else 1
-    per_group = graph.types[node.inputs[0]].shape[1] // groups if isinstance(node.op, Conv) else 4
-    return isa.lanes % 4 == 0 and (groups == 1 or per_group % 4 == 0) and prod(graph.types[node.inputs[0]].shape) > 0

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, choose
@@ -48,8 +49,8 @@ class Linear:
     `oc` output channels over n images of oh x ow positions; `x_step`, `x`, `y` are strides; the outputs of a row lie `y_step`
     positions apart. Every output reads `n_runs` runs of `k_run` inputs, `rows` weight rows in all (the mean where groups or zeros
     make panels differ, which `shared` denies). `sparse`: weight rows that are zero throughout a panel are left out.
-    `lines` is that of PanelProblem. `types` are the element types; of bytes, inputs and weight rows are counted in fours, strides
-    in bytes.
+    `lines` is that of PanelProblem. `types` are the element types; where a weight row has several channels, inputs are counted in
+    as many.
     """
 
     oc: int
@@ -70,11 +71,6 @@ class Linear:
     sparse: bool = False
     lines: int = 0
     types: Types = field(default_factory=Types)
-
-    @property
-    def dot(self) -> bool:
-        """Whether inputs are four bytes."""
-        return self.types.data is DType.U8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +113,11 @@ def plan_linear(p: Linear, isa: Isa, tail_lanes: int, vectors: int = 0) -> Linea
 
 
 def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
-    size, per_row = p.types.data.itemsize, 4 if p.dot else 1
+    size, per_row = p.types.data.itemsize, row_channels(p.types.data, isa)
     x_bytes = size * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, per_row * p.rows // max(p.x_step, 1))
     steps, full = len(p.epilogue.steps), p.kinds.count("full")
     y_bytes = p.types.result.itemsize
-    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.dot, y_bytes)
+    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.types.data, y_bytes)
 
 
 def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -> Part:
@@ -140,7 +136,7 @@ def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -
         epilogue=p.epilogue,
         extras=p.kinds,
         tail_lanes=tail_lanes,
-        chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK and not p.dot else 0,
+        chunk=_CHUNK // p.k_run if p.rows > 2 * _CHUNK and p.types.data is DType.F32 else 0,
         y_step=p.y_step,
         types=p.types,
     )

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.matmul import FULL, matmul
 from sparsec.backends.cpu.kernels.matmul_direct import matmul_direct
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, fours
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined
 from sparsec.backends.cpu.kernels.panel_plan import DRAM
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere, wanted
-from sparsec.backends.cpu.lower.integers import first_sums, has_panels, is_integer, types_of, without_bias
+from sparsec.backends.cpu.lower.integers import first_sums, is_integer, without_bias
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.narrow import has_panels, is_narrow, types_of
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, padded_lanes
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights
 from sparsec.backends.cpu.lower.planar import PlanarPlan, has_zeros, lower_planar, schedule_planar
@@ -59,8 +61,8 @@ class LowerMatMul(Lowering):
     op = MatMul
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
-        if is_integer(graph, node):
-            return self._integers(graph, node, isa)
+        if is_narrow(graph, node):
+            return self._narrow(graph, node, isa)
         if not is_fast(graph, node):
             return self._direct(graph, node)
         panels = self._panels(graph, node, isa)
@@ -70,8 +72,8 @@ class LowerMatMul(Lowering):
         cycles = _general_cycles(graph, node, isa)
         return [LayoutOption((ROW_MAJOR,) * len(node.inputs), (ROW_MAJOR,), cycles), *panels]
 
-    def _integers(self, graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
-        """Options of products of bytes: panels over blocked features, or over one line of them."""
+    def _narrow(self, graph: Graph, node: Node, isa: Isa) -> list[LayoutOption]:
+        """Options of products of bytes or bfloat16: panels over blocked features, or over one line of them."""
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
         kinds = extra_kinds(graph, node, 2, y.rank - 1)
         if constant_weights(graph, node) is None or kinds is None or x.rank != y.rank or not has_panels(graph, node, isa):
@@ -175,11 +177,11 @@ class LowerMatMul(Lowering):
         extras = extra_refs(ctx, node, 2, problem.kinds, y.type.rank - 1)
         step = strides_of(x.type).block or ctx.isa.lanes
         channels = blocked_channels(weights.shape[0], ctx.isa.lanes, step)
-        filters, per_row = weights.T[:, None, :], 4 if problem.dot else 1
-        if problem.dot:
-            filters, channels = fours(filters), channels[::4]
+        filters, per_row = weights.T[:, None, :], row_channels(problem.types.data, ctx.isa)
+        if problem.types.data is not DType.F32:
+            filters = joined(filters, per_row)
         block = ctx.isa.lanes // per_row
-        panels = PanelWeights(filters, 1, block, channels, np.zeros(1, np.int64), block if problem.sparse else 0)
+        panels = PanelWeights(filters, 1, block, channels[::per_row], np.zeros(1, np.int64), block if problem.sparse else 0)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
 
     def _general(self, ctx: LowerContext, node: Node) -> None:
@@ -251,9 +253,11 @@ def _block_stride(t: TensorType, isa: Isa) -> int:
 
 
 def _planar(graph: Graph, node: Node, x: Blocked, y: Blocked, isa: Isa) -> list[PlanarPlan]:
-    """The planar plan with features stored as `x` and `y` say, where enough weights are zero."""
+    """The planar plan with features stored as `x` and `y` say, where enough weights are zero and lanes are full of data."""
     weights, kinds = constant_weights(graph, node), extra_kinds(graph, node, 2, graph.types[node.output].rank - 1)
-    if weights is None or kinds is None or not has_zeros(graph.constants[node.inputs[1]]):
+    data = graph.types[node.inputs[0]].dtype
+    full = data is DType.F32 or row_channels(data, isa) > 1
+    if weights is None or kinds is None or not full or not has_zeros(graph.constants[node.inputs[1]]):
         return []
     return [plan_product(graph, node, kinds, weights, x, y, isa)]
 
@@ -263,7 +267,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     node = without_bias(graph, node) if is_integer(graph, node) else node
     types = types_of(graph, node)
-    per_row = 4 if types.integers else 1  # channels of a weight row
+    per_row = row_channels(types.data, isa)
     kinds = extra_kinds(graph, node, 2, y.rank - 1)
     assert kinds is not None
     k, n = x.shape[-1], y.shape[-1]
@@ -290,7 +294,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
     assert weights is not None
     plans = [plan_linear(problem, isa, tail)]
     filters = weights.T[:, None, :]
-    listed = plan_sparse(problem, fours(filters) if problem.dot else filters, isa, tail)
+    listed = plan_sparse(problem, joined(filters, per_row) if types.data is not DType.F32 else filters, isa, tail)
     if listed is not None:
         plans.append(listed)
     return plans, Facts(-(-k // per_row), np.count_nonzero(weights) / max(weights.size, 1), isa)

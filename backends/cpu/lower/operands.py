@@ -15,7 +15,10 @@ from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 
-_AROUND_INTEGERS = (DType.F32, DType.I32, DType.U8, DType.I8)
+_AROUND = {
+    DType.U8: (DType.F32, DType.I32, DType.U8, DType.I8),
+    DType.BF16: (DType.F32, DType.BF16),
+}  # what an epilogue reads, by the type of the data that are multiplied; otherwise float32
 
 
 def extra_kind(graph: Graph, value: str, out: TensorType, axis: int) -> str | None:
@@ -34,7 +37,7 @@ def extra_kinds(graph: Graph, node: Node, first: int, axis: int) -> tuple[str, .
     """Kinds of the operands from `first` on, or None when a blocked kernel cannot read one of them."""
     out = graph.types[node.output]
     kinds = [extra_kind(graph, v, out, axis) for v in node.inputs[first:]]
-    allowed = _AROUND_INTEGERS if graph.types[node.inputs[0]].dtype is DType.U8 else (DType.F32,)
+    allowed = _AROUND.get(graph.types[node.inputs[0]].dtype, (DType.F32,))
     if None in kinds or kinds.count("full") > FULL or any(graph.types[v].dtype not in allowed for v in node.inputs[first:]):
         return None
     return tuple(k for k in kinds if k is not None)

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import (
+    BLOCKED_TYPES,
+    LowerContext,
+    Lowering,
+    View,
+    blocked,
+    channel_axes,
+    lowering,
+    stream_cycles,
+)
 from sparsec.backends.cpu.lower.copies import copy_strided, fill, storage_walk
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked
@@ -52,7 +61,7 @@ class LowerPad(Lowering):
         x, y, op = graph.types[node.inputs[0]], graph.types[node.output], pad_op(node)
         cycles = stream_cycles(x.nbytes + 2 * y.nbytes)
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), cycles)]
-        for a in channel_axes(x) if x.dtype.value == "f32" else ():
+        for a in channel_axes(x) if x.dtype in BLOCKED_TYPES else ():
             whole = op.mode != "constant" or op.fill == 0 or x.shape[a] % isa.lanes == 0
             if whole and op.pads[a] == op.pads[x.rank + a] == 0:
                 layout = blocked(x, a, isa)

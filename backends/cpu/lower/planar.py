@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, heavy
-from sparsec.backends.cpu.kernels.panel_pack import fours
+from sparsec.backends.cpu.kernels.panel_pack import joined
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarKernel
-from sparsec.backends.cpu.kernels.planar_bytes import PlanarBytesKernel, packs
+from sparsec.backends.cpu.kernels.planar_dot import PlanarDotKernel, packs
 from sparsec.backends.cpu.kernels.planar_pack import pack, row_order
 from sparsec.backends.cpu.kernels.planar_plan import Lists, PlanarChoice, PlanarProblem, choose, listings
 from sparsec.backends.cpu.lower.base import LowerContext
 from sparsec.backends.cpu.program import Ref
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Node
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
@@ -64,10 +66,10 @@ class PlanarLayer:
     types: Types = field(default_factory=Types)
 
     def rows(self, isa: Isa) -> int:
-        """Rows that an output has: inputs, or fours of bytes."""
-        fours = 4 if self.types.integers else 1
-        block = isa.lanes // fours
-        inputs = -(-self.ic // fours)
+        """Rows that an output has: inputs, or as many together as a weight row has channels."""
+        per_row = row_channels(self.types.data, isa)
+        block = isa.lanes // per_row
+        inputs = -(-self.ic // per_row)
         return -(-inputs // block) * block * self.taps if self.x.blocked else inputs
 
 
@@ -111,23 +113,24 @@ def has_zeros(constant: Array) -> bool:
 
 def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -> PlanarPlan:
     """The fastest predicted plan. `filters` [OC, taps, IC] are a view of the graph's array `constant`."""
-    dot = layer.types.integers
-    filters = fours(filters) if dot else filters
-    ways = _LISTINGS.of(constant, filters, isa.lanes // 4 if dot else isa.lanes)
+    data = layer.types.data
+    per_row = row_channels(data, isa)
+    filters = joined(filters, per_row) if data is not DType.F32 else filters
+    ways = _LISTINGS.of(constant, filters, isa.lanes // per_row)
     rows = layer.rows(isa)
     problem = PlanarProblem(
         layer.n,
         layer.positions,
         layer.oc,
         rows,
-        -(-layer.ic // 4) if dot else layer.ic,
+        -(-layer.ic // per_row),
         layer.x.blocked,
         layer.y.blocked,
         heavy(layer.epilogue),
         len(layer.epilogue.steps),
         sum(kind == "full" for kind in layer.kinds),
-        dot,
-        dot and packs(4, layer.epilogue, layer.kinds, layer.types),
+        data,
+        data is DType.U8 and packs(4, layer.epilogue, layer.kinds, layer.types),
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)
@@ -172,14 +175,16 @@ def lower_planar(
     `start`, for integers, is what the sums of each output begin with.
     """
     layer, c, lanes = plan.layer, plan.choice, ctx.isa.lanes
-    if start is not None:
-        w = row_order(fours(filters), lanes // 4)
+    narrow = layer.types.data is not DType.F32
+    if narrow:
+        per_row = row_channels(layer.types.data, ctx.isa)
+        w = row_order(joined(filters, per_row), lanes // per_row)
     else:
         w = row_order(filters, lanes if layer.x.blocked else 1)
     each = _group_panels(plan, ctx)
     packed = pack(w, c.lists.r, c.lists.masks, c.lists.k_run, c.chunk_rows, each)
     rows = w.shape[1]
-    kernel: PlanarKernel | PlanarBytesKernel
+    kernel: PlanarKernel | PlanarDotKernel
     shared: dict[str, Any] = {
         "r": c.lists.r,
         "s": c.s,
@@ -193,8 +198,8 @@ def lower_planar(
         "tail_lanes": layer.tail_lanes if layer.y.blocked else 0,
         "prefetch": _PREFETCH if c.lists.r >= _MANY and len(c.lists.masks) == 1 else 0,
     }
-    if start is not None:
-        kernel = PlanarBytesKernel(**shared, types=layer.types)
+    if narrow:
+        kernel = PlanarDotKernel(**shared, types=layer.types)
     else:
         kernel = PlanarKernel(**shared, x_blocked=layer.x.blocked, y_blocked=layer.y.blocked)
     sides = [e for e in layer.extras if e is not None]

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from math import prod
 
 from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands
-from sparsec.backends.cpu.lower.integers import types_of
+from sparsec.backends.cpu.lower.narrow import types_of
 from sparsec.backends.cpu.lower.operands import padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, has_zeros, plan_planar
 from sparsec.backends.cpu.storage import strides_of
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked
 from sparsec.compiler.types import TensorType
@@ -21,11 +23,13 @@ def planar_applies(graph: Graph, node: Node, x: TensorType, y: TensorType, isa: 
 
     1. Enough weights are zero.
     2. A blocked tensor has the vector's block; a planar input is read as it is: 1x1, stride 1, no padding.
+    3. What is narrower than float32 is several to a lane.
     """
     op, w = conv_op(node), graph.constants[node.inputs[1]]
     pointwise = prod(w.shape[2:]) == 1 and set(op.strides) == {1} and not any(op.pads)
     layouts = all(not isinstance(t.layout, Blocked) or t.layout.block == isa.lanes for t in (x, y))
-    return has_zeros(w) and layouts and (isinstance(x.layout, Blocked) or pointwise)
+    dense = x.dtype is DType.F32 or row_channels(x.dtype, isa) > 1
+    return has_zeros(w) and layouts and dense and (isinstance(x.layout, Blocked) or pointwise)
 
 
 def plan_conv(graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y: TensorType, isa: Isa) -> PlanarPlan:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.integers import types_of
+from sparsec.backends.cpu.lower.narrow import types_of
 from sparsec.backends.cpu.lower.operands import padded_lanes
 from sparsec.backends.cpu.lower.planar import PlanarLayer, PlanarPlan, Side, plan_planar
 from sparsec.backends.cpu.storage import strides_of

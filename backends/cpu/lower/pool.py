@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.pool import blocked_pool
+from sparsec.backends.cpu.kernels.pool import MAXIMA, blocked_pool
 from sparsec.backends.cpu.kernels.pool_direct import pool_direct
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.compiler.dtypes import DType
@@ -19,7 +19,7 @@ from sparsec.compiler.target import LayoutOption
 
 @lowering
 class LowerPool(Lowering):
-    """Maximum and average windows over one or two dimensions of float32, maxima of bytes; anything else row-major."""
+    """Maximum and average windows over one or two dimensions of float32, maxima of `MAXIMA`; anything else row-major."""
 
     op = Pool
 
@@ -29,7 +29,7 @@ class LowerPool(Lowering):
         assert isinstance(op, Pool)
         traffic, work = stream_cycles(x.nbytes + y.nbytes), y.elements * prod(op.kernel)
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), traffic + 2.0 * work)]
-        types = (DType.F32, DType.U8, DType.I8) if op.kind == "max" else (DType.F32,)
+        types = MAXIMA if op.kind == "max" else (DType.F32,)
         if op.kind in ("max", "avg") and len(op.kernel) <= 2 and x.dtype in types:
             options.append(LayoutOption((blocked(x, 1, isa),), (blocked(y, 1, isa),), traffic + work / isa.lanes / 2))
         return options

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering
+from sparsec.backends.cpu.lower.base import BLOCKED_TYPES, LowerContext, Lowering, blocked, channel_axes, lowering
 from sparsec.backends.cpu.lower.copies import copy_bytes
 from sparsec.backends.cpu.storage import Alias
 from sparsec.compiler.graph import Graph, Node
@@ -33,7 +33,7 @@ class LowerReshape(Lowering):
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), 0.0)]
-        if x.dtype.value == "f32":
+        if x.dtype in BLOCKED_TYPES:
             for a in channel_axes(x):
                 for b in channel_axes(y):
                     if same_blocks(x.shape, a, y.shape, b):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import (
+    BLOCKED_TYPES,
+    LowerContext,
+    Lowering,
+    View,
+    blocked,
+    channel_axes,
+    lowering,
+    stream_cycles,
+)
 from sparsec.backends.cpu.lower.copies import clear_tail, copy_channels, copy_strided
 from sparsec.backends.cpu.storage import Alias
 from sparsec.compiler.graph import Graph, Node
@@ -42,7 +51,7 @@ class LowerSlice(Lowering):
         x, y, op = graph.types[node.inputs[0]], graph.types[node.output], slice_op(node)
         cycles = stream_cycles(2 * y.nbytes) + (y.elements if op.steps and op.steps[-1] != 1 else 0)
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), cycles)]
-        for a in channel_axes(x) if x.dtype.value == "f32" else ():
+        for a in channel_axes(x) if x.dtype in BLOCKED_TYPES else ():
             layout = blocked(x, a, isa)
             if whole_blocks(op, x.shape[a], a, isa.lanes):
                 cycles = 0.0 if only_channels(op, x.shape, a) else stream_cycles(2 * y.nbytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
+from sparsec.backends.cpu.lower.base import BLOCKED_TYPES, LowerContext, Lowering, blocked, channel_axes, lowering, stream_cycles
 from sparsec.backends.cpu.lower.copies import copy_strided
 from sparsec.backends.cpu.storage import Alias
 from sparsec.compiler.graph import Graph, Node
@@ -32,7 +32,7 @@ class LowerTranspose(Lowering):
         perm = node.op.perm  # type: ignore[attr-defined]
         free = keeps_order(x.shape, perm)
         options = [LayoutOption((ROW_MAJOR,), (ROW_MAJOR,), 0.0 if free else stream_cycles(4 * x.nbytes))]
-        if x.dtype.value == "f32":
+        if x.dtype in BLOCKED_TYPES:
             for a in channel_axes(x):
                 if keeps_order(x.shape, perm, without=a) and perm.index(a) in channel_axes(y):
                     options.append(LayoutOption((blocked(x, a, isa),), (blocked(y, perm.index(a), isa),), 0.0))

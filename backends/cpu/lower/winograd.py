@@ -146,7 +146,7 @@ def lower_winograd(
         else:
             packed = pack(outputs, t.m, t.r, lanes, t.group)
         far = scratch_bytes(t, ceil(plan.in_channels / lanes), ctx.isa) > LEVELS[1][0]
-        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes, plan.listed, far)
+        kernel = WinogradKernel(t.m, t.r, t.tw, t.tw_tail, p.epilogue, p.kinds, tail_lanes, plan.listed, far, p.types)
         geometry = WinogradGeometry(
             in_blocks=ceil(plan.in_channels / lanes),
             panels=part.panels,
@@ -168,4 +168,6 @@ def lower_winograd(
             **extra_strides(p),
         )
         moved = shifted(p, extras, part.block, lanes)
-        ctx.call(node, kernel, geometry, [x, ctx.pack(packed), *lists, *moved, y.at(part.block * p.y.block * 4)])
+        ctx.call(
+            node, kernel, geometry, [x, ctx.pack(packed), *lists, *moved, y.at(part.block * p.y.block * p.types.result.itemsize)]
+        )

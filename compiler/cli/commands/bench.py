@@ -21,6 +21,7 @@ from sparsec.compiler.cli.options import (
     TargetOption,
     ThreadsOption,
 )
+from sparsec.compiler.cli.quantising import Precision, PrecisionOption, with_precision
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def bench(
     threads: ThreadsOption = 1,
     dim: DimOption = None,
     shape: InputOption = None,
+    precision: PrecisionOption = Precision.fp32,
     passes: PassesOption = None,
     cc: CcOption = None,
     json: JsonOption = False,
@@ -63,6 +65,7 @@ def bench(
     from sparsec.compiler.cli.session import feeds_for, model_path, opened, runs_here
     from sparsec.compiler.measure import take_turns
 
+    passes = with_precision(passes, precision, target)
     options = CompileOptions(target, threads, dim, shape, passes, cc)
     with Steps("bench", quiet=quiet) as steps, opened(subject, options, steps) as compiled:
         if not runs_here(compiled):

@@ -160,7 +160,8 @@ def compile_model(
     DIR gets NAME.c, NAME.h, the weights, libNAME.so, build files for make, CMake and pkg-config, and report.json, which says how
     every layer is computed. DIR appears whole or not at all.
     With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
-    as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx.
+    as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx. With --precision bf16 convolutions and products
+    multiply numbers that are rounded to bfloat16; the model stays as it is.
     For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
@@ -177,6 +178,7 @@ def compile_model(
         "recipe": wanted,
         "calibration": calib,
         "quantisation": settings,
+        "bfloat16": precision is Precision.bf16,
         "budget": budget,
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
@@ -237,6 +239,8 @@ def _summary(report: Report, folder: Path, checked: str) -> None:
         say(f"  {len(pruned)} of {len(report.pruning)} layers pruned, {100 * all_of.density:.1f} % of all weights kept")
     if report.quantisation is not None:
         say(f"  {len(report.quantisation.quantised)} of {len(report.quantisation.layers)} layers in int8")
+    if multiplied := sum(any(t.dtype == "bf16" for t in x.inputs) for x in report.layers if x.macs):
+        say(f"  {multiplied} layers multiply bfloat16")
     for line in budget_lines(report.budget) if report.budget else ():
         say(f"  {line}")
     say(f"  compiled in {duration(report.seconds)}; {checked}")

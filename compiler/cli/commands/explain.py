@@ -32,6 +32,7 @@ from sparsec.compiler.cli.options import (
     ThreadsOption,
     parse_recipe,
 )
+from sparsec.compiler.cli.quantising import Precision, PrecisionOption, with_precision
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def explain(
     threads: ThreadsOption = 1,
     dim: DimOption = None,
     shape: InputOption = None,
+    precision: PrecisionOption = Precision.fp32,
     passes: PassesOption = None,
     cc: CcOption = None,
     limits: LimitsOption = None,
@@ -91,6 +93,7 @@ def explain(
         explain_array(subject, json=json)
         return
     wanted = parse_recipe(pattern, layer, recipe)
+    passes = with_precision(passes, precision, target)
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, {"recipe": wanted} if wanted else {})
     if subject.is_dir() and options != CompileOptions():
         raise UsageError(f"{subject} is compiled already: give the .onnx file to explain it with other options")

@@ -21,6 +21,7 @@ from sparsec.compiler.cli.options import (
     TargetOption,
     ThreadsOption,
 )
+from sparsec.compiler.cli.quantising import Precision, PrecisionOption, with_precision
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def inspect(
     threads: ThreadsOption = 1,
     dim: DimOption = None,
     shape: InputOption = None,
+    precision: PrecisionOption = Precision.fp32,
     passes: PassesOption = None,
     limits: LimitsOption = None,
     json: JsonOption = False,
@@ -62,7 +64,7 @@ def inspect(
     No C compiler is called. Without options: inputs, outputs and layers. Predicted times are a cost model's
     estimates; `sparsec bench --layers` measures.
     """
-    options = CompileOptions(target, threads, dim, shape, passes, None, limits)
+    options = CompileOptions(target, threads, dim, shape, with_precision(passes, precision, target), None, limits)
     if imported:
         _print_imported(subject, options)
         return

@@ -66,8 +66,9 @@ def targets(
 ) -> None:
     """List the machines to compile for.
 
-    `--target host`, the default, is the best that this machine runs. Arrays of AI-Engine cores are simulated; with ARRAY, or
-    aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
+    `--target host`, the default, is the best that this machine runs. bfloat16 says how `--precision bf16` is computed: by
+    products of two, or by widening each number to float32; other targets refuse it. Arrays of AI-Engine cores are simulated; with
+    ARRAY, or aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
     """
     from sparsec.backends.aie.machine import machine_named, machines
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
@@ -87,6 +88,7 @@ def targets(
             "runs here": runs_here(isa),
             "host": isa is host,
             "float32 lanes": isa.lanes,
+            "bfloat16": {0: "", 1: "widened", 2: "products"}[isa.bf16],
             "C flags": " ".join(isa.cflags),
         }
         for isa in isas()
@@ -103,11 +105,12 @@ def targets(
             str(r["target"]),
             "yes (host)" if r["host"] else "yes" if r["runs here"] else "no",
             str(r["float32 lanes"]),
+            str(r["bfloat16"]),
             str(r["C flags"]),
         ]
         for r in rows
     ]
-    table(("target", "runs here", ">float32 lanes", "C flags"), shown)
+    table(("target", "runs here", ">float32 lanes", "bfloat16", "C flags"), shown)
     say("")
     shown = [[str(v) for v in a.values()] for a in arrays]
     table(("array", ">cores", ">int8 MACs a cycle", ">GHz"), shown)

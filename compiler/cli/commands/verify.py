@@ -25,6 +25,7 @@ from sparsec.compiler.cli.options import (
     ThreadsOption,
     ToleranceOption,
 )
+from sparsec.compiler.cli.quantising import Precision, PrecisionOption, with_precision
 from sparsec.compiler.errors import UnsupportedError, UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def verify(
     threads: ThreadsOption = 1,
     dim: DimOption = None,
     shape: InputOption = None,
+    precision: PrecisionOption = Precision.fp32,
     passes: PassesOption = None,
     cc: CcOption = None,
     limits: LimitsOption = None,
@@ -66,6 +68,7 @@ def verify(
     from sparsec.compiler.onnxruntime_reference import OnnxRuntime
     from sparsec.compiler.verify_model import default_tolerance, verify_model
 
+    passes = with_precision(passes, precision, target)
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits)
     with Steps("verify", quiet=quiet) as steps:
         with opened(subject, options, steps) as compiled:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.byte_layer import conv_graph
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.choose import candidates, ranked
 from sparsec.backends.aie.lower.layer import conv_layer
@@ -31,7 +32,7 @@ from sparsec.compiler.scalar import Program
 from sparsec.passes.pipelines import DEFAULT
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
-from tests.backends.aie.networks import compile_for, conv_graph, random_feeds, run_emitted
+from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
 
 FASHION = Path(__file__).parents[3] / "benchmarks" / "data" / "resnet8_fashion.onnx"
 NPU = machine_named("aie2:npu1")

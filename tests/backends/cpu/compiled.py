@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.emit import Emitted
-from sparsec.backends.cpu.naming import identifiers
 from sparsec.backends.cpu.target import CpuTarget
 from sparsec.backends.cpu.toolchain import build_library, find_compiler
+from sparsec.backends.naming import identifiers
 from sparsec.compiler.driver import Compilation, build
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 from sparsec.compiler.runtime import aligned_bytes
 
 Array = np.ndarray[Any, Any]
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
 
 
@@ -59,13 +60,79 @@ def compile_graph(
     kernels: Sequence[str] = (),
 ) -> Compilation:
     """Compile `graph` into `folder`/libcases.so, warnings being errors; `flags` replace the optimisation level."""
+    made = emit_graph(graph, target, folder, threads=threads, passes=passes, kernels=kernels)
+    build_graph(made, folder, flags)
+    return made
+
+
+def emit_graph(
+    graph: Graph, target: str, folder: Path, *, threads: int = 1, passes: str | None = None, kernels: Sequence[str] = ()
+) -> Compilation:
+    """Write the C of `graph` into `folder`."""
     made = build(graph, CpuTarget.named(target, threads, kernels), passes=passes)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in made.emitted.files.items():
         (folder / name).write_bytes(data)
-    own = [f for f in made.emitted.compile_flags if not f.startswith("-O")]
-    build_library(folder, made.emitted.name, [*flags, "-Wall", "-Wextra", "-Werror", *own], find_compiler(None))
     return made
+
+
+def build_graph(made: Compilation, folder: Path, flags: Sequence[str] = ("-O1",), cc: str | None = None) -> None:
+    """Compile what `emit_graph` wrote to a shared library, warnings being errors."""
+    build_library(folder, made.emitted.name, [*flags, *WARNINGS, *_own_flags(made)], find_compiler(cc))
+
+
+def _own_flags(made: Compilation) -> list[str]:
+    return [f for f in made.emitted.compile_flags if not f.startswith("-O")]
+
+
+def run_program(
+    made: Compilation, folder: Path, feeds: Mapping[str, Array], compiler: Sequence[str], runner: Sequence[str]
+) -> dict[str, Array]:
+    """Output name -> array, of what `emit_graph` wrote as a program of its own, which `runner` executes."""
+    emitted, name = made.emitted, made.emitted.name
+    inputs = [np.ascontiguousarray(feeds[i.name]) for i in made.program.inputs]
+    outputs = [np.empty(o.type.shape, o.type.dtype.numpy) for o in made.program.outputs]
+    sizes = [", ".join(str(a.nbytes) for a in arrays) for arrays in (inputs, outputs)]
+    main = _MAIN.replace("@NAME@", name).replace("@ARENA@", str(emitted.arena_bytes))
+    (folder / "main.c").write_text(main.replace("@IN@", sizes[0]).replace("@OUT@", sizes[1]))
+    sources = ["main.c", f"{name}.c", f"{name}_weights.S", "-Wa,-I."]
+    command = [*compiler, "-O1", *WARNINGS, *_own_flags(made), "-o", "program", *sources, "-lm"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run([*runner, "./program"], cwd=folder, input=b"".join(a.tobytes() for a in inputs), capture_output=True)
+    assert ran.returncode == 0, (ran.returncode, ran.stderr.decode())
+    found, at = {}, 0
+    for o, a in zip(made.program.outputs, outputs, strict=True):
+        found[o.name] = np.frombuffer(ran.stdout, a.dtype, a.size, at).reshape(a.shape)
+        at += a.nbytes
+    assert at == len(ran.stdout)
+    return found
+
+
+_MAIN = """
+#include "@NAME@.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static void *fresh(size_t size, int fill) {
+    void *p = aligned_alloc(64, (size + 63) / 64 * 64 + 64);
+    if (p == NULL) exit(1);
+    return memset(p, fill, size);
+}
+int main(void) {
+    static const size_t in[] = {@IN@}, out[] = {@OUT@};
+    enum { N = sizeof in / sizeof *in, M = sizeof out / sizeof *out };
+    void *x[N], *y[M];
+    for (int i = 0; i < N; i++)
+        if (x[i] = fresh(in[i], 0), fread(x[i], 1, in[i], stdin) != in[i]) return 2;
+    for (int i = 0; i < M; i++) y[i] = fresh(out[i], 7);
+    const void *const inputs = x, *const outputs = y;
+    if (@NAME@_run(inputs, outputs, NULL, fresh(@ARENA@, 0xff))) return 3;
+    for (int i = 0; i < M; i++)
+        if (fwrite(y[i], 1, out[i], stdout) != out[i]) return 4;
+    return 0;
+}
+"""
 
 
 def call_library(path: Path, symbol: str, arena_bytes: int, inputs: Sequence[Array], outputs: Sequence[Array]) -> None:

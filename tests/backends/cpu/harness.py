@@ -39,7 +39,8 @@ def source_of(isa: Isa, kernels: Iterable[Kernel]) -> str:
     """One C file with the prelude, the geometry structs, the kernels, and an exported caller for each kernel."""
     unique = list(dict.fromkeys(kernels))
     structs = {k.family: struct_declaration(k.family, k.geometry) for k in unique}
-    parts = [prelude(isa, integers=any(k.integers for k in unique)), *structs.values()]
+    head = prelude(isa, integers=any(k.integers for k in unique), bfloat16=any(k.bfloat16 for k in unique))
+    parts = [head, *structs.values()]
     for k in unique:
         arguments = "".join(f", p[{i}]" for i in range(len(k.pointers())))
         parts.append(k.source(isa))

@@ -24,8 +24,10 @@ def test_names_find_their_isa_and_unknown_ones_list_the_choices():
     [
         ("x86_64", "avx512f avx512bw avx512dq avx512vl fma avx2", "avx512"),
         ("x86_64", "avx512f avx512bw avx512dq avx512vl avx512_vnni fma avx2", "avx512vnni"),
+        ("x86_64", "avx512f avx512bw avx512dq avx512vl avx512_vnni avx512_bf16 fma avx2", "avx512bf16"),
         ("x86_64", "avx2 fma avx_vnni", "avx2vnni"),
         ("aarch64", "asimd asimddp", "neondot"),
+        ("aarch64", "asimd asimddp bf16", "neonbf16"),
         ("AMD64", "avx512f avx2 fma", "avx2"),  # a foundation-only AVX-512 lacks what the kernels use
         ("x86_64", "sse4_2 avx", "generic"),
         ("aarch64", "", "neon"),
@@ -50,7 +52,7 @@ def test_prelude_is_free_of_warnings(compiler, tmp_path):
         if isa.arch == "aarch64":
             continue
         path = tmp_path / f"{isa.symbol}.c"
-        path.write_text(prelude(isa, integers=True))
+        path.write_text(prelude(isa, integers=True, bfloat16=True))
         flags = ["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", *isa.cflags]
         done = subprocess.run([compiler, *flags, str(path)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
-"""planar_bytes: convolutions and products of bytes with sparse constant weights, positions in the lanes.
+"""planar_dot: convolutions and products of bytes or bfloat16 with sparse constant weights, positions in the lanes.
 
-The same plan as `planar` over uint8 data blocked by the vector's lanes, with int8 weights: a row of the tile is four consecutive
-input channels at one kernel tap, four bytes in each lane, and a weight is four bytes that are broadcast. A result that is rounded
+The same plan as `planar` over data blocked by the vector's lanes: a row of the tile is four bytes, or two bfloat16, of
+consecutive input channels at one kernel tap in each lane, and a weight is as many that are broadcast. A result that is rounded
 to uint8 is put together in the lanes, four outputs to a lane, and spread to its positions; any other goes through sums in scratch
 that are transposed.
 """
@@ -13,20 +13,21 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
+from sparsec.backends.cpu.kernels.dot import dot_of, row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import Types, epilogue_context, extra_pointers, heavy
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry
 from sparsec.backends.cpu.kernels.saturation import split_saturation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
-FOUR = 4  # channels of a row, and outputs of a lane
+FOUR = 4  # bytes of a lane
 
 
 @dataclass(frozen=True, slots=True)
-class PlanarBytesKernel(Kernel):
+class PlanarDotKernel(Kernel):
     """One micro-kernel with its loops; fields are those of PlanarKernel, `types` those of PanelKernel.
 
-    Pointers: x, w, the lists, the offsets of taps, `start` (what the sums of each output begin with), extras, y.
+    Pointers: x, w, the lists, the offsets of taps, for bytes `start` (what the sums of each output begin with), extras, y.
     """
 
     r: int
@@ -42,31 +43,29 @@ class PlanarBytesKernel(Kernel):
     prefetch: int = 0
     types: Types = field(default_factory=Types)
     family: ClassVar[str] = "planar"
-    template: ClassVar[str] = "planar_bytes.c.j2"
+    template: ClassVar[str] = "planar_dot.c.j2"
     geometry: ClassVar[type[Geometry]] = PlanarGeometry
 
     def label(self) -> str:
         last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
         lists = f"_l{len(self.masks)}" if len(self.masks) > 1 else ""
-        return f"u8_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
+        return f"{self.types.data.value}_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
 
     @property
     def integers(self) -> bool:
-        return True
+        return self.types.integers
+
+    @property
+    def bfloat16(self) -> bool:
+        return self.types.bfloat16 or self.epilogue.mentions(DType.BF16)
 
     def pointers(self) -> tuple[Pointer, ...]:
         lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         extras = extra_pointers(self.types.of_extras(len(self.extras)))
         y = Pointer("y", self.types.result.c, const=False)
-        return (
-            Pointer("x", "uint8_t"),
-            Pointer("w", "int8_t"),
-            *lists,
-            Pointer("taps", "int32_t"),
-            Pointer("start", "int32_t"),
-            *extras,
-            y,
-        )
+        start = (Pointer("start", "int32_t"),) if self.types.of_bytes else ()
+        x, w = Pointer("x", self.types.data.c), Pointer("w", self.types.weights.c)
+        return (x, w, *lists, Pointer("taps", "int32_t"), *start, *extras, y)
 
     @property
     def entry_type(self) -> str:
@@ -91,7 +90,11 @@ class PlanarBytesKernel(Kernel):
         return {
             "lists": [outputs[mask] for mask in self.masks],
             "sizes": [s for s in (self.s, self.s_tail) if s],
-            "four_rows": isa.lanes // FOUR,
+            "block_rows": isa.lanes // row_channels(self.types.data, isa),
+            "dot": dot_of(self.types.data, isa),
+            "of_bytes": self.types.of_bytes,
+            "x_t": self.types.data.c,
+            "w_t": self.types.weights.c,
             "full_names": full,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
         }
@@ -104,7 +107,7 @@ def packs(r: int, epilogue: Program, extras: tuple[str, ...], types: Types) -> b
     return rounded and r % FOUR == 0 and not heavy(epilogue) and all(t is DType.U8 for t in full)
 
 
-def legal(r: int, s: int, lists: int, isa: Isa) -> bool:
+def legal(r: int, s: int, lists: int, isa: Isa, data: DType = DType.U8) -> bool:
     """Whether the accumulators, the inputs of a row and a weight fit in the vector registers."""
-    halves = 2 if isa.dot == "pairs" else 1
+    halves = 2 if data is DType.U8 and isa.dot == "pairs" else 1
     return r * s + halves * ((s if r > 1 else 1) + 1) <= isa.registers and (lists == 1 or r > 1)
