@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.byte_layer import conv_graph
 from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
 from sparsec.backends.aie.simulate.timeline import Cause
 from sparsec.compiler.errors import ModelError, SparsecError, StreamError, UsageError
-from tests.backends.aie.networks import compile_for, conv_graph, random_feeds, run_emitted
+from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
 
 
 @pytest.fixture(scope="module")
