@@ -117,7 +117,8 @@ class MatmulModes:
 class Costs:
     """Cycles that things take beside moving data and multiplying. `ddr_bytes_per_cycle` bounds all columns together, each way.
 
-    A DMA channel collects `dma_access_words` words of 32 bits, neighbours in memory, for each access to a core's memory bank.
+    A DMA channel collects `dma_access_words` words of 32 bits, neighbours in memory, for each access to a core's memory bank
+    (0: channels and cores never meet there).
     """
 
     hop: int = 3

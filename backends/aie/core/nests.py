@@ -20,7 +20,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.execute import State
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
-from sparsec.backends.aie.core.sums import Values
+from sparsec.backends.aie.core.sums import Operands, Values, joined
 from sparsec.backends.aie.core.tracing import Step, Trace, Tracer
 from sparsec.compiler.errors import SparsecError
 
@@ -93,6 +93,8 @@ class Nest:
         loads = [self.where[n].reshape(-1) // 32 for n in trace.loads if n not in set(trace.tables)]
         self._lines = np.unique(np.concatenate(loads or [np.zeros(0, np.int64)]))
         self._ran: dict[int, Ran] = {}
+        self._sums, lines = joined(trace, self.where)
+        self._operands = Operands(lines)
 
     def reads_the_same(self, state: State) -> bool:
         """Whether the tables that it was made of are in `state` as well."""
@@ -103,7 +105,7 @@ class Nest:
         if not self._fits or not self._written(state):
             return None
         memory = np.concatenate((state.memory, state.w.reshape(-1)))
-        values = Values(self.trace.sums, self.where, memory, state.c)
+        values = Values(self._sums, self._operands, memory, state.c)
         data = [values.stored(s) for s in self.trace.stores]
         finals = {c: values.final(c) for c in self.trace.sums}
         if any(d is None for d in data) or any(f is None for f in finals.values()):

@@ -8,24 +8,58 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.execute import saturated
-from sparsec.backends.aie.core.tracing import Stored, Sum
+from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
 
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
 
+def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], list[Array]]:
+    """The sums by accumulator, products that follow one another as one; and lines of 32 bytes by address number.
+
+    Products between which something is stored stay apart. A product that was joined to the one before it becomes "none", so that
+    the numbers by which stores name sums stay as they are.
+    """
+    lines = [w // 32 for w in where]
+    found: dict[int, list[Sum]] = {}
+    for c, sums in trace.sums.items():
+        stops = {s.after for s in trace.stores if s.name != "stw" and s.accumulator == c}
+        made = found[c] = list(sums)
+        first = 0
+        for i in range(1, len(made) + 1):
+            alike = i < len(made) and (made[i].name, made[i].numbers) == ("mac", made[first].numbers)
+            if alike and made[first].name == "mac" and i not in stops:
+                continue
+            if i - first > 1:
+                parts = zip(*(s.vectors for s in made[first:i]), strict=True)
+                vectors = range(len(lines), len(lines) + len(made[first].vectors))
+                lines += [np.concatenate([lines[n] for n in part], axis=1) for part in parts]
+                made[first:i] = [Sum("mac", made[first].numbers, tuple(vectors)), *[Sum("none", (), ())] * (i - first - 1)]
+            first = i
+    return found, lines
+
+
+class Operands:
+    """Where vectors are: lines of 32 bytes, int64 [iterations, executions], by number; and which do not move."""
+
+    def __init__(self, lines: Sequence[Array]) -> None:
+        self.lines = lines
+        self.times = lines[0].shape[0] if lines else 1
+        self.fixed = [bool((n == n[:1]).all()) for n in lines]
+
+
 class Values:
     """The sums and stored bytes of all iterations."""
 
-    def __init__(self, sums: Mapping[int, Sequence[Sum]], where: Sequence[Array], memory: Array, before: Array) -> None:
-        """`sums` by accumulator; traced addresses, int64 [iterations, executions].
+    def __init__(self, sums: Mapping[int, Sequence[Sum]], operands: Operands, memory: Array, before: Array) -> None:
+        """`sums` by accumulator, as `joined` has them.
 
         `memory` is what vectors are read from: data memory, then the registers before the loop; `before` (uint8 [8, 128]) are
         the accumulators before it.
         """
-        self.memory, self.times = memory, where[0].shape[0] if where else 1
-        self._sums, self._where, self._before = sums, where, before
+        self._lines = memory.reshape(-1, 32)
+        self._sums, self._operands, self._before = sums, operands, before
         self._finals: dict[int, Array | None] = {}
 
     def final(self, c: int) -> Array | None:
@@ -50,7 +84,7 @@ class Values:
     def _after(self, c: int, count: int) -> Array | None:
         """int32 [iterations, 4, 8]: the accumulator after so many of its sums."""
         begins = self._begins(c)
-        times = self.times
+        times = self._operands.times
         if begins is None or count <= begins:
             if any(s.name == "setc" for s in self._sums.get(c, ())[:count]):
                 return None
@@ -62,7 +96,8 @@ class Values:
             return np.concatenate((before[:1], final[:-1]))
         total = np.zeros((times, 4, 8), np.int64)
         for s in self._sums[c][:count]:
-            total = self._taken(total, s)
+            if s.name != "none":
+                total = self._taken(total, s)
         return total.astype(np.int32)
 
     def _taken(self, total: Array, s: Sum) -> Array:
@@ -84,7 +119,7 @@ class Values:
 
     def _vector(self, number: int) -> Array:
         """uint8 [iterations, executions, 32]."""
-        found: Array = self.memory.reshape(-1, 32)[self._where[number] // 32]
+        found: Array = self._lines[self._operands.lines[number]]
         return found
 
     def _products(self, s: Sum) -> Array:
@@ -93,7 +128,7 @@ class Values:
         data = self._vector(s.vectors[0]).view(kind)
         times, count, _ = data.shape
         left = data.reshape(times, count, 4, 8).transpose(0, 2, 1, 3).astype(np.float32).reshape(times, 4, 8 * count)
-        fixed = all((self._where[n] == self._where[n][:1]).all() for n in s.vectors[1:])
+        fixed = all(self._operands.fixed[n] for n in s.vectors[1:])
         halves = [self._fixed(n) if fixed else self._vector(n) for n in s.vectors[1:]]
         right = np.concatenate(halves, axis=-1).view(np.int8).astype(np.float32)
         right = right.reshape(-1, 8) if fixed else right.reshape(times, -1, 8)
@@ -109,7 +144,7 @@ class Values:
 
     def _fixed(self, number: int) -> Array:
         """uint8 [executions, 32] of addresses that do not move."""
-        found: Array = self.memory.reshape(-1, 32)[self._where[number][0] // 32]
+        found: Array = self._lines[self._operands.lines[number][0]]
         return found
 
     def _lanes(self, s: Sum) -> Array:

@@ -57,6 +57,7 @@ class ArrayState:
         self.cores: dict[Tile, CoreProcess] = {}
         self.control = Timeline()
         self.operation: tuple[int, Write] | None = None
+        self._advanced: dict[Descriptor, tuple[int, ...]] = {}
         self._decoded: dict[tuple[Kind, tuple[int, ...]], Descriptor] = {}
         for tile in self.grid.tiles():
             self._add(tile, programs)
@@ -83,7 +84,7 @@ class ArrayState:
         around = Surroundings(
             kind,
             lambda n: self.descriptor(tile, n),
-            lambda n, d: self.set_descriptor(tile, n, d),
+            lambda n, d: self.advance_descriptor(tile, n, d),
             lambda n: self.lock(tile, n),
             lambda words: self.place(tile, words),
             lambda begin, end, words: self.cores[tile].touch(begin, end, words),
@@ -150,10 +151,14 @@ class ArrayState:
             self._decoded[kind, words] = CLASSES[kind].decode(words)
         return self._decoded[kind, words]
 
-    def set_descriptor(self, tile: Tile, number: int, descriptor: Descriptor) -> None:
-        """Write a descriptor back, as its iteration moves on."""
+    def advance_descriptor(self, tile: Tile, number: int, descriptor: Descriptor) -> None:
+        """Write a descriptor back that has been carried out, as its iteration moves on."""
+        if descriptor.iteration.wrap == 1:
+            return
         base = (tile.column << 25 | tile.row << 20) + DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE
-        for i, word in enumerate(descriptor.encode()):
+        if descriptor not in self._advanced:
+            self._advanced[descriptor] = descriptor.advanced().encode()
+        for i, word in enumerate(self._advanced[descriptor]):
             self.registers[base + 4 * i] = word
 
     def write(self, address: int, value: int) -> None:

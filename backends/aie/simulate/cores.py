@@ -71,11 +71,13 @@ class CoreProcess:
 
     def touch(self, begin: int, end: int, words: Array) -> None:
         """Note that a channel moves `words` (addresses) of the memory from cycle `begin` to `end`."""
-        groups = words[words >= 0] // self.machine.costs.dma_access_words
-        if not groups.size:
+        together = self.machine.costs.dma_access_words
+        words = words[words >= 0]
+        if not words.size or not together:
             return
+        groups = words // together
         first = np.concatenate(([True], groups[1:] != groups[:-1]))
-        banks = groups[first] * (4 * self.machine.costs.dma_access_words) // self.core.bank_bytes
+        banks = groups[first] * (4 * together) // self.core.bank_bytes
         self._transfers.append((begin, end, np.bincount(banks, minlength=self.machine.core.data_banks).tolist()))
 
     def _go_on(self) -> None:

@@ -32,13 +32,13 @@ _MOST_WORDS = 1 << 26  # of a descriptor; 256 MB
 class Surroundings:
     """What a channel sees of its tile.
 
-    Descriptors by number to load and store, locks by number, where words are in memory, what a transfer that begins and ends at
-    cycles does to the memory's banks, tokens, and what a release costs those who wait for it.
+    Descriptors by number, to load and to advance once they have been carried out, locks by number, where words are in memory,
+    what a transfer that begins and ends at cycles does to the memory's banks, tokens, and what a release costs those who wait.
     """
 
     kind: Kind
     load: Callable[[int], Descriptor]
-    store: Callable[[int, Descriptor], None]
+    advance: Callable[[int, Descriptor], None]
     lock: Callable[[int], Lock]
     place: Callable[[Array], Sequence[tuple[Words, Array, Array]]]
     touch: Callable[[int, int, Array], None]
@@ -238,7 +238,7 @@ class Channel:
             if descriptor.release:
                 cause = self.around.cause(self.direction, self._tag)
                 self.around.lock(descriptor.release.lock).release(descriptor.release.value, cause, self._tag)
-        self.around.store(self._number, descriptor.advanced())
+        self.around.advance(self._number, descriptor)
         task = self._task
         assert task is not None
         if descriptor.next is not None:

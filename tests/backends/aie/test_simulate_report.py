@@ -258,6 +258,7 @@ def test_channels_and_loads_meet_in_banks() -> None:
     assert cycles(32768, 4) == 0
     assert cycles(32, 4) == 256 - 1
     assert cycles(32, 1) == 1024 - 1
+    assert cycles(32, 0) == 0
 
 
 def test_tiles_are_in_the_report() -> None:
