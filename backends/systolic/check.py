@@ -166,6 +166,8 @@ class Grammar:
         if op.columns != self.positions:
             return f"it takes columns of {op.columns}, and X has {self.positions}"
         limit = self.strip.steps if self.stationary is Stationary.WS else self.positions
+        if self.count > 1 and not op.stride:
+            return f"it takes the same in each of {self.count} iterations"
         last = op.first + (self.count - 1) * op.stride
         return f"its last iteration takes what begins at {last} of {limit}" if last >= limit else ""
 

@@ -12,6 +12,7 @@ from sparsec.backends.systolic.isa import Output, Windows
 from sparsec.backends.systolic.stream_error import StreamError
 
 Array = np.ndarray[Any, Any]
+MAX_EXTENT, MAX_ELEMENTS = 1 << 24, 1 << 28  # of X: what a corrupt stream may make the simulator allocate
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class DataUnit:
 
     def __post_init__(self) -> None:
         op = self.op
+        if max(self.extent, self.positions) > MAX_EXTENT:
+            raise StreamError(self.offset, f"X would be {self.extent} x {self.positions}, and both are {MAX_EXTENT} at most")
         last = op.base + (op.images - 1) * op.image_stride + (op.channels - 1) * op.channel_stride
         last += (op.height - 1) * op.row_stride + (op.width - 1) * op.column_stride
         if last >= self.memory.size:
@@ -76,6 +79,9 @@ class DataUnit:
     def whole(self) -> Array:
         """X."""
         op, (ys, xs) = self.op, self._reach
+        if self.extent * self.positions > MAX_ELEMENTS:
+            shape = f"{self.extent} x {self.positions}"
+            raise StreamError(self.offset, f"X would be {shape}, more elements than the {MAX_ELEMENTS} that fit the simulator")
         strides = (op.image_stride, op.channel_stride, op.row_stride, op.column_stride)
         view = np.lib.stride_tricks.as_strided(
             self.memory[op.base :],
@@ -83,15 +89,15 @@ class DataUnit:
             tuple(s * self.memory.itemsize for s in strides),
             writeable=False,
         )
-        view = self._centred(view)
-        out = np.zeros((op.kernel_h, op.kernel_w, op.channels, op.images, op.out_h, op.out_w), view.dtype)
+        number = np.float32 if view.dtype == np.float32 else np.int32
+        out = np.zeros((op.kernel_h, op.kernel_w, op.channels, op.images, op.out_h, op.out_w), number)
         for i, y in enumerate(ys):
             rows = np.flatnonzero((y >= 0) & (y < op.height))
             for j, x in enumerate(xs):
                 cols = np.flatnonzero((x >= 0) & (x < op.width))
                 if len(rows) and len(cols):
                     part = view[:, :, y[rows[0]] : y[rows[-1]] + 1 : op.stride_h, x[cols[0]] : x[cols[-1]] + 1 : op.stride_w]
-                    out[i, j, :, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = np.moveaxis(part, 0, 1)
+                    out[i, j, :, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1] = self._centred(np.moveaxis(part, 0, 1))
         return out.reshape(self.extent, self.positions)
 
 
