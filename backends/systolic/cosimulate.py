@@ -16,6 +16,7 @@ from sparsec.backends.systolic.rtl import emit_bench, emit_rtl
 from sparsec.compiler.errors import ToolchainError
 
 Array = np.ndarray[Any, Any]
+CYCLES = 50_000_000  # after which a run is given up
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def cosimulate(machine: Machine, stream: bytes, weights: bytes, data: Array, out
     for name, image in images.items():
         (folder / f"{name}.hex").write_text("\n".join(f"{b:02x}" for b in image) + "\n")
     sources = emit_rtl(machine)
-    sources["bench.v"] = emit_bench(*(len(i) for i in images.values()), outputs, 50_000_000)
+    sources["bench.v"] = emit_bench(len(stream), len(images["weights"]), data.size, outputs, CYCLES)
     for name, text in sources.items():
         (folder / name).write_text(text)
     _tool(["iverilog", "-g2012", "-Wall", "-Wno-timescale", "-s", "bench", "-o", "bench", *sources], folder)

@@ -1,4 +1,4 @@
-"""Verilog of an array for 8-bit products, dense or with a bitmap, output- or weight-stationary, that executes the same micro-ops."""
+"""Verilog of an array for 8-bit products that executes the same micro-ops: dense or with a bitmap, OS or WS."""
 
 from __future__ import annotations
 
