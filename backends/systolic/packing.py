@@ -10,51 +10,70 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-OPEN = 16  # merged columns that another one may still join; a bound on the search, not on the result's form
+OPEN = 16  # merged columns that another one may still join; it bounds the search
 
 
 def merge_columns(nonzero: Array, side: int, lanes: int) -> list[list[list[int]]]:
     """Of a mask [rows, columns], per strip of `side` rows: groups of at most `lanes` columns, no two with a common nonzero row.
 
-    Columns without nonzero elements are left out. First fit, fuller columns first, among the `OPEN` groups with the most room;
-    a group's columns ascend, and groups are in the order of their first column.
+    Columns without nonzero elements are left out. First fit, fuller columns first; where `OPEN` groups are open, the fullest is
+    closed for a new one. A group's columns ascend, and groups are in the order of their first column.
     """
-    return [_first_fit(nonzero[start : start + side], lanes) for start in range(0, nonzero.shape[0], side)]
-
-
-def _first_fit(strip: Array, lanes: int) -> list[list[int]]:
-    """Groups of columns of one strip."""
-    weight = strip.sum(axis=0)
-    columns = np.flatnonzero(weight)
-    if lanes == 1 or 2 * int(weight[columns].min(initial=len(strip))) > len(strip):
-        return [[int(c)] for c in columns]  # no two fit together
-    bits = _as_integers(strip)
-    groups: list[list[int]] = []
-    open_: list[tuple[int, list[int]]] = []  # rows taken, columns
-    for c in columns[np.argsort(-weight[columns], kind="stable")]:
-        mask = bits[c]
-        for i, (taken, group) in enumerate(open_):
-            if not taken & mask:
-                group.append(int(c))
-                open_[i] = (taken | mask, group)
-                if len(group) == lanes:
-                    del open_[i]
-                break
-        else:
-            group = [int(c)]
-            groups.append(group)
-            open_.append((mask, group))
-            if len(open_) > OPEN:
-                del open_[max(range(len(open_)), key=lambda j: open_[j][0].bit_count())]
-    return sorted(sorted(g) for g in groups)
-
-
-def _as_integers(strip: Array) -> list[int]:
-    """Every column as an integer whose bits are its nonzero rows."""
-    packed = np.packbits(strip, axis=0, bitorder="little")
-    return [int.from_bytes(packed[:, c].tobytes(), "little") for c in range(strip.shape[1])]
+    found = []
+    for groups in _group_of(nonzero, side, lanes):
+        columns = np.flatnonzero(groups >= 0)
+        order = np.argsort(groups[columns], kind="stable")
+        parts = np.split(columns[order], np.flatnonzero(np.diff(groups[columns][order])) + 1) if len(columns) else []
+        found.append(sorted([int(c) for c in part] for part in parts))
+    return found
 
 
 def merged_counts(nonzero: Array, side: int, lanes: int) -> list[int]:
     """How many groups `merge_columns` makes of every strip."""
-    return [len(groups) for groups in merge_columns(nonzero, side, lanes)]
+    return [int(groups.max(initial=-1)) + 1 for groups in _group_of(nonzero, side, lanes)]
+
+
+def _group_of(nonzero: Array, side: int, lanes: int) -> Array:
+    """[strips, columns]: the number of the group that a column is in, -1 for none."""
+    strips = np.pad(nonzero, ((0, -len(nonzero) % side), (0, 0))).reshape(-1, side, nonzero.shape[1])
+    weight = strips.sum(axis=1)
+    groups = np.where(weight > 0, np.cumsum(weight > 0, axis=1) - 1, -1)
+    least = np.where(weight > 0, weight, side).min(axis=1)
+    mergeable = (2 * least <= side) & (lanes > 1)  # in the others no two columns fit together
+    if mergeable.any():
+        groups[mergeable] = _first_fit(strips[mergeable], weight[mergeable], lanes)
+    return groups
+
+
+def _first_fit(strips: Array, weight: Array, lanes: int) -> Array:
+    """The same for strips [strips, side, columns], all of them a column at a time; `weight` counts the nonzero rows."""
+    count = len(strips)
+    bits = _words(strips)
+    order = np.argsort(-weight, axis=1, kind="stable")
+    groups, made = np.full(weight.shape, -1), np.zeros(count, np.int64)
+    taken = np.zeros((count, OPEN, bits.shape[2]), np.uint64)
+    size, filled, number = (np.zeros((count, OPEN), np.int64) for _ in range(3))
+    for rank in range(int((weight > 0).sum(axis=1).max())):
+        strip = np.flatnonzero(weight[np.arange(count), order[:, rank]])
+        column = order[strip, rank]
+        mask = bits[strip, column]
+        sizes = size[strip]
+        free = (sizes == 0) | (sizes == lanes)
+        fits = ~(taken[strip] & mask[:, None]).any(axis=2) & ~free
+        joins = fits.any(axis=1)
+        slot = np.where(joins, fits.argmax(axis=1), np.where(free, weight.max() + 1, filled[strip]).argmax(axis=1))
+        at = (strip, slot)
+        taken[at] = np.where(joins[:, None], taken[at] | mask, mask)
+        filled[at] = np.where(joins, filled[at], 0) + weight[strip, column]
+        size[at] = np.where(joins, size[at], 0) + 1
+        number[at] = np.where(joins, number[at], made[strip])
+        made[strip] += ~joins
+        groups[strip, column] = number[at]
+    return groups
+
+
+def _words(strips: Array) -> Array:
+    """The rows of every column as bits, [strips, columns, words of 64]."""
+    packed = np.packbits(np.moveaxis(strips, 1, 2), axis=2, bitorder="little")
+    full = np.pad(packed, ((0, 0), (0, 0), (0, -packed.shape[2] % 8)))
+    return np.ascontiguousarray(full).view(np.uint64)
