@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.backends.systolic.isa import Stationary
+
 Array = np.ndarray[Any, Any]
 
 
@@ -41,6 +43,25 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class StripTrace:
+    """What a strip needs from outside of the array: how much, for how long, and what it leaves.
+
+    `channels` are those of the data that it reads, each of `plane` elements; `rows` those of Y that it writes, each of `columns`.
+    `product` numbers the products of the stream.
+    """
+
+    product: int
+    stationary: Stationary
+    cycles: int
+    iterations: int
+    weight_bytes: int
+    channels: Array
+    plane: int
+    rows: Array
+    columns: int
+
+
+@dataclass(frozen=True)
 class Run:
     """A stream's counts, those of every product in it, the output memory (empty for a run without values), and the roofline.
 
@@ -49,5 +70,6 @@ class Run:
 
     total: Counts
     products: tuple[Counts, ...]
+    strips: tuple[StripTrace, ...] = field(repr=False)
     output: Array = field(repr=False)
     roofline: int = 0

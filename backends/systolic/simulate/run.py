@@ -23,7 +23,7 @@ from sparsec.backends.systolic.isa import (
     Stationary,
     Windows,
 )
-from sparsec.backends.systolic.simulate.counts import Counts, Run
+from sparsec.backends.systolic.simulate.counts import Counts, Run, StripTrace
 from sparsec.backends.systolic.simulate.decompress import Operands, read_strip
 from sparsec.backends.systolic.simulate.folds import Folds
 from sparsec.backends.systolic.simulate.job import Engine, StripJob
@@ -74,6 +74,8 @@ class _Controller:
     operands: Operands | None = None
     body: dict[type[MicroOp], MicroOp] = field(default_factory=dict)
     products: list[Counts] = field(default_factory=list)
+    traces: list[StripTrace] = field(default_factory=list)
+    weight_bytes: int = 0
 
     def run(self) -> Run:
         """Execute every micro-op."""
@@ -86,7 +88,7 @@ class _Controller:
         least = -(-total.macs // (self.program.rows * self.program.cols))
         if total.cycles < least:
             raise InternalError(f"{total.macs} multiplications take {least} cycles at least, and {total.cycles} were counted")
-        return Run(total, tuple(self.products), self.memory, least)
+        return Run(total, tuple(self.products), tuple(self.traces), self.memory, least)
 
     def _execute(self, line: Line) -> None:
         match line.op:
@@ -103,6 +105,7 @@ class _Controller:
             case (LoadWeights() | Decompress()) as op:
                 assert self.config is not None
                 self.operands = read_strip(line.offset, op, self.config, self.weights)
+                self.weight_bytes = op.size if isinstance(op, Decompress) else self.operands.values.nbytes
             case Repeat() | LoadData() | Move() | Drain() as op:
                 self.body[type(op)] = op
             case End():
@@ -125,7 +128,24 @@ class _Controller:
             drain,
         )
         _check(job, line.offset)
-        self.products[-1].add(self.engine.strip(job))
+        counts = self.engine.strip(job)
+        self.products[-1].add(counts)
+        self.traces.append(self._trace(job, counts.cycles))
+
+    def _trace(self, job: StripJob, cycles: int) -> StripTrace:
+        op, index = job.data.op, job.operands.index
+        k = job.load.row + np.arange(job.strip_rows) if job.stationary is Stationary.IS else index[index >= 0]
+        return StripTrace(
+            len(self.products) - 1,
+            job.stationary,
+            cycles,
+            job.count,
+            self.weight_bytes,
+            np.unique(k % op.channels),
+            op.images * op.height * op.width,
+            job.destination(0)[0],
+            job.data.positions,
+        )
 
 
 def _check(job: StripJob, offset: int) -> None:
