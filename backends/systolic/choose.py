@@ -40,13 +40,13 @@ def choose(machine: Machine, layers: Sequence[Layer], dataflows: Sequence[Datafl
 
 def _choose(machine: Machine, layer: Layer, dataflows: Sequence[Dataflow]) -> Choice:
     grouping = grouping_of(layer, machine.lanes) if any(d.grouped for d in dataflows) else None
+    full = not layer.constant or all(g.w.all() for g in layer.gemms)  # no zeros are known
     table: dict[Dataflow, int] = {}
     for dataflow in dataflows:
         if dataflow.grouped and grouping is None:
             continue
-        if not dataflow.sparse or dataflow.grouped or not layer.constant:
-            first = layer.gemms[0]
-            table[dataflow] = len(layer.gemms) * product_cycles(machine, first, dataflow, grouping, dense=not layer.constant)
+        if not dataflow.sparse or dataflow.grouped or full:
+            table[dataflow] = len(layer.gemms) * product_cycles(machine, layer.gemms[0], dataflow, grouping, dense=full)
         else:
             table[dataflow] = sum(product_cycles(machine, g, dataflow) for g in layer.gemms)
     best = min(table, key=lambda d: table[d])
