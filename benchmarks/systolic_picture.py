@@ -13,7 +13,7 @@ COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#8a5a9e")
 
 def picture(records: Sequence[Mapping[str, Any]]) -> str:
     """The rows of the part networks whose vectors are as tall as their array; the band is the published range."""
-    tall = [r for r in records if r["pattern"].startswith("block:") and "x1@" in r["pattern"]]
+    tall = [r for r in records if r["pattern"].startswith("block:") and "x1/" in r["pattern"]]
     names = list(dict.fromkeys(r["model"] for r in tall))
     top = 1.05 * max((r["speedup"] for r in tall), default=1.0)
     total = LEFT + len(names) * (WIDTH + GAP)

@@ -65,7 +65,7 @@ class StripTrace:
 class Run:
     """A stream's counts, those of every product in it, the output memory (empty for a run without values), and the roofline.
 
-    `roofline` is the fewest cycles that `macs` multiplications take on the array.
+    `roofline` is the fewest cycles, strip by strip, in which PEs can multiply and the edges can carry what was counted.
     """
 
     total: Counts

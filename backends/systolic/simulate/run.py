@@ -76,6 +76,7 @@ class _Controller:
     products: list[Counts] = field(default_factory=list)
     traces: list[StripTrace] = field(default_factory=list)
     weight_bytes: int = 0
+    roofline: int = 0
 
     def run(self) -> Run:
         """Execute every micro-op."""
@@ -85,10 +86,7 @@ class _Controller:
         for product in self.products:
             total.add(product)
         self.engine.finish(total)
-        least = -(-total.macs // (self.program.rows * self.program.cols))
-        if total.cycles < least:
-            raise InternalError(f"{total.macs} multiplications take {least} cycles at least, and {total.cycles} were counted")
-        return Run(total, tuple(self.products), tuple(self.traces), self.memory, least)
+        return Run(total, tuple(self.products), tuple(self.traces), self.memory, self.roofline)
 
     def _execute(self, line: Line) -> None:
         match line.op:
@@ -129,6 +127,10 @@ class _Controller:
         )
         _check(job, line.offset)
         counts = self.engine.strip(job)
+        least = _fewest_cycles(job, counts)
+        if counts.cycles < least:
+            raise InternalError(f"a strip that takes {least} cycles at least was counted as {counts.cycles}")
+        self.roofline += least
         self.products[-1].add(counts)
         self.traces.append(self._trace(job, counts.cycles))
 
@@ -146,6 +148,15 @@ class _Controller:
             job.destination(0)[0],
             job.data.positions,
         )
+
+
+def _fewest_cycles(job: StripJob, counts: Counts) -> int:
+    """What multiplications, or operands and sums that cross the edges, take when every PE and link is busy in every cycle."""
+    rows, cols, lanes = job.rows, job.cols, job.config.lanes
+    widths = {Stationary.OS: (rows, cols * lanes), Stationary.WS: (cols, rows * lanes), Stationary.IS: (rows, cols)}
+    weights, data = widths[job.stationary]
+    uses = ((counts.macs, rows * cols), (counts.weight_values, weights), (counts.data_values, data), (counts.output_writes, cols))
+    return max(-(-amount // width) for amount, width in uses)
 
 
 def _check(job: StripJob, offset: int) -> None:
