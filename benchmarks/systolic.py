@@ -5,8 +5,8 @@
     python benchmarks/systolic.py --parts networks --models resnet50 --json out.json --svg docs/systolic.svg
 
 Parts: scale-sim (dense cycles against the goldens, n:m against its rule), rtl (Icarus Verilog against the simulator on random
-products), networks (FlexiSAGA), training (SAT). Cycles are those of our model of the arrays. Exits with 1 where something that
-has to be equal is not.
+products), networks (FlexiSAGA), traffic (bytes and energy of one network), training (SAT). Cycles are those of our model of the
+arrays. Exits with 1 where something that has to be equal is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks import systolic_networks, systolic_training
+from benchmarks import systolic_networks, systolic_traffic, systolic_training
 from benchmarks.systolic_picture import picture
 from sparsec.backends.systolic import (
     Dataflow,
@@ -41,7 +41,7 @@ from sparsec.backends.systolic.isa import Format
 from sparsec.compiler.cli.console import plain_table
 
 GOLDENS = Path(__file__).parents[1] / "tests" / "golden" / "systolic" / "scalesim.csv"
-PARTS = ("scale-sim", "rtl", "networks", "training")
+PARTS = ("scale-sim", "rtl", "networks", "traffic", "training")
 Records = list[dict[str, Any]]
 
 
@@ -124,6 +124,19 @@ def networks(arguments: argparse.Namespace) -> Records:
     return found
 
 
+def traffic(arguments: argparse.Namespace) -> Records:
+    """Bytes, waiting and energy by dataflow."""
+    found = list(systolic_traffic.rows(arguments.models[0], arguments.sides[len(arguments.sides) // 2]))
+    columns = ("weights", "dataflow", ">M cycles", ">double-buffered", ">exposed", ">SRAM MB", ">DRAM MB", ">mJ")
+    cells = []
+    for r in found:
+        cycles = [f"{v / 1e6:.2f}" for v in (r.cycles, r.double, r.exposed)]
+        cells.append([r.weights, r.dataflow, *cycles, f"{r.sram / 1e6:.0f}", f"{r.dram / 1e6:.1f}", f"{r.energy / 1e3:.2f}"])
+    print(f"{found[0].model} on {found[0].array}: what operands move, a layer after the other")
+    print(plain_table(columns, cells))
+    return [r.record for r in found]
+
+
 def training(arguments: argparse.Namespace) -> Records:
     """Training steps."""
     chosen = [m for m in systolic_training.MODELS if m in arguments.training_models]
@@ -152,7 +165,9 @@ def show(title: str, records: Records) -> None:
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="comma-separated")
-    parser.add_argument("--models", default=",".join(systolic_networks.MODELS), help="of the part networks")
+    parser.add_argument(
+        "--models", default=",".join(systolic_networks.MODELS), help="of the parts networks and (the first) traffic"
+    )
     parser.add_argument("--training-models", default=",".join(systolic_training.MODELS), help="of the part training")
     parser.add_argument("--sides", default="8,16,32", help="of the arrays of the part networks")
     parser.add_argument("--sparsities", default="50,60,70,80,90", help="in percent")
@@ -181,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
             print("Icarus Verilog is not installed: nothing was compared")
     if "networks" in asked.parts:
         results["networks"] = networks(asked)
+    if "traffic" in asked.parts:
+        results["traffic"] = traffic(asked)
     if "training" in asked.parts:
         results["training"] = training(asked)
     if asked.json:

@@ -65,7 +65,7 @@ def pruned(graph: Graph, machine: Machine, dataflow: Dataflow, sparsity: float) 
 
 def measure(network: Network, dense: int, pattern: str, kept: float, model: str, simulate: bool) -> Row:
     """One row; an AssertionError where the streams take other cycles than the closed forms say."""
-    simulated = sum(simulate_layer(network, c).cycles for c in network.choices) if simulate else 0
+    simulated = sum(simulate_layer(network, c).total.cycles for c in network.choices) if simulate else 0
     assert simulated in (0, network.cycles)
     alone = {d.value: network.cycles_of(d) for d in SEVEN}
     assert network.cycles <= min(alone.values())

@@ -12,10 +12,10 @@ import numpy as np
 
 from sparsec.backends.systolic.choose import Choice, choose
 from sparsec.backends.systolic.dataflow import Dataflow
-from sparsec.backends.systolic.layers import Layer, network_layers
+from sparsec.backends.systolic.layers import network_layers
 from sparsec.backends.systolic.lower import Lowered, lower
 from sparsec.backends.systolic.machine import Machine
-from sparsec.backends.systolic.simulate.counts import Counts, Run
+from sparsec.backends.systolic.simulate.counts import Run
 from sparsec.backends.systolic.simulate.run import Level, simulate
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import ABSENT, Graph, Node
@@ -67,11 +67,11 @@ def map_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = 
     return Network(machine, graph, choose(machine, layers, dataflows), host)
 
 
-def simulate_layer(network: Network, choice: Choice) -> Counts:
-    """What the stream of a layer counts, without values."""
+def simulate_layer(network: Network, choice: Choice) -> Run:
+    """The run of a layer's stream without values."""
     made, layer = network.lowered(choice), choice.layer
     data = np.broadcast_to(np.zeros((), network.graph.types[layer.data].dtype.numpy), network.graph.types[layer.data].shape)
-    return simulate(made.stream, made.weights, np.ascontiguousarray(data), 0, Level.TIMING).total
+    return simulate(made.stream, made.weights, np.ascontiguousarray(data), 0, Level.TIMING)
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,21 @@ class NetworkRun:
     layers: Map[str, Run]
 
 
-def run_network(network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS) -> NetworkRun:
+def run_network(
+    network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS, streams: Map[str, Lowered] | None = None
+) -> NetworkRun:
     """The network's outputs, the products computed by the simulator and the rest, epilogues included, by the interpreter's ops.
 
-    `feeds` are as for `compiler.interpreter.interpret`.
+    `feeds` are as for `compiler.interpreter.interpret`. `streams` are those of layers by node name, as read from files (None: as
+    they are lowered); the weights of layers that compute them are put into memory as they come.
     """
     graph, chosen, runs = network.graph, {c.layer.node.name: c for c in network.choices}, dict[str, Run]()
     values: dict[str, Array] = {**graph.constants, **{name: np.asarray(feeds[name]) for name in graph.inputs}}
     for node in graph.nodes:
         operands = [values[v] if v != ABSENT else None for v in node.inputs]
-        evaluate = partial(_simulated, network, chosen[node.name], level, runs) if node.name in chosen else _evaluated
+        evaluate = (
+            partial(_simulated, network, chosen[node.name], level, runs, streams or {}) if node.name in chosen else _evaluated
+        )
         values.update(zip(node.outputs, evaluate(node, operands), strict=True))
     return NetworkRun({p.name: values[p.value] for p in graph.outputs}, runs)
 
@@ -101,12 +106,21 @@ def _evaluated(node: Node, operands: InArrays) -> tuple[Array, ...]:
 
 
 def _simulated(
-    network: Network, choice: Choice, level: Level, runs: dict[str, Run], node: Node, operands: InArrays
+    network: Network,
+    choice: Choice,
+    level: Level,
+    runs: dict[str, Run],
+    streams: Map[str, Lowered],
+    node: Node,
+    operands: InArrays,
 ) -> tuple[Array, ...]:
     op, data, weights = node.op, operands[0], operands[1]
     assert isinstance(op, Conv | MatMul) and data is not None and weights is not None
-    layer: Layer = choice.layer if choice.layer.constant else choice.layer.bound(weights)
-    made = lower(network.machine, [(g, choice.mapping) for g in layer.gemms])
+    if choice.layer.constant:
+        made = streams[node.name] if node.name in streams else network.lowered(choice)
+    else:
+        bound = choice.layer.bound(weights)
+        made = lower(network.machine, [(g, choice.mapping) for g in bound.gemms])
     shape = op.infer(network.graph.in_types(node))[0].shape
     run = simulate(made.stream, made.weights, np.ascontiguousarray(data), int(np.prod(shape)), level)
     runs[node.name] = run
