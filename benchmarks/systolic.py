@@ -16,6 +16,7 @@ import csv
 import json
 import sys
 import tempfile
+from itertools import product as product_of
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,21 @@ def training(arguments: argparse.Namespace) -> Records:
     """Training steps."""
     chosen = [m for m in systolic_training.MODELS if m in arguments.training_models]
     found = list(systolic_training.rows(chosen))
-    columns = ("model", "array", ">batch", "pattern", ">FF", ">BP", ">WU", ">step", ">ceiling", ">waiting for updates")
+    columns = ("model", "array", ">batch", ">B/cycle", "pattern", ">FF", ">BP", ">WU", ">step", ">ceiling", ">waiting")
     cells = []
     for r in found:
         stages = [f"{r.dense[s] / r.sparse[s]:.2f}" for s in ("FF", "BP", "WU")]
         share = f"{100 * r.waiting / sum(r.sparse.values()):.1f} %"
-        cells.append([r.model, r.array, str(r.batch), r.pattern, *stages, f"{r.speedup:.2f}", f"{r.ceiling:.2f}", share])
+        bandwidth = f"{r.bytes_per_cycle:g}" if r.bytes_per_cycle else "any"
+        cells.append(
+            [r.model, r.array, str(r.batch), bandwidth, r.pattern, *stages, f"{r.speedup:.2f}", f"{r.ceiling:.2f}", share]
+        )
     print("a training step over a dense one (published: 1.75 on average at 2:8)")
     print(plain_table(columns, cells))
-    for array in systolic_training.ARRAYS:
-        some = [r.speedup for r in found if r.array == array and r.pattern == "2:8"]
-        print(f"{array}, 2:8: {np.mean(some):.2f} on average")
+    for array, limit in product_of(systolic_training.ARRAYS, systolic_training.BANDWIDTHS):
+        some = [r.speedup for r in found if r.array == array and r.pattern == "2:8" and r.bytes_per_cycle == limit]
+        memory = f"{limit:g} bytes a cycle" if limit else "no limit of memory"
+        print(f"{array}, 2:8, {memory}: {np.mean(some):.2f} on average")
     return [r.record for r in found]
 
 

@@ -14,6 +14,7 @@ from sparsec.backends.systolic.machine import Machine
 from sparsec.backends.systolic.simulate.run import Level, simulate
 from sparsec.backends.systolic.training import Trained, training_schedule
 from sparsec.backends.systolic.units import sore, wuve
+from sparsec.backends.systolic.windows import Geometry
 
 Array = np.ndarray[Any, Any]
 
@@ -27,79 +28,108 @@ class Optimiser:
 
 
 @dataclass(frozen=True)
-class Step:
-    """New weights and momenta, the loss before, and simulated cycles by stage; `units` are those of SORE and WUVE."""
+class LayerState:
+    """Weights and momenta [M, K] float32; `geometry` of a convolution, whose K is tap by tap, None for a full connection."""
 
-    weights: tuple[Array, ...]
-    momenta: tuple[Array, ...]
+    w: Array
+    momentum: Array
+    geometry: Geometry | None = None
+
+    def columns(self, x: Array) -> Array:
+        """What the weights multiply, [K, P], of a batch [B, ...]."""
+        return x.reshape(len(x), -1).T if self.geometry is None else self.geometry.columns(x)
+
+    def result(self, sums: Array, batch: int) -> Array:
+        """Sums [M, P] as a batch."""
+        return sums.T if self.geometry is None else np.moveaxis(sums.reshape(len(sums), batch, *self.geometry.out), 0, 1)
+
+    def sums(self, result: Array) -> Array:
+        """The inverse."""
+        return result.T if self.geometry is None else np.moveaxis(result, 1, 0).reshape(len(self.w), -1)
+
+    def spread(self, columns: Array, shape: tuple[int, ...]) -> Array:
+        """The gradient of a batch of `shape`, of that of the columns."""
+        return columns.T.reshape(shape) if self.geometry is None else self.geometry.added(columns, shape[0])
+
+
+@dataclass(frozen=True)
+class Step:
+    """The layers after the step, the loss before, and simulated cycles by stage; `units` are those of SORE and WUVE."""
+
+    layers: tuple[LayerState, ...]
     loss: float
     cycles: dict[str, int]
     units: int
 
 
 @dataclass
-class _Array:
-    """The array, and what it has counted."""
+class _Run:
+    """The array and the units, with what they have counted."""
 
     machine: Machine
     level: Level
+    pruning: tuple[int, int]
+    mapping: dict[tuple[str, str], Mapping]
     cycles: dict[str, int]
+    units: int = 0
 
-    def product(self, stage: str, mapping: Mapping, w: Array, x: Array) -> Array:
-        """W X, simulated."""
-        made = lower(self.machine, [(product(np.ascontiguousarray(w), np.ascontiguousarray(x), stage), mapping)])
-        run = simulate(made.stream, made.weights, np.ascontiguousarray(x), len(w) * x.shape[1], self.level)
+    def product(self, layer: int, stage: str, w: Array, x: Array) -> Array:
+        """W X in the dataflow that the schedule gives the stage, with W reduced to n:m where that is one for n:m."""
+        mapping = self.mapping[str(layer), stage]
+        w, x = np.ascontiguousarray(w), np.ascontiguousarray(x)
+        made = lower(self.machine, [(product(w, x, stage), mapping)])
+        run = simulate(made.stream, made.weights, x, len(w) * x.shape[1], self.level)
         self.cycles[stage] = self.cycles.get(stage, 0) + run.total.cycles
         return run.output.reshape(len(w), x.shape[1])
+
+    def reduced(self, w: Array, pruned: bool) -> Array:
+        """The weights that a pass multiplies by."""
+        if not (pruned and self.pruning[0]):
+            return w
+        kept = sore(np.ascontiguousarray(w), *self.pruning, self.machine.cols)
+        self.units += kept.cycles
+        return kept.dense(w.shape[1], self.pruning[1])
 
 
 def train_step(
     machine: Machine,
-    weights: Sequence[Array],
-    momenta: Sequence[Array],
+    layers: Sequence[LayerState],
     x: Array,
     target: Array,
-    pruning: tuple[int, int] | None,
-    optimiser: Optimiser = Optimiser(),  # frozen
+    pruning: tuple[int, int] = (0, 0),
+    optimiser: Optimiser | None = None,
     level: Level = Level.FOLDS,
 ) -> Step:
-    """A step of fully connected layers with ReLU between them and half the squared error, averaged over the batch.
+    """A step with ReLU between layers and half the squared error, averaged over the batch.
 
-    `weights` [M, K] float32, x [K, batch], target [M, batch]. `pruning` n:m holds for FF and BP of all but the first and the last
-    layer, the mask of each along what it reduces. Dataflows are those of `training_schedule`.
+    x [batch, ...] and target [batch, M] are float32. `pruning` n:m ((0, 0): none) holds in FF and BP for all but the first and
+    the last layer, the mask of each along what it reduces (BDWP). Dataflows are those of `training_schedule`.
     """
-    array, last, units = _Array(machine, level, {}), len(weights) - 1, 0
-    shapes = [
-        Trained(str(i), w.shape[0], w.shape[1], x.shape[1], pruned=0 < i < last, first=i == 0) for i, w in enumerate(weights)
-    ]
-    keep, group = pruning or (0, 0)
-    flows = {(s.layer, s.name): s.dataflow for s in training_schedule(machine, shapes, keep, group).stages}
-    mapping = {key: Mapping(d, None, keep, group) if d.grouped else Mapping(d) for key, d in flows.items()}
-    inputs, sums = [x], list[Array]()
-    for i, w in enumerate(weights):
-        chosen, took = _kept(w, pruning if shapes[i].pruned else None, machine.cols)
-        sums.append(array.product("FF", mapping[str(i), "FF"], chosen, inputs[-1]))
-        units += took
-        inputs.append(np.maximum(sums[-1], 0) if i < last else sums[-1])
-    error = (inputs[-1] - target) / np.float32(x.shape[1])
-    new_weights, new_momenta = list(weights), list(momenta)
+    how, batch, last = optimiser or Optimiser(), len(x), len(layers) - 1
+    inputs, results, columns = [x], list[Array](), list[Array]()
+    run = _Run(machine, level, pruning, {}, {})
+    for i, layer in enumerate(layers):
+        columns.append(layer.columns(inputs[-1]))
+        shape = Trained(str(i), *_shape(layer), columns[-1].shape[1], pruned=0 < i < last, first=i == 0)
+        for stage in training_schedule(machine, [shape], *pruning).stages:
+            run.mapping[str(i), stage.name] = Mapping(stage.dataflow, None, *(pruning if stage.dataflow.grouped else (0, 0)))
+        sums = run.product(i, "FF", run.reduced(layer.w, 0 < i < last), columns[-1])
+        results.append(layer.result(sums, batch))
+        inputs.append(np.maximum(results[-1], 0) if i < last else results[-1])
+    error = (inputs[-1] - target) / np.float32(batch)
+    after = list(layers)
     for i in range(last, -1, -1):
-        gradient = array.product("WU", mapping[str(i), "WU"], error, inputs[i].T)
+        layer, sums = layers[i], layers[i].sums(error)
+        gradient = run.product(i, "WU", sums, columns[i].T)
         if i:
-            chosen, took = _kept(weights[i].T, pruning if shapes[i].pruned else None, machine.cols)
-            error = array.product("BP", mapping[str(i), "BP"], chosen, error) * (sums[i - 1] > 0)
-            units += took
-        new_weights[i], new_momenta[i], took = wuve(
-            weights[i], momenta[i], gradient, optimiser.rate, optimiser.momentum, machine.cols
-        )
-        units += took
-    loss = 0.5 * float(np.square(inputs[-1] - target).sum()) / x.shape[1]
-    return Step(tuple(new_weights), tuple(new_momenta), loss, array.cycles, units)
+            spread = run.product(i, "BP", run.reduced(layer.w.T, 0 < i < last), sums)
+            error = layer.spread(spread, inputs[i].shape) * (results[i - 1] > 0)
+        w, momentum, took = wuve(layer.w, layer.momentum, gradient, how.rate, how.momentum, machine.cols)
+        run.units += took
+        after[i] = LayerState(w, momentum, layer.geometry)
+    loss = 0.5 * float(np.square(inputs[-1] - target).sum()) / batch
+    return Step(tuple(after), loss, run.cycles, run.units)
 
 
-def _kept(w: Array, pruning: tuple[int, int] | None, width: int) -> tuple[Array, int]:
-    """The weights that a pass multiplies by, and SORE's cycles for them."""
-    if pruning is None:
-        return w, 0
-    reduced = sore(w, *pruning, width)
-    return reduced.dense(w.shape[1], pruning[1]), reduced.cycles
+def _shape(layer: LayerState) -> tuple[int, int]:
+    return int(layer.w.shape[0]), int(layer.w.shape[1])

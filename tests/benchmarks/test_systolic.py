@@ -42,7 +42,7 @@ def test_rtl_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_training_steps() -> None:
     rows = list(systolic_training.rows(["tiny_cnn"], ("sat:4x4",), 8))
-    assert [r.pattern for r in rows] == ["2:4", "2:8", "2:16"]
+    assert [r.pattern for r in rows if r.bytes_per_cycle is None] == ["2:4", "2:8", "2:16"]
     assert all(1 <= r.speedup <= r.ceiling for r in rows)
 
 
