@@ -80,7 +80,7 @@ def scale_sim() -> Records:
 
 
 def rtl(count: int) -> Records:
-    """Random products with tails, each dense and sparse, output- and weight-stationary; empty without Icarus Verilog."""
+    """Random products with tails, each dense and sparse, in all three kinds of dataflow; empty without Icarus Verilog."""
     found: Records = []
     for seed in range(count if available() else 0):
         rng = np.random.default_rng(seed)
@@ -88,7 +88,7 @@ def rtl(count: int) -> Records:
         w = np.where(rng.random((m, k)) < rng.choice([0.1, 0.3, 0.6]), rng.integers(-128, 128, (m, k)), 0).astype(np.int8)
         x = rng.integers(-128, 128, (k, n)).astype(np.int8)
         machine = Machine("flexisaga", rows, cols, 1)
-        for dataflow in (Dataflow.DOS, Dataflow.SOS, Dataflow.DWS, Dataflow.SWS):
+        for dataflow in (Dataflow.DOS, Dataflow.SOS, Dataflow.DWS, Dataflow.SWS, Dataflow.DIS, Dataflow.SIS):
             made = lower(machine, [(product(w, x), Mapping(dataflow, Format.BITMAP if dataflow.sparse else None))])
             ours = simulate(made.stream, made.weights, x, m * n)
             with tempfile.TemporaryDirectory() as folder:

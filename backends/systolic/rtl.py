@@ -1,4 +1,4 @@
-"""Verilog of an array for 8-bit products that executes the same micro-ops: dense or with a bitmap, OS or WS."""
+"""Verilog of an array for 8-bit products that executes the same micro-ops, on links of one value, dense or with a bitmap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 
 import jinja2
 
-from sparsec.backends.systolic.isa import OPS, Format, MicroOp, Mode, Number, Stationary
+from sparsec.backends.systolic.isa import OPS, Format, MicroOp, Mode, Number, Stationary, Windows
 from sparsec.backends.systolic.machine import Machine
 from sparsec.backends.systolic.stream import HEADER_BYTES
 
@@ -39,6 +39,7 @@ def emit_rtl(machine: Machine) -> dict[str, str]:
         "codes": {op.name: op.code for op in OPS},
         "sizes": {op.name: 1 + struct.calcsize("<" + op.LAYOUT) for op in OPS},
         "fields": {op.name: _offsets(op) for op in OPS},
+        "windows": [f.name for f in fields(Windows)],
         "stationary": _numbers(Stationary),
         "number": _numbers(Number),
         "format": _numbers(Format),
