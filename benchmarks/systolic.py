@@ -39,10 +39,17 @@ from sparsec.backends.systolic import (
 )
 from sparsec.backends.systolic.cosimulate import available, cosimulate
 from sparsec.backends.systolic.isa import Format
+from sparsec.backends.systolic.units import sore
 from sparsec.compiler.cli.console import plain_table
 
+Array = np.ndarray[Any, Any]
 GOLDENS = Path(__file__).parents[1] / "tests" / "golden" / "systolic" / "scalesim.csv"
 PARTS = ("scale-sim", "rtl", "networks", "traffic", "training")
+RTL_MAPPINGS = (
+    *(Mapping(d) for d in (Dataflow.DOS, Dataflow.DWS, Dataflow.DIS, Dataflow.CSOS)),
+    *(Mapping(d, Format.BITMAP) for d in (Dataflow.SOS, Dataflow.SWS, Dataflow.SIS)),
+    *(Mapping(d, None, 2, 4) for d in (Dataflow.NMOS, Dataflow.NMWS)),
+)
 Records = list[dict[str, Any]]
 
 
@@ -80,16 +87,19 @@ def scale_sim() -> Records:
 
 
 def rtl(count: int) -> Records:
-    """Random products with tails, each dense and sparse, in all three kinds of dataflow; empty without Icarus Verilog."""
+    """Random products with tails in all nine dataflows, the last two with n:m weights; empty without Icarus Verilog."""
     found: Records = []
     for seed in range(count if available() else 0):
         rng = np.random.default_rng(seed)
         (rows, cols), (m, k, n) = rng.integers(1, 9, 2).tolist(), rng.integers(1, 40, 3).tolist()
         w = np.where(rng.random((m, k)) < rng.choice([0.1, 0.3, 0.6]), rng.integers(-128, 128, (m, k)), 0).astype(np.int8)
         x = rng.integers(-128, 128, (k, n)).astype(np.int8)
-        machine = Machine("flexisaga", rows, cols, 1)
-        for dataflow in (Dataflow.DOS, Dataflow.SOS, Dataflow.DWS, Dataflow.SWS, Dataflow.DIS, Dataflow.SIS):
-            made = lower(machine, [(product(w, x), Mapping(dataflow, Format.BITMAP if dataflow.sparse else None))])
+        machine = Machine("flexisaga", rows, cols, 4)
+        for mapping in RTL_MAPPINGS:
+            dataflow = mapping.dataflow
+            if dataflow.grouped:
+                w = grouped_weights(w, mapping.keep, mapping.group)
+            made = lower(machine, [(product(w, x), mapping)])
             ours = simulate(made.stream, made.weights, x, m * n)
             with tempfile.TemporaryDirectory() as folder:
                 theirs = cosimulate(machine, made.stream, made.weights, x, m * n, Path(folder))
@@ -106,6 +116,11 @@ def rtl(count: int) -> Records:
                 }
             )
     return found
+
+
+def grouped_weights(w: Array, keep: int, group: int) -> Array:
+    """`w` [M, K] with the `keep` largest magnitudes of every `group` columns."""
+    return sore(w.astype(np.int16), keep, group, 1).dense(w.shape[1], group).astype(np.int8)
 
 
 def networks(arguments: argparse.Namespace) -> Records:

@@ -1,4 +1,4 @@
-"""Verilog of an array for 8-bit products that executes the same micro-ops, on links of one value, dense or with a bitmap."""
+"""Verilog of an array for 8-bit products that executes the same micro-ops; weights in compressed columns it does not read."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def emit_rtl(machine: Machine) -> dict[str, str]:
     values = {
         "rows": machine.rows,
         "cols": machine.cols,
+        "lanes": machine.lanes,
+        "lane_bits": max(1, (machine.lanes - 1).bit_length()),
         "widest": max(machine.rows, machine.cols),
         "data_bits": DATA_BITS,
         "header_bytes": HEADER_BYTES,

@@ -37,7 +37,7 @@ def test_networks_and_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @needs("iverilog")
 def test_rtl_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert systolic.main(["--parts", "rtl", "--products", "2"]) == 0
-    assert "generated Verilog and simulator: 12 of 12 equal" in capsys.readouterr().out
+    assert "generated Verilog and simulator: 18 of 18 equal" in capsys.readouterr().out
 
 
 def test_training_steps() -> None:
