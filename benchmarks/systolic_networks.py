@@ -72,16 +72,14 @@ def measure(network: Network, dense: int, pattern: str, kept: float, model: str,
     return Row(model, network.machine.name, pattern, kept, dense, network.cycles, alone, simulated)
 
 
-def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float]) -> Iterator[Row]:
-    """Vectors of R outputs for every array and sparsity; those of R channels, for sIS, at the middle array alone."""
+def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float], channels: bool = False) -> Iterator[Row]:
+    """Vectors of R outputs, or with `channels` those of R channels, for sIS. Streams are run on the middle array."""
     for model in names:
         graph = final_graph(model)
         for side in sides:
             machine = parse_machine(f"flexisaga:{side}x{side}")
             dense = map_network(graph, machine, DENSE).cycles
-            kinds = (Dataflow.SOS, Dataflow.SIS) if side == sides[len(sides) // 2] else (Dataflow.SOS,)
-            for dataflow in kinds:
-                for sparsity in sparsities:
-                    sparse, pattern, kept = pruned(graph, machine, dataflow, sparsity)
-                    network = map_network(sparse, machine)
-                    yield measure(network, dense, pattern, kept, model, simulate=len(kinds) > 1)
+            for sparsity in sparsities:
+                sparse, pattern, kept = pruned(graph, machine, Dataflow.SIS if channels else Dataflow.SOS, sparsity)
+                network = map_network(sparse, machine)
+                yield measure(network, dense, pattern, kept, model, simulate=side == sides[len(sides) // 2])
