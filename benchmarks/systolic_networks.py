@@ -26,6 +26,7 @@ PAPER = (1.41, 4.28)  # FlexiSAGA's range of whole-network speed-ups (arXiv 2506
 class Row:
     """A pruned network: cycles by the best dense dataflow a layer, by the best of seven a layer, and of each for all layers.
 
+    `structure`: cycles of the dense weights by the best of seven, which leave out what is zero between a convolution's groups.
     `simulated` are the cycles that the streams of all layers took; 0 where they were not run.
     """
 
@@ -34,6 +35,7 @@ class Row:
     pattern: str
     kept: float
     dense: int
+    structure: int
     best: int
     alone: dict[str, int]
     simulated: int
@@ -63,13 +65,13 @@ def pruned(graph: Graph, machine: Machine, dataflow: Dataflow, sparsity: float) 
     return with_weights(graph, done), pattern, kept
 
 
-def measure(network: Network, dense: int, pattern: str, kept: float, model: str, simulate: bool) -> Row:
+def measure(network: Network, dense: int, structure: int, pattern: str, kept: float, model: str, simulate: bool) -> Row:
     """One row; an AssertionError where the streams take other cycles than the closed forms say."""
     simulated = sum(simulate_layer(network, c).total.cycles for c in network.choices) if simulate else 0
     assert simulated in (0, network.cycles)
     alone = {d.value: network.cycles_of(d) for d in SEVEN}
     assert network.cycles <= min(alone.values())
-    return Row(model, network.machine.name, pattern, kept, dense, network.cycles, alone, simulated)
+    return Row(model, network.machine.name, pattern, kept, dense, structure, network.cycles, alone, simulated)
 
 
 def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float], channels: bool = False) -> Iterator[Row]:
@@ -79,7 +81,8 @@ def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float]
         for side in sides:
             machine = parse_machine(f"flexisaga:{side}x{side}")
             dense = map_network(graph, machine, DENSE).cycles
+            structure = map_network(graph, machine).cycles
             for sparsity in sparsities:
                 sparse, pattern, kept = pruned(graph, machine, Dataflow.SIS if channels else Dataflow.SOS, sparsity)
                 network = map_network(sparse, machine)
-                yield measure(network, dense, pattern, kept, model, simulate=side == sides[len(sides) // 2])
+                yield measure(network, dense, structure, pattern, kept, model, simulate=side == sides[len(sides) // 2])

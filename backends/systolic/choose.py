@@ -20,16 +20,25 @@ GROUPINGS = ((1, 16), (1, 8), (2, 16), (1, 4), (2, 8), (1, 2), (2, 4), (4, 8))  
 
 @dataclass(frozen=True)
 class Choice:
-    """A layer with the cycles of every dataflow that it can take, and the mapping that takes the fewest."""
+    """A layer with the cycles of every dataflow that it can take, and the mapping that takes the fewest.
+
+    `joined`: the groups are one product in the chosen mapping.
+    """
 
     layer: Layer
     table: Map[Dataflow, int]
     mapping: Mapping
+    joined: bool = False
 
     @property
     def cycles(self) -> int:
         """Of the chosen dataflow."""
         return self.table[self.mapping.dataflow]
+
+    def products(self, layer: Layer | None = None) -> tuple[Gemm, ...]:
+        """What is lowered, of `layer` with its weights bound (by default those of the choice)."""
+        of = layer or self.layer
+        return (of.joined,) if self.joined and of.joined else of.gemms
 
 
 def choose(machine: Machine, layers: Sequence[Layer], dataflows: Sequence[Dataflow] = ()) -> tuple[Choice, ...]:
@@ -42,6 +51,7 @@ def _choose(machine: Machine, layer: Layer, dataflows: Sequence[Dataflow]) -> Ch
     grouping = grouping_of(layer, machine.lanes) if any(d.grouped for d in dataflows) else None
     full = not layer.constant or all(g.w.all() for g in layer.gemms)  # no zeros are known
     table: dict[Dataflow, int] = {}
+    joined = set[Dataflow]()
     for dataflow in dataflows:
         if dataflow.grouped and grouping is None:
             continue
@@ -49,8 +59,14 @@ def _choose(machine: Machine, layer: Layer, dataflows: Sequence[Dataflow]) -> Ch
             table[dataflow] = len(layer.gemms) * product_cycles(machine, layer.gemms[0], dataflow, grouping, dense=full)
         else:
             table[dataflow] = sum(product_cycles(machine, g, dataflow) for g in layer.gemms)
+        if layer.joined is not None and dataflow.sparse and not dataflow.grouped:
+            together = product_cycles(machine, layer.joined, dataflow)
+            if together < table[dataflow]:
+                table[dataflow] = together
+                joined.add(dataflow)
     best = min(table, key=lambda d: table[d])
-    return Choice(layer, table, Mapping(best, None, *(grouping or (0, 0))) if best.grouped else Mapping(best))
+    mapping = Mapping(best, None, *(grouping or (0, 0))) if best.grouped else Mapping(best)
+    return Choice(layer, table, mapping, best in joined)
 
 
 def product_cycles(

@@ -33,12 +33,13 @@ def emit(network: Network) -> dict[str, bytes]:
         if layer.constant:
             files[f"{stem}.weights"] = made.weights
         data = network.graph.types[layer.data]
-        first = layer.gemms[0]
+        products = choice.products()
+        first = products[0]
         record = {
             "node": layer.node.name,
             "origin": list(layer.node.origin),
             "dataflow": choice.mapping.dataflow.value,
-            "products": len(layer.gemms),
+            "products": len(products),
             "shape": [first.m, first.k, first.n],
             "stream": f"{stem}.stream",
             "weights": f"{stem}.weights" if layer.constant else None,

@@ -19,14 +19,17 @@ def columns(network: Network) -> tuple[str, ...]:
 
 
 def rows(network: Network) -> Iterator[tuple[str, ...]]:
-    """A row a layer; `busy` is the share of the PEs' cycles in which they multiply by a weight that is not zero."""
+    """A row a layer, with the products that are lowered.
+
+    `busy` is the share of the PEs' cycles in which they multiply by a weight that is not zero.
+    """
     for choice in network.choices:
-        first, zeros = choice.layer.gemms[0], _zeros(choice)
+        first, zeros = choice.products()[0], _zeros(choice)
         cells = [str(choice.table.get(d, "-")) for d in _flows(network)]
         busy = choice.layer.macs * (1 - zeros) / (choice.cycles * network.machine.pes) if choice.cycles else 0.0
         yield (
             choice.layer.node.name,
-            str(len(choice.layer.gemms)),
+            str(len(choice.products())),
             *(str(extent) for extent in (first.m, first.k, first.n)),
             f"{100 * zeros:.0f}%",
             *cells,

@@ -12,10 +12,12 @@ from sparsec.backends.systolic.gemm import Gemm
 from sparsec.backends.systolic.isa import Number, Output, Windows
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.ops.base import Op
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 
 Array = np.ndarray[Any, Any]
+MAX_JOINED = 1 << 25  # elements of a block-diagonal W
 _NUMBERS = {DType.F32: Number.F32, DType.I8: Number.I8, DType.U8: Number.U8}
 
 
@@ -24,7 +26,8 @@ class Layer:
     """The products of one node, all of one shape: one a group of a convolution, or a matrix of a batch.
 
     `data` is the value that the data memory holds. `weights` is the value that W is of. When it is not `constant`, it is known
-    when the network runs, and until then W stands for dense weights.
+    when the network runs, and until then W stands for dense weights. `joined`: the groups of a convolution as one product with
+    the groups' weights on the diagonal of W, for dataflows that leave its zeros out.
     """
 
     node: Node
@@ -32,6 +35,7 @@ class Layer:
     weights: str
     gemms: tuple[Gemm, ...]
     constant: bool
+    joined: Gemm | None = None
 
     @property
     def macs(self) -> int:
@@ -41,7 +45,8 @@ class Layer:
     def bound(self, weights: Array) -> Layer:
         """With `weights` as the value that W is of."""
         matrices = _matrices(self.node, weights, len(self.gemms))
-        return replace(self, gemms=tuple(replace(g, w=w) for g, w in zip(self.gemms, matrices, strict=True)))
+        gemms = tuple(replace(g, w=w) for g, w in zip(self.gemms, matrices, strict=True))
+        return replace(self, gemms=gemms, joined=_joined(self.node.op, gemms))
 
 
 def network_layers(graph: Graph) -> tuple[tuple[Layer, ...], dict[str, str]]:
@@ -75,6 +80,19 @@ def _layer(graph: Graph, node: Node) -> Layer | str:
     gemms = tuple(Gemm(node.name, dense, windows, output, number, zero) for windows, output in places)
     layer = Layer(node, node.inputs[0], node.inputs[1], gemms, constant)
     return layer.bound(graph.constants[layer.weights]) if constant else layer
+
+
+def _joined(op: Op, gemms: tuple[Gemm, ...]) -> Gemm | None:
+    """All groups' products as one; None where there is one group, or where W would be too large."""
+    first, groups = gemms[0], len(gemms)
+    if not isinstance(op, Conv) or groups == 1 or groups**2 * first.w.size > MAX_JOINED:
+        return None
+    channels, taps = first.windows.channels, first.k // first.windows.channels
+    w = np.zeros((groups, first.m, taps, groups, channels), first.w.dtype)
+    each = np.arange(groups)
+    w[each, :, :, each] = np.stack([g.w.reshape(first.m, taps, channels) for g in gemms])
+    windows = replace(first.windows, channels=groups * channels)
+    return replace(first, w=w.reshape(groups * first.m, -1), windows=windows)
 
 
 _Placed = tuple[int, int, list[tuple[Windows, Output]]]

@@ -53,7 +53,7 @@ class Network:
 
     def lowered(self, choice: Choice) -> Lowered:
         """The stream and weights of a layer."""
-        return lower(self.machine, [(g, choice.mapping) for g in choice.layer.gemms])
+        return lower(self.machine, [(g, choice.mapping) for g in choice.products()])
 
 
 def plan_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = ()) -> Network:
@@ -119,8 +119,8 @@ def _simulated(
     if choice.layer.constant:
         made = streams[node.name] if node.name in streams else network.lowered(choice)
     else:
-        bound = choice.layer.bound(weights)
-        made = lower(network.machine, [(g, choice.mapping) for g in bound.gemms])
+        bound = choice.products(choice.layer.bound(weights))
+        made = lower(network.machine, [(g, choice.mapping) for g in bound])
     shape = op.infer(network.graph.in_types(node))[0].shape
     run = simulate(made.stream, made.weights, np.ascontiguousarray(data), int(np.prod(shape)), level)
     runs[node.name] = run

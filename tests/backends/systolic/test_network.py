@@ -116,6 +116,17 @@ def test_what_is_left_to_the_host_is_said() -> None:
     np.testing.assert_array_equal(run_network(network, feeds).outputs["y"], interpret(graph, feeds)["y"])
 
 
+def test_groups_are_one_product_where_zeros_between_them_are_left_out() -> None:
+    graph = import_model(conv((1, 24, 6, 6), (24, 1, 3, 3), group=24, pads=[1, 1, 1, 1]))
+    network = plan_network(graph, parse_machine("flexisaga:8x8"))
+    (choice,) = network.choices
+    assert choice.joined and [g.w.shape for g in choice.products()] == [(24, 9 * 24)]
+    assert 3 * choice.cycles < min(choice.table[d] for d in (Dataflow.DOS, Dataflow.DWS, Dataflow.DIS))
+    feeds = {"x": np.random.default_rng(4).standard_normal((1, 24, 6, 6)).astype(np.float32)}
+    for flow in SEVEN:
+        same_outputs(plan_network(graph, parse_machine("flexisaga:8x8"), (flow,)), graph, feeds)
+
+
 @pytest.mark.parametrize("pattern", ["block:8x1@75%/taps=each", "block:1x8@75%/taps=each", "unstructured@90%"])
 def test_the_best_dataflow_a_layer_is_never_worse_than_the_best_for_all(pattern: str) -> None:
     network = plan_network(pruned(import_model(models.build("tiny_cnn")), pattern), parse_machine("flexisaga:8x8"))
