@@ -127,10 +127,10 @@ def networks(arguments: argparse.Namespace) -> Records:
     """Sparse over dense, row by row."""
     found: Records = []
     low, high = systolic_networks.PAPER
-    print(f"sparse over dense, best dataflow a layer in both (published: {low} to {high})")
+    print(f"pruned over dense weights, best of seven dataflows a layer in both (published: {low} to {high})")
     for row in systolic_networks.rows(arguments.models, arguments.sides, arguments.sparsities, arguments.channels):
         alone = "  ".join(f"{name} {row.dense / cycles:.2f}" for name, cycles in row.alone.items())
-        best = f"{row.speedup:5.2f} (dense weights {row.dense / row.structure:.2f})"
+        best = f"{row.speedup:5.2f} (over dense dataflows {row.dense / row.best:.2f})"
         print(f"{row.model:13} {row.array:16} {row.pattern:28} kept {100 * row.kept:4.1f} %  {best}   {alone}", flush=True)
         found.append(row.record)
     inside = [r for r in found if low <= r["speedup"] <= high]

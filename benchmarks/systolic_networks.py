@@ -42,8 +42,8 @@ class Row:
 
     @property
     def speedup(self) -> float:
-        """Sparse over dense."""
-        return self.dense / self.best
+        """Pruned over dense weights, both in the best of seven a layer: what pruning gains."""
+        return self.structure / self.best
 
     @property
     def record(self) -> dict[str, object]:
