@@ -52,6 +52,7 @@ class Grammar:
     windows: Windows | None = None
     output: Output | None = None
     move: Move | None = None
+    load: LoadData | None = None
     body: list[type[MicroOp]] = field(default_factory=list)
     count: int = 0
 
@@ -85,6 +86,8 @@ class Grammar:
                     self.count = op.count
                 if isinstance(op, Move):
                     self.move = op
+                if isinstance(op, LoadData):
+                    self.load = op
                 self.expected = (self.body.pop(0),) if self.body else _BETWEEN
 
     def finish(self, offset: int) -> None:
@@ -176,14 +179,11 @@ class Grammar:
         wanted = 0 if self.stationary is Stationary.IS else self.strip.rows
         if op.rows != wanted:
             return f"it takes {op.rows} rows from PEs that hold {wanted}"
-        last = op.first + (self.count - 1) * op.stride
-        if last >= self.positions:
-            return f"its last iteration begins in column {last} of {self.positions}"
-        if self.stationary is Stationary.WS and (op.first or op.stride):
-            return "WS drains all columns in every iteration"
-        if self.stationary is not Stationary.WS and op.mode is Mode.RESUME:
-            return "only WS comes to the same sums again"
-        return ""
+        if self.stationary is Stationary.WS:
+            return "WS drains all columns in every iteration" if op.first or op.stride else ""
+        if self.load and (op.first, op.stride) != (self.load.first, self.load.stride):
+            return f"it drains other columns than those that load.data takes, from {self.load.first} by {self.load.stride}"
+        return "only WS comes to the same sums again" if op.mode is Mode.RESUME else ""
 
 
 def _configure(op: Configure) -> str:

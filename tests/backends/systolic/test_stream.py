@@ -33,6 +33,7 @@ from sparsec.backends.systolic.isa import (
     LoadData,
     Mac,
     MicroOp,
+    Mode,
     Move,
     Number,
     Repeat,
@@ -143,12 +144,15 @@ CHANGES: list[tuple[Dataflow, type[MicroOp], Callable[[MicroOp], MicroOp | None]
     (Dataflow.DWS, Move, lambda op: Move(3, 1, 3), "the weights of other steps are resident"),
     (Dataflow.DOS, LoadData, lambda op: LoadData(1, 0, 4, 6), "begins at row 1"),
     (Dataflow.DOS, LoadData, lambda op: LoadData(0, 0, 4, 7), "takes columns of 7, and X has 6"),
-    (Dataflow.SWS, Decompress, lambda op: replace(op, rows=5), "5 weights a step, and the array takes 1 to 4"),  # type: ignore[type-var]
-    (Dataflow.SWS, Decompress, lambda op: replace(op, keep=2), "BITMAP has no groups"),  # type: ignore[type-var]
-    (Dataflow.SIS, Decompress, lambda op: replace(op, format=Format.PACKED), "the data of IS stay"),  # type: ignore[type-var]
-    (Dataflow.DIS, Drain, lambda op: replace(op, rows=1), "takes 1 rows from PEs that hold 0"),  # type: ignore[type-var]
-    (Dataflow.DOS, Configure, lambda op: replace(op, data=Number.F32), "weights I8 do not go with data F32"),  # type: ignore[type-var]
-    (Dataflow.DOS, Configure, lambda op: replace(op, zero=400), "400 cannot stand for 0 in I8"),  # type: ignore[type-var]
+    (Dataflow.SWS, Decompress, lambda op: replace(op, rows=5), "5 weights a step, and the array takes 1 to 4"),
+    (Dataflow.SWS, Decompress, lambda op: replace(op, keep=2), "BITMAP has no groups"),
+    (Dataflow.SIS, Decompress, lambda op: replace(op, format=Format.PACKED), "the data of IS stay"),
+    (Dataflow.DOS, Drain, lambda op: replace(op, first=1), "drains other columns than those that load.data takes, from 0 by 4"),
+    (Dataflow.DWS, Drain, lambda op: replace(op, stride=1), "WS drains all columns in every iteration"),
+    (Dataflow.DIS, Drain, lambda op: replace(op, mode=Mode.RESUME), "only WS comes to the same sums again"),
+    (Dataflow.DIS, Drain, lambda op: replace(op, rows=1), "takes 1 rows from PEs that hold 0"),
+    (Dataflow.DOS, Configure, lambda op: replace(op, data=Number.F32), "weights I8 do not go with data F32"),
+    (Dataflow.DOS, Configure, lambda op: replace(op, zero=400), "400 cannot stand for 0 in I8"),
 ]
 
 
