@@ -53,10 +53,11 @@ if TYPE_CHECKING:
     from sparsec.passes.quantisation.settings import Settings as QuantisationSettings
 
 Progress = Callable[[str], None]
+MANIFEST_NAME = "manifest.json"  # of a folder that was compiled for an array
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Wall time by phase, and who is told when one begins."""
 
     progress: Progress | None
@@ -64,6 +65,7 @@ class _Clock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Tell that a phase begins, and note what it took."""
         if self.progress:
             self.progress(name)
         start = time.perf_counter()
@@ -92,7 +94,7 @@ def build(
     weights: str = "incbin",
     dump_ir: str | None = None,
     dump_dir: Path | None = None,
-    clock: _Clock | None = None,
+    clock: Clock | None = None,
     notes: Notes | None = None,
     timings: list[PassTiming] | None = None,
 ) -> Compilation:
@@ -110,7 +112,7 @@ def build(
 
     if weights not in WEIGHTS_MODES:
         raise UsageError(f"--weights is {weights!r}, expected one of {', '.join(WEIGHTS_MODES)}")
-    clock = clock or _Clock(None)
+    clock = clock or Clock(None)
     with clock.phase("passes"):
         steps = parse_pipeline("default" if passes is None else passes, load_all(), PIPELINES)
         every = (*steps, Legalise(target), AssignLayouts(target))
@@ -160,39 +162,23 @@ def compile(
     families of kernels to choose from (none: all). The folder appears whole or not at all. Raises a SparsecError
     (see `sparsec.compiler.errors`).
     """
-    from sparsec.backends.cpu.naming import identifier
     from sparsec.backends.cpu.target import CpuTarget
-    from sparsec.backends.cpu.toolchain import build_library, compiler_version, find_compiler
-    from sparsec.compiler.importer.api import import_model
-    from sparsec.compiler.text.printer import print_graph
-    from sparsec.passes.quantisation.model import quantise
+    from sparsec.backends.cpu.toolchain import find_compiler
+    from sparsec.backends.naming import identifier
 
-    clock = _Clock(progress)
+    clock = Clock(progress)
     timings: list[PassTiming] = []
     machine = CpuTarget.named(target, threads, kernels)
     compiler = find_compiler(cc)
     path = Path(model) if isinstance(model, str | Path) else None
-    pruned: PrunedModel | None = None
-    quantised: QuantisedModel | None = None
-    with clock.phase("import" if recipe is None else "prune"):
-        bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
-        if recipe is not None and calibration is not None:
-            import_model(model, **bound)  # type: ignore[arg-type]  # else the first batch would bind what is left open
-        if recipe is not None:
-            how = {"target": target, "threads": threads, "kernels": kernels, "passes": passes, "progress": progress}
-            pruned = prune(model, recipe, data=calibration, budget=budget, **how, **bound)  # type: ignore[arg-type]
-        graph = import_model(model, **bound) if pruned is None else pruned.graph  # type: ignore[arg-type]
-    if quantisation is not None:
-        if calibration is None:
-            raise UsageError("quantising needs inputs to see what ranges values have: give calibration data")
-        with clock.phase("quantise"):
-            quantised = quantise(model if pruned is None else pruned.editor.embedded(), calibration, quantisation)
-            graph = import_model(quantised.proto, **bound)  # type: ignore[arg-type]
-    changed: PrunedModel | QuantisedModel | None = quantised or pruned
+    bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
+    how = {"target": target, "threads": threads, "kernels": kernels, "passes": passes}
+    ready = prepare(model, clock, bound, how, recipe, calibration, budget, quantisation)
+    graph, changed = ready.graph, ready.changed
     label = identifier(name or (path.stem if path else graph.name))
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label
-    with _staged(folder) as stage:
+    with staged(folder) as stage:
         made = build(
             graph, machine, passes=passes, weights=weights, dump_ir=dump_ir, dump_dir=stage / "ir", clock=clock, timings=timings
         )
@@ -201,39 +187,112 @@ def compile(
                 f"the arena takes {made.emitted.arena_bytes:,} bytes ({made.plan.lower_bound:,} cannot be avoided), more than "
                 f"--max-arena {max_arena:,}: use fewer threads, a smaller batch or a smaller input"
             )
-        for file, data in made.emitted.files.items():
-            (stage / file).write_bytes(data)
-        (stage / f"{label}.d").write_text(_dependencies(label, made.emitted.files, path))
         if changed is not None:
             changed.save(stage / f"{label}.onnx")
-        (stage / GRAPH_FILE_NAME).write_text(print_graph(made.graph), encoding="ascii")
-        with clock.phase("cc"):
-            build_library(stage, label, made.emitted.compile_flags, compiler)
-        options = Options(
-            name=made.emitted.name,
-            target=machine.name,
-            threads=machine.threads,
-            weights=weights,
-            passes=made.pipeline,
-            dims=dict(dims or {}),
-            input_shapes={k: tuple(v) for k, v in (input_shapes or {}).items()},
-            cc=compiler,
-            cflags=made.emitted.compile_flags,
-            max_arena=max_arena,
-            kernels=tuple(kernels),
-        )
         about = _model_info(made, model if changed is None else stage / f"{label}.onnx")
-        report = _report(made, about, options, compiler_version(compiler), clock.phases, timings)
+        asked: dict[str, Any] = {
+            "weights": weights,
+            "dims": dict(dims or {}),
+            "input_shapes": {k: tuple(v) for k, v in (input_shapes or {}).items()},
+            "max_arena": max_arena,
+            "kernels": tuple(kernels),
+        }
+        report = write_library(stage, made, machine, compiler, about, clock, timings, asked, path)
         if changed is not None:
             moved = about.model_copy(update={"path": str(folder / f"{label}.onnx")})
             report = report.model_copy(update={"model": moved})
-        if pruned is not None:
-            done = pruned.report
+        if ready.pruned is not None:
+            done = ready.pruned.report
             report = report.model_copy(update={"pruning": done.layers, "budget": done.budget})
-        if quantised is not None:
-            report = report.model_copy(update={"quantisation": quantised.report})
+        if ready.quantised is not None:
+            report = report.model_copy(update={"quantisation": ready.quantised.report})
         (stage / FILE_NAME).write_text(report.text(), encoding="utf-8")
     return CompiledModel(folder)
+
+
+def write_library(
+    stage: Path,
+    made: Compilation,
+    machine: CpuTarget,
+    compiler: str,
+    about: ModelInfo,
+    clock: Clock,
+    timings: Sequence[PassTiming] = (),
+    asked: Mapping[str, Any] | None = None,
+    path: Path | None = None,
+) -> Report:
+    """Write what was emitted into `stage` and build the library there; returns the report, which is not written yet.
+
+    `about` and `asked` are told in the report: the model, and the options besides target and compiler. `path` is the file that
+    the make rule names.
+    """
+    from sparsec.backends.cpu.toolchain import build_library, compiler_version
+    from sparsec.compiler.text.printer import print_graph
+
+    label, emitted = made.emitted.name, made.emitted
+    for file, data in emitted.files.items():
+        (stage / file).write_bytes(data)
+    (stage / f"{label}.d").write_text(_dependencies(label, emitted.files, path))
+    (stage / GRAPH_FILE_NAME).write_text(print_graph(made.graph), encoding="ascii")
+    with clock.phase("cc"):
+        build_library(stage, label, emitted.compile_flags, compiler)
+    options = Options(
+        name=label,
+        target=machine.name,
+        threads=machine.threads,
+        passes=made.pipeline,
+        cc=compiler,
+        cflags=emitted.compile_flags,
+        **{"weights": "incbin", **(asked or {})},
+    )
+    return _report(made, about, options, compiler_version(compiler), clock.phases, timings)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that was imported, and what was done to it first."""
+
+    graph: Graph
+    pruned: PrunedModel | None = None
+    quantised: QuantisedModel | None = None
+
+    @property
+    def changed(self) -> PrunedModel | QuantisedModel | None:
+        """The model that the graph was imported from, if it is not the user's."""
+        return self.quantised or self.pruned
+
+
+def prepare(
+    model: str | Path | onnx.ModelProto | bytes,
+    clock: Clock,
+    bound: Mapping[str, Any],
+    how: Mapping[str, Any],
+    recipe: Recipe | str | None = None,
+    calibration: Source | None = None,
+    budget: Budget | None = None,
+    quantisation: QuantisationSettings | None = None,
+) -> Prepared:
+    """Prune and quantise a model, as far as that is asked for, and import it.
+
+    `bound` are the arguments of `import_model`; `how` says what a budget of time is predicted for (see `prune`).
+    """
+    from sparsec.compiler.importer.api import import_model
+    from sparsec.passes.quantisation.model import quantise
+
+    pruned: PrunedModel | None = None
+    with clock.phase("import" if recipe is None else "prune"):
+        if recipe is not None and calibration is not None:
+            import_model(model, **bound)  # else the first batch would bind what is left open
+        if recipe is not None:
+            pruned = prune(model, recipe, data=calibration, budget=budget, progress=clock.progress, **how, **bound)
+        graph = import_model(model, **bound) if pruned is None else pruned.graph
+    if quantisation is None:
+        return Prepared(graph, pruned)
+    if calibration is None:
+        raise UsageError("quantising needs inputs to see what ranges values have: give calibration data")
+    with clock.phase("quantise"):
+        quantised = quantise(model if pruned is None else pruned.editor.embedded(), calibration, quantisation)
+        return Prepared(import_model(quantised.proto, **bound), pruned, quantised)
 
 
 def prune(
@@ -281,12 +340,13 @@ def load(directory: str | Path) -> CompiledModel:
 
 
 @contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path) -> Iterator[Path]:
     """A temporary sibling of `folder` that takes its place on success and vanishes on failure.
 
     Only a folder that sparsec wrote (or an empty one) is replaced.
     """
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FILE_NAME).exists())):
+    ours = any((folder / name).exists() for name in (FILE_NAME, MANIFEST_NAME))
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not ours)):
         raise UsageError(f"{folder} exists and was not written by sparsec: choose another output folder with -o")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

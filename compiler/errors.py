@@ -54,6 +54,25 @@ class LimitError(SparsecError):
     exit_code = 7
 
 
+class FitError(LimitError):
+    """Something does not fit a machine: what it demands, the bound, and what would make it fit."""
+
+    def __init__(
+        self, what: str, *, demand: str, bound: str, remedy: str, node: str | None = None, tensor: str | None = None
+    ) -> None:
+        """`what` names the thing, `demand` and `bound` are amounts with units, `remedy` is an imperative."""
+        super().__init__(f"{what} does not fit: it is {demand}, the bound is {bound}; {remedy}", node=node, tensor=tensor)
+        self.demand = demand
+        self.bound = bound
+        self.remedy = remedy
+
+
+class StreamError(SparsecError):
+    """An instruction stream, or the text of one, is malformed: truncated, of an unknown operation, or of a wrong size."""
+
+    exit_code = 3
+
+
 class InternalError(SparsecError):
     """A defect of sparsec itself; `reproducer` names the files that show it."""
 

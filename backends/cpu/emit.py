@@ -8,9 +8,9 @@ import numpy as np
 
 from sparsec.backends.cpu.kernel import environment, struct_declaration, struct_initializer
 from sparsec.backends.cpu.memory import MemoryPlan
-from sparsec.backends.cpu.naming import comment, identifier, identifiers, string_literal
 from sparsec.backends.cpu.prelude import prelude
 from sparsec.backends.cpu.program import ALIGN, Interface, Program, Ref, Space
+from sparsec.backends.naming import comment, identifier, identifiers, string_literal
 
 OPTIMISE = "-O3"
 WEIGHTS_MODES = ("incbin", "file", "inline")

@@ -18,6 +18,7 @@ from sparsec.compiler.cli.commands.models import models
 from sparsec.compiler.cli.commands.prune import prune
 from sparsec.compiler.cli.commands.quantise import quantise
 from sparsec.compiler.cli.commands.run import run
+from sparsec.compiler.cli.commands.simulate import simulate
 from sparsec.compiler.cli.commands.verify import verify
 
 HELP = """Compile ONNX models to small, fast, self-contained C libraries.
@@ -70,6 +71,7 @@ def make_app(markup: Literal["rich"] | None) -> typer.Typer:
         ("run", run),
         ("verify", verify),
         ("bench", bench),
+        ("simulate", simulate),
         ("explain", explain),
         ("inspect", inspect),
         ("diff", diff),

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sparsec.compiler.array_driver import compile_array, simulate
     from sparsec.compiler.driver import compile, load, prune
     from sparsec.compiler.errors import SparsecError
     from sparsec.passes.pruning.budget import Budget
@@ -10,12 +11,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Budget", "SparsecError", "__version__", "compile", "load", "prune", "quantise"]
+__all__ = ["Budget", "SparsecError", "__version__", "compile", "compile_array", "load", "prune", "quantise", "simulate"]
 
 _HOMES = {
     "compile": "sparsec.compiler.driver",
+    "compile_array": "sparsec.compiler.array_driver",
     "load": "sparsec.compiler.driver",
     "prune": "sparsec.compiler.driver",
+    "simulate": "sparsec.compiler.array_driver",
     "Budget": "sparsec.passes.pruning.budget",
     "quantise": "sparsec.passes.quantisation.model",
     "SparsecError": "sparsec.compiler.errors",

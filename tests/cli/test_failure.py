@@ -18,6 +18,7 @@ from sparsec.compiler.cli.failure import describe_failure, printable
     [
         (errors.UsageError, 2),
         (errors.ModelError, 3),
+        (errors.StreamError, 3),
         (errors.UnsupportedError, 4),
         (errors.VerificationError, 5),
         (errors.ToolchainError, 6),

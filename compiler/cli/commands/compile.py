@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.array import compile_for_array, is_array
 from sparsec.compiler.cli.budget import (
     DensityOfOption,
     EvaluationsOption,
@@ -160,6 +161,7 @@ def compile_model(
     every layer is computed. DIR appears whole or not at all.
     With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
     as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx.
+    For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     settings = parse_settings(precision, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
@@ -180,6 +182,10 @@ def compile_model(
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
+    if is_array(target):
+        with Steps("compile", total=None, quiet=quiet) as steps:
+            compile_for_array(model, output, options, steps, json=json)
+        return
     with Steps("compile", total=None if wanted else PHASES + verify, quiet=quiet) as steps:  # pruning takes steps of its own
         compiled = options.compile(model, output, steps)
         reference = Path(compiled.report.model.path) if compiled.report.pruning or settings else model  # as it was compiled

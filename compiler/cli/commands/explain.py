@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsec.compiler.cli.array import explain_array
 from sparsec.compiler.cli.channels import show_classes
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import (
@@ -84,7 +85,11 @@ def explain(
     than the best dense kernel (gain); in words, why zeros are not used. Without --measure no C compiler is called, and the target
     may be another machine.
     With --pattern, --layer or --recipe an .onnx file is pruned first.
+    Of a folder that was compiled for an array: which nodes the array computes and how, and why the host computes the others.
     """
+    if subject.is_dir() and (subject / "manifest.json").exists():
+        explain_array(subject, json=json)
+        return
     wanted = parse_recipe(pattern, layer, recipe)
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, {"recipe": wanted} if wanted else {})
     if subject.is_dir() and options != CompileOptions():

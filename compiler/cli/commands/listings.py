@@ -58,12 +58,27 @@ def passes(json: JsonOption = False) -> None:
     table(("pipeline", "passes"), pipelines)
 
 
-def targets(json: JsonOption = False) -> None:
+def targets(
+    array: Annotated[
+        str | None, typer.Argument(metavar="[ARRAY]", help="An array whose parameters to show, as aie2:npu1.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """List the machines to compile for.
 
-    `--target host`, the default, is the best that this machine runs.
+    `--target host`, the default, is the best that this machine runs. Arrays of AI-Engine cores are simulated; with ARRAY, or
+    aie2:FILE.toml, all that is known of one is shown, with where each number comes from.
     """
+    from sparsec.backends.aie.machine import machine_named, machines
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
+
+    if array is not None:
+        parameters = machine_named(array).parameters()
+        if json:
+            emit_json([{"parameter": p.key, "value": p.value, "source": p.source} for p in parameters])
+        else:
+            table(("parameter", ">value", "source"), [[p.key, str(p.value), p.source] for p in parameters])
+        return
 
     host = host_isa()
     rows = [
@@ -76,8 +91,12 @@ def targets(json: JsonOption = False) -> None:
         }
         for isa in isas()
     ]
+    arrays = [
+        {"target": m.name, "cores": f"{m.columns} x {m.rows}", "int8 MACs a cycle": m.macs_per_cycle, "GHz": m.clock_hz / 1e9}
+        for m in machines()
+    ]
     if json:
-        emit_json(rows)
+        emit_json([*rows, *arrays])
         return
     shown = [
         [
@@ -89,3 +108,6 @@ def targets(json: JsonOption = False) -> None:
         for r in rows
     ]
     table(("target", "runs here", ">float32 lanes", "C flags"), shown)
+    say("")
+    shown = [[str(v) for v in a.values()] for a in arrays]
+    table(("array", ">cores", ">int8 MACs a cycle", ">GHz"), shown)

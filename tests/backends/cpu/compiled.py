@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.emit import Emitted
-from sparsec.backends.cpu.naming import identifiers
 from sparsec.backends.cpu.target import CpuTarget
 from sparsec.backends.cpu.toolchain import build_library, find_compiler
+from sparsec.backends.naming import identifiers
 from sparsec.compiler.driver import Compilation, build
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 from sparsec.compiler.runtime import aligned_bytes

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.cpu.naming import comment, identifier, identifiers, string_literal
+from sparsec.backends.naming import comment, identifier, identifiers, string_literal
 from tests.machine import needs
 
 

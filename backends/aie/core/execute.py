@@ -1,0 +1,258 @@
+"""What the instructions of a core do to its registers and memory: one function a mnemonic.
+
+Each function reads, and returns what it writes as a function to call, so that all slots of a bundle read before any writes. This
+file defines the values; `timing` says when, `loops` does whole loops at once to the same effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sparsec.backends.aie.core.instructions import COUNTS, Bundle
+from sparsec.compiler.errors import ModelError
+
+Array = np.ndarray[Any, Any]
+Commit = Callable[[], None]
+_BYTES = (np.uint8, np.int8)
+_BF16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@dataclass
+class State:
+    """Registers and data memory of a core. `memory` is uint8; `written` says which of its 32-bit words have a value yet."""
+
+    memory: Array
+    written: Array
+    r: list[int] = field(default_factory=lambda: [0] * COUNTS["r"])
+    p: list[int] = field(default_factory=lambda: [0] * COUNTS["p"])
+    m: list[int] = field(default_factory=lambda: [0] * COUNTS["m"])
+    w: Array = field(default_factory=lambda: np.zeros((COUNTS["w"], 32), np.uint8))
+    c: Array = field(default_factory=lambda: np.zeros((COUNTS["c"], 128), np.uint8))
+    cascade_in: list[Array] = field(default_factory=list)
+    cascade_out: list[Array] = field(default_factory=list)
+
+    @staticmethod
+    def fresh(size: int) -> State:
+        """A core with `size` bytes of memory in which nothing has been written."""
+        return State(np.zeros(size, np.uint8), np.zeros(size // 4, np.bool_))
+
+    def check(self, address: int, size: int, what: str, align: int) -> None:
+        """ModelError unless `size` bytes at `address` are in memory and aligned."""
+        if address % align:
+            raise ModelError(f"{what} of {size} bytes at {address:#x} is not aligned to {align}")
+        if not 0 <= address <= self.memory.size - size:
+            raise ModelError(
+                f"{what} of {size} bytes at {address:#x} is outside of the {self.memory.size:,} bytes of data memory"
+            )
+
+    def read(self, address: int, size: int, align: int) -> Array:
+        """Bytes of memory (a copy). ModelError when they are outside, not aligned, or were never written."""
+        self.check(address, size, "a load", align)
+        if not self.written[address // 4 : (address + size + 3) // 4].all():
+            raise ModelError(f"a load of {size} bytes at {address:#x} reads words that nothing has written")
+        return self.memory[address : address + size].copy()
+
+    def write(self, address: int, data: Array, align: int) -> None:
+        """Store bytes. ModelError when they are outside or not aligned."""
+        self.check(address, data.size, "a store", align)
+        self.memory[address : address + data.size] = data
+        self.written[address // 4 : (address + data.size + 3) // 4] = True
+
+    def sums(self, c: int) -> Array:
+        """Accumulator `c` as int32 [4, 8] (a view)."""
+        view: Array = self.c[c].view(np.int32).reshape(4, 8)
+        return view
+
+    def floats(self, c: int) -> Array:
+        """The lower half of accumulator `c` as float32 [4, 4] (a view)."""
+        return self.c[c, :64].view(np.float32).reshape(4, 4)
+
+    def x(self, n: int) -> Array:
+        """Register xN as 64 bytes (a copy)."""
+        return self.w[2 * n : 2 * n + 2].reshape(64).copy()
+
+
+def run_bundle(state: State, bundle: Bundle) -> None:
+    """Carry out the slots of a bundle that do not steer the program: all read, then all write."""
+    commits = [ACTIONS[b.form.name](state, b.operands) for slot, b in bundle.items() if b.form.name in ACTIONS]
+    for commit in commits:
+        commit()
+
+
+def saturated(sums: Array, shift: int, signed: int) -> Array:
+    """int32 `sums` shifted right by `shift` with halves to even, as saturated bytes (uint8 bits)."""
+    wide = sums.astype(np.int64)
+    if shift > 0:
+        half = np.int64(1) << (shift - 1)
+        wide = (wide + half - 1 + ((wide >> shift) & 1)) >> shift
+    low, high = (-128, 127) if signed else (0, 255)
+    return np.clip(wide, low, high).astype(np.int8 if signed else np.uint8).view(np.uint8)
+
+
+def products(a: Array, b: Array, signed: int) -> Array:
+    """int32 [4, 8]: 32 bytes `a` as [4, 8] times 64 bytes `b` as int8 [8, 8]."""
+    sums: Array = a.view(_BYTES[signed]).reshape(4, 8).astype(np.int32) @ b.view(np.int8).reshape(8, 8).astype(np.int32)
+    return sums
+
+
+def products_bf16(a: Array, b: Array) -> Array:
+    """float32 [4, 4]: 64 bytes `a` as bfloat16 [4, 8] times 64 bytes `b` as bfloat16 [8, 4]."""
+    sums: Array = a.view(_BF16).reshape(4, 8).astype(np.float32) @ b.view(_BF16).reshape(8, 4).astype(np.float32)
+    return sums
+
+
+def _set_list(values: list[int], i: int, value: int) -> Commit:
+    def commit() -> None:
+        values[i] = value
+
+    return commit
+
+
+def _wrap(value: int) -> int:
+    return (value + 2**31) % 2**32 - 2**31
+
+
+def _load(s: State, o: tuple[int, ...], step: int) -> Commit:
+    data, address = s.read(s.p[o[1]], 32, 32), s.p[o[1]]
+
+    def commit() -> None:
+        s.w[o[0]] = data
+        s.p[o[1]] = address + step
+
+    return commit
+
+
+def _load_quarter(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[2]]
+    data = s.read(address, 32, 32)
+
+    def commit() -> None:
+        s.c[o[0], 32 * o[1] : 32 * o[1] + 32] = data
+        s.p[o[2]] = address + o[3]
+
+    return commit
+
+
+def _load_scalar(s: State, o: tuple[int, ...], dtype: Any) -> Commit:
+    address, size = s.p[o[1]], np.dtype(dtype).itemsize
+    value = int(s.read(address, size, size).view(dtype)[0])
+
+    def commit() -> None:
+        s.r[o[0]] = value
+        s.p[o[1]] = address + o[2]
+
+    return commit
+
+
+def _load_step(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[1]]
+    value = 32 * int(s.read(address, 2, 2).view(np.int16)[0])
+
+    def commit() -> None:
+        s.m[o[0]] = value
+        s.p[o[1]] = address + o[2]
+
+    return commit
+
+
+def _store(s: State, p: int, data: Array, step: int) -> Commit:
+    address = s.p[p]
+
+    def commit() -> None:
+        s.write(address, data, min(data.size, 32))
+        s.p[p] = address + step
+
+    return commit
+
+
+def _accumulate(target: Array, value: Array, keep: bool) -> Commit:
+    total = target + value if keep else value
+
+    def commit() -> None:
+        target[:] = total
+
+    return commit
+
+
+def _lanes(s: State, o: tuple[int, ...]) -> Array:
+    a = s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32)
+    sums: Array = (a * s.w[o[2]].view(np.int8).astype(np.int32)).reshape(4, 8)
+    return sums
+
+
+def _bytewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array]) -> Commit:
+    kind = _BYTES[o[3]]
+    result = of(s.w[o[1]].view(kind), s.w[o[2]].view(kind)).view(np.uint8)
+
+    def commit() -> None:
+        s.w[o[0]] = result
+
+    return commit
+
+
+def _quarter(s: State, o: tuple[int, ...]) -> Commit:
+    data = s.w[o[2]].copy()
+
+    def commit() -> None:
+        s.c[o[0], 32 * o[1] : 32 * o[1] + 32] = data
+
+    return commit
+
+
+def _push(s: State, o: tuple[int, ...]) -> Commit:
+    data = s.c[o[0], 64 * o[1] : 64 * o[1] + 64].copy()
+    return lambda: s.cascade_out.append(data)
+
+
+def _pop(s: State, o: tuple[int, ...]) -> Commit:
+    half = s.c[o[0], 64 * o[1] : 64 * o[1] + 64].view(np.int32)
+    return _accumulate(half, s.cascade_in.pop(0).view(np.int32), True)
+
+
+ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
+    "ldw": lambda s, o: _load(s, o, o[2]),
+    "ldwm": lambda s, o: _load(s, o, s.m[o[2]]),
+    "ld": lambda s, o: _load_scalar(s, o, np.int32),
+    "ldh": lambda s, o: _load_scalar(s, o, np.uint16),
+    "ldm": _load_step,
+    "ldc": _load_quarter,
+    "srs": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), o[4]),
+    "srsm": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), s.m[o[4]]),
+    "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
+    "stc": lambda s, o: _store(s, o[2], s.c[o[0], 32 * o[1] : 32 * o[1] + 32].copy(), o[3]),
+    "st": lambda s, o: _store(s, o[1], np.array([s.r[o[0]]], np.int32).view(np.uint8), o[2]),
+    "stbf": lambda s, o: _store(s, o[1], s.floats(o[0]).astype(_BF16).reshape(16).view(np.uint8), o[2]),
+    "mac": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), True),
+    "mul": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), False),
+    "mace": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), True),
+    "mule": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), False),
+    "row": lambda s, o: _accumulate(s.sums(o[0]), np.tile(s.w[o[1]].view(np.int32), (4, 1)), False),
+    "setc": _quarter,
+    "ups": lambda s, o: _accumulate(s.sums(o[0]), s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32).reshape(4, 8) << s.r[o[2]], True),
+    "max": lambda s, o: _bytewise(s, o, np.maximum),
+    "min": lambda s, o: _bytewise(s, o, np.minimum),
+    "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
+    "macbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), True),
+    "mulbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), False),
+    "rowbf": lambda s, o: _accumulate(s.floats(o[0]), np.tile(s.w[o[1]].view(np.float32)[:4], (4, 1)), False),
+    "push": _push,
+    "pop": _pop,
+    "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
+    "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
+    "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),
+    "add": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + s.r[o[2]])),
+    "sub": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] - s.r[o[2]])),
+    "mov": lambda s, o: _set_list(s.r, o[0], s.r[o[1]]),
+    "movp": lambda s, o: _set_list(s.p, o[0], s.r[o[1]]),
+    "movr": lambda s, o: _set_list(s.r, o[0], s.p[o[1]]),
+    "padd": lambda s, o: _set_list(s.p, o[0], s.p[o[0]] + o[1]),
+    "paddr": lambda s, o: _set_list(s.p, o[0], s.p[o[1]] + s.r[o[2]]),
+    "pmov": lambda s, o: _set_list(s.p, o[0], s.p[o[1]]),
+    "movm": lambda s, o: _set_list(s.m, o[0], s.r[o[1]]),
+}
+STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jmp", "acq", "rel", "acqr", "relr", "done"))

@@ -1,0 +1,237 @@
+"""The instructions of a core: bundles of 128 bits with five slots, their encoding and what each field means.
+
+The encoding is ours (a vendor's compiler makes the real one); the limits are those of the AIE-ML core: two loads of 256 bits
+and one store of 256 bits a cycle, one vector operation a cycle (256 products of int8, 128 of bfloat16), 1,024 bundles of
+program memory (AMD AM020, "AIE-ML Architecture").
+
+A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), scalar (28). A slot is its opcode in the lowest
+bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
+
+Registers: r0-r15 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
+bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32, or 4 x 4 of float32 in
+the lower half).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from sparsec.compiler.errors import UsageError
+
+BUNDLE_BYTES = 16
+
+
+class Slot(Enum):
+    """The parts of a bundle: lowest bit, width, and bits of the opcode."""
+
+    A = (0, 24, 3)
+    B = (24, 24, 3)
+    STORE = (48, 24, 3)
+    VECTOR = (72, 28, 5)
+    SCALAR = (100, 28, 5)
+
+    @property
+    def low(self) -> int:
+        """The slot's lowest bit."""
+        return self.value[0]
+
+    @property
+    def width(self) -> int:
+        """Bits of the slot."""
+        return self.value[1]
+
+    @property
+    def opcode_bits(self) -> int:
+        """Bits of the opcode."""
+        return self.value[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An operand: a register (`kind` is its letter) or a number ("i" signed, "u" unsigned), which is stored divided by `unit`."""
+
+    kind: str
+    bits: int
+    unit: int = 1
+
+    def encode(self, number: int, what: str) -> int:
+        """The stored bits; UsageError, which begins with `what`, when `number` does not fit."""
+        stored, rest = divmod(number, self.unit)
+        low, high = (-(1 << (self.bits - 1)), (1 << (self.bits - 1)) - 1) if self.kind == "i" else (0, self.last)
+        if rest or not low <= stored <= high:
+            step = f" in steps of {self.unit}" if self.unit > 1 else ""
+            raise UsageError(f"{what} cannot be {number}: it is from {low * self.unit} to {high * self.unit}{step}")
+        return stored & ((1 << self.bits) - 1)
+
+    def decode(self, stored: int) -> int:
+        """The number that `stored` bits mean."""
+        if self.kind == "i" and stored >> (self.bits - 1):
+            stored -= 1 << self.bits
+        return stored * self.unit
+
+    @property
+    def last(self) -> int:
+        """The highest stored number of an unsigned field or register."""
+        return COUNTS.get(self.kind, 1 << self.bits) - 1
+
+
+COUNTS = {"r": 16, "p": 8, "m": 8, "w": 24, "x": 12, "c": 8}  # registers by letter
+
+_R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 4), ("p", 3), ("m", 3), ("w", 5), ("x", 4), ("c", 4)))
+_STEP = Field("i", 13, 32)  # after a 256-bit access
+_SHORT_STEP = Field("i", 7, 32)
+_FORMAT = Field("u", 2)  # of 8-bit data: 0 unsigned, 1 signed
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an opcode of a slot means: its mnemonic, its fields in order, how it uses them, and one line about what it does.
+
+    `use` has a letter a field: < is read, > is written, = is both, - is a number.
+    """
+
+    name: str
+    opcode: int
+    fields: tuple[Field, ...]
+    use: str
+    does: str
+
+    @property
+    def pointer(self) -> int:
+        """Which field is the pointer of a load or store."""
+        return next(i for i, f in enumerate(self.fields) if f.kind == "p")
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Which fields are registers that it reads."""
+        return tuple(i for i, u in enumerate(self.use) if u in "<=")
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Which fields are registers that it writes."""
+        return tuple(i for i, u in enumerate(self.use) if u in ">=")
+
+
+_LOADS = (
+    Form("ldw", 1, (_W, _P, _STEP), ">=-", "w = 32 bytes at p; p += step"),
+    Form("ldwm", 2, (_W, _P, _M), ">=<", "w = 32 bytes at p; p += m"),
+    Form("ld", 3, (_R, _P, Field("i", 13, 4)), ">=-", "r = int32 at p; p += step"),
+    Form("ldh", 4, (_R, _P, Field("i", 13, 2)), ">=-", "r = uint16 at p; p += step"),
+    Form("ldc", 6, (_C, Field("u", 2), _P, _SHORT_STEP), "=-=-", "the quarter of c = 32 bytes at p; p += step"),
+    Form("ldm", 5, (_M, _P, Field("i", 13, 2)), ">=-", "m = 32 * int16 at p; p += step"),
+)
+_STORES = (
+    Form(
+        "srs",
+        1,
+        (_C, _P, _R, _FORMAT, _SHORT_STEP),
+        "<=<--",
+        "shift c right by r, round half to even, saturate to bytes, store; p += step",
+    ),
+    Form("stw", 2, (_W, _P, _STEP), "<=-", "32 bytes at p = w; p += step"),
+    Form("stc", 3, (_C, Field("u", 2), _P, _SHORT_STEP), "<-=-", "32 bytes at p = the quarter of c; p += step"),
+    Form("st", 4, (_R, _P, Field("i", 13, 4)), "<=-", "int32 at p = r; p += step"),
+    Form("srsm", 5, (_C, _P, _R, _FORMAT, _M), "<=<-<", "as srs; p += m"),
+    Form("stbf", 6, (_C, _P, _SHORT_STEP), "<=-", "round the 16 float32 of c to bfloat16, store 32 bytes; p += step"),
+)
+_VECTORS = (
+    Form("mac", 1, (_C, _W, _X, _FORMAT), "=<<-", "c[4][8] += w[4][8] x x[8][8]; bytes of w by format, of x signed"),
+    Form("mul", 2, (_C, _W, _X, _FORMAT), "><<-", "c = the same product"),
+    Form("mace", 3, (_C, _W, _W, _FORMAT), "=<<-", "c[i] += w[i] * w'[i], 32 lanes of bytes; w' signed"),
+    Form("mule", 4, (_C, _W, _W, _FORMAT), "><<-", "c[i] = the same products"),
+    Form("row", 5, (_C, _W), "><", "each of the 4 rows of c = the 8 int32 of w"),
+    Form("setc", 6, (_C, Field("u", 2), _W), "=-<", "the quarter of c = w"),
+    Form("ups", 7, (_C, _W, _R, _FORMAT), "=<<-", "c[i] += the byte i of w << r"),
+    Form("max", 8, (_W, _W, _W, _FORMAT), "><<-", "first w = the greater of the others' bytes"),
+    Form("min", 9, (_W, _W, _W, _FORMAT), "><<-", "first w = the lesser of the others' bytes"),
+    Form("clr", 10, (_C,), ">", "c = 0"),
+    Form("macbf", 11, (_C, _X, _X), "=<<", "c[4][4] += x[4][8] x x'[8][4], bfloat16, sums in float32"),
+    Form("mulbf", 12, (_C, _X, _X), "><<", "c = the same product"),
+    Form("rowbf", 13, (_C, _W), "><", "each of the 4 rows of c = the first 4 float32 of w"),
+    Form("push", 14, (_C, Field("u", 1)), "<-", "half of c to the cascade"),
+    Form("pop", 15, (_C, Field("u", 1)), "=-", "half of c += what the cascade brings"),
+)
+_IMM = Field("i", 15)
+_SCALARS = (
+    Form("movi", 1, (_R, Field("i", 19)), ">-", "r = number"),
+    Form("movh", 2, (_R, Field("u", 16)), "=-", "upper half of r = number"),
+    Form("addi", 3, (_R, _R, _IMM), "><-", "first r = second r + number"),
+    Form("add", 4, (_R, _R, _R), "><<", "first r = the others' sum"),
+    Form("sub", 5, (_R, _R, _R), "><<", "first r = second r - third r"),
+    Form("mov", 6, (_R, _R), "><", "first r = second r"),
+    Form("movp", 7, (_P, _R), "><", "p = r"),
+    Form("movr", 8, (_R, _P), "><", "r = p"),
+    Form("padd", 9, (_P, Field("i", 18)), "=-", "p += number"),
+    Form("paddr", 10, (_P, _P, _R), "><<", "first p = second p + r"),
+    Form("movm", 11, (_M, _R), "><", "m = r"),
+    Form("loop", 12, (_R, Field("u", 10)), "<-", "the next bundles r times, at no cost; r = 0 skips them"),
+    Form("jz", 13, (_R, Field("u", 10)), "<-", "continue at the bundle when r = 0"),
+    Form("jnz", 14, (_R, Field("u", 10)), "<-", "continue at the bundle when r != 0"),
+    Form("jmp", 15, (Field("u", 10),), "-", "continue at the bundle"),
+    Form("acq", 16, (Field("u", 6), _IMM), "--", "wait until the lock is at least number, and take it off"),
+    Form("rel", 17, (Field("u", 6), _IMM), "--", "add number to the lock"),
+    Form("acqr", 20, (Field("u", 6), _R), "-<", "wait until the lock is at least r, and take it off"),
+    Form("relr", 21, (Field("u", 6), _R), "-<", "add r to the lock"),
+    Form("done", 18, (), "", "stop"),
+    Form("pmov", 19, (_P, _P), "><", "first p = second p"),
+)
+
+FORMS: Mapping[Slot, tuple[Form, ...]] = {
+    Slot.A: _LOADS,
+    Slot.B: _LOADS,
+    Slot.STORE: _STORES,
+    Slot.VECTOR: _VECTORS,
+    Slot.SCALAR: _SCALARS,
+}
+_BY_OPCODE = {(slot, f.opcode): f for slot, forms in FORMS.items() for f in forms}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What one slot does: a form with its operands, register numbers and numbers in the order of the form's fields."""
+
+    form: Form
+    operands: tuple[int, ...]
+
+
+Bundle = Mapping[Slot, Instruction]
+"""The instructions that start in one cycle, by slot."""
+
+
+def encode_bundle(bundle: Bundle) -> bytes:
+    """16 bytes. UsageError for an operand that its field does not hold."""
+    word = 0
+    for slot, instruction in bundle.items():
+        bits, at = instruction.form.opcode, slot.opcode_bits
+        for field, number in zip(instruction.form.fields, instruction.operands, strict=True):
+            bits |= field.encode(number, f"{instruction.form.name}: operand {field.kind}") << at
+            at += field.bits
+        word |= bits << slot.low
+    return word.to_bytes(BUNDLE_BYTES, "little")
+
+
+def decode_bundle(data: bytes) -> dict[Slot, Instruction]:
+    """The inverse of `encode_bundle`. UsageError for an opcode or register that there is not, or bits that no field owns."""
+    word = int.from_bytes(data, "little")
+    bundle: dict[Slot, Instruction] = {}
+    for slot in Slot:
+        bits = (word >> slot.low) & ((1 << slot.width) - 1)
+        if not bits:
+            continue
+        opcode = bits & ((1 << slot.opcode_bits) - 1)
+        form = _BY_OPCODE.get((slot, opcode))
+        if form is None:
+            raise UsageError(f"slot {slot.name.lower()} has no opcode {opcode}")
+        at, operands = slot.opcode_bits, []
+        for field in form.fields:
+            stored = (bits >> at) & ((1 << field.bits) - 1)
+            if field.kind in COUNTS and stored > field.last:
+                raise UsageError(f"{form.name}: there is no register {field.kind}{stored}, the last is {field.kind}{field.last}")
+            operands.append(field.decode(stored))
+            at += field.bits
+        if bits >> at:
+            raise UsageError(f"{form.name} leaves bits from {at} on to nothing, but they are {bits >> at:#x}")
+        bundle[slot] = Instruction(form, tuple(operands))
+    return bundle

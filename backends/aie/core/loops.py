@@ -1,0 +1,158 @@
+"""Whole loops at once: what n iterations of a loop's body do to a core, with numpy instead of bundle by bundle.
+
+Works for bodies that load, move pointers by constants or by steps from a table, and add products to accumulators: what the
+inner loops of products are. The result equals n times `execute.run_bundle`; other bodies are left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.instructions import Bundle, Instruction, Slot
+from sparsec.compiler.errors import ModelError
+
+Array = np.ndarray[Any, Any]
+
+_LOADS = ("ldw", "ldwm", "ldm")
+_PRODUCTS = ("mac", "mace", "macbf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What a bundle does to a register: sets it to `values`, or adds them to it; one row an iteration."""
+
+    bundle: int
+    values: Array
+    adds: bool
+
+
+class _Stream:
+    """The values that a register has in every iteration of a loop, one row an iteration."""
+
+    def __init__(self, before: Any, times: int, writes: Sequence[_Write]) -> None:
+        """`before` is its value before the loop; `writes` are in the order of bundles."""
+        self._writes = writes
+        if any(not w.adds for w in writes):
+            self.after = self._through(np.zeros(times, np.int64), writes)
+            self._carried = np.concatenate((np.asarray(before)[None], self.after[:-1]))
+        elif writes:
+            self.after = before + np.cumsum(sum(w.values for w in writes), axis=0)
+            self._carried = np.concatenate(([before], self.after[:-1]))
+        else:
+            self.after = self._carried = np.broadcast_to(before, (times, *np.shape(before)))
+
+    def at(self, bundle: int) -> Array:
+        """The values that `bundle` reads: those that the bundles before it left."""
+        return self._through(self._carried, [w for w in self._writes if w.bundle < bundle])
+
+    @staticmethod
+    def _through(value: Array, writes: Sequence[_Write]) -> Array:
+        for w in writes:
+            value = value + w.values if w.adds else w.values
+        return value
+
+
+def is_plain(body: Sequence[Bundle]) -> bool:
+    """Whether `run` does a loop's body: loads and sums of products only, tables read through pointers that constants move."""
+    instructions = [i for b in body for i in b.values()]
+    if not all(i.form.name in _LOADS or i.form.name in _PRODUCTS for i in instructions):
+        return False
+    tables = {i.operands[1] for i in instructions if i.form.name == "ldm"}
+    return not any(i.form.name == "ldwm" and i.operands[1] in tables for i in instructions)
+
+
+def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> int:
+    """Carry out `times` > 0 iterations of a plain body; returns how often two loads of a bundle met in one bank of memory."""
+    loads = [(j, s, b[s]) for j, b in enumerate(body) for s in (Slot.A, Slot.B) if s in b]
+    addresses = _addresses(state, loads, times)
+    loaded: dict[int, list[_Write]] = {}
+    for j, s, i in loads:
+        if i.form.name != "ldm":
+            loaded.setdefault(i.operands[0], []).append(_Write(j, _gather(state, addresses[j, s]), False))
+    vectors = {w: _Stream(state.w[w].copy(), times, writes) for w, writes in loaded.items()}
+    for j, bundle in enumerate(body):
+        if Slot.VECTOR in bundle:
+            _accumulate(state, bundle[Slot.VECTOR], vectors, j, times)
+    for w, stream in vectors.items():
+        state.w[w] = stream.after[-1]
+    return sum(
+        int(np.count_nonzero(addresses[j, Slot.A] // bank_bytes == addresses[j, Slot.B] // bank_bytes))
+        for j, b in enumerate(body)
+        if Slot.A in b and Slot.B in b
+    )
+
+
+def _addresses(state: State, loads: Sequence[tuple[int, Slot, Instruction]], times: int) -> dict[tuple[int, Slot], Array]:
+    """The address of every load in every iteration; leaves pointers and steps as they are after the loop."""
+    moves: dict[int, list[_Write]] = {}
+    steps: dict[int, list[_Write]] = {}
+    found: dict[tuple[int, Slot], Array] = {}
+    for j, _, i in loads:
+        if i.form.name != "ldwm":
+            moves.setdefault(i.operands[1], []).append(_Write(j, np.full(times, i.operands[2]), True))
+    for j, s, i in loads:
+        if i.form.name == "ldm":
+            found[j, s] = _Stream(state.p[i.operands[1]], times, moves[i.operands[1]]).at(j)
+            table = _gather(state, found[j, s], 2).view(np.int16)[:, 0].astype(np.int64)
+            steps.setdefault(i.operands[0], []).append(_Write(j, 32 * table, False))
+    step_streams = {m: _Stream(state.m[m], times, steps.get(m, ())) for m in range(len(state.m))}
+    for j, _, i in loads:
+        if i.form.name == "ldwm":
+            moves.setdefault(i.operands[1], []).append(_Write(j, step_streams[i.operands[2]].at(j), True))
+    streams = {p: _Stream(state.p[p], times, sorted(w, key=lambda x: x.bundle)) for p, w in moves.items()}
+    for j, s, i in loads:
+        found[j, s] = streams[i.operands[1]].at(j)
+    for p, stream in streams.items():
+        state.p[p] = int(stream.after[-1])
+    for m in steps:
+        state.m[m] = int(step_streams[m].after[-1])
+    return found
+
+
+def _gather(state: State, addresses: Array, size: int = 32) -> Array:
+    """uint8 [times, size] of memory. ModelError as `State.read` raises it."""
+    low, high = int(addresses.min()), int(addresses.max())
+    for address in (low, high):
+        state.check(address, size, "a load", size)
+    if np.any(addresses % size):
+        raise ModelError(f"a load of {size} bytes at {int(addresses[addresses % size > 0][0]):#x} is not aligned to {size}")
+    words = state.written[addresses[:, None] // 4 + np.arange((size + 3) // 4)]
+    if not words.all():
+        at = int(addresses[np.flatnonzero(~words.all(axis=1))[0]])
+        raise ModelError(f"a load of {size} bytes at {at:#x} reads words that nothing has written")
+    found: Array = state.memory.reshape(-1, size)[addresses // size]
+    return found
+
+
+def _accumulate(state: State, i: Instruction, vectors: dict[int, _Stream], bundle: int, times: int) -> None:
+    """Add the products of all iterations to an accumulator."""
+
+    def register(w: int) -> Array:
+        if w in vectors:
+            return vectors[w].at(bundle)
+        return np.broadcast_to(state.w[w], (times, 32))
+
+    def wide(x: int) -> Array:
+        return np.concatenate((register(2 * x), register(2 * x + 1)), axis=1)
+
+    if i.form.name == "macbf":
+        c, a, b = i.operands
+        left = wide(a).view(ml_dtypes.bfloat16).reshape(times, 4, 8).astype(np.float32)
+        right = wide(b).view(ml_dtypes.bfloat16).reshape(times, 8, 4).astype(np.float32)
+        state.floats(c)[:] += np.matmul(left.transpose(1, 0, 2).reshape(4, -1), right.reshape(-1, 4))
+        return
+    c, a, b, signed = i.operands
+    kind = np.int8 if signed else np.uint8
+    if i.form.name == "mace":
+        sums = np.einsum("ni,ni->i", register(a).view(kind), register(b).view(np.int8), dtype=np.int64).reshape(4, 8)
+    else:
+        # float64 holds the sums of bytes exactly, and numpy multiplies it by a library
+        left = register(a).view(kind).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1).astype(np.float64)
+        sums = (left @ wide(b).view(np.int8).reshape(-1, 8).astype(np.float64)).astype(np.int64)
+    state.sums(c)[:] = (state.sums(c) + sums).astype(np.int32)

@@ -1,0 +1,132 @@
+"""The program of a core: which kinds of product it knows, where its locks and parameters are, and its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib.resources import files
+
+import jinja2
+
+from sparsec.backends.aie.core.assembly import assemble
+from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
+from sparsec.compiler.errors import FitError
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of product that a chunk of weights asks for.
+
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether
+    data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
+    """
+
+    depthwise: bool = False
+    signed: tuple[bool, bool, bool] = (False, False, False)
+    residual: bool = False
+    starts_partial: bool = False
+    ends_partial: bool = False
+
+    @property
+    def name(self) -> str:
+        """A label of the program."""
+        data, added, result = ("i8" if s else "u8" for s in self.signed)
+        parts = ["more" if self.starts_partial else "new", "depthwise" if self.depthwise else "product", data]
+        parts += ["plus", added] if self.residual else []
+        return "_".join([*parts, "part" if self.ends_partial else result])
+
+    @property
+    def block_bytes(self) -> int:
+        """What one block of weights takes."""
+        return 32 if self.depthwise else 64
+
+
+@dataclass(frozen=True, slots=True)
+class Locks:
+    """A core's locks by number: what is full or free of the buffers of data, weights, results and parameters."""
+
+    data_free: int = 0
+    data_full: int = 1
+    weights_free: int = 2
+    weights_full: int = 3
+    results_free: int = 4
+    results_full: int = 5
+    layer_free: int = 6
+    layer_full: int = 7
+
+
+LOCKS = Locks()
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a core is told of a layer, each an int32: the order is that of memory.
+
+    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first
+    buffer of data, weights and results, for data and results the sum of both buffers' addresses, for weights the end of all
+    and the size of one; bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles;
+    buffers of each kind.
+    """
+
+    tiles: int
+    chunks: int
+    vectors: int
+    data: int
+    data_sum: int
+    weights: int
+    weights_size: int
+    weights_end: int
+    kept: int
+    results: int
+    results_sum: int
+    within: tuple[int, int, int]
+    partial: int
+    data_buffers: int
+    weights_buffers: int
+    results_buffers: int
+
+    def words(self) -> tuple[int, ...]:
+        """The words of memory."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return tuple(w for v in values for w in (v if isinstance(v, tuple) else (v,)))
+
+
+PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
+_PLACES = {"data": 3, "weights": 5, "kept": 8, "partial": 14, "buffers": 15}
+
+
+def core_text(kinds: Sequence[Kind], parameters: int) -> str:
+    """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
+    source = (files("sparsec.templates") / "aie" / "core.s.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    described = [
+        {
+            "name": k.name,
+            "product": "mace" if k.depthwise else "mac",
+            "residual": k.residual,
+            "data": int(k.signed[0]),
+            "added": int(k.signed[1]),
+            "result": int(k.signed[2]),
+            "starts_partial": k.starts_partial,
+            "ends_partial": k.ends_partial,
+        }
+        for k in kinds
+    ]
+    places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
+    at = (parameters, parameters + PARAMETER_BYTES)
+    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, **places)
+
+
+def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
+    """The program's bundles. FitError when they do not fit `program_bytes` of program memory."""
+    program = assemble(core_text(kinds, parameters))
+    if len(program) > program_bytes:
+        raise FitError(
+            "the core's program",
+            demand=f"{len(program) // BUNDLE_BYTES} bundles for {len(kinds)} kinds of product",
+            bound=f"{program_bytes // BUNDLE_BYTES} bundles",
+            remedy="split the model, so that each part needs fewer kinds",
+        )
+    return program

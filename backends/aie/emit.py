@@ -1,0 +1,131 @@
+"""The files of an array program: control streams, core programs, weights, their text, and a manifest that orders them.
+
+manifest.json           parts in order, where values are, which operations belong to which layer
+core_C_R.bin            the program of the core in column C and row R, bundles of 16 bytes
+core.s                  the same as assembly
+partK/control.bin       the control stream of part K, NPU transactions
+partK/control.txt       the same as text
+partK/weights.bin       its weights: argument 0; the activations are argument 1
+partK/part.mlir         the same streams in mlir-aie's dialects, for arrays that mlir-aie knows
+NAME_streams.S and .h, Makefile, CMakeLists.txt    see `rules`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.mlir import CoreFile, part_text
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
+from sparsec.backends.aie.registers import Grid, Tile
+from sparsec.backends.aie.rules import rules
+from sparsec.compiler.graph import Graph
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def emit(program: ArrayProgram) -> dict[str, bytes]:
+    """File contents by path in the output folder. Host parts, which the C backend makes, are only named."""
+    files: dict[str, bytes] = {}
+    machine = program.machine
+    cores: dict[Tile, CoreFile] = {}
+    if program.core:
+        grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+        files["core.s"] = program.core_text.encode()
+        for tile in grid.cores():
+            name = f"core_{tile.column}_{tile.row}.bin"
+            files[name] = program.core
+            cores[tile] = CoreFile(f"../{name}", program.core)
+    parts = []
+    for i, part in enumerate(program.parts):
+        folder = f"part{i}"
+        if isinstance(part, HostPart):
+            parts.append(_host(part, folder))
+            continue
+        files[f"{folder}/control.bin"] = part.control.encode()
+        files[f"{folder}/control.txt"] = part.control.text().encode()
+        files[f"{folder}/weights.bin"] = part.weights
+        text = part_text(machine, part.control, (len(part.weights), program.activation_bytes), cores)
+        if text is not None:
+            files[f"{folder}/part.mlir"] = text.encode()
+        parts.append(_array(part, folder, program.graph) | {"mlir": f"{folder}/part.mlir" if text is not None else None})
+    manifest = _manifest(program, parts)
+    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return files | rules(manifest, files)
+
+
+def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    graph = program.graph
+    images = {
+        value: asdict(image) | {"dtype": graph.types[value].dtype.value, "zero": program.zeros.get(value, 0)}
+        for value, image in program.images.items()
+    }
+    return {
+        "format": FORMAT,
+        "name": program.name,
+        "machine": _machine(program),
+        "inputs": {v: {"dtype": graph.types[v].dtype.value, "shape": list(graph.types[v].shape)} for v in graph.inputs},
+        "outputs": {p.name: p.value for p in graph.outputs},
+        "activation_bytes": program.activation_bytes,
+        "images": images,
+        "parts": parts,
+        "on_host": dict(program.reasons),
+    }
+
+
+def _machine(program: ArrayProgram) -> dict[str, Any]:
+    return {"name": program.machine.name, "parameters": {p.key: p.value for p in program.machine.parameters()}}
+
+
+def _host(part: HostPart, folder: str) -> dict[str, Any]:
+    g: Graph = part.graph
+    return {
+        "kind": "host",
+        "folder": folder,
+        "inputs": list(g.inputs),
+        "outputs": [p.value for p in g.outputs],
+        "nodes": [n.name for n in g],
+    }
+
+
+def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
+    layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
+    made = [p.layer.y for p in part.plans]
+    read = dict.fromkeys(v for p in part.plans for v in (p.layer.x, p.layer.residual) if v is not None and v not in made)
+    return {
+        "kind": "array",
+        "control": f"{folder}/control.bin",
+        "weights": f"{folder}/weights.bin",
+        "inputs": list(read),
+        "outputs": made,
+        "layers": layers,
+    }
+
+
+def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any]:
+    t, layer = plan.tiling, plan.layer
+    node = next(n for n in graph if n.name == layer.node)
+    return {
+        "node": layer.node,
+        "origin": list(node.origin),
+        "operations": [first, end],
+        "macs": layer.macs(graph),
+        "blocks": sum(layer.block_counts),
+        "all_blocks": layer.all_blocks,
+        "cut": t.mode.cut.value,
+        "tiles": t.tiles,
+        "rows": t.rows,
+        "weights_kept": t.kept,
+        "data_buffers": t.buffers,
+    }
+
+
+def parse_manifest(text: str) -> Mapping[str, Any]:
+    """The manifest's data."""
+    found: Mapping[str, Any] = json.loads(text)
+    return found

@@ -1,0 +1,46 @@
+"""What the array backend makes of a graph: segments, images, weights and streams, before they become files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.machine import Machine
+from sparsec.backends.aie.transaction import Transaction
+from sparsec.compiler.graph import Graph
+
+
+@dataclass(frozen=True)
+class ArrayPart:
+    """A segment on the array: its layers' plans, its control stream and weights; `ends` counts operations up to each layer's
+    end, the first number those before the first layer."""
+
+    plans: tuple[LayerPlan, ...]
+    control: Transaction
+    weights: bytes
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HostPart:
+    """A segment on the host."""
+
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class ArrayProgram:
+    """A whole network. `images` says where values are in the activation buffer, `zeros` what surrounds them there."""
+
+    name: str
+    machine: Machine
+    graph: Graph
+    parts: Sequence[ArrayPart | HostPart]
+    reasons: Mapping[str, str]
+    images: Mapping[str, Image]
+    zeros: Mapping[str, int]
+    activation_bytes: int
+    core: bytes
+    core_text: str

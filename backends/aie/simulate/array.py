@@ -1,0 +1,245 @@
+"""The array as the control stream sees it: registers that mean descriptors, queues, locks, switches and cores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.aie.core.core import Core
+from sparsec.backends.aie.core.timing import Latencies
+from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, Descriptor
+from sparsec.backends.aie.machine import Machine
+from sparsec.backends.aie.registers import (
+    BD_STRIDE,
+    CORE_ENABLE,
+    DMAS,
+    LOCK_STRIDE,
+    LOCKS,
+    Direction,
+    Grid,
+    Kind,
+    Tile,
+    register,
+    split,
+)
+from sparsec.backends.aie.simulate.dma import Channel, Surroundings
+from sparsec.backends.aie.simulate.events import Clock, Lock
+from sparsec.backends.aie.simulate.memory import Ddr, Words
+from sparsec.backends.aie.switch import circuits
+from sparsec.backends.aie.transaction import task_of
+from sparsec.compiler.errors import SparsecError, StreamError
+
+Array = np.ndarray[Any, Any]
+ChannelKey = tuple[Tile, Direction, int]
+
+
+def grid_of(machine: Machine) -> Grid:
+    """The machine's extent as addresses see it."""
+    return Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+
+
+class ArrayState:
+    """Every tile with its registers, memory, locks and channels; cores run programs."""
+
+    def __init__(self, machine: Machine, programs: Mapping[Tile, bytes], ddr: Ddr) -> None:
+        self.machine, self.grid, self.ddr = machine, grid_of(machine), ddr
+        self.clock = Clock()
+        self.registers: dict[int, int] = {}
+        self.tokens: Counter[ChannelKey] = Counter()
+        self.on_token: dict[ChannelKey, list[Any]] = {}
+        self.memories: dict[Tile, Words] = {}
+        self.locks: dict[Tile, list[Lock]] = {}
+        self.channels: dict[ChannelKey, Channel] = {}
+        self.cores: dict[Tile, CoreProcess] = {}
+        self._decoded: dict[tuple[Kind, tuple[int, ...]], Descriptor] = {}
+        for tile in self.grid.tiles():
+            self._add(tile, programs)
+
+    def _add(self, tile: Tile, programs: Mapping[Tile, bytes]) -> None:
+        kind, m = self.grid.kind(tile), self.machine
+        maximum = {Kind.SHIM: m.shim.lock_maximum, Kind.MEMORY: m.memory.lock_maximum, Kind.CORE: m.core.lock_maximum}[kind]
+        self.locks[tile] = [Lock(f"{kind.value}{tile}.lock{i}", maximum) for i in range(LOCKS[kind])]
+        if kind is Kind.MEMORY:
+            self.memories[tile] = Words.empty(f"{kind.value}{tile}", m.memory.data_bytes)
+        if kind is Kind.CORE and tile in programs:
+            self.cores[tile] = CoreProcess(self, tile, programs[tile])
+        if self.grid.has_dma(tile):
+            for direction in Direction:
+                for i in range(DMAS[kind].channels):
+                    self.channels[tile, direction, i] = self._channel(tile, kind, direction, i)
+
+    def _channel(self, tile: Tile, kind: Kind, direction: Direction, index: int) -> Channel:
+        def token() -> None:
+            self.tokens[tile, direction, index] += 1
+            for action in self.on_token.pop((tile, direction, index), []):
+                action()
+
+        around = Surroundings(
+            kind,
+            lambda n: self.descriptor(tile, n),
+            lambda n, d: self.set_descriptor(tile, n, d),
+            lambda n: self.lock(tile, n),
+            lambda words: self.place(tile, words),
+            token,
+        )
+        rate = 1.0
+        if kind is Kind.SHIM:
+            shims = len(self.machine.shim.columns)
+            per_column = (
+                self.machine.shim.read_bytes_per_cycle if direction is Direction.MM2S else self.machine.shim.write_bytes_per_cycle
+            )
+            share = min(per_column, self.machine.costs.ddr_bytes_per_cycle / shims) / DMAS[kind].channels
+            rate = min(1.0, share / self.machine.streams.bytes_per_cycle)
+        name = f"{kind.value}{tile}.{direction.name.lower()}{index}"
+        return Channel(name, direction, self.clock, self.machine.costs, around, self.machine.streams.queue_depth, rate)
+
+    def lock(self, tile: Tile, number: int) -> Lock:
+        """A lock as descriptors of the tile number it: a memory tile's own follow its western neighbour's."""
+        if self.grid.kind(tile) is Kind.MEMORY:
+            side, number = divmod(number, OWN_LOCKS)
+            tile = Tile(tile.column + side - 1, tile.row)
+            if not self.grid.has(tile):
+                raise StreamError(f"lock {number} of the neighbour {tile}, which the array does not have")
+        return self.locks[tile][number]
+
+    def place(self, tile: Tile, words: Array) -> Sequence[tuple[Words, Array, Array]]:
+        """(memory, places, which) of word addresses as descriptors of the tile count them."""
+        kind = self.grid.kind(tile)
+        everything = np.arange(words.size)
+        if kind is Kind.SHIM:
+            memory, places = self.ddr.place(words)
+            return [(memory, places, everything)]
+        if kind is Kind.CORE:
+            if tile not in self.cores:
+                raise StreamError(f"core{tile} has no program, so its memory is not there")
+            return [(self.cores[tile].memory, words, everything)]
+        found = []
+        for side in np.unique(words // OWN_WORDS):
+            owner = Tile(tile.column + int(side) - 1, tile.row)
+            if owner not in self.memories:
+                raise StreamError(
+                    f"memory{tile}: the word at {4 * int(words.min()):#x} is a neighbour's that the array does not have"
+                )
+            chosen = np.flatnonzero(words // OWN_WORDS == side)
+            found.append((self.memories[owner], words[chosen] - int(side) * OWN_WORDS, chosen))
+        return found
+
+    def descriptor(self, tile: Tile, number: int) -> Descriptor:
+        """The descriptor that the tile's registers hold."""
+        kind = self.grid.kind(tile)
+        base = (tile.column << 25 | tile.row << 20) + DMAS[kind].bd_base + number * BD_STRIDE
+        words = tuple(self.registers.get(base + 4 * i, 0) for i in range(DMAS[kind].words))
+        if (kind, words) not in self._decoded:
+            self._decoded[kind, words] = CLASSES[kind].decode(words)
+        return self._decoded[kind, words]
+
+    def set_descriptor(self, tile: Tile, number: int, descriptor: Descriptor) -> None:
+        """Write a descriptor back, as its iteration moves on."""
+        base = (tile.column << 25 | tile.row << 20) + DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE
+        for i, word in enumerate(descriptor.encode()):
+            self.registers[base + 4 * i] = word
+
+    def write(self, address: int, value: int) -> None:
+        """Set a register, and do what that does."""
+        tile, offset = split(address)
+        kind = self.grid.kind(tile)
+        if kind is not Kind.SHIM and offset < self._data_bytes(kind):
+            memory = self.memories.get(tile) or self.cores[tile].memory
+            memory.write(np.array([offset // 4]), np.array([value], np.uint32))
+            return
+        self.registers[address] = value
+        first = register(kind, "lock0")
+        if first <= offset < first + LOCK_STRIDE * LOCKS[kind]:
+            self.locks[tile][(offset - first) // LOCK_STRIDE].set(value)
+        for direction, base in DMAS[kind].control.items():
+            index, part = divmod(offset - base, 8)
+            if part == 4 and 0 <= index < DMAS[kind].channels:
+                self.connect()
+                self.channels[tile, direction, index].push(task_of(kind, value))
+        if kind is Kind.CORE and offset == register(kind, "core.control") and CORE_ENABLE.get(value):
+            if tile not in self.cores:
+                raise StreamError(f"core{tile} is enabled and has no program")
+            self.cores[tile].start()
+        if "switch" in self._part(kind, offset):
+            self._rewire = True
+
+    _rewire = True
+
+    def _data_bytes(self, kind: Kind) -> int:
+        return self.machine.memory.data_bytes if kind is Kind.MEMORY else self.machine.core.data_bytes
+
+    @staticmethod
+    def _part(kind: Kind, offset: int) -> str:
+        base = 0xB0000 if kind is Kind.MEMORY else 0x3F000
+        return "switch" if base <= offset < base + 0x200 or (kind is Kind.SHIM and offset in (0x1F000, 0x1F004)) else ""
+
+    def connect(self) -> None:
+        """Join channels by the circuits that the switches' registers make, if these have changed."""
+        if not self._rewire:
+            return
+        self._rewire = False
+        for channel in self.channels.values():
+            channel.peers.clear()
+        for c in circuits(self.grid, self.registers):
+            source = self.channels[c.source.tile, Direction.MM2S, c.source.index]
+            end = self.channels[c.destination.tile, Direction.S2MM, c.destination.index]
+            source.peers.append((end, c.hops))
+            end.peers.append((source, c.hops))
+
+
+class CoreProcess:
+    """A core in the array: when it runs, and what it waits for."""
+
+    def __init__(self, array: ArrayState, tile: Tile, program: bytes) -> None:
+        m = array.machine.core
+        self.array, self.tile, self.name = array, tile, f"core{tile}"
+        self.core = Core(
+            program, Latencies(m.load_latency, m.vector_latency, m.jump_cycles), m.data_bytes, m.data_bytes // m.data_banks
+        )
+        self.memory = Words(f"core{tile}", self.core.state.memory, self.core.state.written)
+        self.started = False
+        self.waiting: str | None = None
+        self.trace: list[tuple[int, int, str]] = []
+
+    def start(self) -> None:
+        """Begin the program now."""
+        if not self.started:
+            self.started = True
+            self.core.wait_until(self.array.clock.now, "off")
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Compute up to the next meeting, which takes place when the core has got there."""
+        begun = self.core.now
+        try:
+            meeting = self.core.resume()
+        except SparsecError as exc:
+            raise StreamError(f"cycle {self.array.clock.now}, {self.name}, {exc}") from exc
+        if self.core.now > begun:
+            self.trace.append((begun, self.core.now, "compute"))
+        self.array.clock.at(self.core.now, lambda: self._meet(meeting.kind, meeting.lock, meeting.value))
+
+    def _meet(self, kind: str, number: int, value: int) -> None:
+        now = self.array.clock.now
+        costs = self.array.machine.costs
+        if kind == "done":
+            return
+        if kind == "pop":
+            raise StreamError(f"cycle {now}, {self.name}: the cascade brings nothing")
+        lock = self.array.locks[self.tile][number]
+        if kind == "rel":
+            lock.release(self.name, value)
+            self._go_on()
+            return
+        self.waiting = f"{self.name}, bundle {self.core.pc}, for {lock.name} to be at least {value} (holds {lock.value})"
+
+        def got() -> None:
+            self.waiting = None
+            self.core.wait_until(self.array.clock.now, "lock" if lock.giver.startswith("core") else "dma")
+            self.core.wait_until(self.array.clock.now + costs.lock, "lock")
+            self._go_on()
+
+        lock.acquire(self.name, value, True, got)

@@ -1,0 +1,77 @@
+"""What `compile` and `explain` say of programs for arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsec.compiler.cli.console import Steps, count, emit_json, say, size, table
+from sparsec.compiler.cli.options import CompileOptions
+from sparsec.compiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.backends.aie.simulate.model import ArrayModel
+
+
+def is_array(target: str) -> bool:
+    """Whether a target's name is one of an array."""
+    return target.startswith("aie2:")
+
+
+def compile_for_array(model: Path, output: Path | None, options: CompileOptions, steps: Steps, *, json: bool) -> None:
+    """`sparsec compile --target aie2:...`. UsageError for options that arrays do not have."""
+    from sparsec.compiler import array_driver
+
+    arguments = options.arguments()
+    given = {"weights": arguments.pop("weights") != "incbin", "threads": arguments.pop("threads") != 1}
+    given |= {name: bool(arguments.pop(name)) for name in ("dump_ir", "kernels", "max_arena")}
+    for name, is_given in given.items():
+        if is_given:
+            raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {options.target}")
+    made = array_driver.compile_array(model, output, progress=steps, **arguments)
+    if json:
+        emit_json(made.manifest)
+    else:
+        summary(made)
+
+
+def summary(model: ArrayModel) -> None:
+    """What is computed where, in a few lines."""
+    parts = model.manifest["parts"]
+    layers = [layer for p in parts if p["kind"] == "array" for layer in p["layers"]]
+    host = [node for p in parts if p["kind"] == "host" for node in p["nodes"]]
+    say(f"{model.manifest['name']} for {model.machine.name}: {model.directory}")
+    weights = sum((model.directory / p["weights"]).stat().st_size for p in parts if p["kind"] == "array")
+    macs = sum(layer["macs"] for layer in layers)
+    say(f"  {len(layers)} layers on the array in {len(parts)} parts, {count(macs)}MAC, weights {size(weights)}")
+    say(f"  {len(host)} nodes on the host; `sparsec explain {model.directory}` says why, `sparsec simulate` runs it")
+
+
+def explain_array(folder: Path, *, json: bool) -> None:
+    """`sparsec explain DIR` of an array program: every node, where it went and how, or why it is not on the array."""
+    from sparsec.backends.aie.simulate.model import ArrayModel
+
+    manifest = ArrayModel(folder).manifest
+    rows = [r for i, part in enumerate(manifest["parts"]) for r in _rows(i, part, manifest["on_host"])]
+    if json:
+        emit_json(rows)
+        return
+    table(("part", "node", "where", "how, or why not on the array"), [[str(v) for v in r.values()] for r in rows])
+
+
+def _rows(number: int, part: Mapping[str, Any], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+    if part["kind"] == "host":
+        return [{"part": number, "node": n, "where": "host", "how": reasons[n]} for n in part["nodes"]]
+    return [{"part": number, "node": layer["node"], "where": "array", "how": _how(layer)} for layer in part["layers"]]
+
+
+def _how(layer: Mapping[str, Any]) -> str:
+    """How a layer is computed, in words."""
+    tiles = "one tile" if layer["tiles"] == 1 else f"{layer['tiles']} tiles of {layer['rows']} rows"
+    weights = "weights stay in the cores" if layer["weights_kept"] else "weights are sent for every tile"
+    if layer["tiles"] == 1:
+        weights = "weights are sent once"
+    blocks = "" if layer["blocks"] == layer["all_blocks"] else f"; {layer['blocks']} of {layer['all_blocks']} blocks of weights"
+    buffers = "; one buffer of data, so that loading and multiplying take turns" if layer["data_buffers"] == 1 else ""
+    return f"{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"

@@ -1,0 +1,102 @@
+"""`sparsec simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
+from sparsec.compiler.errors import VerificationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def simulate(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile --target aie2:...` wrote.", show_default=False)
+    ],
+    feed: FeedOption = None,
+    seed: SeedOption = 0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs by name.", show_default=False)
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every output with the interpreter.")] = True,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a compiled array program in the simulator, with values and cycles.
+
+    The simulator reads nothing but the folder's streams, programs and weights; host parts run in their libraries and cost no
+    cycles here. Inputs come from files or are random. Cycles are a model's estimates: `sparsec targets aie2:npu1` lists what it
+    assumes.
+    """
+    import numpy as np
+
+    from sparsec.backends.aie.simulate.model import ArrayModel
+    from sparsec.compiler import array_driver
+    from sparsec.compiler.feeds import random_feeds, read_feeds
+    from sparsec.compiler.report import TensorInfo
+
+    model = ArrayModel(folder)
+    inputs = tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in model.manifest["inputs"].items())
+    feeds = read_feeds(feed, inputs) if feed else random_feeds(inputs, seed)
+    with Steps("simulate", quiet=quiet) as steps:
+        steps("simulate")
+        run = array_driver.simulate(folder, feeds)
+        if check:
+            steps("check")
+            _check(run.outputs, array_driver.expected(folder, feeds))
+    if output is not None:
+        with output.open("wb") as file:
+            np.savez(file, **run.outputs)  # type: ignore[arg-type]
+    rows = _layers(model, run)
+    if json:
+        emit_json({"cycles": run.cycles, "seconds": run.cycles / model.machine.clock_hz, "layers": rows})
+        return
+    shown = [[r["layer"], f"{r['cycles']:,}", f"{100 * r['share of peak']:.0f} %", r["blocks"], r["cut"]] for r in rows]
+    table(("layer", ">cycles", ">of peak", ">blocks kept", "cut"), shown)
+    say("")
+    ms = 1e3 * run.cycles / model.machine.clock_hz
+    checked = "; outputs equal the interpreter's" if check else ""
+    clock = f"{model.machine.clock_hz / 1e9:g} GHz"
+    say(f"{run.cycles:,} cycles on {model.machine.name}, {ms:.3f} ms at {clock}, by the model{checked}")
+
+
+def _check(outputs: Any, expected: Arrays) -> None:
+    """VerificationError when an output differs in a bit."""
+    import numpy as np
+
+    for name, wanted in expected.items():
+        if not np.array_equal(outputs[name], wanted):
+            off = float(np.max(np.abs(outputs[name].astype(np.float64) - wanted)))
+            raise VerificationError(
+                f"output {name!r} of the simulation differs from the interpreter's by up to {off:.3g}", tensor=name
+            )
+
+
+def _layers(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
+    """A row for every layer of the array, as its operations in the control stream took."""
+    rows = []
+    for part in run.parts:
+        marks = (0, *part.finished.marks)
+        for layer in part.entry["layers"]:
+            first, end = layer["operations"]
+            cycles = marks[end] - marks[first]
+            rows.append(
+                {
+                    "layer": layer["node"],
+                    "cycles": cycles,
+                    "share of peak": layer["macs"] / max(1, cycles) / model.machine.macs_per_cycle,
+                    "blocks": f"{layer['blocks']} of {layer['all_blocks']}",
+                    "cut": layer["cut"],
+                }
+            )
+    return rows

@@ -1,0 +1,174 @@
+"""Layers and networks on the array: emitted files, executed, against the interpreter to the last bit."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsec.backends.aie.emit import emit
+from sparsec.backends.aie.lower.choose import candidates, ranked
+from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.modes import Cut, modes
+from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.program import ArrayPart
+from sparsec.backends.aie.simulate.array import grid_of
+from sparsec.compiler.errors import FitError
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.compiler.scalar import Program
+from sparsec.passes.pipelines import DEFAULT
+from sparsec.passes.quantisation.model import quantise
+from sparsec.passes.quantisation.settings import Settings
+from tests.backends.aie.networks import compile_for, conv_graph, random_feeds, run_emitted
+
+FASHION = Path(__file__).parents[3] / "benchmarks" / "data" / "resnet8_fashion.onnx"
+NPU = machine_named("aie2:npu1")
+
+
+def _check(graph: Graph, rng: np.random.Generator, target: str = "aie2:npu1", program: Any = None) -> Any:
+    feeds = random_feeds(rng, graph)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_emitted(program or compile_for(graph, target), feeds, Path(folder))
+    for name, expected in interpret(graph, feeds).items():
+        assert np.array_equal(run.outputs[name], expected)
+    return run
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_any_convolution_is_exact(data: st.DataObject) -> None:
+    draw = data.draw
+    kernel = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    top, left, bottom, right = (draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
+    size = draw(st.integers(kernel[0], 20)), draw(st.integers(kernel[1], 20))
+    depthwise, residual = draw(st.booleans()), draw(st.booleans())
+    ic = draw(st.integers(2, 40))
+    oc = ic if depthwise else draw(st.integers(1, 70))
+    zeros = 2 * draw(st.integers(0, 127)), 2 * draw(st.integers(0, 127)), 2 * draw(st.integers(0, 127))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    graph = conv_graph(
+        rng,
+        (ic, oc),
+        size,
+        kernel,
+        stride=draw(st.integers(1, 2)),
+        pads=(top, left, bottom, right),
+        depthwise=depthwise,
+        residual=residual,
+        zeros=zeros,
+        density=1.0 if depthwise else draw(st.sampled_from([1.0, 0.5, 0.1])),
+    )
+    _check(graph, rng, draw(st.sampled_from(["aie2:npu1", "aie2:2x2", "aie2:3x3"])))
+
+
+@pytest.mark.parametrize("cut", list(Cut))
+def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
+    """Of each cut a few tilings far apart: weights that stay or not, sums in parts, one and two buffers, many tiles and one."""
+    rng = np.random.default_rng(3)
+    graph = conv_graph(rng, (24, 40), (13, 11), (3, 3), pads=(1, 1, 1, 1), residual=True)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    ways = tuple(m for m in modes(grid_of(NPU)) if m.cut is cut)
+    found = list(candidates(NPU, layer, ways, 13, 11))
+    kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in found}
+    assert len(kinds) > 4
+    for tiling in list(kinds.values())[:: max(1, len(kinds) // 3)]:
+        _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+
+
+def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
+    """Tiled alike: half of the products, hardly more than half of the weights' bytes, and fewer cycles."""
+    runs, weights, tiling = {}, {}, None
+    for density in (1.0, 0.5):
+        rng = np.random.default_rng(5)
+        graph = conv_graph(rng, (64, 64), (14, 14), (3, 3), pads=(1, 1, 1, 1), density=density)
+        layer = conv_layer(graph, graph.nodes[0])
+        assert not isinstance(layer, str)
+        tiling = replace(tiling or ranked(NPU, layer, modes(grid_of(NPU)), 14, 14)[0], layer=layer)
+        program = lower_with(graph, NPU, {"conv": tiling})
+        part = program.parts[0]
+        assert isinstance(part, ArrayPart)
+        weights[density] = len(part.weights)
+        runs[density] = _check(graph, rng, program=program)
+    macs = {d: sum(r.parts[0].finished.macs(t) for t in grid_of(NPU).cores()) for d, r in runs.items()}
+    assert macs[0.5] == macs[1.0] / 2
+    assert weights[0.5] < 0.55 * weights[1.0]
+    assert runs[0.5].cycles < runs[1.0].cycles
+
+
+def _quantised(model: onnx.ModelProto, feeds: dict[str, Any]) -> Graph:
+    made = quantise(model, feeds, Settings(power_of_two=True, per_channel=False))
+    return run_pipeline(import_model(made.proto, dims={"batch": 1}), DEFAULT)
+
+
+def test_a_trained_network_is_exact() -> None:
+    rng = np.random.default_rng(0)
+    graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
+    program = compile_for(graph)
+    assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) >= 5
+    _check(graph, rng, program=program)
+
+
+def test_files_are_the_same_each_time() -> None:
+    graph = conv_graph(np.random.default_rng(1), (16, 16), (8, 8), (3, 3), pads=(1, 1, 1, 1))
+    assert emit(compile_for(graph)) == emit(compile_for(graph))
+
+
+def test_what_does_not_fit_says_so() -> None:
+    graph = conv_graph(np.random.default_rng(1), (2048, 8), (3, 900), (3, 3), shift=16)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    with pytest.raises(FitError, match=r"layer 'conv' on aie2:npu1 does not fit: .* the bound is 65,536 bytes of a core"):
+        ranked(NPU, layer, modes(grid_of(NPU)), 1, 898)
+    small = conv_graph(np.random.default_rng(1), (8, 8), (8, 8))
+    with pytest.raises(FitError, match="up to 4 rows"):
+        compile_for(small, "aie2:8x8")
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "reason"),
+    [
+        ("add(a0,a1);cast.f32(t0);mul(t1,0.001)", "its result is f32, the array stores bytes"),
+        (
+            "add(a0,a1);cast.f32(t0);mul(t1,0.001);round(t2);relu(t3);min(t4,255.0);cast.u8(t5)",
+            "its scale 0.001 is not a power of two up to 1: quantise with --power-of-two",
+        ),
+        (
+            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);round(t2);add(t3,3.0);relu(t4);min(t5,255.0);cast.u8(t6)",
+            "its zero point 3 is odd, and is added before halves are rounded to even: quantise with --power-of-two",
+        ),
+        (
+            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);relu(t2);round(t3);add(t4,4.0);relu(t5);min(t6,255.0);cast.u8(t7)",
+            "an activation cuts at 0 and the zero point is 4, where saturation cuts at 0",
+        ),
+        (
+            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);round(t2);relu(t3);min(t4,96.0);cast.u8(t5)",
+            "its activation cuts to 0 .. 96 within the range of bytes",
+        ),
+        (
+            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);tanh(t2);round(t3);relu(t4);min(t5,255.0);cast.u8(t6)",
+            "its epilogue's step tanh(t2) is none that the array has",
+        ),
+    ],
+)
+def test_reasons_for_the_host(epilogue: str, reason: str) -> None:
+    graph = conv_graph(np.random.default_rng(1), (8, 8), (4, 4))
+    node = graph.nodes[0]
+    assert isinstance(node.op, Conv)
+    op = replace(node.op, epilogue=Program.parse(epilogue))
+    types = dict(graph.types)
+    types["y"] = op.infer(graph.in_types(node))[0]
+    other = Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants)
+    assert conv_layer(other, other.nodes[0]) == reason
