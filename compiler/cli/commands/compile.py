@@ -57,6 +57,7 @@ from sparsec.compiler.cli.quantising import (
     PrecisionOption,
     parse_settings,
 )
+from sparsec.compiler.cli.systolic import compile_for_systolic, is_systolic
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def compile_model(
     every layer is computed. DIR appears whole or not at all.
     With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
     as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx.
-    For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
+    For an array (--target aie2:npu1, flexisaga:16x16, sat:16x16) DIR gets instruction streams instead, which `sparsec simulate`
+    runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     settings = parse_settings(precision, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
@@ -182,6 +184,10 @@ def compile_model(
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
+    if is_systolic(target):
+        with Steps("compile", total=None, quiet=quiet) as steps:
+            compile_for_systolic(model, output, options, steps, json=json)
+        return
     if is_array(target):
         with Steps("compile", total=None, quiet=quiet) as steps:
             compile_for_array(model, output, options, steps, json=json)
