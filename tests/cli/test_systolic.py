@@ -77,3 +77,24 @@ def test_options_that_arrays_do_not_have(model: Path, tmp_path: Path, options: l
     assert main(["compile", str(model), "-o", str(tmp_path / "out"), *options, "-q"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_step(model: Path, program: Path, tmp_path: Path, capsys: Out) -> None:
+    folder = str(tmp_path / "out")
+    assert main(["compile", str(model), "-o", folder, "--target", "sat:8x8", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8"]) == 0
+    assert "cycles a step of 4 with 2:8 weights, " in capsys.readouterr().out
+    assert main(["simulate", folder, "--training", "--batch", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    stages = found["stages"]
+    assert found["cycles"] == sum(s["cycles"] + s["waiting"] for s in stages) < found["dense"] == sum(s["dense"] for s in stages)
+    assert [s["stage"] for s in stages] == ["FF"] * 6 + ["WU", "BP"] * 5 + ["WU"]
+    assert {s["dataflow"] for s in stages} & {"nmOS", "nmWS"}
+    for arguments, message in (
+        ([folder, "--keep", "block:8x8@50%"], "a training step multiplies by n:m weights"),
+        ([folder, "--keep", "2:32"], "2:32 does not fit sat:8x8"),
+        ([str(program)], "was compiled for flexisaga:8x8: training is for sat:RxC"),
+    ):
+        assert main(["simulate", *arguments, "--training"]) == 2
+        assert message in capsys.readouterr().err

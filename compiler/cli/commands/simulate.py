@@ -9,7 +9,7 @@ import typer
 
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
-from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic
+from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
 from sparsec.compiler.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ def simulate(
         Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs by name.", show_default=False)
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every output with the interpreter.")] = True,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training", help="Of a folder for sat:RxC: the cycles of a training step instead, dense and with n:m weights."
+        ),
+    ] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
+    keep: Annotated[str, typer.Option("--keep", metavar="N:M", help="Weights that a training step multiplies by.")] = "2:8",
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -46,6 +54,9 @@ def simulate(
     from sparsec.compiler.feeds import random_feeds, read_feeds
     from sparsec.compiler.report import TensorInfo
 
+    if training:
+        train_systolic(folder, batch, keep, json=json)
+        return
     if holds_systolic(folder):
         simulate_systolic(
             folder,
