@@ -12,6 +12,7 @@ from sparsec.backends.systolic.network import plan_network
 from sparsec.backends.systolic.pattern import matched_goal
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.sparsity.text import parse_goal
 from sparsec.passes.pruning.model import prune
 from sparsec.passes.pruning.recipe import make_recipe
 
@@ -51,6 +52,25 @@ def test_channels_are_ordered_for_it() -> None:
         layers = [r for r in done.report.layers if r.status == "pruned"]
         kept.append((sum(r.kept_l1 for r in layers), plan_network(done.graph, machine, (Dataflow.SOS,)).cycles))
     assert kept[1][0] > kept[0][0] and kept[1][1] == pytest.approx(kept[0][1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("flexisaga:16x8:sOS@75%", "block:16x1@75%/taps=each"),
+        ("flexisaga:16x8:csOS@75%", "block:16x1@75%/taps=each"),
+        ("flexisaga:16x8:sWS@75%", "block:8x1@75%/taps=each"),
+        ("flexisaga:16x8:sIS@75%", "block:1x16@75%/taps=each"),
+    ],
+)
+def test_arrays_name_patterns(text: str, pattern: str) -> None:
+    assert parse_goal(text) == parse_goal(pattern)
+
+
+@pytest.mark.parametrize("text", ["flexisaga:16x8:dOS@75%", "flexisaga:16x8:csWS@75%", "flexisaga:16:sOS@75%"])
+def test_arrays_that_name_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is not known"):
+        parse_goal(text)
 
 
 @pytest.mark.parametrize("sparsity", [0.7, 0.0, 1.0])
