@@ -40,7 +40,7 @@ def compile_for_systolic(model: Path, output: Path | None, options: CompileOptio
     """`sparsec compile --target flexisaga:16x16`. UsageError for options that arrays do not have."""
     from sparsec.compiler import systolic_driver
 
-    made = systolic_driver.compile_systolic(model, output, progress=steps, **_arguments(options))
+    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments("cc"))
     network = made.network()
     if json:
         emit_json(_record(network))
@@ -49,17 +49,6 @@ def compile_for_systolic(model: Path, output: Path | None, options: CompileOptio
     weights = sum(len(layer.made.weights) for layer in made.layers)
     say(f"  {len(made.layers)} layers on the array, {network.cycles:,} cycles by our model, weights {size(weights)}")
     say(f"  `sparsec explain {made.folder}` compares the dataflows, `sparsec simulate` runs it")
-
-
-def _arguments(options: CompileOptions) -> dict[str, Any]:
-    """Arguments of the driver."""
-    arguments = options.arguments()
-    given = {"weights": arguments.pop("weights", "incbin") != "incbin", "threads": arguments.pop("threads") != 1}
-    given |= {name: bool(arguments.pop(name, None)) for name in ("dump_ir", "kernels", "max_arena", "cc")}
-    for name, is_given in given.items():
-        if is_given:
-            raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {options.target}")
-    return arguments
 
 
 def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quiet: bool) -> None:
@@ -72,7 +61,7 @@ def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quie
         network = read_folder(subject).network()
     else:
         with Steps("explain", quiet=quiet) as steps:
-            network = systolic_driver.plan_systolic(subject, progress=steps, **_arguments(options))
+            network = systolic_driver.plan_systolic(subject, progress=steps, **options.array_arguments("cc"))
     if json:
         emit_json(_record(network))
         return

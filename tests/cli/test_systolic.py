@@ -98,3 +98,9 @@ def test_a_training_step(model: Path, program: Path, tmp_path: Path, capsys: Out
     ):
         assert main(["simulate", *arguments, "--training"]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_bfloat16_is_refused(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--target", "flexisaga:8x8", "--precision", "bf16", "-o", str(tmp_path / "out"), "-q"]
+    assert main(["compile", str(model), *options]) == 2
+    assert "flexisaga:8x8 does not multiply bfloat16" in capsys.readouterr().err
