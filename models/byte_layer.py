@@ -29,7 +29,7 @@ def conv_graph(
     """One convolution of uint8 with uint8 results. `zeros` are the zero points of data, residual and result; of the 8 x 8 blocks
     of weights that make 8 channels, a share of `density` is not zero."""
     ic, oc = channels
-    w = rng.integers(-127, 128, (oc, 1 if depthwise else ic, *kernel)).astype(np.int8)
+    w = np.clip(np.rint(rng.normal(0, 40, (oc, 1 if depthwise else ic, *kernel))), -127, 127).astype(np.int8)
     if density < 1:
         blocks = -(-ic // 8)
         kept = max(1, round(density * blocks))
