@@ -67,6 +67,15 @@ def test_flattened_channels_own_their_positions() -> None:
     assert found.weights == 4 * 27 + 5 * 24
 
 
+def test_tokens_behind_one_another_share_the_order_of_their_channels() -> None:
+    b = Network((1, 3, 3, 2))
+    v = b.folded(b.tokens(b.conv("x", 5)), 2)
+    coupling = couple(b.finish(b.linear(v, 4)))
+    assert shapes(coupling) == [(4,), (5,)]
+    (place,) = [p for c in coupling.free if c.extent == 5 for p in c.places if p.role == "inputs"]
+    assert place.slot.index.tolist() == [[[c, 5 + c] for c in range(5)]]
+
+
 def test_grouped_channels_have_an_order_a_group_and_groups_move_as_wholes() -> None:
     b = Network((1, 3, 4, 4))
     coupling = couple(b.finish(b.conv(b.conv("x", 6), 8, groups=2)))
