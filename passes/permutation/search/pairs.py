@@ -9,7 +9,7 @@ import numpy as np
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 
 Array = np.ndarray[Any, Any]
-_MOST = 256  # pairs that are judged exactly before a search gives up
+_MOST = 64  # pairs that are judged exactly before a search gives up
 
 
 def pair_gains(state: Arrangement, slots: Array, tables: list[Array]) -> Array:
