@@ -15,6 +15,7 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity.text import Goal, parse_goal
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.arrangement import Arrangement
+from sparsec.passes.permutation.search.pairs import pair_gains
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part, retained
 from sparsec.passes.pruning.masks import choose
 
@@ -108,6 +109,25 @@ def test_a_table_says_what_each_channel_would_be_worth_in_each_place(parts: list
                 order[slot] = item  # twice in the class: only the group of the slot matters
                 want = float(gain.values(order, gain.groups.of[[slot]])[0])
                 assert table[i, j] == pytest.approx(want, rel=1e-4, abs=1e-4)
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 999),
+    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%"]),
+    st.sampled_from([4, 8, 12]),
+)
+def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items: int) -> None:
+    """Which lets searches leave out pairs whose bound is no gain."""
+    parts = [whole(saliency((items, 3, 8), seed), text, OUTPUTS), whole(saliency((6, 3, items), seed + 1), text, INPUTS)]
+    state, every = Arrangement(parts), np.arange(items)
+    slack, value = sum(g.slack for g in state.gains), state.value
+    bound = pair_gains(state, every, [g.table(state.order, every, state.order) for g in state.gains]) + slack
+    assert slack >= -1e-5 * value and value == pytest.approx(retained(parts, state.order), rel=1e-5)
+    for i, j in combinations(range(items), 2):
+        swapped = every.copy()
+        swapped[[i, j]] = j, i
+        assert retained(parts, swapped) - value <= bound[i, j] + 1e-4 * value
 
 
 @pytest.mark.parametrize("method", SEARCHES)

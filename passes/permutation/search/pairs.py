@@ -9,6 +9,7 @@ import numpy as np
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 
 Array = np.ndarray[Any, Any]
+_WORK = 1 << 25  # of a class: in larger ones the exact value of a swap takes long, and a block more or less matters little
 _MOST = 64  # pairs that are judged exactly before a search gives up
 
 
@@ -26,9 +27,9 @@ def pair_gains(state: Arrangement, slots: Array, tables: list[Array]) -> Array:
 def swap_exactly(state: Arrangement, clock: Clock) -> None:
     """Swap two items while all parts together keep more, where blocks compete for rows and columns that may not be empty.
 
-    Tables say there what a swap gains at most, by more than `slack` too much at no time: the other pairs are not tried.
+    Tables say there what a swap gains at most, up to `slack`: pairs that cannot gain are not tried.
     """
-    every, changed = np.arange(state.items), True
+    every, changed = np.arange(state.items), state.work <= _WORK
     while changed and state.forced and not clock.over():
         state.prepare()
         slack = sum(g.slack for g in state.gains)
