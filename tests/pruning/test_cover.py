@@ -24,7 +24,7 @@ def by_programme(worth: Array, keep: int) -> float:
         row[line.reshape(-1)] = 1
     found = milp(
         -worth.reshape(-1),
-        integrality=np.ones(worth.size),
+        integrality=np.ones(worth.size, np.int64),
         bounds=Bounds(0, 1),
         constraints=[LinearConstraint(covers, 1, np.inf), LinearConstraint(np.ones((1, worth.size)), keep, keep)],
     )
