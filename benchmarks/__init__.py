@@ -1,1 +1,1 @@
-"""Reproducible measurements, side by side with other tools where there are any."""
+"""Reproducible measurements, of sparsec and of its peers in the same run (other packages install a folder of this name too)."""

@@ -75,6 +75,16 @@ class PermutationReport(BaseModel):
     seed: int
     seconds: float
     classes: tuple[ClassReport, ...]
+    loss_in_place: float | None = Field(
+        default=None, description="with calibration data: what the model loses in its old order, in a trial with some of the data"
+    )
+    loss: float | None = Field(default=None, description="the same in the order that was found")
+    used: bool = Field(default=True, description="false where that loses more: channels stay in their old order then")
+
+    @property
+    def gained(self) -> bool:
+        """Whether some class was put into another order."""
+        return any(c.before is not None and c.after is not None and c.after > c.before for c in self.classes)
 
 
 class CheckReport(BaseModel):

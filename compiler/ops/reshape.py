@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import prod
+from operator import mul
 
 import numpy as np
 
@@ -41,8 +43,8 @@ class Reshape(Op):
 def factor(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[Dim, ...], tuple[Access, ...], tuple[Access, ...]]:
     """Common iteration dimensions of two shapes of equal size: each side's dimension is one of them or a merger of several.
 
-    Works group by group: the shortest runs of dimensions with equal products. Inside a run the finer side's dimensions are the
-    iteration dimensions when the coarser side's boundaries fall on them, else all of the run is Fixed.
+    Works run by run: the shortest runs of dimensions with equal products. Inside a run, the boundaries of both sides, as products
+    of the extents before them, must divide each other; else all of the run is Fixed.
     """
     dims: list[Dim] = []
     left: list[Access] = [FIXED] * len(a)
@@ -58,30 +60,31 @@ def factor(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[tuple[Dim, ...], tup
                 pa, i = pa * a[i], i + 1
             else:
                 pb, j = pb * b[j], j + 1
-        fine, coarse, f0, c0, f_out, c_out = (
-            (a[i0:i], b[j0:j], i0, j0, left, right) if i - i0 >= j - j0 else (b[j0:j], a[i0:i], j0, i0, right, left)
-        )
-        names = [f"r{len(dims) + k}" for k in range(len(fine))]
-        k, accesses = 0, []
-        for extent in coarse:
-            part, product = [], 1
-            while product < extent and k < len(fine):
-                part.append(names[k])
-                product *= fine[k]
-                k += 1
-            if product != extent:
-                break
-            accesses.append(part)
-        else:
-            while k < len(fine) and fine[k] == 1:
-                k += 1
-            if k == len(fine):
-                dims += [Dim(n, e) for n, e in zip(names, fine, strict=True)]
-                for off, n in enumerate(names):
-                    f_out[f0 + off] = Iter(n)
-                for off, part in enumerate(accesses):
-                    c_out[c0 + off] = Iter(part[0]) if len(part) == 1 else Merged(tuple(part)) if part else FIXED
+        edges = [1, *sorted({*accumulate(a[i0:i], mul), *accumulate(b[j0:j], mul)} - {1})]
+        if any(outer % inner for inner, outer in pairwise(edges)):
+            continue
+        found = [Dim(f"r{len(dims) + k}", outer // inner) for k, (inner, outer) in enumerate(pairwise(edges))]
+        found = found or [Dim(f"r{len(dims)}", 1)]
+        left[i0:i] = _mergers(a[i0:i], found)
+        right[j0:j] = _mergers(b[j0:j], found)
+        dims += found
     return tuple(dims), tuple(left), tuple(right)
+
+
+def _mergers(extents: tuple[int, ...], dims: list[Dim]) -> list[Access]:
+    """What of `dims` each extent merges; an extent of 1 beside others is Fixed."""
+    if len(extents) == len(dims) == 1:
+        return [Iter(dims[0].name)]
+    found: list[Access] = []
+    rest = iter(dims)
+    for extent in extents:
+        names: list[str] = []
+        while extent > 1:
+            dim = next(rest)
+            names.append(dim.name)
+            extent //= dim.extent
+        found.append(Iter(names[0]) if len(names) == 1 else Merged(tuple(names)) if names else FIXED)
+    return found
 
 
 def resolve_shape(target: list[int], source: tuple[int, ...], allow_zero: bool) -> tuple[int, ...]:

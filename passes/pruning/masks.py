@@ -13,6 +13,7 @@ from sparsec.compiler.sparsity import NM, NMG, Block, HiNM, Unstructured
 from sparsec.compiler.sparsity.base import padded
 from sparsec.compiler.sparsity.nmg import pattern_matrix
 from sparsec.compiler.sparsity.text import Goal
+from sparsec.passes.pruning.cover import best_blocks
 
 Array = np.ndarray[Any, Any]
 _EXACT = 1_000_000  # n:m:g chunks times columns squared up to which the best assignment is searched (about a second)
@@ -81,11 +82,7 @@ def _blocks(pattern: Block, sparsity: float, score: Array) -> Choice:
     sums = pattern.split(score).sum(axis=(1, 4))  # [block rows, taps, block columns]
     if pattern.taps == "shared":
         sums = sums.sum(axis=1, keepdims=True)
-    drop = round(sparsity * sums.size)
-    kept = np.ones(sums.size, bool)
-    kept[np.argsort(sums.reshape(-1), kind="stable")[:drop]] = False
-    kept = kept.reshape(sums.shape)
-    _restore(kept, sums)
+    kept = best_blocks(sums, sums.size - round(sparsity * sums.size)).kept
     return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), excess_of(kept, sparsity))
 
 
@@ -96,34 +93,6 @@ def excess_of(kept: Array, sparsity: float) -> tuple[str, ...]:
         return ()
     share, what = 100 * (1 - kept.mean()), "block" if excess == 1 else "blocks"
     return (f"{excess} {what} kept so that no row or column of blocks is empty: {share:.1f} % dropped",)
-
-
-def _restore(kept: Array, sums: Array) -> None:
-    """Bring the best block of every empty row, then of every empty column, back (in place), and drop as many others if possible.
-
-    Others are the least important ones that leave no row or column empty.
-    """
-    before = int(kept.sum())
-    for row in np.flatnonzero(~kept.any(axis=(1, 2))):
-        tap, column = np.unravel_index(sums[row].argmax(), sums[row].shape)
-        kept[row, tap, column] = True
-    for column in np.flatnonzero(~kept.any(axis=(0, 1))):
-        row, tap = np.unravel_index(sums[:, :, column].argmax(), sums.shape[:2])
-        kept[row, tap, column] = True
-    excess = int(kept.sum()) - before
-    if not excess:
-        return
-    rows, columns = kept.sum(axis=(1, 2)), kept.sum(axis=(0, 1))
-    found = np.nonzero(kept)
-    for i in np.argsort(sums[found], kind="stable"):
-        block = tuple(int(axis[i]) for axis in found)
-        if rows[block[0]] > 1 and columns[block[2]] > 1:
-            kept[block] = False
-            rows[block[0]] -= 1
-            columns[block[2]] -= 1
-            excess -= 1
-            if not excess:
-                return
 
 
 def _unstructured(sparsity: float, score: Array) -> Choice:

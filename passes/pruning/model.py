@@ -24,6 +24,7 @@ from sparsec.passes.pruning.calibrated.energy import weight_energy
 from sparsec.passes.pruning.calibrated.importance import Importance
 from sparsec.passes.pruning.calibrated.model import prune_calibrated
 from sparsec.passes.pruning.calibrated.reconstruct import Settings
+from sparsec.passes.pruning.order_trial import Candidate, losses
 from sparsec.passes.pruning.prune import Wanted, prune_graph, with_weights
 from sparsec.passes.pruning.recipe import Recipe, make_recipe
 
@@ -63,7 +64,7 @@ def prune(
 
     Where the recipe asks for it, channels are put into an order before in which the patterns keep more. With calibration `data`
     (see `calibrated.data.read_samples`), weights are chosen by what they do to it, and those that stay make up for the others
-    as `settings` say (those of the recipe by default).
+    as `settings` say (those of the recipe by default); an order in which a trial with some of the data loses more is not used.
     `dims` and `input_shapes` bind dynamic dimensions for the analysis (the first batch of the data does where neither is given);
     the pruned model keeps them dynamic. Raises a SparsecError.
     """
@@ -76,12 +77,15 @@ def prune(
     bound = _Bound(dims or {}, shapes, limits or Limits())
     if samples is not None:
         editor = WeightEditor(editor.embedded(), None)
+    how = settings or Settings.of(wanted)
     order = None if wanted.permute is Method.none else _reorder(model, editor, wanted, bound, samples, say)
     graph = bound.load(model) if order is None else _reordered(editor, bound)
+    if order is not None and samples is not None and order.gained:
+        editor, graph, order = _better(model, editor, graph, order, _Trial(wanted, bound, samples, how, say))
 
     say("prune")
     if samples is not None:
-        done = prune_calibrated(editor, graph, wanted, samples, settings or Settings.of(wanted), say)
+        done = prune_calibrated(editor, graph, wanted, samples, how, say)
     else:
         done = prune_graph(graph, wanted, editor.blocked)
         for value, array in done.weights.items():
@@ -116,6 +120,34 @@ def _reorder(
         return weight_energy(graph, editor.proto, samples, [found.layer for found in wanted.values()], recipe.seed)
 
     return permute(graph, editor, recipe, say, energy)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """How orders are compared."""
+
+    recipe: Recipe
+    bound: _Bound
+    samples: Samples
+    settings: Settings
+    say: Callable[[str], None]
+
+    def losses(self, candidates: Sequence[Candidate]) -> tuple[float, ...]:
+        return losses(candidates, self.recipe, self.samples, self.settings, self.say)
+
+
+def _better(
+    model: Model, editor: WeightEditor, graph: Graph, order: PermutationReport, trial: _Trial
+) -> tuple[WeightEditor, Graph, PermutationReport]:
+    """The model in the order that was found, or as it was where pruning loses less so."""
+    plain, before = WeightEditor(editor_of(model).embedded(), None), trial.bound.load(model)
+    found = trial.losses([Candidate(plain.proto, before), Candidate(editor.proto, graph)])
+    if not found:
+        return editor, graph, order
+    in_place, ordered = found
+    used = ordered <= in_place
+    report = order.model_copy(update={"loss_in_place": in_place, "loss": ordered, "used": used})
+    return (editor, graph, report) if used else (plain, before, report)
 
 
 def _reordered(editor: WeightEditor, bound: _Bound) -> Graph:

@@ -1,6 +1,7 @@
 """`--permute` and `--calib` of `sparsec prune` and `sparsec compile`, and `sparsec explain --channels`."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,17 @@ def test_orders_are_searched_for_and_shown(model: Path, capsys: Out) -> None:
     assert "channels ordered by gyro with seed 3 in " in out
     assert "prune: order the channels of /block/first/conv/Conv" in err
     onnx.checker.check_model("p.onnx")
+
+
+def test_what_a_trial_loses_in_both_orders_is_shown(model: Path, data: Path, capsys: Out) -> None:
+    given = ["prune", str(model), "-o", "p.onnx", "--pattern", "block:8x8@50%", "--permute", "gyro", "--calib", str(data)]
+    assert main(given) == 0
+    out, err = capsys.readouterr()
+    assert re.search(r"channels ordered by gyro with seed 0 in [^;]*; a trial loses \S+ so, and \S+ in the old order", out)
+    assert "prune: try order 2 of 2" in err
+    assert main([*given, "--json", "-q"]) == 0
+    found = json.loads(capsys.readouterr().out)["permutation"]
+    assert found["used"] is (found["loss"] <= found["loss_in_place"])
 
 
 def test_orders_as_json(model: Path, capsys: Out) -> None:

@@ -79,6 +79,11 @@ class Network:
         n, c, h, w = self.shape(v)
         return self.add(Transpose((0, 2, 1)), self.add(Reshape((n, c, h * w)), v))
 
+    def folded(self, v: str, count: int) -> str:
+        """`count` tokens behind one another."""
+        n, t, c = self.shape(v)
+        return self.add(Reshape((n, t // count, count * c)), v)
+
     def linear(self, v: str, width: int, flipped: bool = False) -> str:
         k = self.shape(v)[-1]
         w = self.weights(width, k) if flipped else self.weights(k, width)
@@ -179,6 +184,11 @@ def _picked(b: Network, v: str, draw: st.DrawFn) -> str:
     return b.add(Gather(1), v, b.editor.add_constant(index, "index"))
 
 
+def _folded(b: Network, v: str, draw: st.DrawFn) -> str:
+    t = b.shape(v)[1]
+    return b.linear(b.folded(v, draw(st.sampled_from([k for k in range(1, t + 1) if t % k == 0]))), draw(st.integers(2, 9)))
+
+
 IMAGE_BLOCKS = {
     "conv": lambda b, v, draw: b.biased(b.conv(v, draw(st.integers(1, 8)))),
     "residual": _residual,
@@ -203,6 +213,7 @@ TOKEN_BLOCKS = {
     "feed forward": lambda b, v, draw: b.map(
         "add(a0,a1)", v, b.linear(b.map("tanh(a0)", b.linear(v, draw(st.integers(2, 9)))), b.shape(v)[2], True)
     ),
+    "folded": _folded,
     "layer norm": lambda b, v, draw: b.layer_norm(v),
     "square": lambda b, v, draw: b.add(MatMul(), b.add(MatMul(False, True), v, v), v),
 }

@@ -13,6 +13,7 @@ import models
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.ops.lrn import LRN
+from sparsec.compiler.ops.reshape import Reshape
 from sparsec.compiler.sparsity.weights import layer_weights
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, couple
 from sparsec.passes.permutation.coupling_model import couple_model
@@ -65,6 +66,15 @@ def test_flattened_channels_own_their_positions() -> None:
     (place,) = [p for p in found.places if p.role == "inputs"]
     assert place.slot.index.tolist() == [[[6 * c + i for i in range(6)] for c in range(4)]]
     assert found.weights == 4 * 27 + 5 * 24
+
+
+def test_tokens_behind_one_another_share_the_order_of_their_channels() -> None:
+    b = Network((1, 3, 3, 2))
+    v = b.folded(b.tokens(b.conv("x", 5)), 2)
+    coupling = couple(b.finish(b.linear(v, 4)))
+    assert shapes(coupling) == [(4,), (5,)]
+    (place,) = [p for c in coupling.free if c.extent == 5 for p in c.places if p.role == "inputs"]
+    assert place.slot.index.tolist() == [[[c, 5 + c] for c in range(5)]]
 
 
 def test_grouped_channels_have_an_order_a_group_and_groups_move_as_wholes() -> None:
@@ -133,6 +143,13 @@ def test_a_reshape_that_mixes_dimensions_fixes_them() -> None:
     v = b.shuffle(b.conv("x", 6), 2)  # [3, 2] regrouped as [2, 3]
     fixed = [c.fixed for c in couple(b.finish(b.conv(v, 6, groups=2))).classes]
     assert "a reshape mixes it with another dimension" in fixed
+
+
+def test_a_reshape_whose_boundaries_do_not_divide_each_other_is_named() -> None:
+    b = Network((1, 3, 3, 2))
+    v = b.tokens(b.conv("x", 5))  # 6 tokens of 5 channels as 5 of 6
+    fixed = [c.fixed for c in couple(b.finish(b.linear(b.add(Reshape((1, 5, 6)), v), 4))).classes]
+    assert "Reshape node 'Reshape.2' tells its indices apart" in fixed
 
 
 # model and options -> the shapes of its free classes with their numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import combinations, permutations
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity.text import Goal, parse_goal
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.arrangement import Arrangement
+from sparsec.passes.permutation.search.pairs import pair_gains
 from sparsec.passes.permutation.search.part import INPUTS, OUTPUTS, Part, retained
 from sparsec.passes.pruning.masks import choose
 
@@ -110,6 +111,25 @@ def test_a_table_says_what_each_channel_would_be_worth_in_each_place(parts: list
                 assert table[i, j] == pytest.approx(want, rel=1e-4, abs=1e-4)
 
 
+@settings(max_examples=30)
+@given(
+    st.integers(0, 999),
+    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%"]),
+    st.sampled_from([4, 8, 12]),
+)
+def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items: int) -> None:
+    """Which lets searches leave out pairs whose bound is no gain."""
+    parts = [whole(saliency((items, 3, 8), seed), text, OUTPUTS), whole(saliency((6, 3, items), seed + 1), text, INPUTS)]
+    state, every = Arrangement(parts), np.arange(items)
+    slack, value = sum(g.slack for g in state.gains), state.value
+    bound = pair_gains(state, every, [g.table(state.order, every, state.order) for g in state.gains]) + slack
+    assert slack >= -1e-5 * value and value == pytest.approx(retained(parts, state.order), rel=1e-5)
+    for i, j in combinations(range(items), 2):
+        swapped = every.copy()
+        swapped[[i, j]] = j, i
+        assert retained(parts, swapped) - value <= bound[i, j] + 1e-4 * value
+
+
 @pytest.mark.parametrize("method", SEARCHES)
 @pytest.mark.parametrize("text", ["2:4", "block:4x4@50%"])
 def test_the_same_seed_finds_the_same_order(method: Method, text: str) -> None:
@@ -184,6 +204,28 @@ def test_small_classes_are_solved_exactly(method: Method, text: str, axis: str) 
         ways = [np.array([*a, *(i for i in range(8) if i not in a)]) for a in permutations(range(8), 4) if list(a) == sorted(a)]
         best = max(retained([part], way) for way in ways)
         assert search([part], method).after == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize("shape", [(8, 1, 8), (8, 9, 8), (8, 1, 12)])
+def test_small_classes_of_blocks_are_solved_as_the_mask_is_chosen(method: Method, shape: tuple[int, int, int]) -> None:
+    """Two rows of blocks, of which none may be empty, nor any column: what stays are two or three blocks in a few ways."""
+    for seed in range(3):
+        part = whole(saliency(shape, seed), "block:4x4@50%", OUTPUTS)
+        ways = [np.array([*a, *(i for i in range(8) if i not in a)]) for a in combinations(range(8), 4)]
+        best = max(retained([part], way) for way in ways)
+        assert search([part], method).after == pytest.approx(best, rel=1e-6)
+
+
+def test_rows_that_read_the_same_inputs_come_together_where_every_row_of_blocks_keeps_one() -> None:
+    """Without that rule, strong rows in both rows of blocks would keep as much: the first half of the inputs for all."""
+    rng = np.random.default_rng(0)
+    w, strong = rng.uniform(0.1, 0.2, (16, 1, 16)).astype(np.float32), rng.permutation(np.arange(16) < 8)
+    w[strong, :, :8] += 1
+    found = search([whole(w, "block:8x8@50%", OUTPUTS)])
+    together = float(w[strong, :, :8].sum() + w[~strong, :, 8:].sum())
+    assert found.before < 0.9 * together
+    assert found.after == pytest.approx(together, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", SEARCHES)

@@ -32,7 +32,7 @@ from sparsec.compiler.cli.options import (
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
-    from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
+    from sparsec.compiler.pruning_report import LayerReport, PermutationReport, PruneReport, Retained
 
 
 @with_groups
@@ -200,7 +200,7 @@ def print_report(report: PruneReport) -> None:
     if report.permutation is not None:
         found = report.permutation
         print_classes(found.classes)
-        say(f"\nchannels ordered by {found.method} with seed {found.seed} in {duration(found.seconds)}\n")
+        say(f"\n{_order_line(found)}\n")
     columns = ("layer", "weights", ">size", "pattern", ">density", ">|w|", ">w^2", ">|w| free", ">w^2 free", "remarks")
     rows = [_row(x.node, "x".join(map(str, x.shape)), _what(x), x, "; ".join(x.remarks)) for x in report.layers]
     table(columns, [*rows, _row("total", "", f"{len(report.changed)} pruned", report.total, "")])
@@ -209,6 +209,15 @@ def print_report(report: PruneReport) -> None:
         for line in budget_lines(report.budget):
             say(line)
     say("\n|w| and w^2: retained share; free: the same when the smallest weights are dropped one by one, at that density")
+
+
+def _order_line(found: PermutationReport) -> str:
+    """How the order was found, and whether it is used."""
+    text = f"channels ordered by {found.method} with seed {found.seed} in {duration(found.seconds)}"
+    if found.loss is None or found.loss_in_place is None:
+        return text
+    trial = f"a trial loses {found.loss:.4g} so, and {found.loss_in_place:.4g} in the old order"
+    return f"{text}; {trial}" + ("" if found.used else ", which is kept")
 
 
 def _what(layer: LayerReport) -> str:

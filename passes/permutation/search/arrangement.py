@@ -61,6 +61,11 @@ class Arrangement:
         """What the parts keep whose value depends on the order."""
         return sum(float(v.sum()) for v in self._values)
 
+    @property
+    def forced(self) -> bool:
+        """Whether blocks of some part had to be kept, when last prepared, so that no row or column of them is empty."""
+        return any(g.forced for g in self.gains)
+
     def put(self, order: Array) -> None:
         """Take another order, whatever it is worth."""
         self.order = order

@@ -10,10 +10,10 @@ import numpy as np
 
 from sparsec.compiler.sparsity import NM, NMG, Block, HiNM
 from sparsec.compiler.sparsity.base import padded
+from sparsec.passes.permutation.search.blocks import LargestBlocks
 from sparsec.passes.permutation.search.gains import (
     Gain,
     Groups,
-    LargestBlocks,
     LargestOf,
     LargestVectors,
     Measure,
@@ -86,10 +86,11 @@ def _blocks(pattern: Block, sparsity: float, score: Array, outputs: bool) -> tup
     sums = _sums(score, 2, pattern.bc) if outputs else _sums(score, 0, pattern.br)
     if pattern.taps == "shared":
         sums = sums.sum(axis=1, keepdims=True)
-    entries = _entries(sums, 0 if outputs else 2)
+    entries = _entries(sums if outputs else sums.swapaxes(0, 2), 0)  # taps, then the other side's blocks
     width = pattern.br if outputs else pattern.bc
     blocks = -(-len(entries) // width) * entries.shape[1]
-    return width, entries, LargestBlocks(blocks - round(sparsity * blocks), np.zeros(0, np.float32))
+    none = np.zeros((0, entries.shape[1]), np.float32)
+    return width, entries, LargestBlocks(blocks - round(sparsity * blocks), sums.shape[1], none)
 
 
 def _sums(score: Array, axis: int, width: int) -> Array:

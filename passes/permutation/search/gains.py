@@ -8,7 +8,7 @@ So a search needs the value of a slot's group with another item in the slot, for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from sparsec.passes.permutation.search.largest import largest, largest_sum
 
 Array = np.ndarray[Any, Any]
-_CACHED = 1 << 16  # elements of temporaries that stay in a core's cache
+CACHED = 1 << 16  # elements of temporaries that stay in a core's cache
 _LINE = 1024  # features that are looked at together where there are many
 
 
@@ -57,6 +57,16 @@ class Gain(ABC):
     features: Array
     joint = False  # whether what a group keeps depends on the other groups
     effort = 1  # time for a number, relative to n:m along the axis
+
+    @property
+    def forced(self) -> bool:
+        """Whether blocks had to be kept, when last prepared, that are worth less than others."""
+        return False
+
+    @property
+    def slack(self) -> float:
+        """By how much the values of groups, when last prepared, exceed what all of them keep."""
+        return 0.0
 
     @abstractmethod
     def of_rows(self, rows: Array) -> Array:
@@ -103,7 +113,7 @@ class Selected(Gain):
     def of_rows(self, rows: Array) -> Array:
         """The n largest of every feature."""
         total = np.zeros(len(rows))
-        step = max(1, _CACHED // (self.groups.width * min(self.width, _LINE)))
+        step = max(1, CACHED // (self.groups.width * min(self.width, _LINE)))
         for at in range(0, len(rows), step):
             some = rows[at : at + step].T
             for part in _pieces(self.width, _LINE):
@@ -115,12 +125,12 @@ class Selected(Gain):
         """Another item x adds max(0, x - t) to the n largest of the others, t being the least of these."""
         others = self.groups.others(order, slots).T
         found = np.zeros((len(slots), len(items)))
-        step = max(64, min(512, _CACHED // max(1, len(items))))
+        step = max(64, min(512, CACHED // max(1, len(items))))
         for part in _pieces(self.width, step) if sample is None else _parts(sample, step):
             some = self.features[:, part]
             total, least = largest(some[others], self.n)
             found += (total - least).sum(axis=1, dtype=np.float64)[:, None]
-            found += _sum_of_larger(some[items], least)
+            found += sum_of_larger(some[items], least)
         return found if sample is None else found * (self.width / len(sample))
 
 
@@ -135,6 +145,16 @@ class Summed(Gain):
     def __post_init__(self) -> None:
         self.joint, self.effort = self.measure.joint, self.measure.effort
 
+    @property
+    def forced(self) -> bool:
+        """As the measure says."""
+        return self.measure.forced
+
+    @property
+    def slack(self) -> float:
+        """As the measure says."""
+        return self.measure.slack
+
     def sums(self, rows: Array) -> Array:
         """The sum of the items of each group, rows [groups, width] -> [groups, D]."""
         groups, width = rows.shape
@@ -144,7 +164,7 @@ class Summed(Gain):
 
     def of_rows(self, rows: Array) -> Array:
         """The measure of the sums."""
-        step = max(1, _CACHED // max(1, self.width))
+        step = max(1, CACHED // max(1, self.width))
         values = [self.measure.of(self.sums(rows[at : at + step])) for at in range(0, len(rows), step)]
         return np.concatenate([np.zeros(0), *values])
 
@@ -176,6 +196,8 @@ class Measure(ABC):
 
     joint = False  # whether groups compete with each other
     effort = 2  # time for a number, relative to n:m along the axis
+    slack = 0.0  # by how much the values of groups exceed what all of them keep
+    forced = False  # whether something had to be kept, when last prepared, that is worth less than other things
 
     @abstractmethod
     def of(self, sums: Array) -> Array:
@@ -184,7 +206,7 @@ class Measure(ABC):
     def table(self, rest: Array, more: Array, sample: Array | None = None) -> Array:
         """The measure of rest[i] + more[j], [i, j]."""
         found = np.empty((len(rest), len(more)))
-        step = max(1, _CACHED // max(1, rest.shape[1]))
+        step = max(1, CACHED // max(1, rest.shape[1]))
         for i, row in enumerate(rest):
             for at in range(0, len(more), step):
                 found[i, at : at + step] = self.of(more[at : at + step] + row)
@@ -238,53 +260,15 @@ class LargestVectors(Measure):
             return super().table(rest, more)
         price = np.partition(each, drop, axis=-1)[..., drop]
         need = np.repeat(price, each.shape[-1], axis=-1) - rest
-        beyond = _sum_of_larger(more[:, sample], need[:, sample]) - need[:, sample].sum(axis=1, dtype=np.float64)[:, None]
+        beyond = sum_of_larger(more[:, sample], need[:, sample]) - need[:, sample].sum(axis=1, dtype=np.float64)[:, None]
         found = beyond * (rest.shape[1] / len(sample)) + self.count * price.sum(axis=1, dtype=np.float64)[:, None]
         return np.asarray(found)
 
 
-@dataclass
-class LargestBlocks(Measure):
-    """The `keep` largest numbers of all groups and of `others` [...], which the class does not touch, together.
-
-    With a price for each block that is kept, groups do not depend on each other (Lagrange multiplier): a block is worth what it
-    holds beyond the price, the mean of the last block that is kept and the first one that is not.
-    """
-
-    keep: int
-    others: Array
-    price: float = field(default=0.0, init=False)
-    joint = True
-
-    def of(self, sums: Array) -> Array:
-        """Worth beyond the price."""
-        return np.asarray(np.maximum(sums - np.float32(self.price), 0).sum(axis=-1, dtype=np.float64))
-
-    def table(self, rest: Array, more: Array, sample: Array | None = None) -> Array:
-        """max(0, rest + x - price) = max(x, price - rest) - (price - rest)."""
-        need = np.float32(self.price) - rest
-        return np.asarray(_sum_of_larger(more, need) - need.sum(axis=1, dtype=np.float64)[:, None])
-
-    def prepare(self, sums: Array) -> None:
-        """Set the price."""
-        flat = np.sort(self._all(sums))
-        drop = flat.size - self.keep
-        self.price = float(flat[max(0, drop - 1) : drop + 1].mean()) if flat.size else 0.0
-
-    def total(self, sums: Array) -> float:
-        """The largest ones."""
-        flat = self._all(sums)
-        drop = flat.size - self.keep
-        return float(np.partition(flat, drop)[drop:].sum(dtype=np.float64)) if drop < flat.size else 0.0
-
-    def _all(self, sums: Array) -> Array:
-        return np.concatenate([sums.reshape(-1), self.others.reshape(-1)])
-
-
-def _sum_of_larger(x: Array, t: Array) -> Array:
+def sum_of_larger(x: Array, t: Array) -> Array:
     """Float64 [i, j]: the sum over d of max(x[j, d], t[i, d])."""
     found = np.empty((len(t), len(x)))
-    step = max(64, min(512, _CACHED // max(1, len(x))))
+    step = max(64, min(512, CACHED // max(1, len(x))))
     for n, at in enumerate(range(0, x.shape[1], step)):
         some, other = np.ascontiguousarray(x[:, at : at + step]), t[:, at : at + step]
         larger, ones = np.empty_like(some), np.ones(some.shape[1], some.dtype)

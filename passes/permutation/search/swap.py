@@ -8,6 +8,7 @@ import numpy as np
 
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 from sparsec.passes.permutation.search.escape import escape
+from sparsec.passes.permutation.search.pairs import pair_gains
 
 Array = np.ndarray[Any, Any]
 _WORK = 1 << 32  # numbers compared a sweep: of larger classes a sweep takes random slots
@@ -43,7 +44,7 @@ def swap_within(state: Arrangement, slots: Array, clock: Clock) -> bool:
             rows = np.arange(len(slots)) if gain.joint else dirty
             table[rows] = gain.table(state.order, slots[rows], items)
         column = np.argsort(items)[np.searchsorted(np.sort(items), state.order[slots])]
-        pairs = _disjoint(state, slots, _pair_gains(state, slots, [t[:, column] for t in tables]))
+        pairs = _disjoint(state, slots, pair_gains(state, slots, [t[:, column] for t in tables]))
         while len(pairs):
             places = pairs.reshape(-1)
             if state.move(slots[places], state.order[slots[pairs[:, ::-1].reshape(-1)]]):
@@ -55,17 +56,6 @@ def swap_within(state: Arrangement, slots: Array, clock: Clock) -> bool:
         touched = [np.isin(of[slots], of[slots[places]]) for of in state.partitions]
         dirty = np.flatnonzero(np.any(touched, axis=0))
     return gained
-
-
-def _pair_gains(state: Arrangement, slots: Array, tables: list[Array]) -> Array:
-    """What swapping the items of two slots would gain: [slots, slots]. A swap inside a group changes nothing of it."""
-    total = np.zeros((len(slots), len(slots)))
-    for gain, table in zip(state.gains, tables, strict=True):
-        own = np.diagonal(table)
-        more = table - own[:, None]
-        of = gain.groups.of[slots]
-        total += np.where(of[:, None] == of, 0.0, more + more.T)
-    return total
 
 
 def _disjoint(state: Arrangement, slots: Array, gains: Array) -> Array:

@@ -65,6 +65,8 @@ CASES: list[tuple[Op, list[tuple[int, ...]], set[str]]] = [
     (Resize((2, 3, 8, 5), (1.0, 1.0, 2.0, 1.0), "linear"), [(2, 3, 4, 5)], {"d0", "d1", "d3"}),
     (Reshape((2, 12)), [(2, 3, 4)], {"r0", "r1", "r2"}),
     (Reshape((2, 2, 3, 4)), [(2, 6, 4)], {"r0", "r1", "r2", "r3"}),
+    (Reshape((2, 2, 12)), [(2, 4, 6)], {"r0", "r1", "r2", "r3"}),  # positions behind one another: mergers on both sides
+    (Reshape((2, 6, 4)), [(2, 4, 6)], {"r0"}),  # 4 and 6 do not divide each other
 ]
 
 
@@ -111,7 +113,7 @@ def test_axis_maps_hold_for_any_extents(data: st.DataObject) -> None:
         lambda: (Concat(1), [(n, c, w), (n, g, w)]),
         lambda: (Pad((0, p, 0, 0, s, 0)), [(n, c, w)]),
         lambda: (
-            Reshape(data.draw(st.sampled_from([(n * c, w), (n, c * w), (n * c * w,), (1, n, c, 1, w), (w * c, n)]))),
+            Reshape(data.draw(st.sampled_from([(n * c, w), (n, c * w), (n * c * w,), (1, n, c, 1, w), (w * c, n), (n * w, c)]))),
             [(n, c, w)],
         ),
     ]
