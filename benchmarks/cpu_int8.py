@@ -3,6 +3,7 @@
     python benchmarks/cpu_int8.py                                    every row that has a goal, one thread
     python benchmarks/cpu_int8.py resnet50:dense bert_base:block:8x8@75% --json results.json
     python benchmarks/cpu_int8.py model.onnx:block:32x4/taps=each@50%
+    python benchmarks/cpu_int8.py resnet50:dense --target x86_64+avx2+fma --reduce-range
 
 For each row the model is pruned by `sparsec prune --preserve-norm`, quantised by `sparsec quantise` on random inputs, and
 compiled. The library gives the interpreter's integers, or the row is wrong; it is compared with onnxruntime on the same
@@ -97,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of every engine (default: 1)")
     parser.add_argument("--target", default="host", help="target of our libraries (default: host)")
+    parser.add_argument("--reduce-range", action="store_true", help="quantise weights to 7 bits")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each engine; 0 verifies only (default: 10)")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn (default: 0.3)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep models and libraries there")
@@ -113,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with nullcontext(str(a.work)) if a.work else tempfile.TemporaryDirectory(prefix="sparsec-bench-") as folder:
         for row in dict.fromkeys(rows):
             try:
-                found.append(measure_row(row, Path(folder).resolve(), a.target, a.threads, a.rounds, a.seconds))
+                found.append(measure_row(row, Path(folder).resolve(), a.target, a.threads, a.rounds, a.seconds, a.reduce_range))
                 print(plain_table(_COLUMNS, [_cells(found[-1])]), flush=True)
             except (CommandFailure, SparsecError) as exc:
                 failures[row] = str(exc)
@@ -125,15 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failures or not all(r.ok for r in found) else 0
 
 
-def measure_row(row: Row, folder: Path, target: str, threads: int, rounds: int, seconds: float) -> Result:
+def measure_row(
+    row: Row, folder: Path, target: str, threads: int, rounds: int, seconds: float, reduce_range: bool = False
+) -> Result:
     """Prune, quantise, compile, verify and time one row. CommandFailure or SparsecError when a step fails."""
     source = Path(row.model).resolve() if is_path(row.model) else build_model(row.model, folder, reuse=True)
     label = f"{row.name}_{re.sub('[^a-z0-9]+', '_', row.pattern).strip('_')}"
+    label += "_reduced" if reduce_range else ""
     pruned = source
     if row.pruned:
         pruned = folder / f"{label}.onnx"
         prune_model(source, pruned, row)
-    quantised = quantise_model(pruned, folder, label)
+    quantised = quantise_model(pruned, folder, label, ["--reduce-range"] if reduce_range else [])
     compiled = compile_model(quantised, folder / f"{label}-int8-{threads}", target=target, threads=threads)
     dense = folder / f"{row.name}-fp32-{threads}"
     if not dense.exists():
@@ -163,14 +168,15 @@ def same(model: Path, feeds: Feeds, got: Mapping[str, np.ndarray[Any, Any]]) -> 
     return all(relative_error(got[name], array) <= limit for name, array in interpret(optimised, feeds).items())
 
 
-def quantise_model(model: Path, folder: Path, label: str) -> Path:
+def quantise_model(model: Path, folder: Path, label: str, options: Sequence[str] = ()) -> Path:
     """`sparsec quantise` in a process of its own, on seeded random inputs."""
     samples = inputs_for(model, _CALIBRATION)
     data, output = folder / f"{label}-calibration", folder / f"{label}-int8.onnx"
     data.mkdir(exist_ok=True)
     for i, feeds in enumerate(samples):
         np.savez(data / f"{i}.npz", **feeds)  # type: ignore[arg-type]
-    run_python(["-m", "sparsec.compiler.cli", "quantise", str(model), "-o", str(output), "--calib", str(data), "--quiet"])
+    command = ["-m", "sparsec.compiler.cli", "quantise", str(model), "-o", str(output), "--calib", str(data), "--quiet"]
+    run_python([*command, *options])
     return output
 
 

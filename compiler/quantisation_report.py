@@ -58,6 +58,10 @@ class QuantisationReport(BaseModel):
     sqnr: float | None = Field(
         default=None, description="signal to quantisation noise of the outputs on calibration data, dB; none without noise"
     )
+    metric: str | None = Field(default=None, description="by which a largest loss was asked for")
+    loss: float | None = Field(
+        default=None, description="what the outputs lose by it on calibration data, against the float model"
+    )
 
     @property
     def quantised(self) -> tuple[QuantisedLayer, ...]:

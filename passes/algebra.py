@@ -12,7 +12,7 @@ from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
-from sparsec.compiler.scalar import Arg, Imm, Program, Step
+from sparsec.compiler.scalar import Arg, Imm, Program, Step, Tmp
 from sparsec.passes.common.expr import Call, Num
 from sparsec.passes.common.simplify import Simplifier
 from sparsec.passes.fuse_epilogue import has_epilogue, sums_integers
@@ -43,6 +43,14 @@ def _untyped(s: Simplifier) -> bool:
     return False
 
 
+def _quantises_input(editor: GraphEditor, node: Node) -> bool:
+    """Whether a Map rounds quotients of inputs of the model and constants."""
+    assert isinstance(node.op, Map)
+    steps = node.op.program.steps
+    rounded = [steps[a.index].fn for s in steps if s.fn == "round" for a in s.args if isinstance(a, Tmp)]
+    return "div" in rounded and all(editor.producer(v) is None for v in node.inputs)
+
+
 class _SimplifyMap(Rule[_Match]):
     ops = (Map,)
 
@@ -51,7 +59,7 @@ class _SimplifyMap(Rule[_Match]):
 
     def _try(self, editor: GraphEditor, node: Node, *, inline: bool) -> _Match | None:
         assert isinstance(node.op, Map)
-        s = Simplifier()
+        s = Simplifier(divides=editor.types[node.output].elements == 1 or _quantises_input(editor, node))  # 4
         root = s.add_program(node.op.program, [_operand(s, editor, v, inline=inline) for v in node.inputs])
         if _untyped(s) or isinstance(s[root], Num):
             return None
@@ -130,6 +138,8 @@ class Algebra(Pass):
     1. The result keeps its type: an operand that only broadcasts the result stays.
     2. Numbers keep an operand beside them that gives them their type.
     3. Sums are not regrouped, so that no cancellation is lost; 1 / c is finite and normal.
+    4. Single numbers, and inputs of the model that are quantised, are divided: that costs next to nothing, and computed scales
+       and quantised inputs come out as onnxruntime's to the last bit.
     """
 
     name = "algebra"

@@ -16,6 +16,7 @@ from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules
 from sparsec.compiler.scalar import Arg, Operand, Program, Tmp
 
+_COMPUTED = 2  # operands that computed zero points and scales need
 _AROUND_INTEGERS = {DType.F32, DType.I32, DType.U8, DType.I8}
 
 
@@ -74,10 +75,9 @@ class _Fuse(Rule[_Match]):
                 extras.append(v)
             binding.append(Arg(1 + extras.index(v)))
         epilogue = self._epilogue(producer).compose(node.op.program, binding).canonical()
-        if len(extras) > self.max_extras:  # 5
-            return Rejected(
-                f"the epilogue of {producer.name!r} would read {len(extras)} operands; max_extras is {self.max_extras}"
-            )
+        most = self.max_extras + (_COMPUTED if sums_integers(editor, producer) else 0)
+        if len(extras) > most:  # 5
+            return Rejected(f"the epilogue of {producer.name!r} would read {len(extras)} operands; max_extras is {most}")
         if len(epilogue.steps) > self.max_steps:  # 6
             return Rejected(
                 f"the epilogue of {producer.name!r} would take {len(epilogue.steps)} steps; max_steps is {self.max_steps}"
@@ -99,6 +99,44 @@ class _Fuse(Rule[_Match]):
         editor.replace(match.producer, op, match.extras, outputs=node.outputs, origin=node.origin)
 
 
+class _Scales(Rule[tuple[Program, list[str]]]):
+    """product(..., f(numbers, constants)) -> product with f in its epilogue: scales that are only known when the model runs."""
+
+    ops = (Conv, MatMul)
+
+    def __init__(self, max_extras: int, max_steps: int) -> None:
+        self.max_extras, self.max_steps = max_extras, max_steps
+
+    def match(self, editor: GraphEditor, node: Node) -> tuple[Program, list[str]] | Rejected | None:
+        assert isinstance(node.op, Conv | MatMul)
+        if not sums_integers(editor, node):
+            return None
+        out = editor.types[node.output]
+        for v in dict.fromkeys(node.inputs[2:]):
+            below = editor.producer(v)
+            if below is None or not isinstance(below.op, Map) or editor.types[v].shape == out.shape:
+                continue
+            if editor.types[v].elements == 1:
+                continue
+            if any(u not in editor.constants and editor.types[u].elements != 1 for u in below.inputs):  # 7
+                continue
+            extras = list(dict.fromkeys([*(u for u in node.inputs[2:] if u != v), *below.inputs]))
+            program = Program().compose(below.op.program, [Arg(1 + extras.index(u)) for u in below.inputs])
+            here = program.result
+            binding = [Arg(0), *(here if u == v else Arg(1 + extras.index(u)) for u in node.inputs[2:])]
+            program = program.compose(node.op.epilogue, binding).canonical()
+            if len(extras) > self.max_extras + _COMPUTED or len(program.steps) > self.max_steps:
+                return Rejected(
+                    f"with {below.name!r} its epilogue would read {len(extras)} operands in {len(program.steps)} steps"
+                )
+            return program, extras
+        return None
+
+    def apply(self, editor: GraphEditor, node: Node, match: tuple[Program, list[str]]) -> None:
+        op = replace(node.op, epilogue=match[0])  # type: ignore[type-var]
+        editor.replace(node, op, [*node.inputs[:2], *match[1]])
+
+
 @register_pass
 @dataclass(frozen=True)
 class FuseEpilogue(Pass):
@@ -110,8 +148,11 @@ class FuseEpilogue(Pass):
     3. The result has the accumulator's shape: the other operands broadcast to it, never beyond it.
     4. All operands and the result have the accumulator's element type; around sums of 8-bit integers they may also be
        float32 and integers of 8 and 32 bits.
-    5. The epilogue reads at most `max_extras` operands besides the accumulator,
+    5. The epilogue reads at most `max_extras` operands besides the accumulator, around sums of 8-bit integers two more, for a
+       zero point and a scale that are computed,
     6. and takes at most `max_steps` steps.
+    7. Around sums of 8-bit integers, what Maps make of constants and single numbers that are computed (the scales of dynamic
+       quantisation) is computed again in the epilogue: kernels read constants and single numbers, but no other vectors.
     """
 
     name = "fuse_epilogue"
@@ -120,4 +161,5 @@ class FuseEpilogue(Pass):
     max_steps: int = 24
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        return apply_rules(graph, [_Fuse(graph, self.max_extras, self.max_steps)], notes)
+        limits = self.max_extras, self.max_steps
+        return apply_rules(graph, [_Fuse(graph, *limits), _Scales(*limits)], notes)

@@ -22,6 +22,7 @@ from sparsec.passes.common.affine import BIAS
 from sparsec.passes.common.quantised import (
     as_centre,
     as_dequantise,
+    known,
     quantised_constant,
     to_unsigned,
     unsigned,
@@ -95,21 +96,18 @@ class _Product(Rule[_Match]):
         its share of the sums of weights from them.
         """
         assert isinstance(node.op, Conv | MatMul)
-        producer = editor.producer(node.inputs[1])
-        offset = as_centre(producer)
-        w = editor.constant_of(node.inputs[1] if offset is None or producer is None else producer.inputs[0])
-        if w is None or w.dtype.kind not in "iu":
+        wide = known(editor, node.inputs[1])
+        if wide is None or wide.dtype.kind not in "iu":
             return Rejected(f"its weights {node.inputs[1]!r} are not constant")
-        wide = w.astype(np.int64) - (offset or 0)
         if wide.size and (wide.min() < -128 or wide.max() > 127):
             return Rejected(f"its weights {node.inputs[1]!r} less their zero point do not fit int8")
         narrow = wide.astype(np.int8)
         if zero is not None:
             return _Match(x, zero, narrow, node.op.epilogue, node.inputs[2:], (below,))
-        moving, pads = below.inputs[1], any(node.op.pads) if isinstance(node.op, Conv) else False
-        if editor.types[moving].elements != 1 or editor.types[x].dtype is not DType.U8 or pads:  # 7
-            return Rejected(f"the zero point {moving!r} of its data is computed, and not one of unpadded uint8 data")
-        totals = _totals(node.op, wide)
+        moving = below.inputs[1]
+        if editor.types[moving].elements != 1 or editor.types[x].dtype is not DType.U8:  # 7
+            return Rejected(f"the zero point {moving!r} of its data is computed, and not one of uint8 data")
+        totals = _totals(node.op, narrow, editor.types[x].shape)
         binding: list[Operand] = [Tmp(-1), *(Arg(3 + i) for i in range(len(node.inputs) - 2))]
         program = _LESS_ZEROS.compose(node.op.epilogue, binding)
         return _Match(x, 0, narrow, program, (moving, totals, *node.inputs[2:]), (below,))
@@ -141,12 +139,19 @@ def _per_output(op: Conv | MatMul, scale: Array) -> Array | None:
     return scale.reshape(-1)
 
 
-def _totals(op: Conv | MatMul, w: Array) -> Array:
-    """The sum of each output's weights, int32, in a shape that broadcasts to the output."""
+def _totals(op: Conv | MatMul, w: Array, x: tuple[int, ...]) -> Array:
+    """The sum of each output's weights, int32, in a shape that broadcasts to the output; `x` is the data's shape.
+
+    With padding, which is beyond the data and holds no zero points, they differ from place to place: sums over data of ones.
+    """
     if isinstance(op, MatMul):
-        return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2)).astype(np.int32)
-    sums: Array = w.sum(axis=tuple(range(1, w.ndim))).astype(np.int32)
-    return sums.reshape(-1, *[1] * len(op.strides))
+        return np.ascontiguousarray(w.sum(axis=-1 if op.trans_b else -2, dtype=np.int32))
+    if any(op.pads):
+        plain = replace(op, groups=1, epilogue=Program(), zero=0)
+        (sums,) = plain.evaluate([np.ones((1, 1, *x[2:]), np.int32), w.sum(axis=1, keepdims=True, dtype=np.int32)])
+        return np.ascontiguousarray(np.broadcast_to(sums, (x[0], *sums.shape[1:])))
+    each: Array = w.sum(axis=tuple(range(1, w.ndim)), dtype=np.int32)
+    return each.reshape(-1, *[1] * len(op.strides))
 
 
 def _integer_bias(editor: GraphEditor, node: Node, total: Array) -> Array | None:
@@ -173,7 +178,8 @@ class Integers(Pass):
     4. A bias in the products' scale is added to the sums.
     5. Padding with a zero point other than 0 becomes a node of its own, since halos hold zeros.
     6. An output sums at most 65536 products.
-    7. A zero point that is computed (dynamic quantisation) is one of uint8 data without padding.
+    7. A zero point that is computed (dynamic quantisation) is one of uint8 data. Halos hold zeros; the sums of those weights that
+       lie on data take its share.
 
     int8 data become uint8. The sums are exact where the float32 product rounds.
     """

@@ -48,7 +48,7 @@ class _Scaling:
         if array is None or array.dtype != np.float32:
             return None
         if i not in self.moved:  # the value may have other readers
-            self.inputs.append((array * c).astype(np.float32))
+            self.inputs.append((array.astype(np.float64) * c).astype(np.float32))  # as dividing by the result's scale rounds
             self.moved[i] = len(self.inputs)
         return Arg(self.moved[i])
 

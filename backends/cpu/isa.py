@@ -20,7 +20,8 @@ class Isa:
 
     `header` names the templates of its primitives. `dot` says how four products of bytes a lane are summed: vnni and neondot
     by one instruction, pairs by products of 16-bit numbers, neon by widening products, scalar by C; `dot_cost` is what that
-    takes, in FMAs.
+    takes, in FMAs. `reduced_cost`: the same where no two weights that lie side by side sum to more than 128, so that the sums of
+    two products fit in 16 bits; None where that makes no difference.
 
     `bf16` is how many bfloat16 products a lane are summed in float32 at once: 2 by a dot-product instruction, 1 where they are
     widened first, 0 where there are no kernels for bfloat16; `bf16_cost` is what that takes, in FMAs.
@@ -38,8 +39,22 @@ class Isa:
     header: str = ""
     dot: str = "pairs"
     dot_cost: float = 4.0
+    reduced_cost: float | None = None
     bf16: int = 0
     bf16_cost: float = 1.0
+
+    def dots(self, data: int, weights: int, *, reduced: bool) -> float:
+        """Each of `data` vectors of fours times each of `weights`, in FMAs; `reduced`: weights are as `reduced_cost` wants."""
+        if reduced and self.reduced_cost is not None:
+            return data * weights * self.reduced_cost
+        widened = 2 * data + 3 * weights if self.dot == "pairs" else 0
+        return data * weights * self.dot_cost + widened
+
+    def dot_registers(self, operands: int, *, reduced: bool) -> int:
+        """Registers that so many vectors of bytes take, and a product beside them and the sums."""
+        if self.dot != "pairs":
+            return operands
+        return operands + 2 if reduced else 2 * operands + 1
 
     @property
     def signed_data(self) -> bool:
@@ -94,6 +109,7 @@ _ISAS = (
         frozenset({*_AVX512, "fma"}),
         broadcast_operand=True,
         header="avx512",
+        reduced_cost=3.0,
     ),
     Isa(
         "x86_64+avx2+vnni",
@@ -107,7 +123,18 @@ _ISAS = (
         dot="vnni",
         dot_cost=1.0,
     ),
-    Isa("x86_64+avx2+fma", "avx2", "x86_64", 8, 16, ("-mavx2", "-mfma"), frozenset({"avx2", "fma"}), header="avx2"),
+    Isa(
+        "x86_64+avx2+fma",
+        "avx2",
+        "x86_64",
+        8,
+        16,
+        ("-mavx2", "-mfma"),
+        frozenset({"avx2", "fma"}),
+        header="avx2",
+        dot_cost=3.5,
+        reduced_cost=3.0,
+    ),
     Isa(
         "aarch64+neon+bf16",  # Armv8.6, which has the dot products of bytes, too
         "neonbf16",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -22,54 +23,9 @@ if TYPE_CHECKING:
 
 PANEL = "A budget for all layers"
 
-TargetDensityOption = Annotated[
-    float | None,
-    typer.Option(
-        "--target-density",
-        metavar="D",
-        help="Leave this share, 0 to 1, of what --density-of counts, shared out between layers so that the outputs on --calib "
-        "change least: how much each keeps is searched for, in the place of what the pattern says.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-MaxDropOption = Annotated[
-    float | None,
-    typer.Option(
-        "--max-drop",
-        metavar="X",
-        help="Find the smallest such share at which the loss by --metric is at most X (of accuracy: how much it falls, as 0.01), "
-        "and check the result with samples held out.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-DensityOfOption = Annotated[
-    str | None,
-    typer.Option(
-        "--density-of",
-        metavar="macs|weights|time",
-        help="What the share is of: multiply-accumulates (default) or weights of the layers that are pruned, or the network's "
-        "predicted time.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
-MetricOption = Annotated[
-    str | None,
-    typer.Option(
-        "--metric",
-        metavar="kl|mse|cosine|accuracy|MODULE:FUNCTION",
-        help="What that search compares models by: divergence of the softmax of their outputs (default), squared difference, "
-        "angle, top-1 accuracy with --labels, or a Python function of (outputs, labels), the higher the better.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        "--labels",
         metavar="FILE|NAME",
         help="Labels of the samples in --calib, in their order: FILE.npy, .npz, .csv or .txt (class numbers), or an array in the "
         ".npz of --calib; its array `labels` by default.",
@@ -77,58 +33,111 @@ LabelsOption = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
-EvaluationsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--evaluations",
-        min=1,
-        metavar="N",
-        help="Prunings that the search tries; 30 by default.",
-        show_default=False,
-        rich_help_panel=PANEL,
-    ),
-]
 
 
-def parse_budget(
-    target_density: float | None,
-    max_drop: float | None,
-    density_of: str | None,
-    metric: str | None,
-    labels: str | None,
-    evaluations: int | None,
-    calib: Path | None,
-) -> Budget | None:
-    """The budget that options ask for; None without one. UsageError for options of a budget that there is not, or cannot be."""
-    from sparsec.passes.pruning.budget import EVALUATIONS, Budget
+@dataclass(frozen=True)
+class Budgeting:
+    """A budget that layers share."""
+
+    target_density: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="Leave this share, 0 to 1, of what --density-of counts, shared out between layers so that the outputs on "
+            "--calib change least: how much each keeps is searched for, in the place of what the pattern says.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Find the smallest such share at which the loss by --metric is at most X (of accuracy: how much it falls, as "
+            "0.01), and check the result with samples held out.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    density_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="macs|weights|time",
+            help="What the share is of: multiply-accumulates (default) or weights of the layers that are pruned, or the "
+            "network's predicted time.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="kl|mse|cosine|accuracy|MODULE:FUNCTION",
+            help="What that search compares models by: divergence of the softmax of their outputs (default), squared difference, "
+            "angle, top-1 accuracy with --labels, or a Python function of (outputs, labels), the higher the better.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    labels: LabelsOption = None
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Prunings that the search tries; 30 by default.",
+            show_default=False,
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def budget(self, calib: Path | None, *, labelled: bool = False) -> Budget | None:
+        """The budget that options ask for; None without one. UsageError for options of a budget that there is not, or cannot be.
+
+        `labelled`: the labels have another use, too.
+        """
+        from sparsec.passes.pruning.budget import EVALUATIONS, Budget
+        from sparsec.passes.pruning.calibrated.metric import Metric
+        from sparsec.passes.pruning.strengths import Counted
+
+        asked = "--target-density" if self.target_density is not None else "--max-drop" if self.max_drop is not None else ""
+        given = {
+            "density-of": self.density_of,
+            "metric": self.metric,
+            "labels": None if labelled else self.labels,
+            "evaluations": self.evaluations,
+        }
+        if not asked and (unused := [option for option, value in given.items() if value is not None]):
+            raise UsageError(f"--{unused[0]} says how a budget is shared out: give --target-density D or --max-drop X")
+        if not asked:
+            return None
+        if calib is None:
+            raise UsageError(f"{asked} compares pruned models by their outputs: give --calib DATA")
+        if self.density_of is not None and self.density_of not in list(Counted):
+            raise UsageError(f"--density-of {self.density_of!r} is not known: expected {', '.join(Counted)}")
+        if self.max_drop is not None and self.metric is None:
+            raise UsageError(
+                "--max-drop bounds what --metric loses: give --metric accuracy with --labels FILE, or kl, mse, cosine"
+            )
+        compared_by = None if self.metric is None else _metric(self.metric)
+        labels = None if compared_by is None or compared_by in (Metric.kl, Metric.mse, Metric.cosine) else self.labels
+        if labels != self.labels and not labelled:
+            raise UsageError("--labels are what accuracy is measured by: give --metric accuracy, or MODULE:FUNCTION")
+        counted = Counted(self.density_of or Counted.macs)
+        budget = Budget(self.target_density, self.max_drop, counted, compared_by, labels, self.evaluations or EVALUATIONS)
+        budget.checked()
+        return budget
+
+
+def _metric(text: str) -> Metric | Function:
+    """A metric's name, or a function's place."""
     from sparsec.passes.pruning.calibrated.metric import Metric
-    from sparsec.passes.pruning.strengths import Counted
 
-    asked = "--target-density" if target_density is not None else "--max-drop" if max_drop is not None else ""
-    given = {"density-of": density_of, "metric": metric, "labels": labels, "evaluations": evaluations}
-    if not asked and (unused := [option for option, value in given.items() if value is not None]):
-        raise UsageError(f"--{unused[0]} says how a budget is shared out: give --target-density D or --max-drop X")
-    if not asked:
-        return None
-    if calib is None:
-        raise UsageError(f"{asked} compares pruned models by their outputs: give --calib DATA")
-    if density_of is not None and density_of not in list(Counted):
-        raise UsageError(f"--density-of {density_of!r} is not known: expected {', '.join(Counted)}")
-    if max_drop is not None and metric is None:
-        raise UsageError("--max-drop bounds what --metric loses: give --metric accuracy with --labels FILE, or kl, mse, cosine")
-    compared_by: Metric | Function | None = None
-    if metric is not None and ":" in metric:
-        compared_by = _function(metric)
-    elif metric is not None and metric not in list(Metric):
-        raise UsageError(f"--metric {metric!r} is not known: expected {', '.join(Metric)}, or MODULE:FUNCTION")
-    elif metric is not None:
-        compared_by = Metric(metric)
-    if labels is not None and (compared_by is None or compared_by in (Metric.kl, Metric.mse, Metric.cosine)):
-        raise UsageError("--labels are what accuracy is measured by: give --metric accuracy, or MODULE:FUNCTION")
-    counted = Counted(density_of or Counted.macs)
-    budget = Budget(target_density, max_drop, counted, compared_by, labels, evaluations or EVALUATIONS)
-    budget.checked()
-    return budget
+    if ":" in text:
+        return _function(text)
+    if text not in list(Metric):
+        raise UsageError(f"--metric {text!r} is not known: expected {', '.join(Metric)}, or MODULE:FUNCTION")
+    return Metric(text)
 
 
 def _function(text: str) -> Function:

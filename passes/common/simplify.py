@@ -43,7 +43,12 @@ def lossless(a: DType, b: DType) -> bool:
 
 
 class Simplifier(Exprs):
-    """Expressions in a simplified form."""
+    """Expressions in a simplified form. `divides`: divisions stay, which round once."""
+
+    def __init__(self, *, divides: bool = False) -> None:
+        """Start empty."""
+        super().__init__()
+        self.divides = divides
 
     def call(self, fn: str, *args: int, cast: DType | None = None) -> int:
         if fn in COMMUTATIVE:
@@ -113,6 +118,8 @@ def _div(s: Simplifier, x: int, y: int) -> int | None:
     if c is not None and s.dtypes[x] is not None:
         if c == 1:
             return x
+        if s.divides:
+            return None
         inverse = s._reciprocal_number(c, x)
         return s.call("mul", x, s.num(inverse)) if inverse is not None else None
     return s.call("reciprocal", y) if s.number(x) == 1 and s.floating(y) else None

@@ -41,7 +41,7 @@ class Quantiser:
 
     def __init__(self, proto: onnx.ModelProto, data: Source, settings: Settings, say: Callable[[str], None]) -> None:
         """UsageError for a model without layers to quantise, and for data that it does not take."""
-        self.settings, self.say = settings, say
+        self.settings, self.source, self.say = settings, data, say
         self._chosen: dict[tuple[str, ...], Affine] = {}
         editor = NodeEditor(proto)
         fold_batchnorm(editor)
@@ -110,6 +110,7 @@ class Quantiser:
             layer.axis,
             per_channel=how.per_channel,
             power_of_two=how.power_of_two,
+            reduce_range=how.reduce_range,
             bias=layer.bias,
             x_scale=x.scale,
         )

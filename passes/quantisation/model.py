@@ -47,7 +47,7 @@ def quantise(
     quantiser = Quantiser(proto, data, settings, say)
     kept = layers_to_keep(quantiser)
     say("write")
-    quantised, plan = quantiser.build(kept)
+    quantised, plan = quantiser.build(kept.layers)
     say("compare")
     ratio = output_sqnr(quantiser, quantised)
     editor = WeightEditor(quantised, None)

@@ -6,20 +6,24 @@ import math
 from collections.abc import Mapping
 
 from sparsec.compiler.quantisation_report import QuantisationReport, QuantisedLayer, ValueReport
+from sparsec.passes.pruning.calibrated.quality import metric_name
 from sparsec.passes.quantisation.build import Plan, Quantiser
 from sparsec.passes.quantisation.layers import Layer, Refusal
 from sparsec.passes.quantisation.ranges import Affine, Histogram
-from sparsec.passes.quantisation.samples import count_of
+from sparsec.passes.quantisation.sensitive import Kept
 
 
-def make_report(quantiser: Quantiser, plan: Plan, kept: Mapping[str, str], ratio: float) -> QuantisationReport:
+def make_report(quantiser: Quantiser, plan: Plan, kept: Kept, ratio: float) -> QuantisationReport:
     """All layers and values; `kept` says of layers that could be quantised why they are not."""
+    wanted = quantiser.settings.keep_float
     return QuantisationReport(
         method=str(quantiser.settings.method),
-        samples=count_of(quantiser.samples),
-        layers=tuple(_layer(quantiser, plan, x, kept) for x in quantiser.found),
+        samples=quantiser.samples.count,
+        layers=tuple(_layer(quantiser, plan, x, kept.layers) for x in quantiser.found),
         values=tuple(_value(v, plan.affines[v], h) for v, h in quantiser.histograms.items() if v in plan.affines),
         sqnr=ratio if math.isfinite(ratio) else None,
+        metric=None if kept.loss is None else metric_name(wanted.metric),
+        loss=kept.loss,
     )
 
 

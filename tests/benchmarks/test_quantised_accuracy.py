@@ -17,10 +17,10 @@ def test_one_row(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     images = np.random.default_rng(0).random((60, 1, 28, 28), np.float32)
     monkeypatch.setattr(benchmark, "load", lambda part: (images, np.zeros(60, np.int64)))
     monkeypatch.setattr(benchmark, "CALIBRATION_IMAGES", 40)
-    assert benchmark.main(["--only", name]) == 0
+    assert benchmark.main(["--only", name, "--seeds", "2"]) == 0
     out = capsys.readouterr().out
-    assert "dense, 40 images" in out and len(out.splitlines()) == 4
+    assert "dense, 40 images, 2 seeds" in out and len(out.splitlines()) == 4
     float_row, row = (line.split() for line in out.splitlines()[2:])
-    assert float_row[0] == "float" and row[0] == name and float(row[3]) > 20
+    assert float_row[0] == "float" and row[0] == name and float(row[4]) > 20
     with pytest.raises(SystemExit):
         benchmark.main(["--only", "best"])

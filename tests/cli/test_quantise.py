@@ -37,6 +37,7 @@ def test_quantise_writes_a_model_and_a_table(model: Path, capsys: Out) -> None:
 
 def test_quantise_as_json(model: Path, capsys: Out) -> None:
     options = ["--method", "percentile", "--percentile", "99.9", "--power-of-two", "--no-correct-bias", "--per-tensor"]
+    options.append("--reduce-range")
     assert main(["quantise", str(model), "-o", "q.onnx", "--calib", "calib.npz", *options, "--json", "-q"]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
@@ -44,6 +45,17 @@ def test_quantise_as_json(model: Path, capsys: Out) -> None:
     assert [x["status"] for x in report["layers"]] == ["int8"] * 6 and err == ""
     assert all(np.frexp(x["x_scale"])[0] == 0.5 and x["w_scale_low"] == x["w_scale_high"] for x in report["layers"])
     assert all(x["low"] < x["high"] and 0 <= x["saturated"] < 0.2 for x in report["values"])
+    weights = [onnx.numpy_helper.to_array(t) for t in onnx.load("q.onnx").graph.initializer if t.name.endswith("_quantized")]
+    assert {int(np.abs(w.astype(int)).max()) <= 64 for w in weights if w.dtype == np.int8} == {True}
+
+
+def test_layers_stay_float_for_accuracy(model: Path, capsys: Out) -> None:
+    labels = run_ort(onnx.load(model), {"input": np.load("calib.npz")["input"][:1]})["output"].argmax(axis=-1)
+    np.save("one.npy", np.load("calib.npz")["input"][:1])
+    np.save("labels.npy", labels)
+    options = ["--calib", "one.npy", "--labels", "labels.npy", "--keep-float", "auto:accuracy:0"]
+    assert main(["quantise", str(model), "-o", "q.onnx", *options, "-q"]) == 0
+    assert ", accuracy loss 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -60,8 +72,13 @@ def test_quantise_as_json(model: Path, capsys: Out) -> None:
             ["quantise", "--calib", "calib.npz", "--keep-float", "auto:x"],
             "error: --keep-float auto:DB takes a signal to noise ratio in dB",
         ),
+        (
+            ["quantise", "--calib", "calib.npz", "--labels", "calib.npz"],
+            "error: --labels are what accuracy is measured by: give --keep",
+        ),
         (["compile", "--precision", "int8"], "error: quantising needs inputs to see what ranges values have: give --calib DATA"),
         (["compile", "--power-of-two"], "error: --power-of-two says how to quantise: give --precision int8 and --calib DATA"),
+        (["compile", "--reduce-range"], "error: --reduce-range says how to quantise: give --precision int8 and --calib DATA"),
         (
             ["compile", "--calib", "calib.npz"],
             "error: --calib is for pruning and quantising: give --pattern, --layer or --recipe",

@@ -67,6 +67,45 @@ def test_epilogues_hold_one_factor_a_channel() -> None:
     assert str(products(graph)["wide"].op.epilogue).count("mul") == 2  # the sums', and the residual's
 
 
+@pytest.mark.parametrize("zero", [0, 77, 255])
+def test_inputs_are_quantised_as_onnxruntime_does(zero: int) -> None:
+    """Quotients beside halves: a product with the reciprocal would land on the other side of some."""
+    scale = np.float32(0.0173)
+    halves = ((np.arange(-300, 300) + 0.5) * np.float64(scale)).astype(np.float32)
+    x = np.concatenate([np.nextafter(halves, np.float32(d)) for d in (-99, 99)] + [halves]).reshape(1, -1)
+    b = QdqBuilder(0)
+    model = b.model({"x": x.shape}, [b.quantised("x", float(scale), zero)])
+    np.testing.assert_array_equal(
+        *(next(iter(r.values())) for r in (interpret(optimised(model), {"x": x}), by_onnxruntime(model, {"x": x})))
+    )
+
+
+@pytest.mark.parametrize("kind", ["plain", "relu", "residual", "depthwise", "strided", "product", "mean"])
+@pytest.mark.parametrize("data", [np.uint8, np.int8])
+def test_results_are_one_unit_off_at_most(kind: str, data: Any) -> None:
+    """From the same bytes: onnxruntime and we round sums that are scaled in another order."""
+    b = QdqBuilder(5, data=data)
+    x = b.quantised("x", 0.0173, 120)
+    if kind == "product":
+        y = b.node("Gemm", [x, *b.weights("y", (24, 16), 0, x)], "y", transB=1)
+    elif kind == "mean":
+        y = b.node("GlobalAveragePool", [x], "y")
+    else:
+        shape = (16, 1, 3, 3) if kind == "depthwise" else (16, 16, 3, 3)
+        y = b.conv(x, "y", shape, group=16 if kind == "depthwise" else 1, strides=[2, 2] if kind == "strided" else [1, 1])
+    if kind == "residual":
+        y = b.node("Add", [y, x], "sum")
+    if kind == "relu":
+        y = b.node("Relu", [y], "positive")
+    step = 0.0173
+    model = b.model({"x": (64, 16) if kind == "product" else (2, 16, 12, 12)}, [b.quantised(y, step, 131)])
+    graph = optimised(model)
+    feeds = {"x": np.random.default_rng(0).normal(0, 1, (64, 16) if kind == "product" else (2, 16, 12, 12)).astype(np.float32)}
+    got, want = (next(iter(run.values())) for run in (interpret(graph, feeds), by_onnxruntime(model, feeds)))
+    units = np.rint((got - want) / np.float32(step))
+    assert np.abs(units).max() <= 1 and (units != 0).mean() < 0.01 and len(np.unique(want)) > 10
+
+
 def test_weights_without_a_scale_for_each_output_stay_real() -> None:
     b = QdqBuilder(0)
     x = b.quantised("x", 0.02, 0)
@@ -118,6 +157,20 @@ def test_integer_operators_sum_bytes(zeros: tuple[int, int]) -> None:
     graph = optimised(model)
     (conv,) = products(graph).values()
     assert graph.types[conv.inputs[1]].dtype is DType.I8 and conv.op.zero == zeros[0]
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], by_onnxruntime(model, {"x": x})["y"])
+
+
+@pytest.mark.parametrize("rows", [8, 600])
+def test_zero_points_of_columns(rows: int) -> None:
+    """As onnxruntime writes dynamic quantisation with a scale for each column; import leaves large constants to the passes."""
+    rng = np.random.default_rng(0)
+    x, w = rng.integers(0, 256, (4, rows)).astype(np.uint8), rng.integers(-100, 100, (rows, 500)).astype(np.int8)
+    zeros = rng.integers(-20, 20, 500).astype(np.int8)
+    model = integer_model("MatMulInteger", {"x": x}, {"w": w, "xz": np.uint8(3), "wz": zeros})
+    graph = optimised(model)
+    (product,) = products(graph).values()
+    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8]
+    np.testing.assert_array_equal(graph.constants[product.inputs[1]], w - zeros)
     np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], by_onnxruntime(model, {"x": x})["y"])
 
 
@@ -175,10 +228,10 @@ def test_data_of_four_bits_are_refused() -> None:
         import_model(model)
 
 
-def test_dynamic_quantisation_takes_its_zero_point_from_the_sums() -> None:
-    rng = np.random.default_rng(0)
+def dynamic(rng: np.random.Generator, scales: int, *, bias: bool = False) -> onnx.ModelProto:
+    """A product of dynamically quantised data as onnxruntime's quantiser writes it; `bias`: an activation and a residual, too."""
     w = rng.integers(-127, 128, (64, 20)).astype(np.int8)
-    tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, 20).astype(np.float32)}
+    tensors = {"w": w, "wz": np.int8(0), "ws": rng.uniform(0.001, 0.01, scales).astype(np.float32)}
     nodes = [
         helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
         helper.make_node("MatMulInteger", ["q", "w", "z", "wz"], ["sums"], name="product"),
@@ -186,17 +239,83 @@ def test_dynamic_quantisation_takes_its_zero_point_from_the_sums() -> None:
         helper.make_node("Mul", ["s", "ws"], ["scale"]),
         helper.make_node("Mul", ["real", "scale"], ["y"]),
     ]
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (2, 13, 64))
+    x = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (2, 13, 64))]
+    if bias:
+        tensors["b"] = rng.normal(size=20).astype(np.float32)
+        nodes[-1].output[0] = "p"
+        nodes += [
+            helper.make_node("Add", ["p", "b"], ["pb"]),
+            helper.make_node("Relu", ["pb"], ["a"]),
+            helper.make_node("Add", ["a", "r"], ["y"]),
+        ]
+        x.append(helper.make_tensor_value_info("r", onnx.TensorProto.FLOAT, (2, 13, 20)))
     y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     constants = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in tensors.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y], constants), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
-    )
+    graph = helper.make_graph(nodes, "g", x, [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scales", [1, 20])
+def test_dynamic_quantisation_is_one_product(scales: int, bias: bool) -> None:
+    rng = np.random.default_rng(0)
+    model = dynamic(rng, scales, bias=bias)
+    before, graph = import_model(model), optimised(model)
+    (product,) = products(graph).values()
+    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8] and product.output == "y"
+    assert sum(n.op.program.steps[0].fn == "div" for n in graph.nodes if isinstance(n.op, Map)) == 1  # the data
+    for low, high in ((-3, 3), (0, 2), (-4, 0), (0, 0)):  # zero points between, at 0 and at 255; all zeros
+        feeds = {"x": rng.uniform(low, high, (2, 13, 64)).astype(np.float32)}
+        if bias:
+            feeds["r"] = rng.normal(size=(2, 13, 20)).astype(np.float32)
+        got = interpret(graph, feeds)["y"]
+        np.testing.assert_array_equal(got, interpret(before, feeds)["y"])
+        np.testing.assert_allclose(got, by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def dynamic_conv(groups: int, batch: int) -> onnx.ModelProto:
+    """A padded convolution of dynamically quantised data, scaled, with a bias and an activation."""
+    rng = np.random.default_rng(2)
+    tensors = {
+        "w": rng.integers(-127, 128, (16, 16 // groups, 3, 3)).astype(np.int8), "wz": np.int8(0), "ws": np.float32(0.003),
+        "b": rng.normal(size=(1, 16, 1, 1)).astype(np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+        helper.make_node("ConvInteger", ["q", "w", "z", "wz"], ["sums"], name="product", pads=[1, 0, 1, 2], group=groups),
+        helper.make_node("Cast", ["sums"], ["real"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["s", "ws"], ["scale"]),
+        helper.make_node("Mul", ["real", "scale"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["pb"]),
+        helper.make_node("Relu", ["pb"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (batch, 16, 7, 6))
+    y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    constants = [onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in tensors.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+@pytest.mark.parametrize(("groups", "batch"), [(1, 1), (1, 2), (2, 1), (16, 1)])
+def test_padding_takes_no_share_of_a_zero_point(groups: int, batch: int) -> None:
+    model = dynamic_conv(groups, batch)
     graph = optimised(model)
     (product,) = products(graph).values()
-    assert [graph.types[v].dtype for v in product.inputs[:2]] == [DType.U8, DType.I8]
-    feeds = {"x": rng.normal(size=(2, 13, 64)).astype(np.float32)}
-    np.testing.assert_allclose(interpret(graph, feeds)["y"], by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+    assert graph.types[product.inputs[0]].dtype is DType.U8 and product.output == "y"
+    for low, high in ((-3, 3), (-4, 0), (0, 1)):
+        feeds = {"x": np.random.default_rng(1).uniform(low, high, (batch, 16, 7, 6)).astype(np.float32)}
+        got = interpret(graph, feeds)["y"]
+        np.testing.assert_array_equal(got, interpret(import_model(model), feeds)["y"])
+        np.testing.assert_allclose(got, by_onnxruntime(model, feeds)["y"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_scale_that_others_read_is_computed_in_the_epilogue_again() -> None:
+    model = dynamic(np.random.default_rng(0), 20)
+    model.graph.node.append(helper.make_node("Identity", ["scale"], ["also"]))
+    model.graph.output.append(helper.make_tensor_value_info("also", onnx.TensorProto.FLOAT, None))
+    graph = optimised(model)
+    (product,) = products(graph).values()
+    assert product.output == "y" and "also" in [p.name for p in graph.outputs]
 
 
 def test_sums_that_32_bits_may_not_hold_stay_real() -> None:
@@ -205,3 +324,34 @@ def test_sums_that_32_bits_may_not_hold_stay_real() -> None:
     w = b.node("DequantizeLinear", [b.constant("w", np.ones((70000, 2), np.int8)), b.constant("s", np.float32(0.1))], "wdq")
     graph = optimised(b.model({"x": (1, 70000)}, [b.node("MatMul", [x, w], "y")]))
     assert graph.types[products(graph)["y"].inputs[0]].dtype is DType.F32
+
+
+def at_the_ends(op: str, data: Any, x_end: int, y_end: int) -> tuple[onnx.ModelProto, Array]:
+    """An operator with zero points 0, 255, -128 or 127, and data: sums go beyond an end, and lie halfway between results."""
+    rng = np.random.default_rng(4)
+    ends = np.iinfo(data).min, np.iinfo(data).max
+    shape = (1, 8, 6, 6) if op == "QLinearConv" else (12, 8)
+    x = rng.integers(ends[0], ends[1] + 1, shape).astype(data)
+    w = rng.integers(-2, 3, (10, 8, 3, 3) if op == "QLinearConv" else (8, 10)).astype(np.int8)
+    weights = {
+        "xs": np.float32(0.5), "xz": data(ends[x_end]), "w": w, "ws": np.float32(0.25), "wz": np.int8(0),
+        "ys": np.float32(0.25), "yz": data(ends[y_end]),
+    }  # fmt: skip
+    model = integer_model(op, {"x": x}, weights, **({"pads": [1, 1, 1, 1]} if op == "QLinearConv" else {}))
+    model.graph.output[0].type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(data))
+    return model, x
+
+
+ENDS = [
+    (op, data, a, b) for op in ("QLinearConv", "QLinearMatMul") for data in (np.uint8, np.int8) for a in (0, 1) for b in (0, 1)
+]
+
+
+@pytest.mark.parametrize(("op", "data", "x_end", "y_end"), ENDS)
+def test_zero_points_at_the_ends_of_their_range(op: str, data: Any, x_end: int, y_end: int) -> None:
+    model, x = at_the_ends(op, data, x_end, y_end)
+    graph = optimised(model)
+    want = by_onnxruntime(model, {"x": x})["y"]
+    np.testing.assert_array_equal(interpret(graph, {"x": x})["y"], want)
+    assert want.min() == np.iinfo(data).min or want.max() == np.iinfo(data).max
+    assert [graph.types[v].dtype for n in products(graph).values() for v in n.inputs[:2]] == [DType.U8, DType.I8]

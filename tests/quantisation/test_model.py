@@ -209,6 +209,28 @@ def test_layers_stay_float_by_name_number_and_ratio() -> None:
     assert floats(f"auto:{report.sqnr + 3}") != []
 
 
+def test_as_few_layers_stay_float_as_a_loss_by_a_metric_takes() -> None:
+    model = residual()
+    labels = np.concatenate([run_ort(model, {"x": x})["out"].argmax(axis=1) for x in X])
+
+    def made(entry: str | KeepFloat) -> tuple[int, float]:
+        keep = entry if isinstance(entry, KeepFloat) else KeepFloat.parse([entry], labels)
+        report = quantise(model, X, Settings(threads=1, method=Method.entropy, keep_float=keep)).report
+        assert report.loss is not None
+        return len(report.layers) - len(report.quantised), report.loss
+
+    loose, all_bytes = made("auto:kl:1000")
+    assert loose == 0
+    some, loss = made(f"auto:kl:{all_bytes / 2}")
+    assert some > 0 and loss <= all_bytes / 2
+    floats, drop = made("auto:accuracy:0")
+    assert drop <= 0 and 0 <= floats < 5
+    custom = KeepFloat(
+        max_drop=0.0, metric=lambda outputs, known: float((outputs["out"].argmax(1) == known).mean()), labels=labels
+    )
+    assert made(custom) == (floats, drop)
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
@@ -216,7 +238,13 @@ def test_layers_stay_float_by_name_number_and_ratio() -> None:
         (["*"], "keeps every layer float: nothing is left to quantise"),
         (["auto:much"], "takes a signal to noise ratio in dB, as auto:30, not 'auto:much'"),
         (["auto:200"], "cannot be met: with one quantised layer the outputs have"),
-        (["2", "auto:0.1"], "a number of layers or auto:DB, not both"),
+        (["2", "auto:0.1"], "a number of layers, auto:DB, or auto:METRIC:X, and one of them"),
+        (["auto:25", "auto:kl:0.1"], "a number of layers, auto:DB, or auto:METRIC:X, and one of them"),
+        (["auto:kl:small"], "auto:kl:X takes a largest loss, as auto:kl:0.005, not 'auto:kl:small'"),
+        (["auto:f1:0.1"], "metric 'f1' is not known: expected kl, mse, cosine, accuracy"),
+        (["auto:mse:-1"], "the largest drop is -1: give a loss of 0 or more"),
+        (["auto:mse:0"], "auto:mse:0 cannot be met: with one quantised layer the loss is"),
+        (["auto:accuracy:0.1"], "the metric accuracy takes labels: give a file, or an array 'labels'"),
     ],
 )
 def test_wrong_wishes_for_float_layers(entries: list[str], message: str) -> None:

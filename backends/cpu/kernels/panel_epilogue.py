@@ -30,13 +30,14 @@ def heavy(epilogue: Program) -> bool:
 class Types:
     """Element types around an epilogue: of the data that are summed, of the result, of the extras (none: all F32).
 
-    `bounded`: what is rounded to bytes is between -2^31 and 2^31.
+    `bounded`: what is rounded to bytes is between -2^31 and 2^31. `reduced`: weights are as `Isa.reduced_cost` wants them.
     """
 
     data: DType = DType.F32
     result: DType = DType.F32
     extras: tuple[DType, ...] = ()
     bounded: bool = False
+    reduced: bool = False
 
     @property
     def sums(self) -> DType:
@@ -47,6 +48,24 @@ class Types:
     def of_bytes(self) -> bool:
         """Whether the data are bytes, whose sums are integers."""
         return self.data is DType.U8
+
+    @property
+    def suffix(self) -> str:
+        """What the C names of products of bytes end with."""
+        return "_reduced" if self.reduced else ""
+
+    @property
+    def kernel(self) -> str:
+        """What the names of kernels in words end with."""
+        return ", 16-bit sums" if self.reduced else ""
+
+    def reason(self, isa: Isa) -> str:
+        """How products of bytes are summed where that depends on the weights, in words; "" elsewhere."""
+        if self.data is not DType.U8 or isa.reduced_cost is None:
+            return ""
+        if self.reduced:
+            return "; products two at a time in 16 bits, since no two weights sum to more than 128"
+        return "; products in 32 bits, since some two weights sum to more than 128 (quantise with --reduce-range)"
 
     @property
     def integers(self) -> bool:
@@ -78,9 +97,9 @@ def epilogue_context(
     """
     types = types or Types()
     operands = [element(f"e{i}", t) for i, t in enumerate(types.of_extras(len(extras)))]
-    suffix = {"channel": "_q", "full": "_t", "scalar": "_s"}
-    by_kind = {kind: [o for o, k in zip(operands, extras, strict=True) if k == kind] for kind in suffix}
-    names = ["a", *(o.name + suffix[kind] for o, kind in zip(operands, extras, strict=True))]
+    endings = {"channel": "_q", "full": "_t", "scalar": "_s"}
+    by_kind = {kind: [o for o, k in zip(operands, extras, strict=True) if k == kind] for kind in endings}
+    names = ["a", *(o.name + endings[kind] for o, kind in zip(operands, extras, strict=True))]
     last = ending(epilogue, names, [types.sums, *types.of_extras(len(extras))], types.result)
     return {
         "channel_extras": by_kind["channel"],

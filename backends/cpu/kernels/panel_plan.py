@@ -7,11 +7,11 @@ weights and inputs from the cache level in which they stay between uses.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.dot import dot_cost
+from sparsec.backends.cpu.kernels.dot import products
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.compiler.dtypes import DType
@@ -31,7 +31,7 @@ class PanelProblem:
     vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
     brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
 
-    `data`: the type of the inputs, which for bytes and bfloat16 are several to a weight row; outputs have `y_bytes` an element.
+    Inputs of bytes and bfloat16 are counted in as many channels as a weight row has.
     """
 
     n: int
@@ -44,8 +44,7 @@ class PanelProblem:
     epilogue_ops: int = 1
     full: int = 0
     lines: int = 0
-    data: DType = DType.F32
-    y_bytes: int = 4
+    types: Types = field(default_factory=Types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +84,16 @@ def split(extent: int, most: int) -> tuple[int, int, int, int]:
 def tilings(problem: PanelProblem, isa: Isa, r: int) -> Iterator[Tiling]:
     """Every legal tiling with `r` vectors of output channels, widest tiles first."""
     seen = set()
-    types = Types(problem.data)
     for positions in range((isa.registers - 1) // r - 1, 0, -1):
         for th in range(1, min(positions, problem.oh) + 1):
             tw, x_full, tw_tail, x_tail = split(problem.ow, max(1, positions // th))
             y_full, th_tail = divmod(problem.oh, th)
             shape = (th, tw, th_tail, tw_tail, x_full, x_tail, y_full, int(th_tail > 0))
-            if shape in seen or not legal(PanelKernel(r, 1, 1, tw, th=th, types=types), isa) or (th > 1 and x_full + x_tail > 1):
+            if (
+                shape in seen
+                or not legal(PanelKernel(r, 1, 1, tw, th=th, types=problem.types), isa)
+                or (th > 1 and x_full + x_tail > 1)
+            ):
                 continue
             seen.add(shape)
             for oc_outer in (True, False):
@@ -123,16 +125,16 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
             share = 1 / panels
         move = share * first + (1 - share) * again
         total += count * panels * overlapped(compute, move)
-    positions_y = problem.n * problem.oh * problem.ow * problem.y_bytes // 4
+    positions_y = problem.n * problem.oh * problem.ow * problem.types.result.itemsize // 4
     total += outputs_move(positions_y, tiling.r * panels, problem.blocks, problem.full, isa)
     return max(total, far_w / DRAM)  # a network's weights are used once a run, and come from DRAM
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
-    fma = positions * r / isa.fma_per_cycle * dot_cost(problem.data, isa)
+    fma = products(problem.types, positions, r, isa) / isa.fma_per_cycle
     loads = (positions + r) / LOADS
     issue = (
-        positions * r + r + (positions if problem.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1
+        positions * r + r + (positions if problem.types.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1
     ) / ISSUE
     run = 2.0 / problem.k_run
     epilogue = positions * r * (1.0 + problem.epilogue_ops / 2) + 30
@@ -157,9 +159,8 @@ def rate(size: float) -> float:
     return next(rate for capacity, rate in LEVELS if size <= capacity)
 
 
-def _widest(data: DType, isa: Isa) -> int:
+def _widest(types: Types, isa: Isa) -> int:
     """The most vectors of outputs that one position leaves registers for."""
-    types = Types(data)
     return max(r for r in range(1, isa.registers) if legal(PanelKernel(r, 1, 1, 1, types=types), isa))
 
 
@@ -167,7 +168,7 @@ def _widest(data: DType, isa: Isa) -> int:
 def choose(problem: PanelProblem, isa: Isa, most_r: int = 8, least_r: int = 1) -> tuple[Part, ...]:
     """The parts of the fastest predicted plan: panels of one r, and one narrower panel where the blocks are no multiple of r."""
     best: tuple[Part, ...] = ()
-    most_r = min(most_r, problem.blocks, _widest(problem.data, isa))
+    most_r = min(most_r, problem.blocks, _widest(problem.types, isa))
     widths = range(min(least_r, most_r), most_r + 1)
     for r in sorted(widths, key=lambda width: abs(width - 2)):  # two vectors are the usual choice: weights stream best
         parts = [_best(problem, isa, r, 0, problem.blocks // r)]

@@ -57,13 +57,12 @@ class PlanarGeometry(Geometry):
 
 
 @dataclass(frozen=True, slots=True)
-class PlanarKernel(Kernel):
-    """One micro-kernel with its loops.
+class PlanarLists(Kernel):
+    """What planar kernels of all element types have: panels that list rows.
 
     `r` outputs a panel, `s` vectors of positions; `masks` the subsets that have lists, `k_run` consecutive rows an entry.
-    `x_blocked`, `y_blocked`: the input, the output (and the epilogue's `full` operands) are blocked by the vector's lanes, and
-    transposed on the way; else they are planar, and the input is read as it is (1x1, stride 1). `narrow`: entries are u8,
-    else u16. `chunked`: panels add to partial sums in scratch. `extras`, `tail_lanes` and `prefetch` are those of PanelKernel.
+    `narrow`: entries are u8, else u16. `chunked`: panels add to partial sums in scratch. `epilogue`, `extras`, `tail_lanes` and
+    `prefetch` are those of PanelKernel.
     """
 
     r: int
@@ -71,8 +70,6 @@ class PlanarKernel(Kernel):
     s_tail: int = 0
     masks: tuple[int, ...] = (1,)
     k_run: int = 1
-    x_blocked: bool = False
-    y_blocked: bool = False
     narrow: bool = False
     chunked: bool = False
     epilogue: Program = field(default_factory=Program)
@@ -80,30 +77,46 @@ class PlanarKernel(Kernel):
     tail_lanes: int = 0
     prefetch: int = 0
     family: ClassVar[str] = "planar"
-    template: ClassVar[str] = "planar.c.j2"
     geometry: ClassVar[type[Geometry]] = PlanarGeometry
+    data: ClassVar[DType]
 
     def label(self) -> str:
         last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
         lists = f"_l{len(self.masks)}" if len(self.masks) > 1 else ""
-        return f"f32_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
-
-    def pointers(self) -> tuple[Pointer, ...]:
-        lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
-        taps = (Pointer("taps", "int32_t"),) if self.x_blocked else ()
-        return (
-            Pointer("x"),
-            Pointer("w"),
-            *lists,
-            *taps,
-            *extra_pointers([DType.F32] * len(self.extras)),
-            Pointer("y", const=False),
-        )
+        return f"{self.data.value}_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
 
     @property
     def entry_type(self) -> str:
         """C type of a list's entries."""
         return "uint8_t" if self.narrow else "uint16_t"
+
+    def list_pointers(self) -> tuple[Pointer, ...]:
+        """The lists, in calling order."""
+        return Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t")
+
+    def list_context(self) -> dict[str, Any]:
+        """What templates read of the lists: the outputs of each, and the tiles' vectors."""
+        outputs = [[i for i in range(self.r) if mask >> i & 1] for mask in self.masks]
+        return {"lists": outputs, "sizes": [s for s in (self.s, self.s_tail) if s]}
+
+
+@dataclass(frozen=True, slots=True)
+class PlanarKernel(PlanarLists):
+    """One micro-kernel with its loops.
+
+    `x_blocked`, `y_blocked`: the input, the output (and the epilogue's `full` operands) are blocked by the vector's lanes, and
+    transposed on the way; else they are planar, and the input is read as it is (1x1, stride 1).
+    """
+
+    x_blocked: bool = False
+    y_blocked: bool = False
+    template: ClassVar[str] = "planar.c.j2"
+    data: ClassVar[DType] = DType.F32
+
+    def pointers(self) -> tuple[Pointer, ...]:
+        taps = (Pointer("taps", "int32_t"),) if self.x_blocked else ()
+        extras = extra_pointers([DType.F32] * len(self.extras))
+        return (Pointer("x"), Pointer("w"), *self.list_pointers(), *taps, *extras, Pointer("y", const=False))
 
     @property
     def finishes(self) -> bool:
@@ -116,10 +129,8 @@ class PlanarKernel(Kernel):
         return (geometry.chunk_rows + sums) * self.s * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        outputs = {mask: [i for i in range(self.r) if mask >> i & 1] for mask in self.masks}
         return {
-            "lists": [outputs[mask] for mask in self.masks],
-            "sizes": [s for s in (self.s, self.s_tail) if s],
+            **self.list_context(),
             "finishes": self.finishes,
             "tables": self.tables,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa),

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.kernels.dot import dot_of, row_channels
+from sparsec.backends.cpu.kernel import Pointer
+from sparsec.backends.cpu.kernels.dot import dot_of, operand_registers, row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import Types, epilogue_context, extra_pointers, heavy
-from sparsec.backends.cpu.kernels.planar import PlanarGeometry
+from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarLists
 from sparsec.backends.cpu.kernels.saturation import split_saturation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
@@ -24,32 +24,18 @@ FOUR = 4  # bytes of a lane
 
 
 @dataclass(frozen=True, slots=True)
-class PlanarDotKernel(Kernel):
-    """One micro-kernel with its loops; fields are those of PlanarKernel, `types` those of PanelKernel.
+class PlanarDotKernel(PlanarLists):
+    """One micro-kernel with its loops; `types` are those of PanelKernel.
 
     Pointers: x, w, the lists, the offsets of taps, for bytes `start` (what the sums of each output begin with), extras, y.
     """
 
-    r: int
-    s: int
-    s_tail: int = 0
-    masks: tuple[int, ...] = (1,)
-    k_run: int = 1
-    narrow: bool = False
-    chunked: bool = False
-    epilogue: Program = field(default_factory=Program)
-    extras: tuple[str, ...] = ()
-    tail_lanes: int = 0
-    prefetch: int = 0
     types: Types = field(default_factory=Types)
-    family: ClassVar[str] = "planar"
     template: ClassVar[str] = "planar_dot.c.j2"
-    geometry: ClassVar[type[Geometry]] = PlanarGeometry
 
-    def label(self) -> str:
-        last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
-        lists = f"_l{len(self.masks)}" if len(self.masks) > 1 else ""
-        return f"{self.types.data.value}_planar_{self.r}x{self.s}_k{self.k_run}{lists}{last}"
+    @property
+    def data(self) -> DType:
+        return self.types.data
 
     @property
     def integers(self) -> bool:
@@ -60,17 +46,11 @@ class PlanarDotKernel(Kernel):
         return self.types.bfloat16 or self.epilogue.mentions(DType.BF16)
 
     def pointers(self) -> tuple[Pointer, ...]:
-        lists = (Pointer("entries", self.entry_type), Pointer("counts", "uint16_t"), Pointer("begin", "int32_t"))
         extras = extra_pointers(self.types.of_extras(len(self.extras)))
         y = Pointer("y", self.types.result.c, const=False)
         start = (Pointer("start", "int32_t"),) if self.types.of_bytes else ()
         x, w = Pointer("x", self.types.data.c), Pointer("w", self.types.weights.c)
-        return (x, w, *lists, Pointer("taps", "int32_t"), *start, *extras, y)
-
-    @property
-    def entry_type(self) -> str:
-        """C type of a list's entries."""
-        return "uint8_t" if self.narrow else "uint16_t"
+        return (x, w, *self.list_pointers(), Pointer("taps", "int32_t"), *start, *extras, y)
 
     @property
     def packs(self) -> bool:
@@ -85,13 +65,11 @@ class PlanarDotKernel(Kernel):
         return (geometry.chunk_rows + sums + fours) * self.s * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
-        outputs = {mask: [i for i in range(self.r) if mask >> i & 1] for mask in self.masks}
         full = [f"e{i}" for i, kind in enumerate(self.extras) if kind == "full"]
         return {
-            "lists": [outputs[mask] for mask in self.masks],
-            "sizes": [s for s in (self.s, self.s_tail) if s],
+            **self.list_context(),
             "block_rows": isa.lanes // row_channels(self.types.data, isa),
-            "dot": dot_of(self.types.data, isa),
+            "dot": dot_of(self.types, isa),
             "of_bytes": self.types.of_bytes,
             "x_t": self.types.data.c,
             "w_t": self.types.weights.c,
@@ -107,7 +85,7 @@ def packs(r: int, epilogue: Program, extras: tuple[str, ...], types: Types) -> b
     return rounded and r % FOUR == 0 and not heavy(epilogue) and all(t is DType.U8 for t in full)
 
 
-def legal(r: int, s: int, lists: int, isa: Isa, data: DType = DType.U8) -> bool:
+def legal(r: int, s: int, lists: int, isa: Isa, types: Types) -> bool:
     """Whether the accumulators, the inputs of a row and a weight fit in the vector registers."""
-    halves = 2 if data is DType.U8 and isa.dot == "pairs" else 1
-    return r * s + halves * ((s if r > 1 else 1) + 1) <= isa.registers and (lists == 1 or r > 1)
+    operands = operand_registers(types, (s if r > 1 else 1) + 1, isa)
+    return r * s + operands <= isa.registers and (lists == 1 or r > 1)

@@ -4,56 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
-from sparsec.backends.cpu.kernels.dot import row_channels
-from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined, tap_offsets
-from sparsec.backends.cpu.kernels.winograd import applies
-from sparsec.backends.cpu.lower.base import LowerContext, Lowering, View, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.kernels.panel_pack import tap_offsets
+from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
+from sparsec.backends.cpu.lower.conv_narrow import narrow_options, schedule_narrow
+from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, filtering_plans, iteration_dims, panel_weights
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
-from sparsec.backends.cpu.lower.integers import first_sums, is_integer, sums_in_float, without_bias
-from sparsec.backends.cpu.lower.linear import Dims, Image, Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
-from sparsec.backends.cpu.lower.narrow import has_panels, is_narrow, types_of
+from sparsec.backends.cpu.lower.integers import first_sums, is_integer, without_bias
+from sparsec.backends.cpu.lower.linear import Linear, LinearPlan, lower_linear, plan_linear, schedule_linear
+from sparsec.backends.cpu.lower.narrow import is_narrow, types_of
 from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extra_refs, full_types, padded_lanes
-from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
 from sparsec.backends.cpu.lower.planar import PlanarPlan, lower_planar, schedule_planar
 from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, plan_listed, plan_winograd, schedule_winograd
-from sparsec.backends.cpu.storage import Strides, strides_of
-from sparsec.compiler.axes import DimKind
-from sparsec.compiler.dtypes import DType
+from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, schedule_winograd
+from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
 from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.schedule import Candidate, Cost, LayerSchedule, Level, Loop
+from sparsec.compiler.schedule import Candidate, LayerSchedule
 from sparsec.compiler.target import LayoutOption
-from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
 Plan = LinearPlan | WinogradPlan | PlanarPlan
 _DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights have sparse kernels"
-_NARROW_TAPS = 4  # what a window of bytes or bfloat16 costs in taps: conversions to float32 and back
-_PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
 @lowering
 class LowerConv(Lowering):
-    """Two-dimensional convolutions of float32, bfloat16 and bytes with constant weights; all others by the direct kernel."""
+    """Two-dimensional convolutions of float32, and of bytes and bfloat16 (`conv_narrow`), with constant weights; others by the
+    direct kernel."""
 
     op = Conv
 
     def legal(self, graph: Graph, node: Node, isa: Isa) -> Sequence[LayoutOption]:
         x, y = graph.types[node.inputs[0]], graph.types[node.output]
         if is_narrow(graph, node):
-            return _narrow_options(graph, node, isa, self.kernels)
+            return narrow_options(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             return direct_options(graph, node, isa)
         kinds = extra_kinds(graph, node, 2, 1)
@@ -65,7 +60,7 @@ class LowerConv(Lowering):
             cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * taps / isa.fma_per_cycle
             return (LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles),)
         orders: list[Layout] = [blocked(x, 1, isa)]
-        if x.shape[1] <= _PLANAR_CHANNELS and isa.lanes > 1:
+        if x.shape[1] <= PLANAR_CHANNELS and isa.lanes > 1:
             orders.insert(0, Blocked(1, 1))
         options = []
         for layout in orders:
@@ -106,7 +101,7 @@ class LowerConv(Lowering):
 
     def schedule(self, graph: Graph, node: Node, isa: Isa, threads: int) -> LayerSchedule:
         if is_narrow(graph, node):
-            return _schedule_narrow(graph, node, isa, self.kernels)
+            return schedule_narrow(graph, node, isa, self.kernels)
         if not is_fast(graph, node):
             layer = schedule_direct(graph, node, isa, super().schedule(graph, node, isa, threads))
             return replace(layer, candidates=(Candidate("direct loops", layer.cost.cycles, False, _DIRECT_ONLY),))
@@ -131,7 +126,7 @@ class LowerConv(Lowering):
         elif isinstance(best, WinogradPlan):
             layer = schedule_winograd(node, best, direct_cycles, macs, traffic, isa)
         else:
-            layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
+            layer = schedule_linear(node, best, iteration_dims(graph, node), macs, traffic, isa)
         found = candidates(every, best, facts)
         return replace(layer, candidates=found if as_stored else elsewhere(found))
 
@@ -152,7 +147,7 @@ class LowerConv(Lowering):
         full = full_types(ctx, node, 2, kinds, 1)
         op = conv_op(node)
         if is_depthwise(ctx.graph, node):
-            types, packed = types_of(ctx.graph, node), pack_depthwise(weights, ctx.isa.lanes)
+            types, packed = types_of(ctx.graph, node, ctx.isa), pack_depthwise(weights, ctx.isa.lanes)
             kernel, geometry = depthwise(
                 x.type,
                 y.type,
@@ -183,81 +178,8 @@ class LowerConv(Lowering):
             lower_planar(ctx, node, layer.plan, x.interior, y.interior, extras, filters, taps, start)
             return
         assert isinstance(layer.plan, LinearPlan)
-        panels = _panel_weights(weights, op, x, layer.plan.problem, ctx.isa)
+        panels = panel_weights(weights, op, x, layer.plan.problem, ctx.isa)
         lower_linear(ctx, node, layer.plan, x.interior, y.interior, extras, panels, start)
-
-
-def _narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
-    """Options of a convolution of bytes or bfloat16; none where only products of wider numbers take it."""
-    x, y = graph.types[node.inputs[0]], graph.types[node.output]
-    kinds = extra_kinds(graph, node, 2, 1)
-    op = conv_op(node)
-    if kinds is None or x.rank != 4 or 0 in x.shape or (op.zero and any(op.pads)):  # halos hold zeros
-        return []
-    out = blocked(y, 1, isa)
-    if is_depthwise(graph, node):
-        taps = prod(graph.types[node.inputs[1]].shape[2:])
-        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _NARROW_TAPS) / isa.fma_per_cycle
-        exact = not is_integer(graph, node) or sums_in_float(graph, node)
-        return [LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles)] if exact else []
-    if not has_panels(graph, node, isa):
-        return []
-    orders: list[Layout] = [blocked(x, 1, isa)]
-    if x.shape[1] <= _PLANAR_CHANNELS < isa.lanes:
-        orders.insert(0, Blocked(1, 4))
-    options = []
-    for layout in orders:
-        assert isinstance(layout, Blocked)
-        source = x.with_layout(Blocked(1, layout.block, wanted_halo(graph, node)))
-        plans = considered(_narrow_plans(graph, node, source, y.with_layout(out), isa), _narrow_facts(graph, node, isa), kernels)
-        cycles = min(p.cycles for p in plans)
-        options.append(LayoutOption((layout, None, *extra_layouts(kinds, out)), (out,), cycles))
-    return options
-
-
-def _narrow_plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa) -> list[Plan]:
-    """The ways to compute a convolution of bytes or bfloat16 between blocked tensors."""
-    bare = without_bias(graph, node)
-    kinds = extra_kinds(graph, bare, 2, 1)
-    assert kinds is not None
-    full = [t if isinstance(t.layout, Blocked) else t.with_layout(y.layout) for t in full_operands(graph, bare, kinds)]
-    problem = conv_problem(graph, bare, kinds, source, y, full, isa)
-    tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
-    plans: list[Plan] = [plan_linear(problem, isa, tail)]
-    filters = joined(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups), row_channels(source.dtype, isa))
-    listed = plan_sparse(problem, filters, isa, tail)
-    if listed is not None:
-        plans.append(listed)
-    if source.dtype is DType.BF16:
-        plans += _filtering_plans(graph, node, problem, source.layout, isa, tail)
-    if planar_applies(graph, bare, source, y, isa):
-        plans.append(plan_conv(graph, bare, kinds, source, y, isa))
-    return plans
-
-
-def _narrow_facts(graph: Graph, node: Node, isa: Isa) -> Facts:
-    w, per_row = graph.constants[node.inputs[1]], row_channels(graph.types[node.inputs[0]].dtype, isa)
-    return Facts(-(-w.shape[1] // per_row) * prod(w.shape[2:]), np.count_nonzero(w) / max(w.size, 1), isa)
-
-
-def _schedule_narrow(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> LayerSchedule:
-    x, y = graph.types[node.inputs[0]], graph.types[node.output]
-    if is_depthwise(graph, node):
-        (option,) = _narrow_options(graph, node, isa, kernels)
-        traffic = x.nbytes + y.nbytes
-        cost = Cost(option.cycles, node.op.macs(graph.in_types(node)), {"L2": traffic}, "compute")
-        return LayerSchedule(node.name, "depthwise", (Level("L2", _dims(graph, node).reduced),), cost)
-    facts = _narrow_facts(graph, node, isa)
-    plans = considered(_narrow_plans(graph, node, x, y, isa), facts, kernels)
-    best = min(plans, key=lambda p: p.cycles)
-    traffic, macs = sum(t.nbytes for t in (*graph.in_types(node), y) if t), node.op.macs(graph.in_types(node))
-    if isinstance(best, PlanarPlan):
-        layer = schedule_planar(node, best, macs, traffic, isa)
-    elif isinstance(best, WinogradPlan):
-        layer = schedule_winograd(node, best, plans[0].cycles, macs, traffic, isa)
-    else:
-        layer = schedule_linear(node, best, _dims(graph, node), macs, traffic, isa)
-    return replace(layer, candidates=candidates(plans, best, facts))
 
 
 def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) -> list[Plan]:
@@ -268,87 +190,10 @@ def _plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa) 
     listed = plan_sparse(problem, dense_view(graph.constants[node.inputs[1]], op.groups), isa, tail)
     if listed is not None:
         plans.append(listed)
-    return [*plans, *_filtering_plans(graph, node, problem, layout, isa, tail)]
-
-
-def _filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[Plan]:
-    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
-    op, w = conv_op(node), graph.types[node.inputs[1]]
-    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
-    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
-        return []
-    plans: list[Plan] = [plan_winograd(problem, w.shape[1], isa, tail)]
-    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
-    return [*plans, *([filtered] if filtered is not None else [])]
+    return [*plans, *filtering_plans(graph, node, problem, layout, isa, tail)]
 
 
 def _facts(graph: Graph, node: Node, problem: Linear, isa: Isa) -> Facts:
     w = graph.constants[node.inputs[1]]
     rows = prod(w.shape[1:]) if problem.shared else problem.rows  # panels over groups read the inputs of several
     return Facts(rows, np.count_nonzero(w) / max(w.size, 1), isa)
-
-
-def _dims(graph: Graph, node: Node) -> Dims:
-    found = node.op.axes(graph.in_types(node)).dims
-    reduced = tuple(Loop(d.name, d.extent) for d in found if d.kind is DimKind.REDUCED and d.extent > 1)
-    return Dims("N", "OH", "OW", "OC", reduced)
-
-
-def conv_problem(
-    graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y: TensorType, full: Sequence[TensorType], isa: Isa
-) -> Linear:
-    """The panel kernel's view of a convolution stored as `x`, `y` and `full` say."""
-    op, w = conv_op(node), graph.types[node.inputs[1]]
-    xs, ys = strides_of(x), strides_of(y)
-    n, oc, oh, ow = y.shape
-    lanes = x.layout.block  # type: ignore[union-attr]
-    types = types_of(graph, node)
-    per_row = row_channels(types.data, isa)
-    inputs = -(-w.shape[1] // per_row)
-    k_run = run_length(inputs, op.groups, lanes // per_row)
-    groups_of = iter(full)
-    images = [_image(strides_of(next(groups_of)), isa) if k == "full" else None for k in kinds]
-    shared = op.groups == 1
-    channels = -(-inputs // k_run) * k_run
-    if not shared:  # a panel that straddles groups reads the inputs of all that it touches
-        per = w.shape[0] // op.groups
-        channels = int(channels * (1 + (isa.lanes - gcd(per, isa.lanes)) / per))
-    taps = prod(w.shape[2:])
-    pointwise = taps == 1 and set(op.strides) == {1} and not any(op.pads)
-    bare = all(not t.layout.halo for t in (x, y, *full))  # type: ignore[union-attr]
-    flat = pointwise and bare
-    return Linear(
-        oc=oc,
-        n=1 if flat else n,
-        oh=1 if flat else oh,
-        ow=n * oh * ow if flat else ow,
-        k_run=k_run,
-        x_step=op.strides[1] * lanes,
-        x=Image(xs.dims[0], xs.block, xs.dims[2] * op.strides[0]),
-        y=_image(ys, isa),
-        extras=tuple(images),
-        kinds=kinds,
-        epilogue=op.epilogue,
-        shared=shared,
-        rows=channels * taps,
-        n_runs=channels // k_run * taps,
-        lines=channels * taps // max(1, w.shape[3] // op.strides[1]),
-        types=types,
-    )
-
-
-def _image(s: Strides, isa: Isa) -> Image:
-    return Image(s.dims[0], s.block, s.dims[2])
-
-
-def _panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) -> PanelWeights:
-    """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
-    layout, s = x.type.layout, x.strides
-    assert isinstance(layout, Blocked)
-    taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
-    channels = blocked_channels(x.type.shape[1], layout.block, s.block)
-    taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
-    per_row = row_channels(problem.types.data, isa)
-    filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
-    block = layout.block // per_row if problem.sparse else 0
-    return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)

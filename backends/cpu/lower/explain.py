@@ -61,9 +61,9 @@ def describe(plan: object, facts: Facts) -> tuple[str, str, bool, str]:
 @describe.register
 def _(plan: LinearPlan, facts: Facts) -> tuple[str, str, bool, str]:
     if not plan.problem.sparse:
-        return "panels", "dense panels", False, ""
+        return "panels", f"dense panels{plan.problem.types.kernel}", False, ""
     note = facts.reads(plan.problem.rows / facts.rows, plan.parts[0].kernel.r, "weight rows")
-    return "sparse-panels", "sparse panels", True, note
+    return "sparse-panels", f"sparse panels{plan.problem.types.kernel}", True, note
 
 
 @describe.register
@@ -79,12 +79,12 @@ def _(plan: WinogradPlan, facts: Facts) -> tuple[str, str, bool, str]:
 @describe.register
 def _(plan: PlanarPlan, facts: Facts) -> tuple[str, str, bool, str]:
     lists = plan.choice.lists
-    outputs = f"{lists.r} output{'s' if lists.r > 1 else ''}"
+    outputs, kernel = f"{lists.r} output{'s' if lists.r > 1 else ''}", f"planar{plan.layer.types.kernel}"
     if len(lists.masks) > 1:
-        return "planar", "planar", True, f"panels of {outputs} list the inputs of every subset of them: no zero is multiplied"
+        return "planar", kernel, True, f"panels of {outputs} list the inputs of every subset of them: no zero is multiplied"
     stored = lists.weights / max(plan.layer.oc * facts.rows, 1)
     verb = "fill in to" if stored > _FILLED * facts.density else "read"
-    return "planar", "planar", True, f"panels of {outputs} {verb} {100 * stored:.0f} % of the weight rows"
+    return "planar", kernel, True, f"panels of {outputs} {verb} {100 * stored:.0f} % of the weight rows"
 
 
 def wanted(plans: Sequence[P], facts: Facts, kernels: frozenset[str] | None) -> list[P]:

@@ -16,6 +16,7 @@ from sparsec.compiler.scalar import Arg, Program, Step, Tmp
 
 Array = np.ndarray[Any, Any]
 _BYTE = 255
+_PAIR = 128  # what two weights sum to at most where 16 bits hold the sum of their products
 _SIGN = 128  # taken from data where instructions multiply signed bytes
 
 
@@ -103,6 +104,23 @@ def is_bounded_result(graph: Graph, node: Node) -> bool:
     assert isinstance(op, Conv | MatMul)
     split = split_saturation(op.epilogue) if graph.types[node.output].dtype is DType.U8 else None
     return split is not None and is_bounded(split[0], _ranges(graph, node))
+
+
+def has_reduced_range(graph: Graph, node: Node) -> bool:
+    """Whether |w0| + |w1| <= 128 for every two weights that lie side by side in a four of input channels.
+
+    Then 255 |w0| + 255 |w1| < 2^15, and instructions that sum two products in 16 bits do not saturate.
+    """
+    w = graph.constants[node.inputs[1]]
+    if isinstance(node.op, MatMul):
+        w = w.reshape(w.shape[-2:])
+    size = np.abs(np.moveaxis(w, _input_axis(node.op), 0).astype(np.int16))
+    return int((size[:-1:2] + size[1::2]).max(initial=0)) <= _PAIR
+
+
+def _input_axis(op: Any) -> int:
+    """The dimension of a node's weights that holds input channels; of a matrix for a product."""
+    return 0 if isinstance(op, MatMul) and not op.trans_b else 1
 
 
 def _ranges(graph: Graph, node: Node) -> list[Range]:

@@ -116,8 +116,7 @@ def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
     size, per_row = p.types.data.itemsize, row_channels(p.types.data, isa)
     x_bytes = size * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, per_row * p.rows // max(p.x_step, 1))
     steps, full = len(p.epilogue.steps), p.kinds.count("full")
-    y_bytes = p.types.result.itemsize
-    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.types.data, y_bytes)
+    return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.types)
 
 
 def _part(p: Linear, isa: Isa, first: int, chosen: PanelPart, tail_lanes: int) -> Part:
@@ -196,6 +195,7 @@ def schedule_linear(node: Node, plan: LinearPlan, dims: Dims, macs: int, traffic
     reason = f"{k.th * k.tw} positions x {k.r} vectors in registers; {order}"
     if p.sparse:
         reason += f"; {p.rows} weight rows a panel are not zero throughout"
+    reason += p.types.reason(isa)
     return LayerSchedule(node.name, "panel", levels, Cost(plan.cycles, macs, {"L2": traffic}, "compute"), plan, reason)
 
 

@@ -266,7 +266,7 @@ def _plans(graph: Graph, node: Node, isa: Isa) -> tuple[list[LinearPlan], Facts]
     """The panels that compute a product whose weights are a constant matrix."""
     x, y = graph.types[node.inputs[0]], graph.types[node.output]
     node = without_bias(graph, node) if is_integer(graph, node) else node
-    types = types_of(graph, node)
+    types = types_of(graph, node, isa)
     per_row = row_channels(types.data, isa)
     kinds = extra_kinds(graph, node, 2, y.rank - 1)
     assert kinds is not None

@@ -7,7 +7,7 @@ from math import prod
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import Types
-from sparsec.backends.cpu.lower.integers import is_bounded_result, is_integer
+from sparsec.backends.cpu.lower.integers import has_reduced_range, is_bounded_result, is_integer
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
@@ -25,12 +25,13 @@ def is_narrow(graph: Graph, node: Node) -> bool:
     return is_integer(graph, node) or is_bfloat16(graph, node)
 
 
-def types_of(graph: Graph, node: Node) -> Types:
+def types_of(graph: Graph, node: Node, isa: Isa) -> Types:
     """The element types around the panels of a node `without_bias`; all float32 for one that is not narrow."""
     extras = tuple(graph.types[v].dtype for v in node.inputs[2:])
     y = graph.types[node.output].dtype
     if is_integer(graph, node):
-        return Types(DType.U8, y, extras, is_bounded_result(graph, node))
+        reduced = isa.reduced_cost is not None and has_reduced_range(graph, node)
+        return Types(DType.U8, y, extras, is_bounded_result(graph, node), reduced)
     return Types(DType.BF16, y, extras) if is_bfloat16(graph, node) else Types()
 
 

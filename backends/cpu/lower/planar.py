@@ -129,7 +129,7 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         heavy(layer.epilogue),
         len(layer.epilogue.steps),
         sum(kind == "full" for kind in layer.kinds),
-        data,
+        layer.types,
         data is DType.U8 and packs(4, layer.epilogue, layer.kinds, layer.types),
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
@@ -156,6 +156,7 @@ def schedule_planar(node: Node, plan: PlanarPlan, macs: int, traffic: int, isa: 
     )
     shared = "one list of inputs" if len(c.lists.masks) == 1 else f"{len(c.lists.masks)} lists of inputs, one a subset of outputs"
     reason = f"{c.lists.r} output{'s' if c.lists.r > 1 else ''} x {c.s} vectors of positions in registers; {shared}"
+    reason += layer.types.reason(isa)
     cost = Cost(plan.cycles, macs, {"L2": traffic}, "compute")
     return LayerSchedule(node.name, "planar", levels, cost, plan, reason)
 

@@ -52,7 +52,7 @@ def plan_conv(graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y
         kinds=kinds,
         epilogue=op.epilogue,
         tail_lanes=padded_lanes(op.epilogue, kinds, oc, isa),
-        types=types_of(graph, node),
+        types=types_of(graph, node, isa),
     )
     return plan_planar(layer, w, dense_view(w, op.groups), isa)
 

@@ -42,7 +42,7 @@ def plan_product(
         kinds=kinds,
         epilogue=node.op.epilogue,
         tail_lanes=padded_lanes(node.op.epilogue, kinds, result.shape[-1], isa),
-        types=types_of(graph, node),
+        types=types_of(graph, node, isa),
     )
     return plan_planar(layer, graph.constants[node.inputs[1]], weights.T[:, None, :], isa)
 

@@ -20,6 +20,7 @@ from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 _GLOBAL = ("sum", "mean", "max", "min")
+_IN_ANY_ORDER = ("max", "min")
 
 
 def reduce_op(node: Node) -> Reduce:
@@ -31,6 +32,11 @@ def reduce_op(node: Node) -> Reduce:
 def is_global(op: Reduce, x: TensorType, axis: int) -> bool:
     """Whether all dimensions but the first and the channels `axis` are reduced, which the pooling kernel does."""
     return x.rank in (3, 4) and op.over == tuple(i for i in range(1, x.rank) if i != axis) and op.kind in _GLOBAL
+
+
+def of_everything(op: Reduce, x: TensorType) -> bool:
+    """Whether the extreme of a whole tensor is wanted, which is the same in whatever order it is stored."""
+    return op.kind in _IN_ANY_ORDER and len(op.over) == x.rank > 0
 
 
 def as_image(t: TensorType, axis: int, layout: Layout) -> TensorType:
@@ -56,6 +62,9 @@ class LowerReduce(Lowering):
             )
         if x.dtype is DType.F32 and 0 not in x.shape:
             for a in channel_axes(x):
+                if of_everything(op, x) and x.shape[a] % isa.lanes == 0:  # else the last block holds other lanes
+                    rows = LayoutOption((blocked(x, a, isa),), (ROW_MAJOR,), stream_cycles(x.nbytes) + x.elements / isa.lanes)
+                    options.append(rows)
                 b = a if op.keepdims else 1
                 if is_global(op, x, a) and b in channel_axes(y):
                     options.append(LayoutOption((blocked(x, a, isa),), (blocked(y, b, isa),), stream_cycles(x.nbytes)))
@@ -72,7 +81,13 @@ class LowerReduce(Lowering):
     def lower(self, ctx: LowerContext, node: Node, layer: LayerSchedule) -> None:
         op, x, y = reduce_op(node), ctx.view(node.inputs[0]), ctx.view(node.output)
         layout = x.type.layout
-        if isinstance(layout, Blocked):
+        if isinstance(layout, Blocked) and of_everything(op, x.type):
+            s, others = x.strides, [i for i in range(x.type.rank) if i != layout.axis]
+            shape = (x.type.shape[layout.axis] // layout.block, *(x.type.shape[i] for i in others), layout.block)
+            strides = (s.block, *(s.dims[i] for i in others), 1)
+            over_storage = reduce(op.kind, x.type.dtype, shape, tuple(range(len(shape))), strides)
+            ctx.call(node, *over_storage, [x.interior, y.ref])
+        elif isinstance(layout, Blocked):
             source = as_image(x.type, layout.axis, layout)
             kept = (*source.shape[:2], *(1,) * (source.rank - 2))
             whole = as_image(y.type, layout.axis, y.type.layout) if op.keepdims else None

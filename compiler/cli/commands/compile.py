@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsec.compiler.cli.array import compile_for_array, is_array
-from sparsec.compiler.cli.budget import (
-    DensityOfOption,
-    EvaluationsOption,
-    LabelsOption,
-    MaxDropOption,
-    MetricOption,
-    TargetDensityOption,
-    budget_lines,
-    parse_budget,
-)
+from sparsec.compiler.cli.budget import Budgeting, budget_lines
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
+from sparsec.compiler.cli.groups import with_groups
 from sparsec.compiler.cli.options import (
     COMPILING,
     TUNING,
@@ -46,17 +38,7 @@ from sparsec.compiler.cli.options import (
     parse_recipe,
     parse_size,
 )
-from sparsec.compiler.cli.quantising import (
-    BiasOption,
-    KeepFloatOption,
-    MethodOption,
-    PercentileOption,
-    PerTensorOption,
-    PowerOption,
-    Precision,
-    PrecisionOption,
-    parse_settings,
-)
+from sparsec.compiler.cli.quantising import Precision, PrecisionOption, Quantising
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +57,7 @@ class Weights(StrEnum):
     inline = "inline"
 
 
+@with_groups
 def compile_model(
     model: ModelArgument,
     output: Annotated[
@@ -117,19 +100,10 @@ def compile_model(
     recipe: RecipeOption = None,
     permute: PermuteOption = None,
     calib: CalibOption = None,
-    target_density: TargetDensityOption = None,
-    max_drop: MaxDropOption = None,
-    density_of: DensityOfOption = None,
-    metric: MetricOption = None,
-    labels: LabelsOption = None,
-    evaluations: EvaluationsOption = None,
+    *,
+    budgeting: Budgeting,
     precision: PrecisionOption = Precision.fp32,
-    method: MethodOption = None,
-    percentile: PercentileOption = None,
-    per_tensor: PerTensorOption = False,
-    power_of_two: PowerOption = False,
-    correct_bias: BiasOption = None,
-    keep_float: KeepFloatOption = None,
+    quantising: Quantising,
     passes: PassesOption = None,
     kernels: KernelsOption = None,
     cc: CcOption = None,
@@ -165,12 +139,12 @@ def compile_model(
     For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
-    settings = parse_settings(precision, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
+    settings = quantising.settings(precision, calib, budgeting.labels)
     if wanted is None and permute:
         raise UsageError("--permute is for pruning: give --pattern, --layer or --recipe, too")
     if wanted is None and calib and settings is None:
         raise UsageError("--calib is for pruning and quantising: give --pattern, --layer or --recipe, or --precision int8")
-    budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
+    budget = budgeting.budget(calib, labelled=quantising.labelled)
     more = {
         "name": name,
         "weights": weights.value,

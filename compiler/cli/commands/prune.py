@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sparsec.compiler.cli.budget import (
-    PANEL,
-    DensityOfOption,
-    EvaluationsOption,
-    LabelsOption,
-    MaxDropOption,
-    MetricOption,
-    TargetDensityOption,
-    budget_lines,
-    parse_budget,
-)
+from sparsec.compiler.cli.budget import PANEL, Budgeting, budget_lines
 from sparsec.compiler.cli.channels import print_classes
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
 from sparsec.compiler.cli.options import (
     PRUNING,
     CalibOption,
@@ -44,6 +35,7 @@ if TYPE_CHECKING:
     from sparsec.compiler.pruning_report import LayerReport, PruneReport, Retained
 
 
+@with_groups
 def prune(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.", show_default=False)],
@@ -137,12 +129,8 @@ def prune(
         int | None,
         typer.Option(min=0, metavar="N", help="Seed of searches and samples.", show_default=False, rich_help_panel=PRUNING),
     ] = None,
-    target_density: TargetDensityOption = None,
-    max_drop: MaxDropOption = None,
-    density_of: DensityOfOption = None,
-    metric: MetricOption = None,
-    labels: LabelsOption = None,
-    evaluations: EvaluationsOption = None,
+    *,
+    budgeting: Budgeting,
     target: Annotated[
         str | None,
         typer.Option(
@@ -185,8 +173,8 @@ def prune(
     with_data = (("importance", importance), ("repair", repair), ("refit", refit), ("outputs", outputs))
     if calib is None and (unused := [o for o, v in with_data if v is not None]):
         raise UsageError(f"--{unused[0]} says how calibration data is used: give --calib DATA")
-    budget = parse_budget(target_density, max_drop, density_of, metric, labels, evaluations, calib)
-    if target is not None and density_of != "time":
+    budget = budgeting.budget(calib)
+    if target is not None and budgeting.density_of != "time":
         raise UsageError("--target is the machine that time is predicted for: give --density-of time, too")
     wanted = parse_recipe(pattern, layer, recipe, more)
     if wanted is None:

@@ -7,33 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsec.compiler.cli.budget import LabelsOption
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
 from sparsec.compiler.cli.options import CalibOption, JsonOption, ModelArgument, QuietOption
-from sparsec.compiler.cli.quantising import (
-    BiasOption,
-    KeepFloatOption,
-    MethodOption,
-    PercentileOption,
-    PerTensorOption,
-    PowerOption,
-    Precision,
-    parse_settings,
-)
+from sparsec.compiler.cli.quantising import Precision, Quantising
+from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.compiler.quantisation_report import QuantisationReport, QuantisedLayer
 
 
+@with_groups
 def quantise(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The .onnx file to write.", show_default=False)],
     calib: CalibOption = None,
-    method: MethodOption = None,
-    percentile: PercentileOption = None,
-    per_tensor: PerTensorOption = False,
-    power_of_two: PowerOption = False,
-    correct_bias: BiasOption = None,
-    keep_float: KeepFloatOption = None,
+    *,
+    quantising: Quantising,
+    labels: LabelsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -45,7 +37,9 @@ def quantise(
     """
     from sparsec.passes.quantisation.model import quantise as quantise_model
 
-    settings = parse_settings(Precision.int8, calib, method, percentile, per_tensor, power_of_two, correct_bias, keep_float)
+    if labels is not None and not quantising.labelled:
+        raise UsageError("--labels are what accuracy is measured by: give --keep-float auto:accuracy:X, too")
+    settings = quantising.settings(Precision.int8, calib, labels)
     assert settings is not None and calib is not None
     with Steps("quantise", total=None, quiet=quiet) as progress:
         quantised = quantise_model(model, calib, settings, progress=progress)
@@ -62,6 +56,7 @@ def print_report(report: QuantisationReport) -> None:
     columns = ("layer", "weights", "precision", ">x scale", ">x zero", ">w scales", ">zeros", ">SQNR", "remarks")
     table(columns, [_row(x) for x in report.layers])
     outputs = f"; outputs {report.sqnr:.1f} dB" if report.sqnr is not None else ""
+    outputs += f", {report.metric} loss {report.loss:.3g}" if report.loss is not None else ""
     say(
         f"\n{len(report.quantised)} of {len(report.layers)} layers in int8, {len(report.values)} ranges by {report.method} "
         f"from {report.samples} samples{outputs}"

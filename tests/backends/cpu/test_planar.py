@@ -79,7 +79,20 @@ def call_of(case: Case, isa: Isa, seed: int) -> tuple[PlanarKernel, Call, Floats
     chunked = rows.shape[1] > chunk
     masked = c.oc % lanes if c.y_blocked and c.epilogue is HEAVY else 0
     narrow = lists.entries.dtype == np.uint8
-    kernel = PlanarKernel(c.r, s, s_tail, c.masks, c.k_run, c.x_blocked, c.y_blocked, narrow, chunked, c.epilogue, EXTRAS, masked)
+    kernel = PlanarKernel(
+        c.r,
+        s,
+        s_tail,
+        c.masks,
+        c.k_run,
+        narrow,
+        chunked,
+        c.epilogue,
+        EXTRAS,
+        masked,
+        x_blocked=c.x_blocked,
+        y_blocked=c.y_blocked,
+    )
     size, out_size = x.shape[2] * (lanes if c.x_blocked else 1), c.positions * (lanes if c.y_blocked else 1)
     x_batch, x_block = (size, c.n * size) if c.x_blocked else (c.ic * size, size)
     y_batch, y_block = (out_size, c.n * out_size) if c.y_blocked else (c.oc * out_size, out_size)

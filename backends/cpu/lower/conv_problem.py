@@ -1,0 +1,109 @@
+"""Convolutions as the panel and winograd kernels see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import gcd, prod
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.cpu.isa import Isa
+from sparsec.backends.cpu.kernels.dot import row_channels
+from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined, tap_offsets
+from sparsec.backends.cpu.kernels.winograd import applies
+from sparsec.backends.cpu.lower.base import View
+from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view
+from sparsec.backends.cpu.lower.linear import Dims, Image, Linear
+from sparsec.backends.cpu.lower.narrow import types_of
+from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
+from sparsec.backends.cpu.lower.winograd import WinogradPlan, plan_listed, plan_winograd
+from sparsec.backends.cpu.storage import Strides, strides_of
+from sparsec.compiler.axes import DimKind
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import Blocked, Layout
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.schedule import Loop
+from sparsec.compiler.types import TensorType
+
+Array = np.ndarray[Any, Any]
+PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
+
+
+def iteration_dims(graph: Graph, node: Node) -> Dims:
+    """The node's iteration dimensions."""
+    found = node.op.axes(graph.in_types(node)).dims
+    reduced = tuple(Loop(d.name, d.extent) for d in found if d.kind is DimKind.REDUCED and d.extent > 1)
+    return Dims("N", "OH", "OW", "OC", reduced)
+
+
+def conv_problem(
+    graph: Graph, node: Node, kinds: tuple[str, ...], x: TensorType, y: TensorType, full: Sequence[TensorType], isa: Isa
+) -> Linear:
+    """The panel kernel's view of a convolution stored as `x`, `y` and `full` say."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    xs, ys = strides_of(x), strides_of(y)
+    n, oc, oh, ow = y.shape
+    lanes = x.layout.block  # type: ignore[union-attr]
+    types = types_of(graph, node, isa)
+    per_row = row_channels(types.data, isa)
+    inputs = -(-w.shape[1] // per_row)
+    k_run = run_length(inputs, op.groups, lanes // per_row)
+    groups_of = iter(full)
+    images = [_image(strides_of(next(groups_of)), isa) if k == "full" else None for k in kinds]
+    shared = op.groups == 1
+    channels = -(-inputs // k_run) * k_run
+    if not shared:  # a panel that straddles groups reads the inputs of all that it touches
+        per = w.shape[0] // op.groups
+        channels = int(channels * (1 + (isa.lanes - gcd(per, isa.lanes)) / per))
+    taps = prod(w.shape[2:])
+    pointwise = taps == 1 and set(op.strides) == {1} and not any(op.pads)
+    bare = all(not t.layout.halo for t in (x, y, *full))  # type: ignore[union-attr]
+    flat = pointwise and bare
+    return Linear(
+        oc=oc,
+        n=1 if flat else n,
+        oh=1 if flat else oh,
+        ow=n * oh * ow if flat else ow,
+        k_run=k_run,
+        x_step=op.strides[1] * lanes,
+        x=Image(xs.dims[0], xs.block, xs.dims[2] * op.strides[0]),
+        y=_image(ys, isa),
+        extras=tuple(images),
+        kinds=kinds,
+        epilogue=op.epilogue,
+        shared=shared,
+        rows=channels * taps,
+        n_runs=channels // k_run * taps,
+        lines=channels * taps // max(1, w.shape[3] // op.strides[1]),
+        types=types,
+    )
+
+
+def _image(s: Strides, isa: Isa) -> Image:
+    return Image(s.dims[0], s.block, s.dims[2])
+
+
+def panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) -> PanelWeights:
+    """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
+    layout, s = x.type.layout, x.strides
+    assert isinstance(layout, Blocked)
+    taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
+    channels = blocked_channels(x.type.shape[1], layout.block, s.block)
+    taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
+    per_row = row_channels(problem.types.data, isa)
+    filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
+    block = layout.block // per_row if problem.sparse else 0
+    return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)
+
+
+def filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[WinogradPlan]:
+    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
+    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
+        return []
+    plans = [plan_winograd(problem, w.shape[1], isa, tail)]
+    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
+    return [*plans, *([filtered] if filtered is not None else [])]
