@@ -78,7 +78,7 @@ def decibels(real: Array, quantised: Array) -> float:
 
 
 def measure(pattern: str | None, seed: int, names: Sequence[str]) -> dict[str, tuple[float, ...]]:
-    """By name (of `NAMES`, and "float"): top-1, drop in points, share of equal classes, SQNR, seconds of quantising."""
+    """By name of settings (and "float"): top-1, drop in points, share of equal classes, SQNR, seconds of quantising."""
     train, (images, labels) = load("train")[0], load("t10k")
     chosen = np.random.default_rng(seed).choice(len(train), CALIBRATION_IMAGES, replace=False)
     model = onnx.load(MODEL)

@@ -72,7 +72,7 @@ def compile_array(
     graph = ready.graph
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
     with clock.phase("passes"):
-        optimised = run_pipeline(graph, parse_pipeline(passes or "default", load_all(), PIPELINES))
+        optimised = run_pipeline(graph, parse_pipeline(passes or "array", load_all(), PIPELINES))
     with clock.phase("lower"):
         program = lower(optimised, machine)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label

@@ -50,7 +50,8 @@ class _Fuse(Rule[_Match]):
         candidates = [p for v in dict.fromkeys(node.inputs) if (p := editor.producer(v)) is not None and has_epilogue(p.op)]
         if not candidates:  # 1
             return None
-        candidates.sort(key=lambda p: self.order.get(p.name, 0), reverse=True)  # the others are computed before the latest
+        # the latest, because the others are computed by then; but none that has rounded where another has not
+        candidates.sort(key=lambda p: (self._rounds(p), -self.order.get(p.name, 0)))
         tried = [self._try(editor, node, p) for p in candidates]
         return next((t for t in tried if isinstance(t, _Match)), tried[0])
 
@@ -83,6 +84,9 @@ class _Fuse(Rule[_Match]):
                 f"the epilogue of {producer.name!r} would take {len(epilogue.steps)} steps; max_steps is {self.max_steps}"
             )
         return _Match(producer, epilogue, [*producer.inputs[:n_main], *extras])
+
+    def _rounds(self, node: Node) -> bool:
+        return any(step.fn == "round" for step in self._epilogue(node).steps)
 
     def _epilogue(self, node: Node) -> Program:
         program = getattr(node.op, "epilogue")  # noqa: B009 (only some operators have it)
@@ -142,8 +146,8 @@ class _Scales(Rule[tuple[Program, list[str]]]):
 class FuseEpilogue(Pass):
     """Move Maps into the epilogue of the operator that computes one of their operands: bias, residual, activation, scaling.
 
-    1. An operand is computed by an operator with an epilogue. Of several, the latest takes the Map, because the others are
-       ready by then.
+    1. An operand is computed by an operator with an epilogue. Of several, one that does not round its result takes the Map, so
+       that what others round stays bytes on its way there; of these the latest, because the others are ready by then.
     2. The Map is the only reader of that result. So no other operand can depend on it, and fusing makes no cycle.
     3. The result has the accumulator's shape: the other operands broadcast to it, never beyond it.
     4. All operands and the result have the accumulator's element type; around sums of 8-bit integers they may also be

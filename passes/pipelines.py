@@ -6,6 +6,7 @@ from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
+from sparsec.passes.bytes_out import BytesOut
 from sparsec.passes.canonical import Canonical
 from sparsec.passes.channel_shuffle import ChannelShuffle
 from sparsec.passes.cse import CommonSubexpressions
@@ -62,4 +63,9 @@ DEFAULT: tuple[Pass, ...] = (
     DetectSparsity(),  # last: weights are final, and the backend asks for their zeros
 )
 
-PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "none": ()}
+ARRAY: tuple[Pass, ...] = (
+    *DEFAULT,
+    BytesOut(),  # when epilogues are final: arrays store bytes
+)
+
+PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

@@ -115,7 +115,11 @@ class MatmulModes:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Cycles that things take beside moving data and multiplying. `ddr_bytes_per_cycle` bounds all columns together, each way."""
+    """Cycles that things take beside moving data and multiplying. `ddr_bytes_per_cycle` bounds all columns together, each way.
+
+    A DMA channel collects `dma_access_words` words of 32 bits, neighbours in memory, for each access to a core's memory bank
+    (0: channels and cores never meet there).
+    """
 
     hop: int = 3
     lock: int = 6
@@ -123,6 +127,7 @@ class Costs:
     ddr_latency: int = 250
     control_word: int = 2
     kernel_prologue: int = 6
+    dma_access_words: int = 4
     ddr_bytes_per_cycle: int = 32
 
 
@@ -201,6 +206,7 @@ _SOURCES = {
     "matmul.sparse_chunk_bits": f"{ASSUMED}: revisions of {_AM020} say 256 or 512",
     "costs": ASSUMED,
     "costs.kernel_prologue": f"{ASSUMED}: fits the 85 % of peak of GAMA, arXiv 2504.09688",
+    "costs.dma_access_words": f"{ASSUMED}: a bank is 128 bits wide ({_AM020})",
     "costs.ddr_bytes_per_cycle": f"{ASSUMED}: what the shims can move",
 }
 _PAPER_SOURCES = {

@@ -117,7 +117,7 @@ class Quantising:
         return any(entry.startswith("auto:accuracy:") for entry in self.keep_float or ())
 
     def settings(self, precision: Precision, calib: Path | None, labels: str | None) -> Settings | None:
-        """The settings that the options and --labels ask for, None unless for int8. UsageError for what does not go together."""
+        """The settings that the options and --labels ask for, None for other precisions. UsageError for what cannot be."""
         asked = [f.name.replace("_", "-") for f in fields(self) if getattr(self, f.name) not in (f.default, [])]
         if precision is not Precision.int8:
             if asked:

@@ -183,7 +183,10 @@ def _divergence(p: Array, inner: Array, levels: int = 128) -> float:
 
 
 def _rounded(histogram: Histogram, low: float, high: float) -> Affine:
-    """Of the two powers of two next to the scale, the one with the smaller squared error."""
+    """Of the two powers of two next to the scale, the one with the smaller squared error; the zero point is even.
+
+    An even number can be added before halves are rounded to even, where integer shifts add it, or behind: the byte is the same.
+    """
     exponent = math.log2(max(high - low, 1e-30) / LEVELS)
     found = []
     for e in {math.floor(exponent), math.ceil(exponent)}:
@@ -198,5 +201,6 @@ def _rounded(histogram: Histogram, low: float, high: float) -> Affine:
             if span < high - low
             else round(-low / scale)
         )
-        found.append(Affine(scale, min(max(zero, 0), LEVELS)))
+        even = zero - zero % 2 if zero < LEVELS / 2 else zero + zero % 2
+        found.append(Affine(scale, min(max(even, 0), LEVELS - LEVELS % 2)))
     return min(found, key=lambda a: (squared_error(histogram, a), a.scale))

@@ -7,15 +7,19 @@ array's simulation (`backends/aie/simulate`) decides when the core goes on.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
-from sparsec.backends.aie.core.execute import STEERING, State, run_bundle
-from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Instruction, Slot, decode_bundle
-from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
+from sparsec.backends.aie.core.decoded import decoded
+from sparsec.backends.aie.core.execute import State, run_bundle
+from sparsec.backends.aie.core.instructions import Instruction, Slot
+from sparsec.backends.aie.core.nests import Ran
+from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
+from sparsec.backends.aie.core.tracing import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
 # What a core stops at: what kind it is, and whether a register holds the value.
@@ -26,6 +30,9 @@ MEETINGS = {
     "relr": ("rel", True),
     "done": ("done", False),
 }
+
+MOST_BUNDLES = 1 << 21  # one by one, from one meeting to the next
+_MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +53,32 @@ class _Loop:
 
 @dataclass
 class Core:
-    """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank."""
+    """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank.
+
+    Without `fast`, all loops run bundle by bundle, to the same effect. `products` counts vector instructions that multiplied,
+    `accesses` loads and stores by bank since it was last set back.
+    """
 
     program: bytes
     latencies: Latencies
     memory_bytes: int
     bank_bytes: int
+    fast: bool = True
     pc: int = 0
     stalls: Counter[str] = field(default_factory=Counter)
+    products: int = 0
+    accesses: list[int] = field(init=False)
     state: State = field(init=False)
     board: Scoreboard = field(init=False)
 
     def __post_init__(self) -> None:
         self.state = State.fresh(self.memory_bytes)
         self.board = Scoreboard(self.latencies)
-        at = range(0, len(self.program), BUNDLE_BYTES)
-        self._bundles = [decode_bundle(self.program[i : i + BUNDLE_BYTES]) for i in at]
-        self._timed = [Timed.of(b, self.latencies) for b in self._bundles]
-        self._steering = [
-            b.get(Slot.SCALAR) if Slot.SCALAR in b and b[Slot.SCALAR].form.name in STEERING else None for b in self._bundles
-        ]
-        self._cascades = [Slot.VECTOR in b and b[Slot.VECTOR].form.name == "pop" for b in self._bundles]
+        self.accesses = [0] * (self.memory_bytes // self.bank_bytes)
+        self._code = decoded(self.program, self.latencies)
+        self._bundles = self._code.bundles
+        self._timed, self._steering, self._multiplies = self._code.timed, self._code.steering, self._code.multiplies
         self.executed = np.zeros(len(self._bundles), np.int64)
-        self._plain: dict[tuple[int, int], bool] = {}
         self._loops: list[_Loop] = []
         self._met = False
 
@@ -76,6 +86,11 @@ class Core:
     def now(self) -> int:
         """The cycle of the last bundle."""
         return self.board.now
+
+    @property
+    def where(self) -> str:
+        """The bundle that is next, in words."""
+        return f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`"
 
     def vector_counts(self) -> Counter[str]:
         """How often each vector instruction was carried out."""
@@ -93,7 +108,7 @@ class Core:
 
     def resume(self) -> Meeting:
         """Run to the next meeting, whose bundle the next call carries out. ModelError names the bundle that fails."""
-        while True:
+        for _ in range(MOST_BUNDLES):
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
             steering = self._steering[self.pc]
@@ -101,13 +116,14 @@ class Core:
                 self._met = True
                 if steering is not None and steering.form.name in MEETINGS:
                     return self._meeting(steering)
-                if self._cascades[self.pc] and not self.state.cascade_in:
+                if self._code.pops[self.pc] and not self.state.cascade_in:
                     return Meeting("pop")
             try:
                 self._step(steering)
             except SparsecError as exc:
-                raise type(exc)(f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`: {exc}") from exc
+                raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
+        raise ModelError(f"{self.where}: {MOST_BUNDLES:,} bundles, one by one, and no lock between them: look for a loop")
 
     def _meeting(self, steering: Instruction) -> Meeting:
         kind, register = MEETINGS[steering.form.name]
@@ -120,8 +136,10 @@ class Core:
         """Carry out one bundle, or a whole loop that it begins."""
         self.stalls["pipeline"] += self.board.issue(self._timed[self.pc])
         self.executed[self.pc] += 1
+        self.products += self._multiplies[self.pc]
         bundle = self._bundles[self.pc]
-        self.stalls["bank"] += self._bank_conflict()
+        if pointers := self._code.pointers[self.pc]:
+            self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
         taken = name == "jmp" or (
             steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
@@ -148,15 +166,15 @@ class Core:
                 return
             self._loops.pop()
 
-    def _bank_conflict(self) -> int:
-        bundle = self._bundles[self.pc]
-        if Slot.A not in bundle or Slot.B not in bundle:
-            return 0
-        where = [self.state.p[b.operands[b.form.pointer]] // self.bank_bytes for b in (bundle[Slot.A], bundle[Slot.B])]
-        if where[0] == where[1]:
-            self.board.advance(1)
-            return 1
-        return 0
+    def _bank_conflict(self, pointers: Sequence[int]) -> int:
+        """Cycles that loads and stores of a bundle take beyond one, as a bank serves one at a time."""
+        banks = [self.state.p[p] // self.bank_bytes for p in pointers]
+        for bank in banks:
+            if 0 <= bank < len(self.accesses):
+                self.accesses[bank] += 1
+        conflicts = len(banks) - len(set(banks))
+        self.board.advance(conflicts)
+        return conflicts
 
     def _begin_loop(self, register: int, size: int) -> None:
         times, start = self.state.r[register], self.pc + 1
@@ -166,16 +184,71 @@ class Core:
         if times == 0:
             self._go_on(end)
             return
-        body = self._bundles[start:end]
-        if (start, end) not in self._plain:
-            self._plain[start, end] = loops.is_plain(body) and not any(self._steering[start:end])
-        if not self._plain[start, end]:
-            self._loops.append(_Loop(start, end, times))
-            self.pc = start
+        fast = self.fast and times * size <= _MOST_AT_ONCE
+        if fast and (self._run_plain if self._code.plain(start, end) else self._run_nest)(start, end, times):
+            self._go_on(end)
             return
-        conflicts = loops.run(self.state, body, times, self.bank_bytes)
-        self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
-        self.stalls["bank"] += conflicts
-        self.board.advance(conflicts)
+        self._loops.append(_Loop(start, end, times))
+        self.pc = start
+
+    def _run_plain(self, start: int, end: int, times: int) -> bool:
+        """Carry out a whole loop; False, and nothing changed, when something in it fails, which bundle by bundle tells where."""
+        pointers, steps = list(self.state.p), list(self.state.m)
+        try:
+            met, accesses = loops.run(self.state, self._bundles[start:end], times, self.bank_bytes)
+        except SparsecError:
+            self.state.p[:], self.state.m[:] = pointers, steps
+            return False
+        self.accesses = [a + b for a, b in zip(self.accesses, accesses, strict=True)]
+        self.products += times * sum(self._multiplies[start:end])
         self.executed[start:end] += times
-        self._go_on(end)
+        if met.any():
+            bundles = [Step(at, at + 1, 1, ()) for at in range(start, end)]
+            self._time(Ran.of(bundles, met.astype(np.int64), accesses))
+        else:
+            self.stalls["pipeline"] += self.board.repeat(start, self._timed[start:end], times)
+        return True
+
+    def _run_nest(self, start: int, end: int, times: int) -> bool:
+        """Carry out a whole loop of loops, if that can be done at once."""
+        nest = self._code.nest(self.state, start, end, times)
+        ran = nest.run(self.state, self.bank_bytes) if nest else None
+        if nest is None or ran is None:
+            return False
+        self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
+        for step in ran.steps:
+            count = nest.times * step.times
+            self.executed[step.start : step.end] += count
+            self.products += count * sum(self._multiplies[step.start : step.end])
+        self._time(ran)
+        return True
+
+    def _time(self, ran: Ran) -> None:
+        """Issue iterations, each as the ones before it that began alike and lost as much to banks."""
+        known: dict[tuple[int, int], tuple[int, int, int]] = {}
+        states = Outlooks(self.board)
+        state = states.number()
+        for kind, times in ran.runs:
+            left = times
+            while left:
+                if (state, kind) not in known:
+                    states.restore(state)
+                    known[state, kind] = (*self._issue(ran.steps, ran.kinds[kind]), states.number())
+                    self.board.advance(-known[state, kind][0])
+                cycles, lost, after = known[state, kind]
+                repeats = left if after == state else 1
+                self.board.advance(repeats * cycles)
+                self.stalls["pipeline"] += repeats * lost
+                state, left = after, left - repeats
+        states.restore(state)
+        self.stalls["bank"] += ran.conflicts
+
+    def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int]:
+        """Issue one iteration; returns its cycles, and those lost to waiting."""
+        begun, lost = self.board.now, 0
+        for step, met in zip(steps, conflicts, strict=True):
+            timed = self._timed[step.start : step.end]
+            once = len(timed) == step.times == 1
+            lost += self.board.issue(timed[0]) if once else self.board.repeat(step.start, timed, step.times)
+            self.board.advance(met)
+        return self.board.now - begun, lost

@@ -24,7 +24,7 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 
 @dataclass
 class State:
-    """Registers and data memory of a core. `memory` is uint8; `written` says which of its 32-bit words have a value yet."""
+    """Registers and data memory of a core. `memory` is uint8; `written` (uint8) is 0 for 32-bit words without a value yet."""
 
     memory: Array
     written: Array
@@ -39,7 +39,7 @@ class State:
     @staticmethod
     def fresh(size: int) -> State:
         """A core with `size` bytes of memory in which nothing has been written."""
-        return State(np.zeros(size, np.uint8), np.zeros(size // 4, np.bool_))
+        return State(np.zeros(size, np.uint8), np.zeros(size // 4, np.uint8))
 
     def check(self, address: int, size: int, what: str, align: int) -> None:
         """ModelError unless `size` bytes at `address` are in memory and aligned."""
@@ -61,7 +61,7 @@ class State:
         """Store bytes. ModelError when they are outside or not aligned."""
         self.check(address, data.size, "a store", align)
         self.memory[address : address + data.size] = data
-        self.written[address // 4 : (address + data.size + 3) // 4] = True
+        self.written[address // 4 : (address + data.size + 3) // 4] = 1
 
     def sums(self, c: int) -> Array:
         """Accumulator `c` as int32 [4, 8] (a view)."""

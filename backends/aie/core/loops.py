@@ -32,7 +32,7 @@ class _Write:
     adds: bool
 
 
-class _Stream:
+class Stream:
     """The values that a register has in every iteration of a loop, one row an iteration."""
 
     def __init__(self, before: Any, times: int, writes: Sequence[_Write]) -> None:
@@ -52,6 +52,11 @@ class _Stream:
         return self._through(self._carried, [w for w in self._writes if w.bundle < bundle])
 
     @staticmethod
+    def setting(before: Any, times: int, writes: Sequence[tuple[int, Array]]) -> Stream:
+        """A register that bundles set to values."""
+        return Stream(before, times, [_Write(bundle, values, False) for bundle, values in writes])
+
+    @staticmethod
     def _through(value: Array, writes: Sequence[_Write]) -> Array:
         for w in writes:
             value = value + w.values if w.adds else w.values
@@ -67,29 +72,34 @@ def is_plain(body: Sequence[Bundle]) -> bool:
     return not any(i.form.name == "ldwm" and i.operands[1] in tables for i in instructions)
 
 
-def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> int:
-    """Carry out `times` > 0 iterations of a plain body; returns how often two loads of a bundle met in one bank of memory."""
+def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tuple[Array, list[int]]:
+    """Carry out `times` > 0 iterations of a plain body.
+
+    Returns which bundles' loads met in one bank of memory, bool [times, bundles], and the loads by bank.
+    """
     loads = [(j, s, b[s]) for j, b in enumerate(body) for s in (Slot.A, Slot.B) if s in b]
-    addresses = _addresses(state, loads, times)
+    addresses = load_addresses(state, body, times)
     loaded: dict[int, list[_Write]] = {}
     for j, s, i in loads:
         if i.form.name != "ldm":
             loaded.setdefault(i.operands[0], []).append(_Write(j, _gather(state, addresses[j, s]), False))
-    vectors = {w: _Stream(state.w[w].copy(), times, writes) for w, writes in loaded.items()}
+    vectors = {w: Stream(state.w[w].copy(), times, writes) for w, writes in loaded.items()}
     for j, bundle in enumerate(body):
         if Slot.VECTOR in bundle:
             _accumulate(state, bundle[Slot.VECTOR], vectors, j, times)
     for w, stream in vectors.items():
         state.w[w] = stream.after[-1]
-    return sum(
-        int(np.count_nonzero(addresses[j, Slot.A] // bank_bytes == addresses[j, Slot.B] // bank_bytes))
-        for j, b in enumerate(body)
-        if Slot.A in b and Slot.B in b
-    )
+    met = np.zeros((times, len(body)), np.bool_)
+    for j, b in enumerate(body):
+        if Slot.A in b and Slot.B in b:
+            met[:, j] = addresses[j, Slot.A] // bank_bytes == addresses[j, Slot.B] // bank_bytes
+    banks = np.concatenate([a // bank_bytes for a in addresses.values()]) if addresses else np.zeros(0, np.int64)
+    return met, np.bincount(banks, minlength=state.memory.size // bank_bytes).tolist()
 
 
-def _addresses(state: State, loads: Sequence[tuple[int, Slot, Instruction]], times: int) -> dict[tuple[int, Slot], Array]:
-    """The address of every load in every iteration; leaves pointers and steps as they are after the loop."""
+def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tuple[int, Slot], Array]:
+    """The address of every load of a plain body (bundle, slot) in every iteration; pointers and steps are then as after it."""
+    loads = [(j, s, b[s]) for j, b in enumerate(body) for s in (Slot.A, Slot.B) if s in b]
     moves: dict[int, list[_Write]] = {}
     steps: dict[int, list[_Write]] = {}
     found: dict[tuple[int, Slot], Array] = {}
@@ -98,14 +108,14 @@ def _addresses(state: State, loads: Sequence[tuple[int, Slot, Instruction]], tim
             moves.setdefault(i.operands[1], []).append(_Write(j, np.full(times, i.operands[2]), True))
     for j, s, i in loads:
         if i.form.name == "ldm":
-            found[j, s] = _Stream(state.p[i.operands[1]], times, moves[i.operands[1]]).at(j)
+            found[j, s] = Stream(state.p[i.operands[1]], times, moves[i.operands[1]]).at(j)
             table = _gather(state, found[j, s], 2).view(np.int16)[:, 0].astype(np.int64)
             steps.setdefault(i.operands[0], []).append(_Write(j, 32 * table, False))
-    step_streams = {m: _Stream(state.m[m], times, steps.get(m, ())) for m in range(len(state.m))}
+    step_streams = {m: Stream(state.m[m], times, steps.get(m, ())) for m in range(len(state.m))}
     for j, _, i in loads:
         if i.form.name == "ldwm":
             moves.setdefault(i.operands[1], []).append(_Write(j, step_streams[i.operands[2]].at(j), True))
-    streams = {p: _Stream(state.p[p], times, sorted(w, key=lambda x: x.bundle)) for p, w in moves.items()}
+    streams = {p: Stream(state.p[p], times, sorted(w, key=lambda x: x.bundle)) for p, w in moves.items()}
     for j, s, i in loads:
         found[j, s] = streams[i.operands[1]].at(j)
     for p, stream in streams.items():
@@ -130,7 +140,7 @@ def _gather(state: State, addresses: Array, size: int = 32) -> Array:
     return found
 
 
-def _accumulate(state: State, i: Instruction, vectors: dict[int, _Stream], bundle: int, times: int) -> None:
+def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle: int, times: int) -> None:
     """Add the products of all iterations to an accumulator."""
 
     def register(w: int) -> Array:

@@ -80,40 +80,62 @@ class Scoreboard:
         """Let cycles pass in which no bundle starts."""
         self.now += cycles
 
-    def _outlook(self) -> tuple[int, ...]:
+    def outlook(self) -> tuple[int, ...]:
         """How long registers are not ready yet: equal outlooks have equal futures."""
         now = self.now
         return tuple([t - now if t > now else 0 for times in (self._ready, self._stored) for t in times])
 
-    def _expect(self, outlook: tuple[int, ...]) -> None:
+    def expect(self, outlook: tuple[int, ...]) -> None:
+        """Make it as it was with an outlook, from now on."""
         self._ready = [self.now + t for t in outlook[:_REGISTERS]]
         self._stored = [self.now + t for t in outlook[_REGISTERS:]]
 
     def repeat(self, key: int, body: Sequence[Timed], times: int) -> int:
         """Issue `body` `times` times; returns the cycles lost to waiting. `key` names the body, so that it is timed once."""
-        before = (key, times, self._outlook())
+        before = (key, times, self.outlook())
         if before not in self._known:
             start = self.now
             lost = self._repeat(body, times)
-            self._known[before] = (self.now - start, lost, self._outlook())
+            self._known[before] = (self.now - start, lost, self.outlook())
             return lost
         cycles, lost, outlook = self._known[before]
         self.now += cycles
-        self._expect(outlook)
+        self.expect(outlook)
         return lost
 
     def _repeat(self, body: Sequence[Timed], times: int) -> int:
         """Iteration by iteration, until one begins as the one before it: the rest then takes as long."""
-        lost, seen = 0, self._outlook()
+        lost, seen = 0, self.outlook()
         for done in range(times):
             start, before = self.now, lost
             for bundle in body:
                 lost += self.issue(bundle)
-            outlook = self._outlook()
+            outlook = self.outlook()
             if outlook == seen:
                 left = times - done - 1
                 self.now += left * (self.now - start)
-                self._expect(outlook)
+                self.expect(outlook)
                 return lost + left * (lost - before)
             seen = outlook
         return lost
+
+
+class Outlooks:
+    """The outlooks that a scoreboard has had, by number."""
+
+    def __init__(self, board: Scoreboard) -> None:
+        self._board = board
+        self._numbers: dict[tuple[int, ...], int] = {}
+        self._found: list[tuple[int, ...]] = []
+
+    def number(self) -> int:
+        """That of the board's outlook now."""
+        outlook = self._board.outlook()
+        if outlook not in self._numbers:
+            self._numbers[outlook] = len(self._found)
+            self._found.append(outlook)
+        return self._numbers[outlook]
+
+    def restore(self, number: int) -> None:
+        """Give the board the outlook of a number."""
+        self._board.expect(self._found[number])

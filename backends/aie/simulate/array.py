@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.timing import Latencies
-from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, Descriptor
+from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, Descriptor, check_channel_descriptor
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import (
     BD_STRIDE,
@@ -23,14 +21,17 @@ from sparsec.backends.aie.registers import (
     Kind,
     Tile,
     register,
+    register_name,
     split,
 )
+from sparsec.backends.aie.simulate.cores import CoreProcess
 from sparsec.backends.aie.simulate.dma import Channel, Surroundings
 from sparsec.backends.aie.simulate.events import Clock, Lock
 from sparsec.backends.aie.simulate.memory import Ddr, Words
+from sparsec.backends.aie.simulate.timeline import Cause, Timeline
 from sparsec.backends.aie.switch import circuits
-from sparsec.backends.aie.transaction import task_of
-from sparsec.compiler.errors import SparsecError, StreamError
+from sparsec.backends.aie.transaction import Write, task_of
+from sparsec.compiler.errors import FitError, StreamError
 
 Array = np.ndarray[Any, Any]
 ChannelKey = tuple[Tile, Direction, int]
@@ -54,6 +55,9 @@ class ArrayState:
         self.locks: dict[Tile, list[Lock]] = {}
         self.channels: dict[ChannelKey, Channel] = {}
         self.cores: dict[Tile, CoreProcess] = {}
+        self.control = Timeline()
+        self.operation: tuple[int, Write] | None = None
+        self._advanced: dict[Descriptor, tuple[int, ...]] = {}
         self._decoded: dict[tuple[Kind, tuple[int, ...]], Descriptor] = {}
         for tile in self.grid.tiles():
             self._add(tile, programs)
@@ -65,7 +69,7 @@ class ArrayState:
         if kind is Kind.MEMORY:
             self.memories[tile] = Words.empty(f"{kind.value}{tile}", m.memory.data_bytes)
         if kind is Kind.CORE and tile in programs:
-            self.cores[tile] = CoreProcess(self, tile, programs[tile])
+            self.cores[tile] = CoreProcess(m, self.clock, tile, programs[tile], self.locks[tile])
         if self.grid.has_dma(tile):
             for direction in Direction:
                 for i in range(DMAS[kind].channels):
@@ -80,10 +84,12 @@ class ArrayState:
         around = Surroundings(
             kind,
             lambda n: self.descriptor(tile, n),
-            lambda n, d: self.set_descriptor(tile, n, d),
+            lambda n, d: self.advance_descriptor(tile, n, d),
             lambda n: self.lock(tile, n),
             lambda words: self.place(tile, words),
+            lambda begin, end, words: self.cores[tile].touch(begin, end, words),
             token,
+            self._cause,
         )
         rate = 1.0
         if kind is Kind.SHIM:
@@ -96,6 +102,13 @@ class ArrayState:
         name = f"{kind.value}{tile}.{direction.name.lower()}{index}"
         return Channel(name, direction, self.clock, self.machine.costs, around, self.machine.streams.queue_depth, rate)
 
+    def _cause(self, direction: Direction, tag: int) -> Cause:
+        """What a core lost time to that waited for a channel which moved words with a tag."""
+        if direction is Direction.MM2S:
+            return Cause.RESULTS
+        region = self.ddr.regions.get(tag)
+        return Cause.WEIGHTS if region and region.weights else Cause.DATA
+
     def lock(self, tile: Tile, number: int) -> Lock:
         """A lock as descriptors of the tile number it: a memory tile's own follow its western neighbour's."""
         if self.grid.kind(tile) is Kind.MEMORY:
@@ -103,6 +116,8 @@ class ArrayState:
             tile = Tile(tile.column + side - 1, tile.row)
             if not self.grid.has(tile):
                 raise StreamError(f"lock {number} of the neighbour {tile}, which the array does not have")
+        if number >= len(self.locks[tile]):
+            raise StreamError(f"there is no lock {number}: the tile has {len(self.locks[tile])}")
         return self.locks[tile][number]
 
     def place(self, tile: Tile, words: Array) -> Sequence[tuple[Words, Array, Array]]:
@@ -136,20 +151,28 @@ class ArrayState:
             self._decoded[kind, words] = CLASSES[kind].decode(words)
         return self._decoded[kind, words]
 
-    def set_descriptor(self, tile: Tile, number: int, descriptor: Descriptor) -> None:
-        """Write a descriptor back, as its iteration moves on."""
+    def advance_descriptor(self, tile: Tile, number: int, descriptor: Descriptor) -> None:
+        """Write a descriptor back that has been carried out, as its iteration moves on."""
+        if descriptor.iteration.wrap == 1:
+            return
         base = (tile.column << 25 | tile.row << 20) + DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE
-        for i, word in enumerate(descriptor.encode()):
+        if descriptor not in self._advanced:
+            self._advanced[descriptor] = descriptor.advanced().encode()
+        for i, word in enumerate(self._advanced[descriptor]):
             self.registers[base + 4 * i] = word
 
     def write(self, address: int, value: int) -> None:
-        """Set a register, and do what that does."""
+        """Set a register, and do what that does. StreamError where nothing is at the address."""
         tile, offset = split(address)
         kind = self.grid.kind(tile)
         if kind is not Kind.SHIM and offset < self._data_bytes(kind):
+            if tile not in self.memories and tile not in self.cores:
+                raise StreamError(f"core{tile} has no program, so its memory is not there")
             memory = self.memories.get(tile) or self.cores[tile].memory
             memory.write(np.array([offset // 4]), np.array([value], np.uint32))
             return
+        if register_name(kind, offset).startswith(("0x", "data+", "program+")):
+            raise StreamError(f"{kind.value}{tile} has nothing at offset {offset:#x} that a control stream can write here")
         self.registers[address] = value
         first = register(kind, "lock0")
         if first <= offset < first + LOCK_STRIDE * LOCKS[kind]:
@@ -158,13 +181,26 @@ class ArrayState:
             index, part = divmod(offset - base, 8)
             if part == 4 and 0 <= index < DMAS[kind].channels:
                 self.connect()
-                self.channels[tile, direction, index].push(task_of(kind, value))
+                if (tile, direction, index) not in self.channels:
+                    raise StreamError(f"{kind.value}{tile} has no DMA: its column does not reach DDR")
+                task = task_of(kind, value)
+                try:
+                    check_channel_descriptor(kind, index, task.descriptor)
+                except FitError as exc:
+                    raise StreamError(str(exc)) from exc
+                self.channels[tile, direction, index].push(task, self._origin())
         if kind is Kind.CORE and offset == register(kind, "core.control") and CORE_ENABLE.get(value):
             if tile not in self.cores:
                 raise StreamError(f"core{tile} is enabled and has no program")
             self.cores[tile].start()
         if "switch" in self._part(kind, offset):
             self._rewire = True
+
+    def _origin(self) -> str:
+        if self.operation is None:
+            return ""
+        number, operation = self.operation
+        return f"operation {number}, `{operation.text(self.grid)}`"
 
     _rewire = True
 
@@ -188,58 +224,3 @@ class ArrayState:
             end = self.channels[c.destination.tile, Direction.S2MM, c.destination.index]
             source.peers.append((end, c.hops))
             end.peers.append((source, c.hops))
-
-
-class CoreProcess:
-    """A core in the array: when it runs, and what it waits for."""
-
-    def __init__(self, array: ArrayState, tile: Tile, program: bytes) -> None:
-        m = array.machine.core
-        self.array, self.tile, self.name = array, tile, f"core{tile}"
-        self.core = Core(
-            program, Latencies(m.load_latency, m.vector_latency, m.jump_cycles), m.data_bytes, m.data_bytes // m.data_banks
-        )
-        self.memory = Words(f"core{tile}", self.core.state.memory, self.core.state.written)
-        self.started = False
-        self.waiting: str | None = None
-        self.trace: list[tuple[int, int, str]] = []
-
-    def start(self) -> None:
-        """Begin the program now."""
-        if not self.started:
-            self.started = True
-            self.core.wait_until(self.array.clock.now, "off")
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Compute up to the next meeting, which takes place when the core has got there."""
-        begun = self.core.now
-        try:
-            meeting = self.core.resume()
-        except SparsecError as exc:
-            raise StreamError(f"cycle {self.array.clock.now}, {self.name}, {exc}") from exc
-        if self.core.now > begun:
-            self.trace.append((begun, self.core.now, "compute"))
-        self.array.clock.at(self.core.now, lambda: self._meet(meeting.kind, meeting.lock, meeting.value))
-
-    def _meet(self, kind: str, number: int, value: int) -> None:
-        now = self.array.clock.now
-        costs = self.array.machine.costs
-        if kind == "done":
-            return
-        if kind == "pop":
-            raise StreamError(f"cycle {now}, {self.name}: the cascade brings nothing")
-        lock = self.array.locks[self.tile][number]
-        if kind == "rel":
-            lock.release(self.name, value)
-            self._go_on()
-            return
-        self.waiting = f"{self.name}, bundle {self.core.pc}, for {lock.name} to be at least {value} (holds {lock.value})"
-
-        def got() -> None:
-            self.waiting = None
-            self.core.wait_until(self.array.clock.now, "lock" if lock.giver.startswith("core") else "dma")
-            self.core.wait_until(self.array.clock.now + costs.lock, "lock")
-            self._go_on()
-
-        lock.acquire(self.name, value, True, got)

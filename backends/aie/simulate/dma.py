@@ -7,7 +7,8 @@ many words as all of them have left, one a cycle. Words arrive three cycles a ho
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,33 +17,33 @@ import numpy as np
 from sparsec.backends.aie.descriptors import PADDING, Descriptor
 from sparsec.backends.aie.machine import Costs
 from sparsec.backends.aie.registers import Direction, Kind
-from sparsec.backends.aie.simulate.events import Action, Clock, Lock
-from sparsec.backends.aie.simulate.memory import Words
+from sparsec.backends.aie.simulate.events import Clock, Lock
+from sparsec.backends.aie.simulate.memory import MADE, Words
+from sparsec.backends.aie.simulate.timeline import Cause, Timeline
 from sparsec.backends.aie.transaction import Task
-from sparsec.compiler.errors import StreamError
+from sparsec.compiler.errors import SparsecError, StreamError
 
 Array = np.ndarray[Any, Any]
+
+_MOST_WORDS = 1 << 26  # of a descriptor; 256 MB
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a channel sees of its tile: descriptors by number, locks by number, and where words are in memory."""
+    """What a channel sees of its tile.
+
+    Descriptors by number, to load and to advance once they have been carried out, locks by number, where words are in memory,
+    what a transfer that begins and ends at cycles does to the memory's banks, tokens, and what a release costs those who wait.
+    """
 
     kind: Kind
     load: Callable[[int], Descriptor]
-    store: Callable[[int, Descriptor], None]
+    advance: Callable[[int, Descriptor], None]
     lock: Callable[[int], Lock]
     place: Callable[[Array], Sequence[tuple[Words, Array, Array]]]
-    token: Action
-
-
-@dataclass
-class Busy:
-    """What a channel did and what it waited for, in cycles."""
-
-    words: int = 0
-    lock: int = 0
-    peer: int = 0
+    touch: Callable[[int, int, Array], None]
+    token: Callable[[], None]
+    cause: Callable[[Direction, int], Cause]
 
 
 @dataclass
@@ -57,16 +58,17 @@ class Channel:
     queue_depth: int
     words_per_cycle: float = 1.0
     peers: list[tuple[Channel, int]] = field(default_factory=list)
-    queue: deque[Task] = field(default_factory=deque)
-    busy: Busy = field(default_factory=Busy)
-    trace: list[tuple[int, int, str]] = field(default_factory=list)
+    queue: deque[tuple[Task, str]] = field(default_factory=deque)
+    timeline: Timeline = field(default_factory=Timeline)
     _task: Task | None = None
+    _origin: str = ""
     _left: int = 0
     _number: int = 0
     _descriptor: Descriptor | None = None
     _addresses: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     _at: int = 0
     _since: int = 0
+    _tag: int = 0
     _moving: bool = False
 
     @property
@@ -79,13 +81,13 @@ class Channel:
         """Words of the descriptor that have not moved."""
         return self._addresses.size - self._at
 
-    def push(self, task: Task) -> None:
-        """Queue a task. StreamError when the queue is full."""
+    def push(self, task: Task, origin: str = "") -> None:
+        """Queue a task; `origin` is the line of the control stream that does. StreamError when the queue is full."""
         if len(self.queue) >= self.queue_depth:
             raise StreamError(
                 f"{self.name}: a task is started while {self.queue_depth} wait, which is all its queue holds: sync first"
             )
-        self.queue.append(task)
+        self.queue.append((task, origin))
         if self._task is None:
             self._next_task(self.costs.ddr_latency if self._reads_ddr else 0)
 
@@ -93,48 +95,76 @@ class Channel:
     def _reads_ddr(self) -> bool:
         return self.around.kind is Kind.SHIM and self.direction is Direction.MM2S
 
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors within it say when, where, and which line of the control stream started what fails."""
+        try:
+            yield
+        except SparsecError as exc:
+            if str(exc).startswith("cycle "):
+                raise
+            origin = f", started by {self._origin}" if self._origin else ""
+            what = f" ({self._descriptor})" if self._descriptor else ""
+            raise StreamError(f"cycle {self.clock.now}, {self.name}, descriptor {self._number}{what}{origin}: {exc}") from exc
+
     def waits_for(self) -> str | None:
         """In words, what it waits for; None when it has nothing to do."""
         if self._task is None:
             return None
+        what = f"{self.name}, descriptor {self._number}"
+        if self._origin:
+            what += f" of {self._origin}"
         if self._descriptor is None:
-            lock = self.around.load(self._number).acquire
-            held = self.around.lock(lock.lock) if lock else None
-            return f"{self.name}, descriptor {self._number}, for {held.name} (holds {held.value})" if held else f"{self.name}"
-        others = [p.name for p, _ in self.peers if not p.ready] or ["no circuit"]
-        return f"{self.name}, descriptor {self._number} with {self.remaining} words left, for {', '.join(others)}"
+            wanted = self.around.load(self._number).acquire
+            if wanted is None:
+                return what
+            held = self.around.lock(wanted.lock)
+            bound = "at least" if wanted.at_least else "exactly"
+            return f"{what}, for {held.name} to be {bound} {wanted.value} (holds {held.value})"
+        others = [p.name for p, _ in self.peers if not p.ready] or ["a circuit: none begins or ends here"]
+        return f"{what} with {self.remaining} words left, for {', '.join(others)}"
 
     def _next_task(self, latency: int) -> None:
-        self._task = self.queue.popleft()
+        self._task, self._origin = self.queue.popleft()
         self._left = self._task.repeat
         self._load(self._task.descriptor, latency)
 
     def _load(self, number: int, latency: int = 0) -> None:
         """Fetch a descriptor, then take its lock."""
         self._number = number
-        descriptor = self.around.load(number)
-        if not descriptor.valid:
-            raise StreamError(f"{self.name}: descriptor {number} is not valid")
-        self.clock.at(self.clock.now + self.costs.descriptor_start + latency, lambda: self._take(descriptor))
+        with self._naming():
+            descriptor = self.around.load(number)
+            if not descriptor.valid:
+                raise StreamError("the descriptor is not valid")
+        begun = self.clock.now
+        self.clock.at(begun + self.costs.descriptor_start + latency, lambda: self._take(descriptor, begun))
 
-    def _take(self, descriptor: Descriptor) -> None:
+    def _take(self, descriptor: Descriptor, begun: int) -> None:
         asked = self.clock.now
+        self.timeline.add(begun, asked, Cause.START, 0, self._number)
         if descriptor.acquire is None:
             self._begin(descriptor)
             return
         wanted = descriptor.acquire
 
         def got() -> None:
-            self.busy.lock += self.clock.now - asked
-            self.clock.at(self.clock.now + self.costs.lock, lambda: self._begin(descriptor))
+            now = self.clock.now
+            self.timeline.add(asked, now, Cause.LOCK, 0, self._number)
+            self.timeline.add(now, now + self.costs.lock, Cause.START, 0, self._number)
+            self.clock.at(now + self.costs.lock, lambda: self._begin(descriptor))
 
-        self.around.lock(wanted.lock).acquire(self.name, wanted.value, wanted.at_least, got)
+        with self._naming():
+            self.around.lock(wanted.lock).acquire(self.name, wanted.value, wanted.at_least, got)
 
     def _begin(self, descriptor: Descriptor) -> None:
-        self._descriptor, self._addresses, self._at = descriptor, descriptor.addresses(), 0
+        self._descriptor, self._at = descriptor, 0
+        with self._naming():
+            if descriptor.length > _MOST_WORDS:
+                raise StreamError(f"{descriptor.length:,} words at once: expected at most {_MOST_WORDS:,}")
+            self._addresses = descriptor.addresses()
+            if not self._addresses.size:
+                raise StreamError("the descriptor moves no words")
         self._since = self.clock.now
-        if not self._addresses.size:
-            raise StreamError(f"{self.name}: descriptor {self._number} moves no words")
         self._try()
 
     def _try(self) -> None:
@@ -146,17 +176,14 @@ class Channel:
         n = min(c.remaining for c in (source, *ends))
         now = self.clock.now
         cycles = int(np.ceil(n / min(c.words_per_cycle for c in (source, *ends))))
-        words = source.fetch(n)
+        words, tag = source.fetch(n)
         for c in (source, *ends):
-            c.busy.peer += now - c._since
-            c.busy.words += cycles
-            c.trace.append((now, now + cycles, f"descriptor {c._number}"))
-            c._moving = True
+            c._move(n, now, now + cycles, tag)
         hops = max(h for _, h in source.peers)
 
         def moved() -> None:
             for end in ends:
-                end.put(words)
+                end.put(words, tag)
             late = self.clock.now + hops * self.costs.hop
             for end in ends:
                 end.advance(n, late)
@@ -164,18 +191,29 @@ class Channel:
 
         self.clock.at(now + cycles, moved)
 
-    def fetch(self, n: int) -> Array:
-        """The next n words of memory, uint32; zeros for padding."""
-        addresses = self._addresses[self._at : self._at + n]
-        values = np.zeros(n, np.uint32)
-        for memory, places, index in self._placed(addresses):
-            values[index] = memory.read(places)
-        return values
+    def _move(self, n: int, begin: int, end: int, tag: int) -> None:
+        """Note that n words move from `begin` to `end`."""
+        self._moving, self._tag = True, tag
+        self.timeline.add(self._since, begin, Cause.PEER, tag, self._number)
+        self.timeline.add(begin, end, Cause.BUSY, tag, self._number, n)
+        if self.around.kind is Kind.CORE:
+            self.around.touch(begin, end, self._addresses[self._at : self._at + n])
 
-    def put(self, values: Array) -> None:
+    def fetch(self, n: int) -> tuple[Array, int]:
+        """The next n words of memory, uint32, zeros for padding; and the tag of the first that is none."""
+        values = np.zeros(n, np.uint32)
+        tag = MADE
+        with self._naming():
+            for memory, places, index in self._placed(self._addresses[self._at : self._at + n]):
+                values[index] = memory.read(places)
+                tag = memory.tag(int(places[0]))
+        return values, tag
+
+    def put(self, values: Array, tag: int) -> None:
         """Store the next words."""
-        for memory, places, index in self._placed(self._addresses[self._at : self._at + values.size]):
-            memory.write(places, values[index])
+        with self._naming():
+            for memory, places, index in self._placed(self._addresses[self._at : self._at + values.size]):
+                memory.write(places, values[index], tag)
 
     def _placed(self, addresses: Array) -> Sequence[tuple[Words, Array, Array]]:
         index = np.flatnonzero(addresses != PADDING)
@@ -191,13 +229,16 @@ class Channel:
         if self.remaining:
             self._try()
             return
+        self.timeline.add(self.clock.now, when, Cause.START, self._tag, self._number)
         self.clock.at(when, lambda d=self._descriptor: self._end(d))  # type: ignore[misc]
         self._descriptor = None
 
     def _end(self, descriptor: Descriptor) -> None:
-        if descriptor.release:
-            self.around.lock(descriptor.release.lock).release(self.name, descriptor.release.value)
-        self.around.store(self._number, descriptor.advanced())
+        with self._naming():
+            if descriptor.release:
+                cause = self.around.cause(self.direction, self._tag)
+                self.around.lock(descriptor.release.lock).release(descriptor.release.value, cause, self._tag)
+        self.around.advance(self._number, descriptor)
         task = self._task
         assert task is not None
         if descriptor.next is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
+from sparsec.backends.aie.simulate.timeline import Cause
 from sparsec.compiler.errors import StreamError
 
 Action = Callable[[], None]
@@ -38,7 +39,7 @@ class Clock:
 
 @dataclass
 class _Waiter:
-    name: str
+    who: str
     value: int
     at_least: bool
     action: Action
@@ -46,12 +47,16 @@ class _Waiter:
 
 @dataclass
 class Lock:
-    """A semaphore of a tile. `maximum` is what its bits hold; `giver` is who released it last."""
+    """A semaphore of a tile. `maximum` is what its bits hold.
+
+    `cause` and `tag` are of its last release: what one who waited for it lost time to, and which words came (see `Words`).
+    """
 
     name: str
     maximum: int
     value: int = 0
-    giver: str = ""
+    cause: Cause = Cause.IDLE
+    tag: int = 0
     waiters: deque[_Waiter] = field(default_factory=deque)
 
     def acquire(self, who: str, value: int, at_least: bool, action: Action) -> None:
@@ -59,13 +64,13 @@ class Lock:
         self.waiters.append(_Waiter(who, value, at_least, action))
         self._serve()
 
-    def release(self, who: str, value: int) -> None:
+    def release(self, value: int, cause: Cause, tag: int = 0) -> None:
         """Add `value`. StreamError when the lock cannot hold the sum."""
-        self.giver = who
-        self.set(self.value + value)
+        self.set(self.value + value, cause, tag)
 
-    def set(self, value: int) -> None:
-        """Make it hold `value`. StreamError when it cannot."""
+    def set(self, value: int, cause: Cause = Cause.IDLE, tag: int = 0) -> None:
+        """Make it hold `value`; without a cause it is the control stream's. StreamError when it cannot."""
+        self.cause, self.tag = cause, tag
         if not 0 <= value <= self.maximum:
             raise StreamError(f"{self.name} would hold {value}: it holds 0 to {self.maximum}")
         self.value = value

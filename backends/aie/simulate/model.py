@@ -13,13 +13,15 @@ from sparsec.backends.aie.emit import FORMAT, MANIFEST, parse_manifest
 from sparsec.backends.aie.images import pack, surround, unpack
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.machine import Machine, machine_of
-from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.simulate.array import grid_of
-from sparsec.backends.aie.simulate.memory import Words
+from sparsec.backends.aie.simulate.gantt import gantt
+from sparsec.backends.aie.simulate.memory import Region, Words
+from sparsec.backends.aie.simulate.report import Layer, RunCycles, measure
 from sparsec.backends.aie.simulate.run import Finished, simulate
+from sparsec.backends.aie.simulate.trace import chrome_trace
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.dtypes import DType
-from sparsec.compiler.errors import ModelError, UsageError
+from sparsec.compiler.errors import ModelError, StreamError, UsageError
 
 Array = np.ndarray[Any, Any]
 Host = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -27,10 +29,19 @@ Host = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 @dataclass(frozen=True)
 class PartRun:
-    """One array part that has run: its manifest entry and how it went."""
+    """One array part that has run: its manifest entry, its layers as operations of the control stream, and how it went."""
 
     entry: Mapping[str, Any]
+    layers: tuple[Layer, ...]
     finished: Finished
+
+    def cycles(self, machine: Machine) -> RunCycles:
+        """Where its cycles went."""
+        return measure(machine, self.finished, self.layers)
+
+    def pictures(self, machine: Machine) -> dict[str, str]:
+        """An SVG for each layer by its name."""
+        return {layer.name: gantt(machine, self.finished, self.layers, layer.name) for layer in self.layers}
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,10 @@ class ModelRun:
 
     outputs: Mapping[str, Array]
     parts: tuple[PartRun, ...]
+
+    def trace(self, machine: Machine) -> str:
+        """All array parts one after another as a Chrome trace (JSON)."""
+        return chrome_trace(machine, [(p.finished, p.layers) for p in self.parts])
 
     @property
     def cycles(self) -> int:
@@ -55,14 +70,20 @@ class ArrayModel:
         path = self.directory / MANIFEST
         if not path.is_file():
             raise UsageError(f"{self.directory} has no {MANIFEST}: give a folder that was compiled for an array")
-        self.manifest = parse_manifest(path.read_text(encoding="utf-8"))
+        try:
+            self.manifest = parse_manifest(path.read_text(encoding="utf-8"))
+        except ValueError as exc:
+            raise ModelError(f"{path} is not a manifest: {exc}; compile the model again") from exc
         if self.manifest.get("format") != FORMAT:
             raise ModelError(
                 f"{path} is of format {self.manifest.get('format')!r}, this program reads {FORMAT}: compile the model again"
             )
-        self.machine: Machine = machine_of(self.manifest["machine"]["name"], self.manifest["machine"]["parameters"])
-        keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width")
-        self.images = {v: Image(**{k: i[k] for k in keys}) for v, i in self.manifest["images"].items()}
+        try:
+            self.machine: Machine = machine_of(self.manifest["machine"]["name"], self.manifest["machine"]["parameters"])
+            keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width")
+            self.images = {v: Image(**{k: i[k] for k in keys}) for v, i in self.manifest["images"].items()}
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ModelError(f"{path} lacks what a manifest of format {FORMAT} has ({exc!r}): compile the model again") from exc
 
     def run(self, feeds: Mapping[str, Array], host: Callable[[Mapping[str, Any]], Host]) -> ModelRun:
         """Outputs for `feeds`; `host` makes the function that computes a host part of the manifest."""
@@ -77,20 +98,25 @@ class ArrayModel:
                 continue
             for v in entry["inputs"]:
                 pack(self.images[v], values[v], self.manifest["images"][v]["zero"], activations)
-            runs.append(PartRun(entry, self._array(entry, activations)))
+            runs.append(PartRun(entry, Layer.of(entry), self._array(entry, activations)))
             for v in entry["outputs"]:
                 values[v] = unpack(self.images[v], activations, DType(self.manifest["images"][v]["dtype"]).numpy)
         return ModelRun({name: values[v] for name, v in self.manifest["outputs"].items()}, tuple(runs))
 
     def _array(self, entry: Mapping[str, Any], activations: Array) -> Finished:
-        control = Transaction.decode((self.directory / entry["control"]).read_bytes())
-        weights = np.frombuffer((self.directory / entry["weights"]).read_bytes(), np.uint8).copy()
-        programs = {t: self._program(t) for t in grid_of(self.machine).cores()}
-        arguments = [
-            Words("weights", weights, np.ones(weights.size // 4, np.bool_)),
-            Words("activations", activations, np.ones(activations.size // 4, np.bool_)),
-        ]
-        return simulate(self.machine, control, programs, arguments)
+        try:
+            control = Transaction.decode(self._bytes(entry["control"]))
+        except StreamError as exc:
+            raise StreamError(f"{self.directory / entry['control']}: {exc}") from exc
+        weights = np.frombuffer(self._bytes(entry["weights"]), np.uint8).copy()
+        programs = {t: self._bytes(f"core_{t.column}_{t.row}.bin") for t in grid_of(self.machine).cores()}
+        arguments = [Words.full("weights", weights), Words.full("activations", activations)]
+        regions = [Region(1, image.offset, image.offset + image.nbytes, value) for value, image in self.images.items()]
+        return simulate(self.machine, control, programs, arguments, regions=regions)
 
-    def _program(self, tile: Tile) -> bytes:
-        return (self.directory / f"core_{tile.column}_{tile.row}.bin").read_bytes()
+    def _bytes(self, name: str) -> bytes:
+        path = self.directory / name
+        try:
+            return path.read_bytes()
+        except OSError as exc:
+            raise ModelError(f"{path} cannot be read ({exc.strerror or exc}): compile the model again") from exc

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsec.backends.aie.machine import Machine
-from sparsec.backends.aie.registers import Tile
-from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey
-from sparsec.backends.aie.simulate.memory import Ddr, Words
+from sparsec.backends.aie.registers import Grid, Tile
+from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey, grid_of
+from sparsec.backends.aie.simulate.memory import Ddr, Region, Words
+from sparsec.backends.aie.simulate.timeline import Cause
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Transaction, Write
 from sparsec.compiler.errors import SparsecError, StreamError
 
@@ -32,13 +33,24 @@ class Finished:
 
 
 def simulate(
-    machine: Machine, control: Transaction, programs: Mapping[Tile, bytes], arguments: Sequence[Words], limit: int = _LIMIT
+    machine: Machine,
+    control: Transaction,
+    programs: Mapping[Tile, bytes],
+    arguments: Sequence[Words],
+    limit: int = _LIMIT,
+    regions: Sequence[Region] = (),
 ) -> Finished:
     """Carry out `control` with cores that hold `programs` and DDR buffers `arguments` (which results are written to).
 
+    `regions` give names to parts of the buffers, for reports.
+
     StreamError, with cycle and tile, for whatever the array cannot do, and for a deadlock: who waits for what.
     """
-    array = ArrayState(machine, programs, Ddr(list(arguments)))
+    if _extent(control.grid) != _extent(grid_of(machine)):
+        raise StreamError(
+            f"the control stream is for {_extent(control.grid)}: the machine {machine.name} has {_extent(grid_of(machine))}"
+        )
+    array = ArrayState(machine, programs, Ddr(arguments, regions))
     controller = _Controller(array, control.operations)
     try:
         array.clock.at(0, controller.step)
@@ -52,6 +64,10 @@ def simulate(
     return Finished(controller.marks[-1] if controller.marks else 0, tuple(controller.marks), array)
 
 
+def _extent(grid: Grid) -> str:
+    return f"{grid.columns} columns of {grid.memory_rows} memory tiles and {grid.core_rows} cores"
+
+
 def _waiting(array: ArrayState, controller: _Controller) -> list[str]:
     channels = [w for c in array.channels.values() if (w := c.waits_for())]
     return [controller.waits_for(), *(c.waiting for c in array.cores.values() if c.waiting), *channels]
@@ -63,6 +79,7 @@ class _Controller:
     def __init__(self, array: ArrayState, operations: Sequence[Operation]) -> None:
         self.array, self.operations = array, operations
         self.at = 0
+        self._begun = 0
         self.marks: list[int] = []
 
     def waits_for(self) -> str:
@@ -74,22 +91,27 @@ class _Controller:
         if self.at == len(self.operations):
             return
         words = len(self.operations[self.at].words())
+        self._begun = self.array.clock.now
         self.array.clock.at(self.array.clock.now + words * self.array.machine.costs.control_word, self._do)
 
     def _do(self) -> None:
         operation = self.operations[self.at]
+        now = self.array.clock.now
+        self.array.control.add(self._begun, now, Cause.BUSY, 0, self.at, 1)
+        self._begun = now
         try:
             if isinstance(operation, Sync):
                 self._sync(operation)
                 return
             self._write(operation)
         except SparsecError as exc:
-            raise StreamError(
-                f"cycle {self.array.clock.now}, operation {self.at}, `{operation.text(self.array.grid)}`: {exc}"
-            ) from exc
+            if str(exc).startswith("cycle "):
+                raise
+            raise StreamError(f"cycle {now}, operation {self.at}, `{operation.text(self.array.grid)}`: {exc}") from exc
         self._done()
 
     def _done(self) -> None:
+        self.array.control.add(self._begun, self.array.clock.now, Cause.PEER, 0, self.at)
         self.marks.append(self.array.clock.now)
         self.at += 1
         self.step()
@@ -97,6 +119,7 @@ class _Controller:
     def _write(self, operation: Operation) -> None:
         array = self.array
         if isinstance(operation, Write):
+            array.operation = (self.at, operation)
             array.write(operation.address, operation.value)
         elif isinstance(operation, BlockWrite):
             for i, value in enumerate(operation.values):

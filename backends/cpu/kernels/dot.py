@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.compiler.dtypes import DType
-
-_FOUR = 4  # bytes of a lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,36 +27,42 @@ class Dot:
     sum: str
 
 
-def dot_of(types: Types, isa: Isa) -> Dot | None:
-    """How products of data of these types are summed: uint8 by fours, bfloat16 as the target does; None for float32."""
-    if types.of_bytes:
-        return _bytes(types.suffix)
-    if types.data is DType.BF16:
+_BYTES = Dot(
+    4, "vfour", "vweights", "vfour_set1", "vfour_load", "vweights_load", "vweights_set1", "SPC_KEEP_WEIGHTS", "VI_DOT"
+)  # fmt: skip
+_REDUCED = Dot(
+    4, "vfour_reduced", "vweights_reduced", "vfour_reduced_set1", "vfour_reduced_load", "vweights_reduced_load",
+    "vweights_reduced_set1", "SPC_KEEP_WEIGHTS_REDUCED", "VI_DOT_REDUCED",
+)  # fmt: skip
+
+
+def dot_of(data: DType, isa: Isa, *, reduced: bool = False) -> Dot | None:
+    """How products of data of this type are summed: uint8 by fours, bfloat16 as the target does; None for float32.
+
+    `reduced`: weights are as `Isa.reduced_cost` wants them.
+    """
+    if data is DType.U8:
+        return _REDUCED if reduced else _BYTES
+    if data is DType.BF16:
         return Dot(
             isa.bf16, "vpair", "vpair", "vpair_set1", "vpair_row", "vpair_load", "vpair_set1", "SPC_KEEP_PAIRS", "V_DOT"
         )  # fmt: skip
     return None
 
 
-def _bytes(s: str) -> Dot:
-    """Products of bytes whose primitives end with `s`."""
-    four, weights = f"vfour{s}", f"vweights{s}"
-    held, summed = f"SPC_KEEP_WEIGHTS{s.upper()}", f"VI_DOT{s.upper()}"
-    return Dot(_FOUR, four, weights, f"{four}_set1", f"{four}_load", f"{weights}_load", f"{weights}_set1", held, summed)
-
-
 def row_channels(data: DType, isa: Isa) -> int:
     """Channels of a weight row."""
-    return {DType.U8: _FOUR, DType.BF16: isa.bf16}.get(data, 1)
+    dot = dot_of(data, isa)
+    return dot.channels if dot else 1
 
 
-def products(types: Types, data: int, weights: int, isa: Isa) -> float:
-    """Each of `data` vectors times each of `weights` of a row, in FMAs."""
-    if types.of_bytes:
-        return isa.dots(data, weights, reduced=types.reduced)
-    return data * weights * (isa.bf16_cost if types.data is DType.BF16 else 1.0)
+def cost(data: DType, isa: Isa, x: int, w: int, *, reduced: bool) -> float:
+    """Each of x vectors of data times each of w of weights, in FMAs."""
+    if data is DType.U8:
+        return isa.dots(x, w, reduced=reduced)
+    return x * w * (isa.bf16_cost if data is DType.BF16 else 1.0)
 
 
-def operand_registers(types: Types, operands: int, isa: Isa) -> int:
-    """Registers that so many vectors of data and weights take."""
-    return isa.dot_registers(operands, reduced=types.reduced) if types.of_bytes else operands
+def registers(data: DType, isa: Isa, operands: int, *, reduced: bool) -> int:
+    """Registers that so many vectors of data and weights take beside the sums."""
+    return isa.dot_registers(operands, reduced=reduced) if data is DType.U8 else operands

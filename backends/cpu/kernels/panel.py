@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Geometry, Kernel, Pointer
-from sparsec.backends.cpu.kernels.dot import dot_of, operand_registers, row_channels
+from sparsec.backends.cpu.kernels.dot import dot_of, registers, row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, epilogue_context, extra_pointers, heavy
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
@@ -131,7 +131,7 @@ class PanelKernel(Kernel):
             "heavy": heavy(self.epilogue) or self.tail_lanes > 0,
             "x_t": self.types.data.c,
             "w_t": self.types.weights.c,
-            "dot": dot_of(self.types, isa),
+            "dot": dot_of(self.types.data, isa, reduced=self.types.reduced),
             "row_elements": row_channels(self.types.data, isa) * self.r,
             "start": self.types.of_bytes,
             **epilogue_context(self.epilogue, self.extras, self.tail_lanes, isa, self.types),
@@ -140,7 +140,7 @@ class PanelKernel(Kernel):
 
 def legal(kernel: PanelKernel, isa: Isa) -> bool:
     """Whether the accumulators, the weights of one row and a broadcast input fit in the vector registers."""
-    operands = operand_registers(kernel.types, kernel.r + 1, isa)
+    operands = registers(kernel.types.data, isa, kernel.r + 1, reduced=kernel.types.reduced)
     return kernel.th * kernel.tw * kernel.r + operands <= isa.registers
 
 

@@ -50,11 +50,6 @@ class Types:
         return self.data is DType.U8
 
     @property
-    def suffix(self) -> str:
-        """What the C names of products of bytes end with."""
-        return "_reduced" if self.reduced else ""
-
-    @property
     def kernel(self) -> str:
         """What the names of kernels in words end with."""
         return ", 16-bit sums" if self.reduced else ""

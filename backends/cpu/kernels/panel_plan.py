@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.dot import products
+from sparsec.backends.cpu.kernels.dot import cost
 from sparsec.backends.cpu.kernels.panel import PanelKernel, legal
 from sparsec.backends.cpu.kernels.panel_epilogue import Types
 from sparsec.compiler.dtypes import DType
@@ -31,7 +31,7 @@ class PanelProblem:
     vector costs beside its store, `full` the tensors like the output that the epilogue reads. `lines`: inputs a position that are
     brought to L1, which neighbouring taps and positions share and whole cache lines make more; 0 for k.
 
-    Inputs of bytes and bfloat16 are counted in as many channels as a weight row has.
+    `types`: of bytes and bfloat16, a weight row has several inputs.
     """
 
     n: int
@@ -131,7 +131,8 @@ def cycles(problem: PanelProblem, isa: Isa, tiling: Tiling, panels: int) -> floa
 
 
 def _tile(problem: PanelProblem, isa: Isa, positions: int, r: int) -> float:
-    fma = products(problem.types, positions, r, isa) / isa.fma_per_cycle
+    products = cost(problem.types.data, isa, positions, r, reduced=problem.types.reduced)
+    fma = products / isa.fma_per_cycle
     loads = (positions + r) / LOADS
     issue = (
         positions * r + r + (positions if problem.types.data is not DType.F32 or not isa.broadcast_operand or r > 1 else 0) + 1

@@ -12,6 +12,7 @@ alone. One full mask is a shared pattern (blocks, N:M over several rows); all 2^
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -78,7 +79,11 @@ class PlanarLists(Kernel):
     prefetch: int = 0
     family: ClassVar[str] = "planar"
     geometry: ClassVar[type[Geometry]] = PlanarGeometry
-    data: ClassVar[DType]
+
+    @property
+    @abstractmethod
+    def data(self) -> DType:
+        """The type of the inputs."""
 
     def label(self) -> str:
         last = f"_{self.epilogue.steps[-1].fn}" if self.epilogue.steps else ""
@@ -111,7 +116,10 @@ class PlanarKernel(PlanarLists):
     x_blocked: bool = False
     y_blocked: bool = False
     template: ClassVar[str] = "planar.c.j2"
-    data: ClassVar[DType] = DType.F32
+
+    @property
+    def data(self) -> DType:
+        return DType.F32
 
     def pointers(self) -> tuple[Pointer, ...]:
         taps = (Pointer("taps", "int32_t"),) if self.x_blocked else ()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Pointer
-from sparsec.backends.cpu.kernels.dot import dot_of, operand_registers, row_channels
+from sparsec.backends.cpu.kernels.dot import dot_of, registers, row_channels
 from sparsec.backends.cpu.kernels.panel_epilogue import Types, epilogue_context, extra_pointers, heavy
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarLists
 from sparsec.backends.cpu.kernels.saturation import split_saturation
@@ -69,7 +69,7 @@ class PlanarDotKernel(PlanarLists):
         return {
             **self.list_context(),
             "block_rows": isa.lanes // row_channels(self.types.data, isa),
-            "dot": dot_of(self.types, isa),
+            "dot": dot_of(self.types.data, isa, reduced=self.types.reduced),
             "of_bytes": self.types.of_bytes,
             "x_t": self.types.data.c,
             "w_t": self.types.weights.c,
@@ -85,7 +85,7 @@ def packs(r: int, epilogue: Program, extras: tuple[str, ...], types: Types) -> b
     return rounded and r % FOUR == 0 and not heavy(epilogue) and all(t is DType.U8 for t in full)
 
 
-def legal(r: int, s: int, lists: int, isa: Isa, types: Types) -> bool:
+def legal(r: int, s: int, lists: int, isa: Isa, data: DType = DType.U8, *, reduced: bool = False) -> bool:
     """Whether the accumulators, the inputs of a row and a weight fit in the vector registers."""
-    operands = operand_registers(types, (s if r > 1 else 1) + 1, isa)
+    operands = registers(data, isa, (s if r > 1 else 1) + 1, reduced=reduced)
     return r * s + operands <= isa.registers and (lists == 1 or r > 1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
-from sparsec.backends.cpu.kernels.dot import products, row_channels
-from sparsec.backends.cpu.kernels.panel_epilogue import Types
+from sparsec.backends.cpu.kernels.dot import cost, row_channels
 from sparsec.backends.cpu.kernels.panel_plan import ISSUE, LEVELS, LOADS, overlapped, rate, split
 from sparsec.backends.cpu.kernels.planar import legal
 from sparsec.backends.cpu.kernels.planar_dot import legal as legal_dot
@@ -52,8 +51,8 @@ class PlanarProblem:
     """A layer as planar kernels see it: n images of `positions`, `oc` outputs of `rows` inputs each, that is of `ic` channels.
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
-    Rows and `ic` of bytes and bfloat16 are counted in as many channels as a weight row has. `packs` says whether panels of four
-    outputs put their results together.
+    `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
+    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them.
     """
 
     n: int
@@ -66,14 +65,15 @@ class PlanarProblem:
     passes: bool = False
     epilogue_ops: int = 1
     full: int = 0
-    types: Types = field(default_factory=Types)
+    data: DType = DType.F32
     packs: bool = False
+    reduced: bool = False
 
     def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
         """Whether there is a kernel of r outputs and s vectors of positions."""
-        if self.types.data is DType.F32:
+        if self.data is DType.F32:
             return legal(r, s, lists, isa)
-        return legal_dot(r, s, lists, isa, self.types)
+        return legal_dot(r, s, lists, isa, self.data, reduced=self.reduced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     compute = 0.0
     for outputs, rows in lists.entries:
         shared = outputs > 1
-        fma = products(p.types, s, outputs, isa) / isa.fma_per_cycle
+        fma = cost(p.data, isa, s, outputs, reduced=p.reduced) / isa.fma_per_cycle
         loads = (s + outputs + 1 / lists.k_run) / LOADS
         issue = (outputs * s + outputs + (s if shared else 0) + 3 / lists.k_run) / ISSUE
         compute += rows * max(fma, loads, issue)
@@ -136,7 +136,7 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
     return (
         total
-        + p.rows * s * (around * {DType.U8: _FOURS, DType.BF16: _PAIRS}.get(p.types.data, _TRANSPOSE) if p.x_blocked else _COPY)
+        + p.rows * s * (around * {DType.U8: _FOURS, DType.BF16: _PAIRS}.get(p.data, _TRANSPOSE) if p.x_blocked else _COPY)
         + _stored(p, isa, outputs, s, packs=packs)
     )
 
@@ -159,7 +159,7 @@ def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) ->
 def tilings(p: PlanarProblem, isa: Isa, lists: Lists) -> Iterator[tuple[int, int, int, int, int]]:
     """(s, full, s_tail, tails, chunk_rows) of every legal tiling."""
     vectors = -(-p.positions // isa.lanes)
-    block = isa.lanes // row_channels(p.types.data, isa)
+    block = isa.lanes // row_channels(p.data, isa)
     step = max(block if p.x_blocked else 1, lists.k_run)
     seen = set()
     for most in range(min(vectors, isa.registers), 0, -1):

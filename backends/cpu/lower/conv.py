@@ -14,7 +14,7 @@ from sparsec.backends.cpu.kernels.depthwise import depthwise, pack_depthwise
 from sparsec.backends.cpu.kernels.panel_pack import tap_offsets
 from sparsec.backends.cpu.lower.base import LowerContext, Lowering, blocked, lowering, stream_cycles
 from sparsec.backends.cpu.lower.conv_narrow import narrow_options, schedule_narrow
-from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, filtering_plans, iteration_dims, panel_weights
+from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, iteration_dims, panel_weights
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, is_fast, wanted_halo
 from sparsec.backends.cpu.lower.direct import direct_options, lower_direct, schedule_direct
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered, elsewhere
@@ -25,7 +25,12 @@ from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, extr
 from sparsec.backends.cpu.lower.planar import PlanarPlan, lower_planar, schedule_planar
 from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, lower_winograd, schedule_winograd
+from sparsec.backends.cpu.lower.winograd import (
+    WinogradPlan,
+    filtering_plans,
+    lower_winograd,
+    schedule_winograd,
+)
 from sparsec.backends.cpu.storage import strides_of
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import ROW_MAJOR, Blocked, Layout
@@ -40,8 +45,7 @@ _DIRECT_ONLY = "only two-dimensional float32 convolutions of constant weights ha
 
 @lowering
 class LowerConv(Lowering):
-    """Two-dimensional convolutions of float32, and of bytes and bfloat16 (`conv_narrow`), with constant weights; others by the
-    direct kernel."""
+    """Two-dimensional convolutions of float32, bfloat16 and bytes with constant weights; all others by the direct kernel."""
 
     op = Conv
 

@@ -1,4 +1,4 @@
-"""Conv of bytes or bfloat16: panels and planar tiles over channel-blocked data, or one window a channel when it is depthwise."""
+"""Conv of bytes and bfloat16: panels and planar tiles over channel-blocked data, or one window a channel when it is depthwise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel_pack import joined
 from sparsec.backends.cpu.lower.base import blocked, stream_cycles
-from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, filtering_plans, iteration_dims
+from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, iteration_dims
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, wanted_halo
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
 from sparsec.backends.cpu.lower.integers import is_integer, sums_in_float, without_bias
@@ -21,7 +21,11 @@ from sparsec.backends.cpu.lower.operands import extra_kinds, extra_layouts, padd
 from sparsec.backends.cpu.lower.planar import PlanarPlan, schedule_planar
 from sparsec.backends.cpu.lower.planar_conv import plan_conv, planar_applies
 from sparsec.backends.cpu.lower.sparse import plan_sparse
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, schedule_winograd
+from sparsec.backends.cpu.lower.winograd import (
+    WinogradPlan,
+    filtering_plans,
+    schedule_winograd,
+)
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.layout import Blocked, Layout
@@ -30,7 +34,7 @@ from sparsec.compiler.target import LayoutOption
 from sparsec.compiler.types import TensorType
 
 Plan = LinearPlan | WinogradPlan | PlanarPlan
-_TAPS = 4  # what a window of bytes or bfloat16 costs in taps: conversions to float32 and back
+_NARROW_TAPS = 4  # what a window of bytes or bfloat16 costs in taps: conversions to float32 and back
 
 
 def narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] | None) -> list[LayoutOption]:
@@ -43,7 +47,7 @@ def narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] |
     out = blocked(y, 1, isa)
     if is_depthwise(graph, node):
         taps = prod(graph.types[node.inputs[1]].shape[2:])
-        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _TAPS) / isa.fma_per_cycle
+        cycles = stream_cycles(x.nbytes + y.nbytes) + y.elements / isa.lanes * (taps + _NARROW_TAPS) / isa.fma_per_cycle
         exact = not is_integer(graph, node) or sums_in_float(graph, node)
         return [LayoutOption((out, None, *extra_layouts(kinds, out)), (out,), cycles)] if exact else []
     if not has_panels(graph, node, isa):

@@ -1,4 +1,4 @@
-"""Convolutions as the panel and winograd kernels see them."""
+"""Convolutions as panel kernels see them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel_pack import blocked_channels, joined, tap_offsets
-from sparsec.backends.cpu.kernels.winograd import applies
 from sparsec.backends.cpu.lower.base import View
-from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view
+from sparsec.backends.cpu.lower.conv_views import conv_op
 from sparsec.backends.cpu.lower.linear import Dims, Image, Linear
 from sparsec.backends.cpu.lower.narrow import types_of
 from sparsec.backends.cpu.lower.panel_weights import PanelWeights, run_length
-from sparsec.backends.cpu.lower.winograd import WinogradPlan, plan_listed, plan_winograd
 from sparsec.backends.cpu.storage import Strides, strides_of
 from sparsec.compiler.axes import DimKind
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
-from sparsec.compiler.layout import Blocked, Layout
+from sparsec.compiler.layout import Blocked
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.schedule import Loop
 from sparsec.compiler.types import TensorType
@@ -96,14 +94,3 @@ def panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) 
     filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
     block = layout.block // per_row if problem.sparse else 0
     return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)
-
-
-def filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[WinogradPlan]:
-    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
-    op, w = conv_op(node), graph.types[node.inputs[1]]
-    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
-    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
-        return []
-    plans = [plan_winograd(problem, w.shape[1], isa, tail)]
-    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
-    return [*plans, *([filtered] if filtered is not None else [])]

@@ -98,14 +98,6 @@ def per_output(graph: Graph, node: Node) -> Array:
     return w.reshape(w.shape[0], -1)
 
 
-def is_bounded_result(graph: Graph, node: Node) -> bool:
-    """Whether a node `without_bias` rounds its result to bytes, from numbers between -2^31 and 2^31."""
-    op = node.op
-    assert isinstance(op, Conv | MatMul)
-    split = split_saturation(op.epilogue) if graph.types[node.output].dtype is DType.U8 else None
-    return split is not None and is_bounded(split[0], _ranges(graph, node))
-
-
 def has_reduced_range(graph: Graph, node: Node) -> bool:
     """Whether |w0| + |w1| <= 128 for every two weights that lie side by side in a four of input channels.
 
@@ -121,6 +113,14 @@ def has_reduced_range(graph: Graph, node: Node) -> bool:
 def _input_axis(op: Any) -> int:
     """The dimension of a node's weights that holds input channels; of a matrix for a product."""
     return 0 if isinstance(op, MatMul) and not op.trans_b else 1
+
+
+def is_bounded_result(graph: Graph, node: Node) -> bool:
+    """Whether a node `without_bias` rounds its result to bytes, from numbers between -2^31 and 2^31."""
+    op = node.op
+    assert isinstance(op, Conv | MatMul)
+    split = split_saturation(op.epilogue) if graph.types[node.output].dtype is DType.U8 else None
+    return split is not None and is_bounded(split[0], _ranges(graph, node))
 
 
 def _ranges(graph: Graph, node: Node) -> list[Range]:

@@ -129,8 +129,9 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         heavy(layer.epilogue),
         len(layer.epilogue.steps),
         sum(kind == "full" for kind in layer.kinds),
-        layer.types,
+        data,
         data is DType.U8 and packs(4, layer.epilogue, layer.kinds, layer.types),
+        layer.types.reduced,
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)

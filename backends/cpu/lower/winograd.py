@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.panel_plan import LEVELS
-from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, pack, pack_listed
+from sparsec.backends.cpu.kernels.winograd import WinogradGeometry, WinogradKernel, applies, pack, pack_listed
 from sparsec.backends.cpu.kernels.winograd_plan import (
     WinogradPart,
     WinogradProblem,
@@ -20,10 +20,16 @@ from sparsec.backends.cpu.kernels.winograd_plan import (
     scratch_bytes,
 )
 from sparsec.backends.cpu.lower.base import LowerContext
-from sparsec.backends.cpu.lower.linear import Linear, extra_strides, shifted
+from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view
+from sparsec.backends.cpu.lower.linear import (
+    Linear,
+    extra_strides,
+    shifted,
+)
 from sparsec.backends.cpu.lower.sparse import mean_rows
 from sparsec.backends.cpu.program import Ref
-from sparsec.compiler.graph import Node
+from sparsec.compiler.graph import Graph, Node
+from sparsec.compiler.layout import Blocked, Layout
 from sparsec.compiler.schedule import Cost, LayerSchedule, Level, Loop, LoopKind
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +79,17 @@ def plan_listed(p: Linear, w: Array, isa: Isa, tail_lanes: int) -> WinogradPlan 
         for r, kept in mean_rows(channels_view(w), isa.lanes).items()
     ]
     return min(plans, key=lambda plan: plan.cycles, default=None)
+
+
+def filtering_plans(graph: Graph, node: Node, problem: Linear, layout: Layout, isa: Isa, tail: int) -> list[WinogradPlan]:
+    """The ways to compute a convolution by minimal filtering; none where it does not apply."""
+    op, w = conv_op(node), graph.types[node.inputs[1]]
+    blocks = layout == Blocked(1, isa.lanes, getattr(layout, "halo", ()))
+    if not (applies(w.shape[2:], op.strides, op.dilations, op.groups) and blocks):
+        return []
+    plans: list[WinogradPlan] = [plan_winograd(problem, w.shape[1], isa, tail)]
+    filtered = plan_listed(problem, dense_view(graph.constants[node.inputs[1]], 1), isa, tail)
+    return [*plans, *([filtered] if filtered is not None else [])]
 
 
 def channels_view(w: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,13 @@ def simulate(
     seed: SeedOption = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.npz", help="Write the outputs by name.", show_default=False)
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE.json", help="Write a Chrome trace, which Perfetto opens.", show_default=False),
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FOLDER", help="Write a picture of every layer's time.", show_default=False)
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every output with the interpreter.")] = True,
     json: JsonOption = False,
@@ -57,13 +65,17 @@ def simulate(
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
+    if trace is not None:
+        trace.write_text(run.trace(model.machine), encoding="utf-8")
+    if svg is not None:
+        _pictures(model, run, svg)
     rows = _layers(model, run)
     if json:
         emit_json({"cycles": run.cycles, "seconds": run.cycles / model.machine.clock_hz, "layers": rows})
         return
-    shown = [[r["layer"], f"{r['cycles']:,}", f"{100 * r['share of peak']:.0f} %", r["blocks"], r["cut"]] for r in rows]
-    table(("layer", ">cycles", ">of peak", ">blocks kept", "cut"), shown)
+    table(_HEAD, [_shown(r) for r in rows])
     say("")
+    say("x roofline: cycles over those of the busiest resource. From compute on: % of a core's cycles, mean of all cores")
     ms = 1e3 * run.cycles / model.machine.clock_hz
     checked = "; outputs equal the interpreter's" if check else ""
     clock = f"{model.machine.clock_hz / 1e9:g} GHz"
@@ -82,21 +94,52 @@ def _check(outputs: Any, expected: Arrays) -> None:
             )
 
 
+_HEAD = (
+    *("layer", ">cycles", ">% of peak", ">x roofline", "bound by", ">compute", ">data", ">weights", ">results", ">idle"),
+    *(">blocks kept", "cut"),
+)
+
+
 def _layers(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
     """A row for every layer of the array, as its operations in the control stream took."""
     rows = []
     for part in run.parts:
-        marks = (0, *part.finished.marks)
-        for layer in part.entry["layers"]:
-            first, end = layer["operations"]
-            cycles = marks[end] - marks[first]
+        for layer, entry in zip(part.cycles(model.machine).layers, part.entry["layers"], strict=True):
             rows.append(
                 {
-                    "layer": layer["node"],
-                    "cycles": cycles,
-                    "share of peak": layer["macs"] / max(1, cycles) / model.machine.macs_per_cycle,
-                    "blocks": f"{layer['blocks']} of {layer['all_blocks']}",
-                    "cut": layer["cut"],
+                    "layer": layer.name,
+                    "cycles": layer.cycles,
+                    "share of peak": layer.peak_share(model.machine),
+                    "roofline": dict(layer.roofline),
+                    "bound by": layer.bound[0],
+                    "core": {cause.value: cycles for cause, cycles in layer.mean().items()},
+                    "DDR bytes": layer.ddr_read + layer.ddr_written,
+                    "blocks": f"{entry['blocks']} of {entry['all_blocks']}",
+                    "cut": entry["cut"],
                 }
             )
     return rows
+
+
+def _shown(row: dict[str, Any]) -> list[str]:
+    """A row as people read it."""
+    cycles, core = max(1, row["cycles"]), row["core"]
+    work = core["compute"] + core["pipeline"] + core["bank conflicts"] + core["jumps"] + core["lock"]
+    times = [work, core["wait for data"], core["wait for weights"], core["wait for results"], core["idle"]]
+    least = row["roofline"][row["bound by"]]
+    shown = [
+        row["layer"],
+        f"{row['cycles']:,}",
+        f"{100 * row['share of peak']:.0f}",
+        f"{cycles / max(1, least):.2f}",
+        row["bound by"],
+    ]
+    return [*shown, *(f"{100 * t / cycles:.0f}" for t in times), row["blocks"], row["cut"]]
+
+
+def _pictures(model: ArrayModel, run: ModelRun, folder: Path) -> None:
+    """One file a layer, in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [p for part in run.parts for p in part.pictures(model.machine).items()]
+    for i, (layer, picture) in enumerate(pictures):
+        (folder / f"{i:03d}_{re.sub('[^A-Za-z0-9_]+', '_', layer)}.svg").write_text(picture, encoding="utf-8")

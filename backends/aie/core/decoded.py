@@ -1,0 +1,91 @@
+"""A program's bundles with what never changes about them, once for all cores that have it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.assembly import read_registers, written_registers
+from sparsec.backends.aie.core.execute import STEERING, State
+from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
+from sparsec.backends.aie.core.nests import Nest
+from sparsec.backends.aie.core.timing import Latencies, Timed
+from sparsec.backends.aie.core.tracing import is_nest
+from sparsec.compiler.errors import ModelError, SparsecError
+
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "mulbf"))
+_KEPT_NESTS = 128
+
+
+@dataclass
+class Decoded:
+    """By bundle: needs and effects in time, what steers, whether it multiplies, which pointers it uses, whether it pops."""
+
+    bundles: tuple[Bundle, ...]
+    timed: list[Timed]
+    steering: list[Instruction | None] = field(init=False)
+    multiplies: list[bool] = field(init=False)
+    pointers: list[list[int]] = field(init=False)
+    pops: list[bool] = field(init=False)
+    _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _nested: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
+    _nests: OrderedDict[tuple[int, ...], list[Nest]] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        scalars = [b.get(Slot.SCALAR) for b in self.bundles]
+        self.steering = [s if s is not None and s.form.name in STEERING else None for s in scalars]
+        vectors = [b[Slot.VECTOR].form.name if Slot.VECTOR in b else "" for b in self.bundles]
+        self.multiplies = [name in PRODUCTS for name in vectors]
+        self.pops = [name == "pop" for name in vectors]
+        self.pointers = [[b[s].operands[b[s].form.pointer] for s in (Slot.A, Slot.B, Slot.STORE) if s in b] for b in self.bundles]
+
+    def plain(self, start: int, end: int) -> bool:
+        """Whether `loops.run` does the body [start, end)."""
+        if (start, end) not in self._plain:
+            self._plain[start, end] = loops.is_plain(self.bundles[start:end]) and not any(self.steering[start:end])
+        return self._plain[start, end]
+
+    def _numbers(self, start: int, end: int) -> list[tuple[str, int]]:
+        """The registers of numbers and pointers that bundles [start, end) read or write: what they do depends on no others."""
+        if (start, end) not in self._used:
+            slots = [i for b in self.bundles[start:end] for i in b.values()]
+            used = {r for i in slots for r in (*read_registers(i), *written_registers(i))}
+            self._used[start, end] = sorted(r for r in used if r[0] in "rpm")
+        return self._used[start, end]
+
+    def nest(self, state: State, start: int, end: int, times: int) -> Nest | None:
+        """What a loop does that is about to begin, when it can be known at once; kept, as other cores mostly do the same."""
+        if (start, end) not in self._nested:
+            self._nested[start, end] = is_nest(self.bundles, start, end)
+        if not self._nested[start, end]:
+            return None
+        registers = {"r": state.r, "p": state.p, "m": state.m}
+        key = (start, end, times, *(registers[kind][n] for kind, n in self._numbers(start, end)))
+        kept = self._nests.setdefault(key, [])
+        self._nests.move_to_end(key)
+        for nest in kept:
+            if nest.reads_the_same(state):
+                return nest
+        made = Nest.of(self.bundles, state, start, end, times)
+        if made is not None:
+            kept.append(made)
+            if sum(map(len, self._nests.values())) > _KEPT_NESTS:
+                self._nests.popitem(last=False)
+        return made
+
+
+@lru_cache(maxsize=8)
+def decoded(program: bytes, latencies: Latencies) -> Decoded:
+    """The program's bundles. ModelError names the one that is none."""
+    if len(program) % BUNDLE_BYTES:
+        raise ModelError(f"{len(program)} bytes end within a bundle of {BUNDLE_BYTES}: the file may be cut off")
+    found = []
+    for at in range(0, len(program), BUNDLE_BYTES):
+        try:
+            found.append(decode_bundle(program[at : at + BUNDLE_BYTES]))
+        except SparsecError as exc:
+            raise ModelError(f"bundle {at // BUNDLE_BYTES}, {program[at : at + BUNDLE_BYTES].hex()}, is none: {exc}") from exc
+    return Decoded(tuple(found), [Timed.of(b, latencies) for b in found])

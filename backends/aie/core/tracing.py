@@ -1,0 +1,210 @@
+"""Iterations of a loop without data: which addresses they touch, what sums take and stores write (see `nests`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.execute import ACTIONS, State
+from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
+
+Array = np.ndarray[Any, Any]
+
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc"))
+_STORES = frozenset(("srs", "srsm", "stw", "stc"))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr"))
+_SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "pmov", "loop"))
+
+
+def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:
+    """Whether `Nest.of` may know the body [start, end): its instructions, and plain loops within it."""
+    inner = 0
+    for at in range(start, end):
+        bundle = bundles[at]
+        names = {slot: i.form.name for slot, i in bundle.items()}
+        known = {Slot.A: _LOADS, Slot.B: _LOADS, Slot.STORE: _STORES, Slot.VECTOR: _VECTORS, Slot.SCALAR: _SCALARS}
+        if any(name not in known[slot] for slot, name in names.items()):
+            return False
+        if names.get(Slot.SCALAR) == "loop":
+            size = bundle[Slot.SCALAR].operands[1]
+            if at < inner or not size or at + 1 + size > end or not loops.is_plain(bundles[at + 1 : at + 1 + size]):
+                return False
+            inner = at + 1 + size
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one iteration issues: a bundle by number, or a plain loop of bundles [start, end) `times` times.
+
+    `groups` are the accesses that meet in memory: for each bundle of it, which traced addresses.
+    """
+
+    start: int
+    end: int
+    times: int
+    groups: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have."""
+
+    name: str
+    numbers: tuple[int, ...]
+    vectors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A store: traced address, and what: an accumulator after so many sums, or a vector (traced address)."""
+
+    address: int
+    name: str
+    accumulator: int
+    after: int
+    vector: int
+    numbers: tuple[int, ...]
+
+
+@dataclass
+class Trace:
+    """One iteration without data. Addresses are arrays, one element an execution; `places` says in which step each is used."""
+
+    addresses: list[Array] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    loads: list[int] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    sums: dict[int, list[Sum]] = field(default_factory=dict)
+    stores: list[Stored] = field(default_factory=list)
+    fixed: list[int] = field(default_factory=list)
+
+    def note(self, address: Any) -> int:
+        """Keep addresses; returns their number."""
+        self.addresses.append(np.atleast_1d(np.asarray(address, np.int64)))
+        self.places.append(len(self.steps))
+        return len(self.addresses) - 1
+
+
+class Tracer:
+    """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
+    in memory, or beyond it in the registers as they are before the loop."""
+
+    def __init__(self, bundles: Sequence[Bundle], state: State, start: int, end: int) -> None:
+        self.bundles, self.start, self.end = bundles, start, end
+        self.state = State(state.memory, state.written, list(state.r), list(state.p), list(state.m), state.w, state.c)
+        self.vectors = [state.memory.size + 32 * i for i in range(COUNTS["w"])]
+
+    def registers(self) -> Array:
+        """The numbers of r, p, m, and where vectors are."""
+        return np.array([*self.state.r, *self.state.p, *self.state.m, *self.vectors], np.int64)
+
+    def iteration(self) -> Trace:
+        """One more."""
+        trace = Trace()
+        at = self.start
+        while at < self.end:
+            bundle = self.bundles[at]
+            trace.steps.append(Step(at, at + 1, 1, (self._bundle(bundle, trace),)))
+            at += 1
+            scalar = bundle.get(Slot.SCALAR)
+            if scalar and scalar.form.name == "loop":
+                times, size = self.state.r[scalar.operands[0]], scalar.operands[1]
+                trace.fixed.append(times)
+                if times > 0:
+                    trace.steps.append(self._loop(at, at + size, times, trace))
+                at += size
+        return trace
+
+    def _bundle(self, bundle: Bundle, trace: Trace) -> tuple[int, ...]:
+        s, touched, after = self.state, [], []
+        for slot in (Slot.STORE, Slot.A, Slot.B):  # a store reads what a load of its bundle has not written yet
+            if slot not in bundle:
+                continue
+            i = bundle[slot]
+            pointer = i.operands[i.form.pointer]
+            touched.append(trace.note(s.p[pointer]))
+            last = i.operands[-1]
+            after.append((s.p, pointer, s.p[pointer] + (s.m[last] if i.form.name in ("ldwm", "srsm") else last)))
+            if slot is Slot.STORE:
+                self._store(i, touched[-1], trace)
+                continue
+            trace.loads.append(touched[-1])
+            if i.form.name == "ldm":
+                trace.tables.append(touched[-1])
+                after.append((s.m, i.operands[0], 32 * int(s.read(s.p[pointer], 2, 2).view(np.int16)[0])))
+            elif i.form.name == "ldc":
+                loaded = Sum("setc", (i.operands[1],), (trace.note(s.p[pointer]),))
+                trace.sums.setdefault(i.operands[0], []).append(loaded)
+            else:
+                after.append((self.vectors, i.operands[0], s.p[pointer]))
+        if Slot.VECTOR in bundle:
+            self._sum(bundle[Slot.VECTOR], trace)
+        commit = (
+            ACTIONS[name](s, scalar.operands)
+            if (scalar := bundle.get(Slot.SCALAR)) and (name := scalar.form.name) != "loop"
+            else None
+        )
+        for values, n, value in after:
+            values[n] = value
+        if commit:
+            commit()
+        return tuple(touched)
+
+    def _store(self, i: Instruction, address: int, trace: Trace) -> None:
+        o, name = i.operands, i.form.name
+        if name == "stw":
+            trace.stores.append(Stored(address, name, 0, 0, trace.note(self.vectors[o[0]]), ()))
+            return
+        numbers = (o[1],) if name == "stc" else (self.state.r[o[2]], o[3])
+        trace.fixed += numbers
+        trace.stores.append(Stored(address, name, o[0], len(trace.sums.get(o[0], ())), 0, numbers))
+
+    def _sum(self, i: Instruction, trace: Trace) -> None:
+        o, name, v = i.operands, i.form.name, self.vectors
+        vectors: list[int] = []
+        numbers: tuple[int, ...] = ()
+        if name in ("mac", "mul"):
+            vectors, numbers = [v[o[1]], v[2 * o[2]], v[2 * o[2] + 1]], (o[3],)
+        elif name in ("mace", "mule"):
+            vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
+        elif name == "row":
+            vectors = [v[o[1]]]
+        elif name == "setc":
+            vectors, numbers = [v[o[2]]], (o[1],)
+        elif name == "ups":
+            vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
+        trace.fixed += numbers
+        trace.sums.setdefault(o[0], []).append(Sum(name, numbers, tuple(trace.note(a) for a in vectors)))
+
+    def _loop(self, start: int, end: int, times: int, trace: Trace) -> Step:
+        body = self.bundles[start:end]
+        found = loops.load_addresses(self.state, body, times)
+        numbers = {key: trace.note(a) for key, a in found.items()}
+        trace.loads += numbers.values()
+        writes: dict[int, list[tuple[int, Array]]] = {}
+        for (j, slot), addresses in found.items():
+            i = body[j][slot]
+            if i.form.name == "ldm":
+                trace.tables.append(numbers[j, slot])
+            else:
+                writes.setdefault(i.operands[0], []).append((j, addresses))
+        streams = {w: loops.Stream.setting(self.vectors[w], times, where) for w, where in writes.items()}
+        for j, bundle in enumerate(body):
+            if Slot.VECTOR in bundle:
+                i = bundle[Slot.VECTOR]
+                o = i.operands
+                used = [o[1], 2 * o[2], 2 * o[2] + 1] if i.form.name == "mac" else [o[1], o[2]]
+                where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
+                made = Sum(i.form.name, (o[3],), tuple(trace.note(a) for a in where))
+                trace.fixed.append(o[3])
+                trace.sums.setdefault(o[0], []).append(made)
+        for w, stream in streams.items():
+            self.vectors[w] = int(stream.after[-1])
+        groups = tuple(tuple(numbers[j, s] for s in (Slot.A, Slot.B) if s in b) for j, b in enumerate(body))
+        return Step(start, end, times, groups)

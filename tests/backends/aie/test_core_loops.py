@@ -1,0 +1,250 @@
+"""Loops that run at once against the same loops bundle by bundle: registers, memory, cycles, stalls, and accesses by bank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.assembly import assemble
+from sparsec.backends.aie.core.core import Core
+from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.nests import Nest, Ran
+from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
+from sparsec.compiler.errors import ModelError
+
+Array = np.ndarray[Any, Any]
+BYTES, BANK = 16384, 2048
+TABLE, WEIGHTS, RESULTS = 0x400, 0x1000, 0x2000
+
+
+def _core(text: str, fast: bool, seed: int, written: int = BYTES) -> Core:
+    core = Core(assemble(text), Latencies(4, 4, 4), BYTES, BANK, fast)
+    rng = np.random.default_rng(seed)
+    s = core.state
+    s.memory[:written] = rng.integers(0, 256, written, np.uint8)
+    s.memory[TABLE:WEIGHTS] = rng.integers(-2, 5, (WEIGHTS - TABLE) // 2, np.int16).view(np.uint8)
+    s.written[: written // 4] = 1
+    s.w[:] = rng.integers(0, 256, s.w.shape, np.uint8)
+    s.c[:] = rng.integers(0, 256, s.c.shape, np.uint8)
+    return core
+
+
+def _same(text: str, seed: int) -> tuple[Core, Core]:
+    """The program's two runs, which must not differ in anything."""
+    fast, slow = (_core(text, f, seed) for f in (True, False))
+    for core in (fast, slow):
+        assert core.resume().kind == "done"
+    a, b = fast.state, slow.state
+    assert (a.r, a.p, a.m) == (b.r, b.p, b.m)
+    for name in ("w", "c", "memory", "written"):
+        assert np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert fast.now == slow.now
+    assert fast.stalls == slow.stalls
+    assert fast.accesses == slow.accesses
+    assert fast.products == slow.products
+    assert np.array_equal(fast.executed, slow.executed)
+    assert fast.board.outlook() == slow.board.outlook()
+    return fast, slow
+
+
+def _pointers(data: int, weights: int, table: int) -> list[str]:
+    """Bundles that set p1, p4, p5 and the steps m0-m3."""
+    made = []
+    for p, value in (("p1", data), ("p4", weights), ("p5", table), ("p3", RESULTS)):
+        made += [f"movi r0, {value}", f"movp {p}, r0"]
+    for m, value in (("m0", 32), ("m1", 64), ("m2", 0), ("m3", 32)):
+        made += [f"movi r0, {value}", f"movm {m}, r0"]
+    return made
+
+
+@st.composite
+def _plain_body(draw: st.DrawFn) -> list[str]:
+    """Bundles of loads and products: data by p1 with steps, weights by p4, steps by p5."""
+    made = []
+    for _ in range(draw(st.integers(1, 6))):
+        slots = []
+        kind = draw(st.sampled_from(["", "ldw", "ldwm"]))
+        if kind:
+            step = "32" if kind == "ldw" else f"m{draw(st.integers(0, 3))}"
+            slots.append(f"a.{kind} w{draw(st.integers(0, 3))}, p1, {step}")
+        kind = draw(st.sampled_from(["", "ldw", "ldm"]))
+        if kind == "ldw":
+            slots.append(f"b.ldw w{draw(st.integers(4, 9))}, p4, {32 * draw(st.integers(-1, 2))}")
+        elif kind == "ldm":
+            slots.append(f"b.ldm m{draw(st.integers(0, 3))}, p5, 2")
+        kind = draw(st.sampled_from(["", "mac", "mace"]))
+        if kind:
+            c, signed = draw(st.integers(0, 2)), draw(st.integers(0, 1))
+            other = f"x{draw(st.integers(2, 4))}" if kind == "mac" else f"w{draw(st.integers(4, 9))}"
+            slots.append(f"{kind} c{c}, w{draw(st.integers(0, 3))}, {other}, {signed}")
+        made.append(" | ".join(slots) or "nop")
+    return made
+
+
+@settings(deadline=None, max_examples=60)
+@given(_plain_body(), st.integers(1, 9), st.sampled_from([0x1000, 0x1800, 0x1400]), st.integers(0, 99))
+def test_a_plain_loop_is_its_bundles(body: Sequence[str], times: int, weights: int, seed: int) -> None:
+    """`weights` may share a bank with data, so that loads meet."""
+    text = [*_pointers(0x1200, weights, TABLE), f"movi r1, {times}", "loop r1, end", *body, "end:", "done"]
+    _same("\n".join(text), seed)
+
+
+@st.composite
+def _nest(draw: st.DrawFn) -> list[str]:
+    """A loop as products have it: sums begin, a plain loop adds to them, stores take them, pointers go back or on."""
+    inner = draw(st.integers(0, 5))
+    pipelined = draw(st.booleans())
+    begin = draw(st.sampled_from(["row c{c}, w12", "clr c{c}", "mul c{c}, w1, x4, 1", "mule c{c}, w2, w8, 0"]))
+    store = draw(st.sampled_from(["srs c{c}, p3, r3, 1, 32", "stc c{c}, 2, p3, 32", "srsm c{c}, p3, r3, 0, m5"]))
+    accumulators = range(draw(st.integers(1, 3)))
+    begins = [begin.format(c=c) for c in accumulators]
+    stores = [store.format(c=c) for c in accumulators]
+    if pipelined:
+        first = [f"{s} | {b}" for s, b in zip(stores, begins, strict=True)]
+    else:
+        first = begins
+    body = [*first, "movi r2, " + str(inner), "loop r2, inner"]
+    for c in accumulators:
+        loads = draw(st.sampled_from(["a.ldwm w1, p1, m0 | ", "a.ldw w2, p1, 32 | b.ldw w8, p4, 32 | ", "b.ldm m0, p5, 2 | "]))
+        product = draw(st.sampled_from([f"mac c{c}, w1, x4, 0", f"mac c{c}, w2, x4, 1", f"mace c{c}, w2, w8, 1"]))
+        body.append(loads + product)
+    body += ["inner:", draw(st.sampled_from(["pmov p4, p6", "paddr p4, p6, r5", "nop"])), "pmov p5, p7"]
+    body += [draw(st.sampled_from(["padd p1, 32", "b.ldw w13, p2, 32 | padd p1, -32", "nop"]))]
+    if draw(st.booleans()):
+        body.append("ups c0, w13, r4, 1")
+    return body if pipelined else [*body, *stores]
+
+
+@settings(deadline=None, max_examples=120)
+@given(_nest(), st.integers(1, 12), st.sampled_from([0xC00, 0x1400]), st.integers(0, 99))
+def test_a_loop_of_loops_is_its_bundles(body: Sequence[str], times: int, weights: int, seed: int) -> None:
+    """Data begin in another bank than weights or in the same: cycles agree whether loads meet or not."""
+    text = _pointers(0x800, weights, 0x420)
+    text += ["movi r3, 6", "movi r4, 3", "movi r5, 64", "pmov p6, p4", "pmov p7, p5", "movi r0, 3072", "movp p2, r0"]
+    text += ["movi r0, 64", "movm m5, r0", f"movi r1, {times}", "loop r1, end", *body, "end:", "done"]
+    program = "\n".join(text)
+    try:
+        _core(program, False, seed).resume()
+    except ModelError:
+        with pytest.raises(ModelError) as slow:
+            _core(program, False, seed).resume()
+        with pytest.raises(ModelError) as fast:
+            _core(program, True, seed).resume()
+        assert str(fast.value) == str(slow.value)
+        return
+    _same(program, seed)
+
+
+def test_memory_is_cleared_at_once() -> None:
+    """500 stores of one register, with the bank of each."""
+    text = "movi r0, 0\nmovp p0, r0\nmovi r1, 500\nloop r1, end\nstw w0, p0, 32\nend:\ndone"
+    fast, _ = _same(text, 1)
+    assert fast.accesses[:2] == [64, 64]
+    made = Nest.of(fast._bundles, _core(text, True, 1).state, 4, 5, 500)
+    assert made is not None
+    assert made.times == 500
+
+
+@pytest.mark.parametrize("product", ["mac c0, w1, x4, 1", "mace c0, w1, w9, 0"])
+@pytest.mark.parametrize("partial", [True, False])
+def test_partial_sums_are_loaded_and_stored_at_once(product: str, partial: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the program of cores for parts of input channels: an iteration stores the sums of the one before in their place."""
+    at_once, run = [], Nest.run
+
+    def noted(self: Nest, state: State, bank_bytes: int) -> Ran | None:
+        at_once.append(run(self, state, bank_bytes))
+        return at_once[-1]
+
+    monkeypatch.setattr(Nest, "run", noted)
+    if partial:
+        back, quarters = -128, [f"stc c0, {q}, p3, 32 | a.ldc c0, {q}, p0, 32" for q in range(4)]
+    else:
+        back, quarters = 2048, ["srs c0, p3, r3, 1, 32 | a.ldc c0, 0, p0, 32", *[f"a.ldc c0, {q}, p0, 32" for q in (1, 2, 3)]]
+    text = [
+        *_pointers(0x800, 0x1400, TABLE),
+        f"movi r0, {RESULTS}",
+        "movp p0, r0",
+        "movi r3, 5",
+        f"padd p3, {back}",
+        "movi r1, 9",
+    ]
+    text += [
+        "loop r1, end",
+        *quarters,
+        "movi r2, 3",
+        "loop r2, in",
+        f"a.ldw w1, p1, 32 | {product}",
+        "in:",
+        "nop",
+        "end:",
+        "done",
+    ]
+    _same("\n".join(text), 5)
+    assert len(at_once) == 1
+    assert at_once[0] is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("a.ldw w1, p1, 32 | stw w1, p3, 32", "what is stored is loaded again"),
+        ("mac c0, w1, x4, 1 | srs c0, p4, r3, 1, 32", "a sum goes on over iterations"),
+        ("stw w1, p4, 0", "all iterations store to one place"),
+    ],
+)
+def test_what_depends_on_iterations_before_runs_bundle_by_bundle(body: str, why: str) -> None:
+    """p3 is 64 bytes ahead of p1, so that a load reads what was stored two iterations before."""
+    text = "\n".join([*_pointers(0x800, 0x1000, TABLE), "movi r0, 2112", "movp p3, r0", "movi r1, 9", "loop r1, end", body])
+    _same(f"{text}\nend:\ndone", 3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    ("body", "start", "message"),
+    [
+        ("a.ldw w1, p1, 32 | mac c0, w1, x4, 1", BYTES - 96, r"bundle 3, `a.ldw w1.*outside of the 16,384 bytes"),
+        ("a.ldw w1, p1, 32\nmac c0, w1, x4, 1", 0x3000, r"bundle 3, `a.ldw w1.*reads words that nothing has written"),
+        ("a.ldw w1, p1, 32", 16, r"not aligned to 32"),
+        ("stw w1, p1, 32", BYTES - 96, r"bundle 3, `stw w1.*a store of 32 bytes at 0x4000 is outside"),
+    ],
+)
+def test_a_loop_that_leaves_memory_says_which_bundle_and_address(fast: bool, body: str, start: int, message: str) -> None:
+    text = f"movi r0, {start}\nmovp p1, r0\nloop r1, end\n{body}\nend:\ndone"
+    core = _core(text, fast, 1, 0x3040)
+    if start != 0x3000:
+        core.state.written[:] = 1
+    core.state.r[1] = 9
+    with pytest.raises(ModelError, match=message):
+        core.resume()
+
+
+def test_plain_bodies_are_loads_and_products_only() -> None:
+    def plain(text: str) -> bool:
+        return loops.is_plain(_core(text, True, 0)._bundles)
+
+    assert plain("a.ldw w1, p1, 32 | mac c0, w1, x4, 1")
+    assert not plain("stw w1, p1, 32")
+    assert not plain("addi r1, r1, 1")
+    assert not plain("b.ldm m1, p1, 2\na.ldwm w1, p1, m1")
+
+
+@settings(deadline=None, max_examples=50)
+@given(_plain_body(), _plain_body(), st.integers(1, 30))
+def test_repeating_takes_as_long_as_issuing(before: Sequence[str], body: Sequence[str], times: int) -> None:
+    latencies = Latencies(4, 5, 4)
+    lead, timed = ([Timed.of(b, latencies) for b in _core("\n".join(t), True, 0)._bundles] for t in (before, body))
+    quick, slow = Scoreboard(latencies), Scoreboard(latencies)
+    for _ in range(2):  # the second time from what was kept
+        for b in lead:
+            quick.issue(b)
+            slow.issue(b)
+        lost = quick.repeat(1, timed, times)
+        assert lost == sum(slow.issue(b) for _ in range(times) for b in timed)
+        assert quick.now == slow.now
+        assert quick.outlook() == slow.outlook()

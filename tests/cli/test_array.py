@@ -1,0 +1,98 @@
+"""`compile --target aie2:...`, `simulate`, and what `explain` and `targets` say of arrays."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsec.compiler.cli import main
+
+Out = pytest.CaptureFixture[str]
+INT8 = ["--precision", "int8", "--power-of-two", "--per-tensor"]
+
+
+@pytest.fixture(scope="module")
+def array(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("array")
+    np.savez(folder / "calib.npz", input=np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype(np.float32))
+    options = [*INT8, "--calib", str(folder / "calib.npz"), "--target", "aie2:npu1"]
+    assert main(["compile", str(model), "-o", str(folder / "tiny"), *options, "-q"]) == 0
+    return folder / "tiny"
+
+
+def test_the_folder_has_streams_and_libraries(array: Path) -> None:
+    names = {p.name for p in array.iterdir()}
+    assert {"manifest.json", "core.s", "core_0_2.bin", "core_3_5.bin", "model.onnx"} <= names
+    parts = json.loads((array / "manifest.json").read_text())["parts"]
+    assert {p["kind"] for p in parts} == {"array", "host"}
+    for part in parts:
+        if part["kind"] == "array":
+            assert (array / part["control"]).stat().st_size > 1000
+        else:
+            assert (array / part["folder"] / "report.json").exists()
+
+
+def test_simulate_equals_the_interpreter(array: Path, capsys: Out, tmp_path: Path) -> None:
+    outputs = tmp_path / "out.npz"
+    traces = ["--trace", str(tmp_path / "t.json"), "--svg", str(tmp_path / "pictures")]
+    assert main(["simulate", str(array), "-o", str(outputs), *traces, "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "outputs equal the interpreter's" in out and "cycles on aie2:npu1" in out
+    assert np.load(outputs)["output"].shape == (1, 10)
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    assert list((tmp_path / "pictures").glob("*.svg"))
+
+
+def test_simulate_says_where_outputs_differ(array: Path, capsys: Out, tmp_path: Path) -> None:
+    """Weights that are not the model's: a changed byte of the file."""
+    other = tmp_path / "tiny"
+    shutil.copytree(array, other)
+    part = next(p for p in json.loads((other / "manifest.json").read_text())["parts"] if p["kind"] == "array")
+    data = bytearray((other / part["weights"]).read_bytes())
+    data[0:32] = bytes(b ^ 0x40 if i % 4 == 1 else b for i, b in enumerate(data[0:32]))  # the bias of 8 channels
+    (other / part["weights"]).write_bytes(bytes(data))
+    assert main(["simulate", str(other), "-q"]) == 5
+    assert "output 'output' of the simulation differs from the interpreter's by up to" in capsys.readouterr().err
+    assert main(["simulate", str(other), "--no-check", "-q"]) == 0
+
+
+def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
+    assert main(["explain", str(array)]) == 0
+    out = capsys.readouterr().out
+    assert "positions over columns, channels over rows" in out and "MatMul is not computed on the array" in out
+    assert main(["explain", str(array), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {r["where"] for r in rows} == {"array", "host"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["compile", "MODEL", "--target", "aie2:npu1", "-j", "2"], 2, "--threads is for C libraries: leave it out for aie2:npu1"),
+        (["compile", "MODEL", "--target", "aie2:npu1", "--weights", "file"], 2, "--weights is for C libraries"),
+        (["compile", "MODEL", "--target", "aie2:9x9"], 2, "there is no array 'aie2:9x9': give aie2:KxK with K from 2 to 8"),
+        (["compile", "MODEL", "--target", "aie2:8x8"], 7, "any layer on aie2:8x8 does not fit: it is 8 rows of cores"),
+        (["simulate", "."], 2, ". has no manifest.json: give a folder that was compiled for an array"),
+        (["targets", "aie2:x"], 2, "there is no array 'aie2:x'"),
+    ],
+)
+def test_refusals(
+    arguments: list[str], status: int, message: str, model: Path, capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(model) if a == "MODEL" else a for a in arguments]) == status
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_show_an_arrays_numbers(capsys: Out) -> None:
+    assert main(["targets", "aie2:npu1"]) == 0
+    out = capsys.readouterr().out
+    assert "core.data_bytes" in out and "assumed" in out
+    assert main(["targets", "aie2:npu1", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"parameter": "columns", "value": 4, "source": "mlir-aie, target model of AIE2"} in rows
+    assert main(["targets"]) == 0
+    assert "aie2:ve2802" in capsys.readouterr().out
