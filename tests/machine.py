@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = {"gcc", "clang", "cc", "make", "cmake", "ninja", "pkg-config", "aarch64-linux-gnu-gcc", "qemu-aarch64"}
+TOOLS = {"gcc", "clang", "cc", "make", "cmake", "ninja", "pkg-config", "aarch64-linux-gnu-gcc", "qemu-aarch64", "iverilog"}
 
 
 def has(tool: str) -> bool:

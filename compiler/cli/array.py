@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from sparsec.compiler.cli.console import Steps, count, emit_json, say, size, table
 from sparsec.compiler.cli.options import CompileOptions
-from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.backends.aie.simulate.model import ArrayModel
@@ -23,15 +22,7 @@ def compile_for_array(model: Path, output: Path | None, options: CompileOptions,
     """`sparsec compile --target aie2:...`. UsageError for options that arrays do not have."""
     from sparsec.compiler import array_driver
 
-    arguments = options.arguments()
-    given = {"weights": arguments.pop("weights") != "incbin", "threads": arguments.pop("threads") != 1}
-    given |= {name: bool(arguments.pop(name)) for name in ("dump_ir", "kernels", "max_arena")}
-    for name, is_given in given.items():
-        if is_given:
-            raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {options.target}")
-    if arguments.pop("bfloat16"):
-        raise UsageError(f"--precision bf16 is for C libraries: {options.target} multiplies bytes, so give --precision int8")
-    made = array_driver.compile_array(model, output, progress=steps, **arguments)
+    made = array_driver.compile_array(model, output, progress=steps, **options.array_arguments())
     if json:
         emit_json(made.manifest)
     else:

@@ -57,11 +57,21 @@ def parse_goal(text: str) -> Goal:
     if len(amounts) > 1:
         raise UsageError(f"pattern {text!r} gives its sparsity twice")
     try:
-        pattern = _pattern(_ALIASES.get(bare, bare))
+        pattern = _pattern(_ALIASES.get(bare) or _vectors(bare) or bare)
     except ValueError as exc:
         why = "" if str(exc).startswith("not a pattern") else f" ({exc})"
         raise UsageError(f"pattern {text!r} is not known{why}: expected one such as {_FORMS}") from None
     return goal(pattern, _share(text, amounts[0]) if amounts else None, text)
+
+
+def _vectors(text: str) -> str:
+    """The pattern whose zeros a dataflow of a systolic array leaves out, of `flexisaga:16x8:sWS`; "" for other text."""
+    found = re.fullmatch(rf"flexisaga:{_NUMBER}x{_NUMBER}:(s|cs)(OS|WS|IS)", text)
+    if found is None or found[3] + found[4] not in ("sOS", "csOS", "sWS", "sIS"):
+        return ""
+    rows, cols = found[1], found[2]
+    extents = {"OS": f"{rows}x1", "WS": f"{cols}x1", "IS": f"1x{rows}"}
+    return f"block:{extents[found[4]]}/taps=each"
 
 
 def goal(pattern: Sparsity, sparsity: float | None, text: str) -> Goal:

@@ -39,6 +39,7 @@ from sparsec.compiler.cli.options import (
     parse_size,
 )
 from sparsec.compiler.cli.quantising import Precision, PrecisionOption, Quantising
+from sparsec.compiler.cli.systolic import compile_for_systolic, is_systolic
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def compile_model(
     With --pattern, --layer or --recipe the model is pruned first, as `sparsec prune` does; with --precision int8 it is quantised,
     as `sparsec quantise` does. What is compiled then is kept as DIR/NAME.onnx. With --precision bf16 convolutions and products
     multiply numbers that are rounded to bfloat16; the model stays as it is.
-    For an array (--target aie2:npu1) DIR gets instruction streams instead, which `sparsec simulate` runs.
+    For an array (--target aie2:npu1, flexisaga:16x16, sat:16x16) DIR gets instruction streams instead, which `sparsec simulate`
+    runs.
     """
     wanted = parse_recipe(pattern, layer, recipe, {"permute": permute})
     settings = quantising.settings(precision, calib, budgeting.labels)
@@ -158,6 +160,10 @@ def compile_model(
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
+    if is_systolic(target):
+        with Steps("compile", total=None, quiet=quiet) as steps:
+            compile_for_systolic(model, output, options, steps, json=json)
+        return
     if is_array(target):
         with Steps("compile", total=None, quiet=quiet) as steps:
             compile_for_array(model, output, options, steps, json=json)

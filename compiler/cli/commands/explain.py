@@ -33,6 +33,7 @@ from sparsec.compiler.cli.options import (
     parse_recipe,
 )
 from sparsec.compiler.cli.quantising import Precision, PrecisionOption, with_precision
+from sparsec.compiler.cli.systolic import explain_systolic, holds_systolic, is_systolic
 from sparsec.compiler.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,14 +88,22 @@ def explain(
     than the best dense kernel (gain); in words, why zeros are not used. Without --measure no C compiler is called, and the target
     may be another machine.
     With --pattern, --layer or --recipe an .onnx file is pruned first.
-    Of a folder that was compiled for an array: which nodes the array computes and how, and why the host computes the others.
+    For a systolic array (--target flexisaga:16x16, or a folder that was compiled for one): the cycles of every dataflow.
+    Of a folder that was compiled for an array of cores: which nodes the array computes and how, and why the host computes the
+    others.
     """
+    if holds_systolic(subject):
+        explain_systolic(subject, CompileOptions(), json=json, quiet=quiet)
+        return
     if subject.is_dir() and (subject / "manifest.json").exists():
         explain_array(subject, json=json)
         return
     wanted = parse_recipe(pattern, layer, recipe)
     passes = with_precision(passes, precision, target)
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, {"recipe": wanted} if wanted else {})
+    if is_systolic(target) and not subject.is_dir():
+        explain_systolic(subject, options, json=json, quiet=quiet)
+        return
     if subject.is_dir() and options != CompileOptions():
         raise UsageError(f"{subject} is compiled already: give the .onnx file to explain it with other options")
     if channels:

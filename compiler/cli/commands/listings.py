@@ -97,8 +97,12 @@ def targets(
         {"target": m.name, "cores": f"{m.columns} x {m.rows}", "int8 MACs a cycle": m.macs_per_cycle, "GHz": m.clock_hz / 1e9}
         for m in machines()
     ]
+    systolic = [
+        {"target": "flexisaga:RxC", "dataflows": "dOS dWS dIS sOS csOS sWS sIS, the cheapest for each layer"},
+        {"target": "sat:RxC", "dataflows": "dense and n:m, output or weight stationary; training schedules"},
+    ]
     if json:
-        emit_json([*rows, *arrays])
+        emit_json([*rows, *arrays, *systolic])
         return
     shown = [
         [
@@ -114,3 +118,5 @@ def targets(
     say("")
     shown = [[str(v) for v in a.values()] for a in arrays]
     table(("array", ">cores", ">int8 MACs a cycle", ">GHz"), shown)
+    say("")
+    table(("systolic array, as flexisaga:16x16", "dataflows"), [list(a.values()) for a in systolic])

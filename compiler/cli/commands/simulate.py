@@ -10,6 +10,7 @@ import typer
 
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
+from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
 from sparsec.compiler.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def simulate(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile --target aie2:...` wrote.", show_default=False)
+        Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile` wrote for an array.", show_default=False)
     ],
     feed: FeedOption = None,
     seed: SeedOption = 0,
@@ -37,14 +38,22 @@ def simulate(
         Path | None, typer.Option("--svg", metavar="FOLDER", help="Write a picture of every layer's time.", show_default=False)
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Compare every output with the interpreter.")] = True,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training", help="Of a folder for sat:RxC: the cycles of a training step instead, dense and with n:m weights."
+        ),
+    ] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
+    keep: Annotated[str, typer.Option("--keep", metavar="N:M", help="Weights that a training step multiplies by.")] = "2:8",
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run a compiled array program in the simulator, with values and cycles.
 
-    The simulator reads nothing but the folder's streams, programs and weights; host parts run in their libraries and cost no
-    cycles here. Inputs come from files or are random. Cycles are a model's estimates: `sparsec targets aie2:npu1` lists what it
-    assumes.
+    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries (of systolic
+    arrays: in the interpreter) and cost no cycles here. Inputs come from files or are random. Cycles are a model's estimates:
+    `sparsec targets aie2:npu1` lists what it assumes.
     """
     import numpy as np
 
@@ -53,6 +62,19 @@ def simulate(
     from sparsec.compiler.feeds import random_feeds, read_feeds
     from sparsec.compiler.report import TensorInfo
 
+    if training:
+        train_systolic(folder, batch, keep, json=json)
+        return
+    if holds_systolic(folder):
+        simulate_systolic(
+            folder,
+            lambda inputs: read_feeds(feed, inputs) if feed else random_feeds(inputs, seed),
+            output,
+            check=check,
+            json=json,
+            quiet=quiet,
+        )
+        return
     model = ArrayModel(folder)
     inputs = tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in model.manifest["inputs"].items())
     feeds = read_feeds(feed, inputs) if feed else random_feeds(inputs, seed)

@@ -1,0 +1,127 @@
+"""A network on an array: a stream a layer, and the network's values with every layer simulated from its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Map
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.systolic.choose import Choice, choose
+from sparsec.backends.systolic.dataflow import Dataflow
+from sparsec.backends.systolic.layers import network_layers
+from sparsec.backends.systolic.lower import Lowered, lower
+from sparsec.backends.systolic.machine import Machine
+from sparsec.backends.systolic.simulate.counts import Run
+from sparsec.backends.systolic.simulate.run import Level, simulate
+from sparsec.compiler.errors import UsageError
+from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.ops.base import InArrays
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.epilogue import apply_epilogue
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.passes.attention import RecogniseAttention
+from sparsec.passes.pipelines import DEFAULT
+
+Array = np.ndarray[Any, Any]
+PIPELINE = tuple(p for p in DEFAULT if not isinstance(p, RecogniseAttention))  # whose op is no product: its products are left
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph with a dataflow for each of its layers; `host` says why other nodes that multiply are not the array's."""
+
+    machine: Machine
+    graph: Graph
+    choices: tuple[Choice, ...]
+    host: Map[str, str]
+
+    @property
+    def cycles(self) -> int:
+        """Of all layers, by the closed forms."""
+        return sum(c.cycles for c in self.choices)
+
+    def cycles_of(self, dataflow: Dataflow) -> int:
+        """Of all layers in one dataflow; UsageError when a layer cannot take it."""
+        if any(dataflow not in c.table for c in self.choices):
+            raise UsageError(f"not every layer can take {dataflow.value}")
+        return sum(c.table[dataflow] for c in self.choices)
+
+    def lowered(self, choice: Choice) -> Lowered:
+        """The stream and weights of a layer."""
+        return lower(self.machine, [(g, choice.mapping) for g in choice.products()])
+
+
+def plan_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = ()) -> Network:
+    """An imported graph after passes (batch normalisation folded, epilogues fused), mapped by `map_network`."""
+    return map_network(run_pipeline(graph, PIPELINE), machine, dataflows)
+
+
+def map_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = ()) -> Network:
+    """The best of `dataflows` (by default those of the machine's family) for every product of a graph as it is."""
+    layers, host = network_layers(graph)
+    return Network(machine, graph, choose(machine, layers, dataflows), host)
+
+
+def simulate_layer(network: Network, choice: Choice) -> Run:
+    """The run of a layer's stream without values."""
+    made, layer = network.lowered(choice), choice.layer
+    data = np.broadcast_to(np.zeros((), network.graph.types[layer.data].dtype.numpy), network.graph.types[layer.data].shape)
+    return simulate(made.stream, made.weights, np.ascontiguousarray(data), 0, Level.TIMING)
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """Outputs by public name, and every layer's counts by node name."""
+
+    outputs: Map[str, Array]
+    layers: Map[str, Run]
+
+
+def run_network(
+    network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS, streams: Map[str, Lowered] | None = None
+) -> NetworkRun:
+    """The network's outputs, the products computed by the simulator and the rest, epilogues included, by the interpreter's ops.
+
+    `feeds` are as for `compiler.interpreter.interpret`. `streams` are those of layers by node name, as read from files (None: as
+    they are lowered); the weights of layers that compute them are put into memory as they come.
+    """
+    graph, chosen, runs = network.graph, {c.layer.node.name: c for c in network.choices}, dict[str, Run]()
+    values: dict[str, Array] = {**graph.constants, **{name: np.asarray(feeds[name]) for name in graph.inputs}}
+    for node in graph.nodes:
+        operands = [values[v] if v != ABSENT else None for v in node.inputs]
+        evaluate = (
+            partial(_simulated, network, chosen[node.name], level, runs, streams or {}) if node.name in chosen else _evaluated
+        )
+        values.update(zip(node.outputs, evaluate(node, operands), strict=True))
+    return NetworkRun({p.name: values[p.value] for p in graph.outputs}, runs)
+
+
+def _evaluated(node: Node, operands: InArrays) -> tuple[Array, ...]:
+    return node.op.evaluate(operands)
+
+
+def _simulated(
+    network: Network,
+    choice: Choice,
+    level: Level,
+    runs: dict[str, Run],
+    streams: Map[str, Lowered],
+    node: Node,
+    operands: InArrays,
+) -> tuple[Array, ...]:
+    op, data, weights = node.op, operands[0], operands[1]
+    assert isinstance(op, Conv | MatMul) and data is not None and weights is not None
+    if choice.layer.constant:
+        made = streams[node.name] if node.name in streams else network.lowered(choice)
+    else:
+        bound = choice.products(choice.layer.bound(weights))
+        made = lower(network.machine, [(g, choice.mapping) for g in bound])
+    shape = op.infer(network.graph.in_types(node))[0].shape
+    run = simulate(made.stream, made.weights, np.ascontiguousarray(data), int(np.prod(shape)), level)
+    runs[node.name] = run
+    return (apply_epilogue(op.epilogue, run.output.reshape(shape), operands[2:]),)

@@ -1,0 +1,1 @@
+"""Reproducible measurements, side by side with other tools where there are any."""

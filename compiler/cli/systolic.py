@@ -1,0 +1,197 @@
+"""What `compile`, `simulate` and `explain` say of networks on systolic arrays."""
+
+from __future__ import annotations
+
+import json as text
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsec.compiler.cli.console import Steps, emit_json, say, size, table
+from sparsec.compiler.cli.options import CompileOptions
+from sparsec.compiler.errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sparsec.backends.systolic.network import Network, NetworkRun
+
+    Arrays = dict[str, np.ndarray[Any, Any]]
+
+_FAMILIES = ("flexisaga:", "sat:")
+_TOLERANCE = 1e-4  # of the largest magnitude of an output: float32 sums in another order
+
+
+def is_systolic(target: str) -> bool:
+    """Whether a target's name is one of a systolic array."""
+    return target.startswith(_FAMILIES)
+
+
+def holds_systolic(folder: Path) -> bool:
+    """Whether `folder` was compiled for a systolic array."""
+    try:
+        manifest = text.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and is_systolic(str(manifest.get("target", "")))
+
+
+def compile_for_systolic(model: Path, output: Path | None, options: CompileOptions, steps: Steps, *, json: bool) -> None:
+    """`sparsec compile --target flexisaga:16x16`. UsageError for options that arrays do not have."""
+    from sparsec.compiler import systolic_driver
+
+    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments("cc"))
+    network = made.network()
+    if json:
+        emit_json(_record(network))
+        return
+    say(f"{network.graph.name} for {network.machine.name}: {made.folder}")
+    weights = sum(len(layer.made.weights) for layer in made.layers)
+    say(f"  {len(made.layers)} layers on the array, {network.cycles:,} cycles by our model, weights {size(weights)}")
+    say(f"  `sparsec explain {made.folder}` compares the dataflows, `sparsec simulate` runs it")
+
+
+def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quiet: bool) -> None:
+    """`sparsec explain`, of a folder or of a model for a target: the cycles of every dataflow for every layer."""
+    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.backends.systolic.explain import columns, rows, totals
+    from sparsec.compiler import systolic_driver
+
+    if subject.is_dir():
+        network = read_folder(subject).network()
+    else:
+        with Steps("explain", quiet=quiet) as steps:
+            network = systolic_driver.plan_systolic(subject, progress=steps, **options.array_arguments("cc"))
+    if json:
+        emit_json(_record(network))
+        return
+    table(columns(network), list(rows(network)))
+    say("")
+    for line in totals(network):
+        say(line)
+
+
+def _record(network: Network) -> dict[str, Any]:
+    """Of a network, for programs."""
+    layers = []
+    for choice in network.choices:
+        first = choice.products()[0]
+        layers.append(
+            {
+                "node": choice.layer.node.name,
+                "origin": list(choice.layer.node.origin),
+                "products": len(choice.products()),
+                "m": first.m,
+                "k": first.k,
+                "n": first.n,
+                "dataflow": choice.mapping.dataflow.value,
+                "cycles": {d.value: cycles for d, cycles in choice.table.items()},
+            }
+        )
+    return {"target": network.machine.name, "cycles": network.cycles, "layers": layers, "host": dict(network.host)}
+
+
+def simulate_systolic(
+    folder: Path,
+    feeds_of: Callable[[Any], Arrays],
+    output: Path | None,
+    *,
+    check: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ."""
+    import numpy as np
+
+    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.compiler import systolic_driver
+    from sparsec.compiler.interpreter import interpret
+    from sparsec.compiler.report import tensor_info
+
+    graph = read_folder(folder).network().graph
+    feeds = feeds_of(tuple(tensor_info(v, graph.types[v]) for v in graph.inputs))
+    with Steps("simulate", quiet=quiet) as steps:
+        steps("simulate")
+        run = systolic_driver.simulate_systolic(folder, feeds)
+        if check:
+            steps("check")
+            _check(run, interpret(graph, feeds))
+    if output is not None:
+        with output.open("wb") as file:
+            np.savez(file, **run.outputs)  # type: ignore[arg-type]
+    _show(run, check=check, json=json)
+
+
+def _check(run: NetworkRun, expected: Arrays) -> None:
+    """VerificationError when an output differs by more than the order of float32 sums can make it."""
+    import numpy as np
+
+    for name, wanted in expected.items():
+        found = run.outputs[name].astype(np.float64)
+        off, top = float(np.abs(found - wanted).max(initial=0)), float(np.abs(wanted).max(initial=0))
+        if not off <= _TOLERANCE * top:
+            raise VerificationError(
+                f"output {name!r} of the simulation differs from the interpreter's by up to {off:.3g}, of {top:.3g}", tensor=name
+            )
+
+
+def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
+    """A row a layer, and the sum."""
+    rows = [
+        {
+            "layer": name,
+            "cycles": layer.total.cycles,
+            "of them shifting operands in": layer.total.preload,
+            "folds": layer.total.folds,
+            "multiplications": layer.total.macs,
+            "roofline": layer.roofline,
+            "weights read": layer.total.weight_values,
+            "data read": layer.total.data_values,
+        }
+        for name, layer in run.layers.items()
+    ]
+    cycles = sum(layer.total.cycles for layer in run.layers.values())
+    if json:
+        emit_json({"cycles": cycles, "layers": rows})
+        return
+    columns = tuple(name if name == "layer" else f">{name}" for name in rows[0]) if rows else ("layer",)
+    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
+    say("")
+    say(f"{cycles:,} cycles, by our model{'; outputs equal those of the interpreter' if check else ''}")
+
+
+def train_systolic(folder: Path, batch: int, keep: str, *, json: bool) -> None:
+    """`sparsec simulate DIR --training`: stages of a step with bidirectional n:m pruning, and of a dense one."""
+    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.backends.systolic.training import trained_layers, training_schedule
+    from sparsec.compiler.sparsity import NM
+    from sparsec.compiler.sparsity.text import parse_goal
+
+    pattern = parse_goal(keep).pattern
+    if not isinstance(pattern, NM) or pattern.rows != 1:
+        raise UsageError(f"--keep is {keep!r}: a training step multiplies by n:m weights, as 2:8")
+    network = read_folder(folder).network()
+    if network.machine.family != "sat":
+        raise UsageError(f"{folder} was compiled for {network.machine.name}: training is for sat:RxC")
+    layers = trained_layers([choice.layer for choice in network.choices], batch)
+    dense = training_schedule(network.machine, layers)
+    sparse = training_schedule(network.machine, layers, pattern.n_keep, pattern.m_group)
+    rows = [
+        {
+            "layer": s.layer,
+            "stage": s.name,
+            "dense": d.cycles + d.waiting,
+            "dataflow": s.dataflow.value,
+            "cycles": s.cycles,
+            "waiting": s.waiting,
+        }
+        for s, d in zip(sparse.stages, dense.stages, strict=True)
+    ]
+    if json:
+        emit_json({"batch": batch, "keep": keep, "dense": dense.cycles, "cycles": sparse.cycles, "stages": rows})
+        return
+    columns = ("layer", "stage", ">dense", "dataflow", ">cycles", ">waiting for updates")
+    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
+    say("")
+    ratio = dense.cycles / sparse.cycles
+    say(f"{sparse.cycles:,} cycles a step of {batch} with {keep} weights, {ratio:.2f} times as fast as dense, by our model")
