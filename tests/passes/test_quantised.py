@@ -21,6 +21,7 @@ from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pad import Pad
 from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.pipelines import DEFAULT
 from tests.quantised import QdqBuilder, residual_network
 
@@ -65,6 +66,43 @@ def test_epilogues_hold_one_factor_a_channel() -> None:
     program = str(products(graph)["inner"].op.epilogue)
     assert program == "add(a0,a1);cast.f32(t0);mul(t1,a2);relu(t2);round(t3);relu(t4);min(t5,255.0);cast.u8(t6)"
     assert str(products(graph)["wide"].op.epilogue).count("mul") == 2  # the sums', and the residual's
+
+
+def downsampled(*, side_first: bool) -> onnx.ModelProto:
+    """A residual block whose side path is a convolution, too; only the other summand is quantised, which comes last or not."""
+    b = QdqBuilder(0)
+    x = b.quantised("x", 0.03, 121)
+    stem = b.quantised(b.node("Relu", [b.conv(x, "stem", (16, 3, 3, 3))], "r0"), 0.02, 0)
+    if side_first:
+        b.conv(stem, "side", (32, 16, 1, 1), strides=[2, 2])
+    inner = b.quantised(b.node("Relu", [b.conv(stem, "inner", (32, 16, 3, 3), strides=[2, 2])], "r1"), 0.02, 0)
+    rounded = b.quantised(b.conv(inner, "rounded", (32, 32, 3, 3)), 0.02, 128)
+    if not side_first:
+        b.conv(stem, "side", (32, 16, 1, 1), strides=[2, 2])
+    both = b.quantised(b.node("Relu", [b.node("Add", [rounded, "side"], "sum")], "r2"), 0.03, 0)
+    return b.model({"x": (1, 3, 15, 16)}, [b.node("MaxPool", [both], "y", kernel_shape=[2, 2])])  # of bytes
+
+
+@pytest.mark.parametrize("side_first", [True, False])
+def test_both_products_of_a_sum_leave_bytes(*, side_first: bool) -> None:
+    """The one that rounds before the sum hands its bytes to the other one, wherever that is, which rounds the sum."""
+    model = downsampled(side_first=side_first)
+    x = np.random.default_rng(1).normal(0, 1.5, (1, 3, 15, 16)).astype(np.float32)
+    fusing = next(i for i, p in enumerate(DEFAULT) if isinstance(p, FuseEpilogue))
+    before = run_pipeline(import_model(model), DEFAULT[:fusing])
+    after = run_pipeline(before, DEFAULT[fusing : fusing + 1])
+    assert len(after.nodes) < len(before.nodes)
+    (got,), (want,) = (interpret(g, {"x": x}).values() for g in (after, before))
+    np.testing.assert_array_equal(got, want)
+    graph = optimised(model)
+    found = products(graph)
+    assert set(found) == {"stem", "inner", "rounded", "side"}
+    assert all(graph.types[n.output].dtype is DType.U8 for n in found.values())
+    assert all(str(n.op.epilogue).count("round") == 1 for n in found.values())
+    assert found["rounded"].output in found["side"].inputs
+    (want,) = by_onnxruntime(model, {"x": x}).values()
+    (got,) = interpret(graph, {"x": x}).values()
+    assert np.ptp(want) > 0.5 and np.abs(got - want).max() < 0.03 * 1.01  # one unit: it adds in float32
 
 
 @pytest.mark.parametrize("zero", [0, 77, 255])
