@@ -72,4 +72,4 @@ def test_options_of_quantising_are_for_int8(model: Path, capsys: Out) -> None:
 
 def test_arrays_refuse_it(model: Path, capsys: Out) -> None:
     assert main(["compile", str(model), "--target", "aie2:npu1", "--precision", "bf16"]) == 2
-    assert "--precision bf16 is for C libraries: aie2:npu1 multiplies bytes" in capsys.readouterr().err
+    assert "--precision bf16 is for C libraries: aie2:npu1 does not multiply bfloat16" in capsys.readouterr().err
