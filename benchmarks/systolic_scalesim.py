@@ -1,8 +1,8 @@
 """Make tests/golden/systolic/scalesim.csv again, or cycles for other products, with SCALE-Sim in an environment of its own.
 
-    python -m venv /tmp/scalesim && /tmp/scalesim/bin/pip install scalesim==3.0.0 "numpy<2.3" "pandas<3"
-    /tmp/scalesim/bin/python benchmarks/systolic_scalesim.py > cycles.csv      the squares of the goldens
-    /tmp/scalesim/bin/python benchmarks/systolic_scalesim.py 40x30x20@8x4 ...      MxKxN@ROWSxCOLS, M positions, N output channels
+    python -m venv scalesim-env && scalesim-env/bin/pip install scalesim==3.0.0 "numpy<2.3" "pandas<3"
+    scalesim-env/bin/python benchmarks/systolic_scalesim.py > cycles.csv      the squares of the goldens
+    scalesim-env/bin/python benchmarks/systolic_scalesim.py 40x30x20@8x4 ...      MxKxN@ROWSxCOLS, M positions, N output channels
 
 SCALE-Sim's totals are one less than the cycles. It makes whole traces in memory: large products take minutes. This file needs
 nothing of sparsec.

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from sparsec.compiler.driver import Clock, Progress, build, prepare, staged, write_library
+from sparsec.compiler.driver import build, staged, write_library
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.limits import Limits
+from sparsec.compiler.preparing import Clock, Progress, prepare
 from sparsec.compiler.report import FILE_NAME, ModelInfo
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def compile_array(
     clock = Clock(progress)
     machine, compiler = machine_named(target), find_compiler(cc)
     bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
-    ready = prepare(model, clock, bound, {"target": "host"}, recipe, calibration, budget, quantisation)
+    ready = prepare(model, clock, bound, None, recipe, calibration, budget, quantisation)
     path = Path(model) if isinstance(model, str | Path) else None
     label = identifier(name or (path.stem if path else ready.graph.name))
     graph = ready.graph

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from sparsec.compiler.driver import Clock, Progress, prepare, staged
+from sparsec.compiler.driver import staged
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.limits import Limits
+from sparsec.compiler.preparing import Clock, Progress, prepare
 
 if TYPE_CHECKING:
     from sparsec.backends.systolic.emit import Emitted
@@ -52,7 +53,7 @@ def plan_systolic(
     clock, machine = Clock(progress), parse_machine(target)
     steps = PIPELINE if passes is None else parse_pipeline(passes, load_all(), PIPELINES)
     bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
-    graph = prepare(model, clock, bound, {"target": "host"}, recipe, calibration, budget, quantisation).graph
+    graph = prepare(model, clock, bound, None, recipe, calibration, budget, quantisation).graph
     label = identifier(name or (Path(model).stem if isinstance(model, str | Path) else graph.name))
     with clock.phase("passes"):
         final = run_pipeline(replace(graph, name=label), steps)

@@ -92,3 +92,9 @@ def residual_network(seed: int = 0, *, data: Any = np.uint8, sparse: float = 0.0
 
 def _limits(b: QdqBuilder) -> list[str]:
     return [b.constant("low", np.float32(0)), b.constant("high", np.float32(6))]
+
+
+def shifts_of(scale: Array) -> Array | None:
+    """k, int64, of scales 2^-k in their shape; None where one is no power of two."""
+    mantissa, exponent = np.frexp(scale)
+    return 1 - exponent.astype(np.int64) if np.all(mantissa == 0.5) else None

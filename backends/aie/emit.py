@@ -21,7 +21,7 @@ from typing import Any
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.registers import Grid, Tile
+from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
 
@@ -35,7 +35,7 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     machine = program.machine
     cores: dict[Tile, CoreFile] = {}
     if program.core:
-        grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+        grid = machine.grid
         files["core.s"] = program.core_text.encode()
         for tile in grid.cores():
             name = f"core_{tile.column}_{tile.row}.bin"

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sparsec.backends.aie.registers import Grid
 from sparsec.compiler.errors import UsageError
 
 PREFIX = "aie2:"
@@ -173,6 +174,11 @@ class Machine:
     def first_core_row(self) -> int:
         """The row of the cores next to the memory tiles."""
         return 1 + self.memory_rows
+
+    @property
+    def grid(self) -> Grid:
+        """Its extent, as addresses count."""
+        return Grid(self.columns, self.rows, self.memory_rows, self.shim.columns)
 
     @property
     def macs_per_cycle(self) -> int:

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Slot, decode_bundle
-from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, WORD_BYTES, Descriptor
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS, WORD_BYTES
+from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, Descriptor
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.mlir_routes import flow_lines, switch_lines
 from sparsec.backends.aie.mlir_sequence import Sequencer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from sparsec.backends.aie.descriptors import CLASSES, WORD_BYTES, Axi
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
+from sparsec.backends.aie.descriptors import CLASSES, Axi
 from sparsec.backends.aie.mlir_text import I32, Region, Value, boolean, dense, i32, memref, operation, quoted, signed, ui32
 from sparsec.backends.aie.registers import DMAS, LOCK_VALUE, Direction, Grid, Kind, Tile, register_name, split
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Write, descriptor_at, task_of

@@ -14,12 +14,6 @@ from sparsec.compiler.ops.base import Array
 from sparsec.compiler.ops.quantize import RANGES
 
 
-def shifts_of(scale: Array) -> Array | None:
-    """k, int64, of scales 2^-k in their shape; None where one is no power of two."""
-    mantissa, exponent = np.frexp(scale)
-    return 1 - exponent.astype(np.int64) if np.all(mantissa == 0.5) else None
-
-
 def rounding_shift(acc: Array, shift: Array | int) -> Array:
     """acc / 2^shift rounded to integers, ties to even, int64. `acc` are int32, shifts from -31 to 62; both broadcast."""
     wide, k = np.broadcast_arrays(acc.astype(np.int64), np.asarray(shift, np.int64))

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparsec.compiler.array_driver import compile_array, simulate
-    from sparsec.compiler.driver import compile, load, prune
+    from sparsec.compiler.driver import compile, load
     from sparsec.compiler.errors import SparsecError
+    from sparsec.compiler.preparing import prune
     from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.quantisation.model import quantise
 
@@ -17,7 +18,7 @@ _HOMES = {
     "compile": "sparsec.compiler.driver",
     "compile_array": "sparsec.compiler.array_driver",
     "load": "sparsec.compiler.driver",
-    "prune": "sparsec.compiler.driver",
+    "prune": "sparsec.compiler.preparing",
     "simulate": "sparsec.compiler.array_driver",
     "Budget": "sparsec.passes.pruning.budget",
     "quantise": "sparsec.passes.quantisation.model",

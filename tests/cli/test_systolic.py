@@ -104,3 +104,13 @@ def test_bfloat16_is_refused(model: Path, tmp_path: Path, capsys: pytest.Capture
     options = ["--target", "flexisaga:8x8", "--precision", "bf16", "-o", str(tmp_path / "out"), "-q"]
     assert main(["compile", str(model), *options]) == 2
     assert "flexisaga:8x8 does not multiply bfloat16" in capsys.readouterr().err
+
+
+def test_what_systolic_arrays_do_not_have_is_refused(model: Path, program: Path, tmp_path: Path, capsys: Out) -> None:
+    assert main(["simulate", str(program), "--trace", str(tmp_path / "t.json"), "-q"]) == 2
+    assert "--trace and --svg draw AI-Engine arrays" in capsys.readouterr().err
+    np.savez(tmp_path / "calib.npz", input=np.random.default_rng(0).standard_normal((6, 3, 16, 16)).astype(np.float32))
+    calib = ["--calib", str(tmp_path / "calib.npz"), "--target-density", "0.5", "--density-of", "time"]
+    options = ["--target", "flexisaga:8x8", "--pattern", "2:4", *calib, "-o", str(tmp_path / "out"), "-q"]
+    assert main(["compile", str(model), *options]) == 2
+    assert "a budget of time is predicted for CPUs only: count macs or weights" in capsys.readouterr().err

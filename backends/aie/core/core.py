@@ -1,7 +1,7 @@
 """A core that runs: from one meeting with the rest of the array to the next, with values and cycles.
 
-`Core.resume` executes bundles until one waits for a lock, gives one back, uses the cascade or stops, and says which. The
-array's simulation (`backends/aie/simulate`) decides when the core goes on.
+`Core.resume` executes bundles until one waits for a lock, gives one back or stops, and says which. The array's
+simulation (`backends/aie/simulate`) decides when the core goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """What a core stopped at. `kind` is acq, rel, pop or done; a lock and its value where it is a lock's."""
+    """What a core stopped at. `kind` is acq, rel or done; a lock and its value where it is a lock's."""
 
     kind: str
     lock: int = 0
@@ -116,8 +116,6 @@ class Core:
                 self._met = True
                 if steering is not None and steering.form.name in MEETINGS:
                     return self._meeting(steering)
-                if self._code.pops[self.pc] and not self.state.cascade_in:
-                    return Meeting("pop")
             try:
                 self._step(steering)
             except SparsecError as exc:

@@ -39,7 +39,6 @@ class Decoded:
         self.steering = [s if s is not None and s.form.name in STEERING else None for s in scalars]
         vectors = [b[Slot.VECTOR].form.name if Slot.VECTOR in b else "" for b in self.bundles]
         self.multiplies = [name in PRODUCTS for name in vectors]
-        self.pops = [name == "pop" for name in vectors]
         self.pointers = [[b[s].operands[b[s].form.pointer] for s in (Slot.A, Slot.B, Slot.STORE) if s in b] for b in self.bundles]
 
     def plain(self, start: int, end: int) -> bool:

@@ -14,7 +14,9 @@ import ml_dtypes
 import numpy as np
 
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
+from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
+from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
 Commit = Callable[[], None]
@@ -33,8 +35,6 @@ class State:
     m: list[int] = field(default_factory=lambda: [0] * COUNTS["m"])
     w: Array = field(default_factory=lambda: np.zeros((COUNTS["w"], 32), np.uint8))
     c: Array = field(default_factory=lambda: np.zeros((COUNTS["c"], 128), np.uint8))
-    cascade_in: list[Array] = field(default_factory=list)
-    cascade_out: list[Array] = field(default_factory=list)
 
     @staticmethod
     def fresh(size: int) -> State:
@@ -86,12 +86,7 @@ def run_bundle(state: State, bundle: Bundle) -> None:
 
 def saturated(sums: Array, shift: int, signed: int) -> Array:
     """int32 `sums` shifted right by `shift` with halves to even, as saturated bytes (uint8 bits)."""
-    wide = sums.astype(np.int64)
-    if shift > 0:
-        half = np.int64(1) << (shift - 1)
-        wide = (wide + half - 1 + ((wide >> shift) & 1)) >> shift
-    low, high = (-128, 127) if signed else (0, 255)
-    return np.clip(wide, low, high).astype(np.int8 if signed else np.uint8).view(np.uint8)
+    return requantise_by_shift(sums, shift, 0, DType.I8 if signed else DType.U8).view(np.uint8)
 
 
 def products(a: Array, b: Array, signed: int) -> Array:
@@ -204,16 +199,6 @@ def _quarter(s: State, o: tuple[int, ...]) -> Commit:
     return commit
 
 
-def _push(s: State, o: tuple[int, ...]) -> Commit:
-    data = s.c[o[0], 64 * o[1] : 64 * o[1] + 64].copy()
-    return lambda: s.cascade_out.append(data)
-
-
-def _pop(s: State, o: tuple[int, ...]) -> Commit:
-    half = s.c[o[0], 64 * o[1] : 64 * o[1] + 64].view(np.int32)
-    return _accumulate(half, s.cascade_in.pop(0).view(np.int32), True)
-
-
 ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldw": lambda s, o: _load(s, o, o[2]),
     "ldwm": lambda s, o: _load(s, o, s.m[o[2]]),
@@ -240,8 +225,6 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "macbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), True),
     "mulbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), False),
     "rowbf": lambda s, o: _accumulate(s.floats(o[0]), np.tile(s.w[o[1]].view(np.float32)[:4], (4, 1)), False),
-    "push": _push,
-    "pop": _pop,
     "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),

@@ -150,8 +150,6 @@ _VECTORS = (
     Form("macbf", 11, (_C, _X, _X), "=<<", "c[4][4] += x[4][8] x x'[8][4], bfloat16, sums in float32"),
     Form("mulbf", 12, (_C, _X, _X), "><<", "c = the same product"),
     Form("rowbf", 13, (_C, _W), "><", "each of the 4 rows of c = the first 4 float32 of w"),
-    Form("push", 14, (_C, Field("u", 1)), "<-", "half of c to the cascade"),
-    Form("pop", 15, (_C, Field("u", 1)), "=-", "half of c += what the cascade brings"),
 )
 _IMM = Field("i", 15)
 _SCALARS = (

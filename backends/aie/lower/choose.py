@@ -64,7 +64,7 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
     share, mode, layer = t.share, t.mode, t.layer
     word = machine.streams.bytes_per_cycle
     per_row = [t.output_blocks(p) for p in range(mode.channel_parts)]
-    quad = 4 * (4 if layer.residual else 0) // 4
+    quad = 4 if layer.residual else 0  # cycles of 4 vectors that add it
     worst = 0.0
     for blocks in per_row:
         products = sum(4 * max(2, t.block_counts[b] + t.block_counts[b] % 2) for b in blocks)
@@ -135,7 +135,7 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
             f"layer {layer.node!r} on {machine.name}",
             demand=f"one row of {width} x {layer.channels[0]} inputs and {layer.channels[1]} outputs, and weights of 8 channels",
             bound=f"{machine.core.data_bytes:,} bytes of a core and {machine.memory.data_bytes:,} of a memory tile",
-            remedy="use a larger array, or keep this layer on the host",
+            remedy="use a larger array",
             node=layer.node,
         )
     return [t for _, _, t in sorted(found)]

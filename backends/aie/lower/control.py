@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import (
     OWN_LOCKS,
-    OWN_WORDS,
     Acquire,
     CoreDescriptor,
     Descriptor,

@@ -81,7 +81,7 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     if isinstance(shifts, str):
         return shifts
     residual = node.inputs[shifts.residual] if shifts.residual is not None else None
-    signed = tuple(v is not None and graph.types[v].dtype is DType.I8 for v in (node.inputs[0], residual, node.output))
+    signed = [v is not None and graph.types[v].dtype is DType.I8 for v in (node.inputs[0], residual, node.output)]
     kernel = (w.shape[2], w.shape[3])
     return ConvLayer(
         node.name,
@@ -91,7 +91,7 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
         Window(kernel, op.strides[0], (op.pads[0], op.pads[1])),
         (x.shape[1], w.shape[0]),
         depthwise,
-        signed,  # type: ignore[arg-type]
+        (signed[0], signed[1], signed[2]),
         op.zero,
         _blocked(graph.constants[node.inputs[1]], depthwise),
         shifts,

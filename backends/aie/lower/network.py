@@ -24,7 +24,7 @@ _ALIGN = 64
 
 def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     """The program of a graph that the passes have finished. FitError where a layer does not fit the array."""
-    grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+    grid = machine.grid
     ways = modes(grid)
     if not ways:
         raise FitError(
@@ -43,7 +43,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
 
 def lower_with(graph: Graph, machine: Machine, tilings: Mapping[str, Tiling]) -> ArrayProgram:
     """The program with given tilings, by node. FitError where one does not fit."""
-    grid = Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
+    grid = machine.grid
     cut = partition(graph)
     kinds = list(dict.fromkeys(k for t in tilings.values() for k in kinds_of(t)))
     images, size = images_of(graph, list(tilings.values()))

@@ -144,7 +144,7 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             f"layer {tiling.layer.node!r} in a core",
             demand=told,
             bound=f"{size:,} bytes of data memory",
-            remedy="use an array with more cores, or keep this layer on the host",
+            remedy="use an array with more cores",
             node=tiling.layer.node,
         )
     spare = size - sum(demand.values())
@@ -188,7 +188,7 @@ def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
             demand=f"{RING * tile * len(data):,} bytes of data, {sum(rings):,} of results, "
             f"at least {2 * chunk * len(weights):,} of weights",
             bound=f"{size:,} bytes",
-            remedy="use an array with more columns, or keep this layer on the host",
+            remedy="use an array with more columns",
             node=tiling.layer.node,
         )
     at = RING * tile * len(data)

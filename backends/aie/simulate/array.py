@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, OWN_WORDS, Descriptor, check_channel_descriptor
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, Descriptor, check_channel_descriptor
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import (
     BD_STRIDE,
@@ -17,9 +18,9 @@ from sparsec.backends.aie.registers import (
     LOCK_STRIDE,
     LOCKS,
     Direction,
-    Grid,
     Kind,
     Tile,
+    address,
     register,
     register_name,
     split,
@@ -37,16 +38,11 @@ Array = np.ndarray[Any, Any]
 ChannelKey = tuple[Tile, Direction, int]
 
 
-def grid_of(machine: Machine) -> Grid:
-    """The machine's extent as addresses see it."""
-    return Grid(machine.columns, machine.rows, machine.memory_rows, machine.shim.columns)
-
-
 class ArrayState:
     """Every tile with its registers, memory, locks and channels; cores run programs."""
 
     def __init__(self, machine: Machine, programs: Mapping[Tile, bytes], ddr: Ddr) -> None:
-        self.machine, self.grid, self.ddr = machine, grid_of(machine), ddr
+        self.machine, self.grid, self.ddr = machine, machine.grid, ddr
         self.clock = Clock()
         self.registers: dict[int, int] = {}
         self.tokens: Counter[ChannelKey] = Counter()
@@ -58,6 +54,7 @@ class ArrayState:
         self.control = Timeline()
         self.operation: tuple[int, Write] | None = None
         self._advanced: dict[Descriptor, tuple[int, ...]] = {}
+        self._rewire = True
         self._decoded: dict[tuple[Kind, tuple[int, ...]], Descriptor] = {}
         for tile in self.grid.tiles():
             self._add(tile, programs)
@@ -145,7 +142,7 @@ class ArrayState:
     def descriptor(self, tile: Tile, number: int) -> Descriptor:
         """The descriptor that the tile's registers hold."""
         kind = self.grid.kind(tile)
-        base = (tile.column << 25 | tile.row << 20) + DMAS[kind].bd_base + number * BD_STRIDE
+        base = address(tile, DMAS[kind].bd_base + number * BD_STRIDE)
         words = tuple(self.registers.get(base + 4 * i, 0) for i in range(DMAS[kind].words))
         if (kind, words) not in self._decoded:
             self._decoded[kind, words] = CLASSES[kind].decode(words)
@@ -155,7 +152,7 @@ class ArrayState:
         """Write a descriptor back that has been carried out, as its iteration moves on."""
         if descriptor.iteration.wrap == 1:
             return
-        base = (tile.column << 25 | tile.row << 20) + DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE
+        base = address(tile, DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE)
         if descriptor not in self._advanced:
             self._advanced[descriptor] = descriptor.advanced().encode()
         for i, word in enumerate(self._advanced[descriptor]):
@@ -171,7 +168,8 @@ class ArrayState:
             memory = self.memories.get(tile) or self.cores[tile].memory
             memory.write(np.array([offset // 4]), np.array([value], np.uint32))
             return
-        if register_name(kind, offset).startswith(("0x", "data+", "program+")):
+        name = register_name(kind, offset)
+        if name.startswith(("0x", "data+", "program+")):
             raise StreamError(f"{kind.value}{tile} has nothing at offset {offset:#x} that a control stream can write here")
         self.registers[address] = value
         first = register(kind, "lock0")
@@ -193,7 +191,7 @@ class ArrayState:
             if tile not in self.cores:
                 raise StreamError(f"core{tile} is enabled and has no program")
             self.cores[tile].start()
-        if "switch" in self._part(kind, offset):
+        if name.startswith(("master.", "slave.", "mux", "demux")):
             self._rewire = True
 
     def _origin(self) -> str:
@@ -202,15 +200,8 @@ class ArrayState:
         number, operation = self.operation
         return f"operation {number}, `{operation.text(self.grid)}`"
 
-    _rewire = True
-
     def _data_bytes(self, kind: Kind) -> int:
         return self.machine.memory.data_bytes if kind is Kind.MEMORY else self.machine.core.data_bytes
-
-    @staticmethod
-    def _part(kind: Kind, offset: int) -> str:
-        base = 0xB0000 if kind is Kind.MEMORY else 0x3F000
-        return "switch" if base <= offset < base + 0x200 or (kind is Kind.SHIM and offset in (0x1F000, 0x1F004)) else ""
 
     def connect(self) -> None:
         """Join channels by the circuits that the switches' registers make, if these have changed."""

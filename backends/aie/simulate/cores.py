@@ -126,8 +126,6 @@ class CoreProcess:
         if meeting.kind == "done":
             return
         try:
-            if meeting.kind == "pop":
-                raise StreamError("the cascade brings nothing")
             if meeting.lock >= len(self.locks):
                 raise StreamError(f"there is no lock {meeting.lock}: the tile has {len(self.locks)}")
             lock = self.locks[meeting.lock]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import Grid, Tile
-from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey, grid_of
+from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey
 from sparsec.backends.aie.simulate.memory import Ddr, Region, Words
 from sparsec.backends.aie.simulate.timeline import Cause
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Transaction, Write
@@ -46,9 +46,9 @@ def simulate(
 
     StreamError, with cycle and tile, for whatever the array cannot do, and for a deadlock: who waits for what.
     """
-    if _extent(control.grid) != _extent(grid_of(machine)):
+    if _extent(control.grid) != _extent(machine.grid):
         raise StreamError(
-            f"the control stream is for {_extent(control.grid)}: the machine {machine.name} has {_extent(grid_of(machine))}"
+            f"the control stream is for {_extent(control.grid)}: the machine {machine.name} has {_extent(machine.grid)}"
         )
     array = ArrayState(machine, programs, Ddr(arguments, regions))
     controller = _Controller(array, control.operations)

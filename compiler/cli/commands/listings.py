@@ -72,6 +72,7 @@ def targets(
     """
     from sparsec.backends.aie.machine import machine_named, machines
     from sparsec.backends.cpu.isa import host_isa, isas, runs_here
+    from sparsec.backends.systolic.dataflow import SAT, SEVEN
 
     if array is not None:
         parameters = machine_named(array).parameters()
@@ -98,8 +99,8 @@ def targets(
         for m in machines()
     ]
     systolic = [
-        {"target": "flexisaga:RxC", "dataflows": "dOS dWS dIS sOS csOS sWS sIS, the cheapest for each layer"},
-        {"target": "sat:RxC", "dataflows": "dense and n:m, output or weight stationary; training schedules"},
+        {"target": f"{family}:RxC", "dataflows": " ".join(d.value for d in found)}
+        for family, found in (("flexisaga", SEVEN), ("sat", SAT))
     ]
     if json:
         emit_json([*rows, *arrays, *systolic])

@@ -153,7 +153,7 @@ def prune(
     With --permute, channels are put into an order first in which the pattern keeps more; with --calib, weights are chosen by
     what they do to real inputs, and those that stay make up for the others. Both leave the model's operators as they are.
     """
-    from sparsec.compiler import driver
+    from sparsec.compiler import preparing
     from sparsec.compiler.limits import Limits
 
     spared = None if spare is None else [] if spare == "none" else [s.strip() for s in spare.split(",")]
@@ -182,7 +182,7 @@ def prune(
     bound = {"dims": parse_dims(dim), "input_shapes": parse_shapes(shape), "limits": Limits.parse(limits or "")}
     with Steps("prune", total=None, quiet=quiet) as progress:
         how = {"data": calib, "budget": budget, "target": target or "host", "progress": progress}
-        pruned = driver.prune(model, wanted, **how, **bound)  # type: ignore[arg-type]
+        pruned = preparing.prune(model, wanted, **how, **bound)  # type: ignore[arg-type]
         progress("write")
         pruned.save(output)
     report = pruned.report

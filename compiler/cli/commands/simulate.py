@@ -11,7 +11,7 @@ import typer
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
 from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
-from sparsec.compiler.errors import VerificationError
+from sparsec.compiler.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +62,8 @@ def simulate(
     from sparsec.compiler.feeds import random_feeds, read_feeds
     from sparsec.compiler.report import TensorInfo
 
+    if (training or holds_systolic(folder)) and (trace or svg):
+        raise UsageError(f"--trace and --svg draw AI-Engine arrays, and {folder} is for a systolic one: leave them out")
     if training:
         train_systolic(folder, batch, keep, json=json)
         return

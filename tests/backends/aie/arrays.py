@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.assembly import assemble
-from sparsec.backends.aie.descriptors import OWN_LOCKS, OWN_WORDS, Acquire, Descriptor, Dim, Pad, Release, ShimDescriptor
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Descriptor, Dim, Pad, Release, ShimDescriptor
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.registers import CORE_ENABLE, Direction, Grid, Tile, register_address
-from sparsec.backends.aie.simulate.array import grid_of
 from sparsec.backends.aie.simulate.memory import Region, Words
 from sparsec.backends.aie.simulate.run import Finished, simulate
 from sparsec.backends.aie.switch import Channel, Flow, route
@@ -20,7 +20,7 @@ from sparsec.backends.aie.transaction import Operation, Patch, Sync, Task, Trans
 
 Array = np.ndarray[Any, Any]
 MACHINE: Machine = machine_named("aie2:2x2")
-GRID: Grid = grid_of(MACHINE)
+GRID: Grid = MACHINE.grid
 SHIM, MEMORY, CORE, UPPER = Tile(0, 0), Tile(0, 1), Tile(0, 2), Tile(0, 3)
 IN, OUT = Direction.S2MM, Direction.MM2S
 

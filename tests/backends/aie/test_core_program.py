@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.execute import saturated
 from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Kind, Parameters, core_program
 from sparsec.backends.aie.core.timing import Latencies
 from sparsec.backends.aie.lower.chunks import Chunk, Steps
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
 PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, 0xE400
@@ -100,7 +101,9 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
         if residual:
             more = data[added[i] : added[i] + 128 * vectors].view(np.uint8 if signed else np.int8)
             sums += more.reshape(-1, 8).astype(np.int64) << 6
-        assert np.array_equal(result.reshape(-1, 8), saturated(sums, 9 + i, signed))
+        assert np.array_equal(
+            result.reshape(-1, 8), requantise_by_shift(sums, 9 + i, 0, DType.I8 if signed else DType.U8).view(np.uint8)
+        )
     assert residual or bench.core.stalls["bank"] == 0
 
 
@@ -118,7 +121,7 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
         chunks.append(Chunk(bias, weights, offsets, 9, kind=kind).pack(Steps()))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
     (result,) = _Bench(kinds, [data], chunks, vectors).run()
-    assert np.array_equal(result.reshape(-1, 8), saturated(total, 9, False))
+    assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
 
 
 def test_depthwise() -> None:
@@ -127,7 +130,9 @@ def test_depthwise() -> None:
     offsets = [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
     weights, bias = rng.integers(-127, 128, (9, 8), np.int8), rng.integers(-999, 999, 8, np.int32)
     (result,) = _Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 7).pack(Steps())], 2).run()
-    assert np.array_equal(result.reshape(-1, 8), saturated(_sums(data, offsets, weights, bias, 2, False), 7, False))
+    assert np.array_equal(
+        result.reshape(-1, 8), requantise_by_shift(_sums(data, offsets, weights, bias, 2, False), 7, 0, DType.U8)
+    )
 
 
 def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import (
     CLASSES,
-    OWN_WORDS,
     PADDING,
     Acquire,
     Axi,

@@ -17,9 +17,9 @@ from xdsl.printer import Printer
 
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.core.assembly import assemble as assemble_core
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import (
     OWN_LOCKS,
-    OWN_WORDS,
     Acquire,
     Axi,
     CoreDescriptor,

@@ -21,7 +21,6 @@ from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
-from sparsec.backends.aie.simulate.array import grid_of
 from sparsec.compiler.errors import FitError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
@@ -81,7 +80,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
     graph = conv_graph(rng, (24, 40), (13, 11), (3, 3), pads=(1, 1, 1, 1), residual=True)
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
-    ways = tuple(m for m in modes(grid_of(NPU)) if m.cut is cut)
+    ways = tuple(m for m in modes(NPU.grid) if m.cut is cut)
     found = list(candidates(NPU, layer, ways, 13, 11))
     kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in found}
     assert len(kinds) > 4
@@ -97,13 +96,13 @@ def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
         graph = conv_graph(rng, (64, 64), (14, 14), (3, 3), pads=(1, 1, 1, 1), density=density)
         layer = conv_layer(graph, graph.nodes[0])
         assert not isinstance(layer, str)
-        tiling = replace(tiling or ranked(NPU, layer, modes(grid_of(NPU)), 14, 14)[0], layer=layer)
+        tiling = replace(tiling or ranked(NPU, layer, modes(NPU.grid), 14, 14)[0], layer=layer)
         program = lower_with(graph, NPU, {"conv": tiling})
         part = program.parts[0]
         assert isinstance(part, ArrayPart)
         weights[density] = len(part.weights)
         runs[density] = _check(graph, rng, program=program)
-    macs = {d: sum(r.parts[0].finished.macs(t) for t in grid_of(NPU).cores()) for d, r in runs.items()}
+    macs = {d: sum(r.parts[0].finished.macs(t) for t in NPU.grid.cores()) for d, r in runs.items()}
     assert macs[0.5] == macs[1.0] / 2
     assert weights[0.5] < 0.55 * weights[1.0]
     assert runs[0.5].cycles < runs[1.0].cycles
@@ -132,7 +131,7 @@ def test_what_does_not_fit_says_so() -> None:
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
     with pytest.raises(FitError, match=r"layer 'conv' on aie2:npu1 does not fit: .* the bound is 65,536 bytes of a core"):
-        ranked(NPU, layer, modes(grid_of(NPU)), 1, 898)
+        ranked(NPU, layer, modes(NPU.grid), 1, 898)
     small = conv_graph(np.random.default_rng(1), (8, 8), (8, 8))
     with pytest.raises(FitError, match="up to 4 rows"):
         compile_for(small, "aie2:8x8")

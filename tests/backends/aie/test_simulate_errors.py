@@ -178,7 +178,6 @@ def test_a_file_that_was_cut_off() -> None:
         ("jmp 900", r"the program of 1 bundles goes on at bundle 900"),
         ("acq 20, 1", r"cycle \d+, core\(0,2\), bundle 0, `acq 20, 1`: there is no lock 20: the tile has 16"),
         ("rel 3, 64", r"cycle \d+, core\(0,2\), bundle 0, `rel 3, 64`: core\(0,2\)\.lock3 would hold 64"),
-        ("pop c0, 1", r"cycle \d+, core\(0,2\), bundle 0, `pop c0, 1`: the cascade brings nothing"),
     ],
 )
 def test_bundles_that_cannot_be(program: str, message: str) -> None:

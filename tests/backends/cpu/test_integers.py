@@ -16,7 +16,7 @@ from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
-from sparsec.compiler.ops.shift import requantise_by_shift, shifts_of
+from sparsec.compiler.ops.shift import requantise_by_shift
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 from tests.backends.cpu.compiled import SANITIZE, compile_graph, merged, run_graph, run_sanitized, split
@@ -24,6 +24,7 @@ from tests.backends.cpu.harness import BYTES
 from tests.backends.cpu.integer_reference import EPILOGUES as REFERENCES
 from tests.backends.cpu.integer_reference import convolved
 from tests.machine import needs
+from tests.quantised import shifts_of
 
 Array = np.ndarray[Any, Any]
 SUMS = ""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.quantize import RANGES
-from sparsec.compiler.ops.shift import requantise_by_shift, rounding_shift, shifts_of
+from sparsec.compiler.ops.shift import requantise_by_shift, rounding_shift
 from sparsec.compiler.scalar import Program
+from tests.quantised import shifts_of
 
 Array = np.ndarray[Any, Any]
 LARGEST = 2**24 - 1  # up to which float32 holds all integers
