@@ -20,7 +20,8 @@ Array = np.ndarray[Any, Any]
 @dataclass(frozen=True)
 class ConvLayer:
     """A convolution of bytes. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the
-    channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]."""
+    channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where
+    it reads nothing there."""
 
     node: str
     x: str
@@ -30,7 +31,7 @@ class ConvLayer:
     channels: tuple[int, int]
     depthwise: bool
     signed: tuple[bool, bool, bool]  # data, residual, result
-    zero: int
+    outside: int | None
     weights: Array
     shifts: Shifts
 
@@ -92,7 +93,7 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
         (x.shape[1], w.shape[0]),
         depthwise,
         (signed[0], signed[1], signed[2]),
-        op.zero,
+        op.zero if any(op.pads) else None,
         _blocked(graph.constants[node.inputs[1]], depthwise),
         shifts,
     )
