@@ -79,9 +79,9 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
         sum(t.chunks(s.part) for s in mode.weights() if s.memory.column == c) * t.chunk_bytes for c in range(mode.grid.columns)
     ]
     again = t.streamed if any(in_memory(machine, t, c).slots for c in range(mode.grid.columns)) else 1
-    results = t.most_results * t.rows * share.lane * 32
+    results = t.most_results * t.rows * share.lane * 32 * layer.result_size
     writers = max(1, min(mode.grid.columns, -(-t.height // t.band) if mode.cut is Cut.BOTH else mode.grid.columns))
-    out_bytes = layer.output_blocks * 8 * t.height * t.width
+    out_bytes = layer.output_blocks * 8 * t.height * t.width * layer.result_size
     return Estimate(
         compute,
         t.tiles * t.tile_bytes / word,
@@ -101,7 +101,7 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         for height_of in rows:
-            for pieces in _PIECES:
+            for pieces in (1,) if layer.maximum else _PIECES:
                 blocks = -(-most // pieces)
                 blocks += blocks % 2
                 for kept in (True, False):

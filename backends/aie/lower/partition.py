@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
 from sparsec.backends.aie.lower.views import View, views_of
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 
@@ -39,7 +39,7 @@ def layers_of(graph: Graph) -> tuple[dict[str, ConvLayer], dict[str, str]]:
     layers: dict[str, ConvLayer] = {}
     reasons: dict[str, str] = {}
     for node in graph.nodes:
-        found = conv_layer(graph, node)
+        found = layer_of(graph, node)
         if isinstance(found, str):
             reasons[node.name] = found
         else:

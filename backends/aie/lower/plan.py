@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,7 +94,9 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         last = i == n - 1
         residual = layer.residual is not None and last
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
-        found.append(Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last))
+        low, high = (b is not None and last for b in layer.shifts.bounds)
+        made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
+        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last))
     return found
 
 
@@ -160,8 +162,8 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         0,
         tiling.tile_bytes + QUAD_BYTES,
         places[1],
-        places[2] + QUAD_BYTES,  # the first store of a chunk lands before its results
-        tiling.result_bytes + QUAD_BYTES,
+        places[2] + tiling.result_quad,  # the first store of a chunk lands before its results
+        tiling.result_bytes + tiling.result_quad,
         at + SUM_BYTES,
         size - demand["parameters"],
     )

@@ -104,7 +104,12 @@ class Tiling:
     @property
     def result_bytes(self) -> int:
         """Results of one chunk in a core."""
-        return self.share.tiles * QUAD_BYTES
+        return self.share.tiles * self.result_quad
+
+    @property
+    def result_quad(self) -> int:
+        """Results of 4 vectors."""
+        return QUAD_BYTES * self.layer.result_size
 
     @property
     def in_parts(self) -> bool:
@@ -119,7 +124,7 @@ class Tiling:
             # the last vectors of a tile read a little beyond the data, of which no result is kept
             "data": self.buffers * (self.tile_bytes + QUAD_BYTES),
             "weights": slots * self.chunk_bytes,
-            "results": 2 * (self.result_bytes + QUAD_BYTES),
+            "results": 2 * (self.result_bytes + self.result_quad),
             "partial sums": self.share.tiles * SUM_BYTES + SUM_BYTES if self.in_parts else 0,
             "parameters": 2 * PARAMETER_BYTES,
         }
@@ -139,7 +144,7 @@ class Tiling:
     @property
     def stored_bytes(self) -> int:
         """Results of 8 channels of one tile in a memory tile."""
-        return self.rows * self.share.stored_columns * BLOCK
+        return self.rows * self.share.stored_columns * BLOCK * self.layer.result_size
 
     @property
     def most_results(self) -> int:
