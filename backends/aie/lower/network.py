@@ -78,10 +78,9 @@ def _array_part(
         plan = plan_layer(machine, tiling, kinds)
         layer = plan.layer
         residual = images[layer.residual] if layer.residual else None
-        made: list[Operation] = [*circuits.change(tiling.mode)]
-        if not turn:
-            made += enable(grid)
-        made += LayerControl(grid, plan, Traffic(images[layer.x], images[layer.y], residual, len(weights))).operations(turn)
+        near, far = circuits.change(tiling.mode)
+        control = LayerControl(grid, plan, Traffic(images[layer.x], images[layer.y], residual, len(weights)))
+        made: list[Operation] = [*(enable(grid) if not turn else ()), *near, *control.arrive(), *far, *control.compute(turn)]
         weights += plan.weights
         plans.append(plan)
         streams.append(made)
@@ -93,7 +92,7 @@ def images_of(graph: Graph, tilings: Sequence[Tiling]) -> tuple[dict[str, Image]
     """An image for every value of layers, with room for what tiles read around it; and the bytes of all."""
     around: dict[str, list[tuple[int, int, int, int]]] = {}  # rows above, columns left, rows and columns from the first on
     for t in tilings:
-        layer, share = t.layer, t.share
+        layer, share = t.layer, t.source
         around.setdefault(layer.y, []).append((0, 0, t.height, t.width))
         above, left = layer.window.pads
         last = (t.mode.position_parts - 1) * t.band + (t.tiles - 1) * t.rows  # the first row of the last tile
