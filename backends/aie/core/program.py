@@ -68,25 +68,26 @@ LOCKS = Locks()
 class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
-    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first
-    buffer of data, weights and results, for data and results the sum of both buffers' addresses, for weights the end of all
-    and the size of one; bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles;
-    buffers of each kind; the least and the greatest result, each as the 4 bytes of a word, where results are cut to them.
+    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
+    results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
+    use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
+    buffer of weights, the size of one and the end of all; buffers of each kind; the least and the greatest result, each as
+    the 4 bytes of a word, where results are cut to them.
     """
 
-    tiles: int
-    chunks: int
+    units: int
     vectors: int
     data: int
     data_sum: int
+    results: int
+    results_sum: int
+    awaited: int
+    kept: int
+    within: tuple[int, int, int]
+    chunks: int
     weights: int
     weights_size: int
     weights_end: int
-    kept: int
-    results: int
-    results_sum: int
-    within: tuple[int, int, int]
-    partial: int
     data_buffers: int
     weights_buffers: int
     results_buffers: int
@@ -103,7 +104,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"data": 3, "weights": 5, "kept": 8, "partial": 14, "buffers": 15, "bounds": 24}
+_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "bounds": 24}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:

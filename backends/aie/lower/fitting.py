@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.control import LayerControl, Traffic
+from sparsec.backends.aie.lower.control import LayerControl, Traffic, joined
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
@@ -61,6 +61,6 @@ class Fitting:
         images, _ = images_of(self.graph, [tiling], {})
         residual = images[layer.residual] if layer.residual else None
         traffic = Traffic(images[layer.x], images[layer.y], residual, 0)
-        for _ in LayerControl(self.machine.grid, plan, traffic).operations(0):
-            pass
+        control = LayerControl(self.machine.grid, plan, traffic)
+        joined((control.arrive(), control.compute(0)))
         self._kinds = kinds

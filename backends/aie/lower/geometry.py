@@ -15,6 +15,8 @@ from math import isqrt
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.types import TensorType
 
+from sparsec.backends.aie.lower.chunks import Steps
+
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector
 VECTOR_BYTES = BLOCK * LANES
@@ -129,9 +131,34 @@ class Share:
         return len(self.window.planes) * self.plane_vectors
 
     @property
+    def folded(self) -> bool:
+        """Whether 4 vectors are one row of outputs, or several, and nothing of what lies between rows is multiplied."""
+        return TILE_VECTORS % self.lane == 0 and self.pitch > self.lane
+
+    @property
+    def result_pitch(self) -> int:
+        """Vectors from one row of results to the next."""
+        return self.lane if self.folded else self.pitch
+
+    @property
     def tiles(self) -> int:
-        """How often a core multiplies 4 vectors: rows follow each other in memory, and are multiplied with what lies between."""
-        return -(-((self.rows - 1) * self.pitch + self.lane) // TILE_VECTORS)
+        """How often a core multiplies 4 vectors: rows that are not folded are multiplied with what lies between them."""
+        return -(-((self.rows - 1) * self.result_pitch + self.lane) // TILE_VECTORS)
+
+    @property
+    def steps(self) -> Steps:
+        """Bytes between the vectors that are multiplied together, and on to the next ones."""
+        if not self.folded:
+            return Steps()
+        row, rows = VECTOR_BYTES * self.pitch, TILE_VECTORS // self.lane
+        turn = row - VECTOR_BYTES * (self.lane - 1)
+        first, second, third = (VECTOR_BYTES if i % self.lane else turn for i in range(1, TILE_VECTORS))
+        return Steps((first, second, third), rows * row)
+
+    @property
+    def slack(self) -> int:
+        """Bytes behind a tile of data that a core may read, and multiply for no result that is kept."""
+        return 2 * self.steps.on if self.folded else TILE_VECTORS * VECTOR_BYTES
 
     @property
     def source_rows(self) -> int:
@@ -151,12 +178,12 @@ class Share:
     @property
     def residual_rows(self) -> int:
         """Rows of a residual in the memory tile: results with what lies between and behind them."""
-        return -(-self.tiles * TILE_VECTORS // self.pitch)
+        return -(-self.tiles * TILE_VECTORS // self.result_pitch)
 
     @property
     def residual_columns(self) -> int:
         """Columns of a residual in the memory tile."""
-        return (LANES - 1) * self.lane + self.pitch
+        return (LANES - 1) * self.lane + self.result_pitch
 
     def offset(self, block: int, row: int, column: int) -> int:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""

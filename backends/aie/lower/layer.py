@@ -60,9 +60,21 @@ class ConvLayer:
         return int(w.shape[0] * w.shape[2] * w.shape[4] * w.shape[5])
 
     @cached_property
+    def _filled(self) -> Array:
+        """Which blocks of weights are not zero, bool [output blocks, input blocks, kernel rows, columns]."""
+        found: Array = self.weights.any(axis=(1, 3))
+        return found
+
+    @cached_property
     def block_counts(self) -> tuple[int, ...]:
         """Nonzero blocks of weights, by block of output channels."""
-        return tuple(int(n) for n in np.count_nonzero(self.weights.any(axis=(1, 3)), axis=(1, 2, 3)))
+        return tuple(int(n) for n in np.count_nonzero(self._filled, axis=(1, 2, 3)))
+
+    def counts(self, parts: int) -> Array:
+        """Nonzero blocks of weights, int [output blocks, parts of the input channels]."""
+        filled = self._filled
+        found: Array = filled.reshape(filled.shape[0], parts, -1).sum(axis=2)
+        return found
 
     @property
     def output_blocks(self) -> int:

@@ -42,7 +42,7 @@ def images_of(graph: Graph, tilings: Sequence[Tiling], views: Mapping[str, View]
 
 def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     """What a tiling reads and writes of its values."""
-    layer, share = t.layer, t.share
+    layer, share = t.layer, t.source
     above, left = layer.window.pads
     last = (t.mode.position_parts - 1) * t.band + (t.tiles - 1) * t.rows  # the first row of the last tile
     below = last * share.window.stride - above + share.source_rows

@@ -110,12 +110,11 @@ def _array_part(
         plan = plan_layer(machine, tiling, kinds)
         layer = plan.layer
         residual = images[layer.residual] if layer.residual else None
-        made: list[Operation] = [*circuits.change(tiling.mode)]
-        if not turn:
-            made += enable(grid)
+        near, far = circuits.change(tiling.mode)
         traffic = Traffic(images[layer.x], images[layer.y], residual, len(weights))
+        control = LayerControl(grid, plan, traffic)
         try:
-            made += LayerControl(grid, plan, traffic).operations(turn)
+            made: list[Operation] = [*(enable(grid) if not turn else ()), *near, *control.arrive(), *far, *control.compute(turn)]
         except LimitError as exc:
             raise LimitError(str(exc), node=layer.node) from exc
         weights += plan.weights
