@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isqrt
 
+from sparsec.backends.aie.lower.chunks import Steps
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.types import TensorType
-
-from sparsec.backends.aie.lower.chunks import Steps
 
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector

@@ -24,9 +24,11 @@ _POOLS = {"max": "maximum", "avg": "mean", "lp": "norm"}
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """A convolution of bytes, or the `maximum` of windows. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the
-    channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where
-    it reads nothing there."""
+    """A convolution of bytes, or the `maximum` of windows.
+
+    `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the channels; for depthwise [blocks,
+    8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing there.
+    """
 
     node: str
     x: str

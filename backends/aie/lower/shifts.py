@@ -103,7 +103,9 @@ def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
     bias = (found.constant + found.offset) * (1 << shift)
     worst = (255 << shift + last) * len(used) + abs(bias)
     if first > _MOST_WEIGHT or bias.denominator != 1 or worst >= _EXACT or (found.offset % 2 and shift):
-        return f"its scales {float(used[0][0]):.6g} and {float(used[-1][0]):.6g} or its zero point {found.offset} do not fit shifts"
+        return (
+            f"its scales {float(used[0][0]):.6g} and {float(used[-1][0]):.6g} or its zero point {found.offset} do not fit shifts"
+        )
     biases = np.full(y.shape[1], int(bias), np.int32)
     other = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
     return used[0][1], 1 << max(0, first), Shifts(biases, shift, *other, bounds)

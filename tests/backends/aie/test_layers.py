@@ -35,7 +35,10 @@ ROUNDED = "round(t{n});add(t{a},{zero}.0);max(t{b},{low}.0);min(t{c},{high}.0);c
 
 
 def _graph(
-    inputs: Mapping[str, TensorType], constants: Mapping[str, Array], nodes: Sequence[tuple[Op, Sequence[str], str]], *outputs: str
+    inputs: Mapping[str, TensorType],
+    constants: Mapping[str, Array],
+    nodes: Sequence[tuple[Op, Sequence[str], str]],
+    *outputs: str,
 ) -> Graph:
     """A graph of nodes (op, operands, result), named as their results."""
     types = dict(inputs) | {k: TensorType(DType.I8 if a.dtype == np.int8 else DType.I32, a.shape) for k, a in constants.items()}
@@ -139,7 +142,12 @@ def test_bytes_are_scaled_and_added(data: st.DataObject) -> None:
     n = len(steps)
     zero = 2 * draw(st.integers(0, 40))
     steps += ROUNDED.format(n=n - 1, a=n, zero=zero, b=n + 1, low=zero, c=n + 2, high=255, kind="u8", d=n + 3).split(";")
-    graph = _graph(dict(zip("xz", types)), {}, [(Map(Program.parse(";".join(steps))), list("xz")[: len(types)], "y")], "y")
+    graph = _graph(
+        dict(zip("xz"[: len(types)], types, strict=True)),
+        {},
+        [(Map(Program.parse(";".join(steps))), list("xz")[: len(types)], "y")],
+        "y",
+    )
     _check(graph, 9, layers=1)
 
 
@@ -166,7 +174,9 @@ def test_parts_of_a_concatenation_are_made_in_it() -> None:
     program = _check(_branches(16), 5, layers=4)
     (part,) = program.parts
     assert isinstance(part, ArrayPart) and [v.node for v in part.views] == ["c"]
-    assert program.images["q"].offset - program.images["p"].offset == 2 * 8 * program.images["c"].height * program.images["c"].width
+    assert (
+        program.images["q"].offset - program.images["p"].offset == 2 * 8 * program.images["c"].height * program.images["c"].width
+    )
 
 
 def test_parts_of_odd_channels_are_joined_by_the_host() -> None:
@@ -183,7 +193,9 @@ def test_a_part_of_two_concatenations_is_copied_by_the_host() -> None:
         (Concat(1), ["p", "q"], "c"),
         (Concat(1), ["q", "p"], "d"),
     ]
-    program = _check(_graph({"x": TensorType(DType.U8, (1, 8, 3, 3))}, {"w": _int8(rng, (8, 8, 1, 1))}, nodes, "c", "d"), 6, layers=2)
+    program = _check(
+        _graph({"x": TensorType(DType.U8, (1, 8, 3, 3))}, {"w": _int8(rng, (8, 8, 1, 1))}, nodes, "c", "d"), 6, layers=2
+    )
     assert program.reasons == {"d": "its part 'q' is a constant, or a part elsewhere, too: it would have to be copied"}
 
 
@@ -226,7 +238,11 @@ def test_layers_too_large_are_the_hosts() -> None:
         (Map(Program.parse("cast.f32(a0);mul(t0,0.5);round(t1);cast.u8(t2)")), (2, 8, 2, 2), "its data [2, 8, 2, 2] are not one"),
         (Map(Program.parse("cast.f32(a0);mul(t0,0.5)")), (1, 8, 2, 2), "it does not make bytes of bytes, element by element"),
         (Map(Program.parse("cast.f32(a0);mul(t0,0.5);cast.u8(t1)")), (1, 8, 2, 2), "its result is not rounded before"),
-        (Map(Program.parse("cast.f32(a0);mul(t0,0.5);round(t1);add(t2,1.0);cast.u8(t3)")), (1, 8, 2, 2), "its scales 0.5 and 0.5"),
+        (
+            Map(Program.parse("cast.f32(a0);mul(t0,0.5);round(t1);add(t2,1.0);cast.u8(t3)")),
+            (1, 8, 2, 2),
+            "its scales 0.5 and 0.5",
+        ),
         (Reshape((1, 32)), (1, 8, 2, 2), "Reshape is not computed on the array"),
     ],
 )
@@ -237,7 +253,5 @@ def test_reasons_for_the_host(op: Op, shape: tuple[int, ...], reason: str) -> No
 
 
 def test_products_that_are_not_rows_by_a_matrix() -> None:
-    graph = _graph(
-        {"x": TensorType(DType.U8, (2, 3, 8))}, {"w": np.ones((8, 4), np.int8)}, [(MatMul(), ["x", "w"], "y")], "y"
-    )
+    graph = _graph({"x": TensorType(DType.U8, (2, 3, 8))}, {"w": np.ones((8, 4), np.int8)}, [(MatMul(), ["x", "w"], "y")], "y")
     assert layers_of(graph)[1] == {"y": "it multiplies [2, 3, 8] by [8, 4], not rows by a matrix"}
