@@ -13,7 +13,7 @@ from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
 
-HEADER_BYTES = 64  # bias and control words
+HEADER_BYTES = 50  # bias and control
 _ALIGN = 64
 
 
@@ -37,7 +37,7 @@ class Chunk:
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
     shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
-    program.
+    program; `partial` is the address of the partial sums.
     """
 
     bias: Array
@@ -47,6 +47,7 @@ class Chunk:
     added_shift: int = 0
     residual: int = 0
     kind: int = 0
+    partial: int = 0
 
     def pack(self, steps: Steps) -> bytes:
         """The chunk's bytes, a multiple of 64. LimitError when data lie further apart than a step holds."""
@@ -57,12 +58,13 @@ class Chunk:
             raise LimitError(
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
-        start = HEADER_BYTES + -(-2 * n // 32) * 32
-        onward = steps.on + offsets[0] - offsets[-1] - steps.span
-        control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.residual, self.kind]
+        start = table_end(n)
+        onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
+        control = [self.kind, n // 2 - 1, start, offsets[0] // 32, onward % 2**16, self.shift]
+        control += [self.partial, self.residual // 32, self.added_shift]
         parts = [
             np.asarray(self.bias, np.int32).tobytes(),
-            np.array(control, np.int32).tobytes(),
+            np.array(control, np.uint16).tobytes(),
             np.array(table, np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
             blocks.tobytes(),
         ]
@@ -78,7 +80,12 @@ class Chunk:
         return np.concatenate((blocks, np.zeros((missing, blocks.shape[1]), np.int8))).astype(np.int8), offsets
 
 
+def table_end(blocks: int) -> int:
+    """Where the blocks of a chunk begin, behind so many steps."""
+    return -(-(HEADER_BYTES + 2 * blocks) // 32) * 32
+
+
 def chunk_bytes(blocks: int, block_bytes: int) -> int:
     """What a chunk of so many blocks takes."""
     n = max(2, blocks + blocks % 2)
-    return -(-(HEADER_BYTES + -(-2 * n // 32) * 32 + n * block_bytes) // _ALIGN) * _ALIGN
+    return -(-(table_end(n) + n * block_bytes) // _ALIGN) * _ALIGN

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.console import Steps, count, emit_json, say, table
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
 from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
 from sparsec.compiler.errors import UsageError, VerificationError
@@ -93,11 +93,13 @@ def simulate(
         trace.write_text(run.trace(model.machine), encoding="utf-8")
     if svg is not None:
         _pictures(model, run, svg)
-    rows = _layers(model, run)
+    rows, parts = _layers(model, run), _parts(model, run)
     if json:
-        emit_json({"cycles": run.cycles, "seconds": run.cycles / model.machine.clock_hz, "layers": rows})
+        emit_json({"cycles": run.cycles, "seconds": run.cycles / model.machine.clock_hz, "parts": parts, "layers": rows})
         return
     table(_HEAD, [_shown(r) for r in rows])
+    say("")
+    table(("part", "where", ">nodes", ">MAC", ">cycles"), [_part(p) for p in parts])
     say("")
     say("x roofline: cycles over those of the busiest resource. From compute on: % of a core's cycles, mean of all cores")
     ms = 1e3 * run.cycles / model.machine.clock_hz
@@ -143,6 +145,26 @@ def _layers(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _parts(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
+    """The parts in order: nodes, products of dense layers and cycles of those on the array."""
+    cycles = {p.entry["control"]: p.finished.cycles for p in run.parts}
+    found = []
+    for i, entry in enumerate(model.manifest["parts"]):
+        if entry["kind"] == "host":
+            found.append({"part": i, "where": "host", "nodes": len(entry["nodes"]), "macs": None, "cycles": None})
+            continue
+        nodes = len(entry["layers"]) + len(entry["views"])
+        macs = sum(layer["macs"] for layer in entry["layers"])
+        found.append({"part": i, "where": "array", "nodes": nodes, "macs": macs, "cycles": cycles.get(entry["control"], 0)})
+    return found
+
+
+def _part(row: dict[str, Any]) -> list[str]:
+    """A row as people read it."""
+    numbers = ["", ""] if row["cycles"] is None else [count(row["macs"]), f"{row['cycles']:,}"]
+    return [str(row["part"]), row["where"], str(row["nodes"]), *numbers]
 
 
 def _shown(row: dict[str, Any]) -> list[str]:
