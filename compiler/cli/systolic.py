@@ -40,21 +40,23 @@ def compile_for_systolic(model: Path, output: Path | None, options: CompileOptio
     """`sparsec compile --target flexisaga:16x16`. UsageError for options that arrays do not have."""
     from sparsec.compiler import systolic_driver
 
-    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments("cc"))
+    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments())
     network = made.network()
     if json:
         emit_json(_record(network))
         return
     say(f"{network.graph.name} for {network.machine.name}: {made.folder}")
-    weights = sum(len(layer.made.weights) for layer in made.layers)
+    weights = sum(len(layer.weights or b"") for layer in made.layers)
     say(f"  {len(made.layers)} layers on the array, {network.cycles:,} cycles by our model, weights {size(weights)}")
+    host = [node for part in made.manifest["parts"] if part["kind"] == "host" for node in part["nodes"]]
+    say(f"  {len(host)} nodes on the host, epilogues included, in {len(made.manifest['parts'])} parts that take turns")
     say(f"  `sparsec explain {made.folder}` compares the dataflows, `sparsec simulate` runs it")
 
 
 def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quiet: bool) -> None:
     """`sparsec explain`, of a folder or of a model for a target: the cycles of every dataflow for every layer."""
-    from sparsec.backends.systolic.emit import read_folder
     from sparsec.backends.systolic.explain import columns, rows, totals
+    from sparsec.backends.systolic.folder import read_folder
     from sparsec.compiler import systolic_driver
 
     if subject.is_dir():
@@ -103,19 +105,20 @@ def simulate_systolic(
     """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ."""
     import numpy as np
 
-    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.backends.systolic.folder import read_folder
     from sparsec.compiler import systolic_driver
     from sparsec.compiler.interpreter import interpret
-    from sparsec.compiler.report import tensor_info
+    from sparsec.compiler.report import TensorInfo
 
-    graph = read_folder(folder).network().graph
-    feeds = feeds_of(tuple(tensor_info(v, graph.types[v]) for v in graph.inputs))
+    emitted = read_folder(folder)
+    inputs = emitted.manifest["inputs"].items()
+    feeds = feeds_of(tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in inputs))
     with Steps("simulate", quiet=quiet) as steps:
         steps("simulate")
         run = systolic_driver.simulate_systolic(folder, feeds)
         if check:
             steps("check")
-            _check(run, interpret(graph, feeds))
+            _check(run, interpret(emitted.network().graph, feeds))
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
@@ -162,7 +165,7 @@ def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
 
 def train_systolic(folder: Path, batch: int, keep: str, *, json: bool) -> None:
     """`sparsec simulate DIR --training`: stages of a step with bidirectional n:m pruning, and of a dense one."""
-    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.backends.systolic.folder import read_folder
     from sparsec.backends.systolic.training import trained_layers, training_schedule
     from sparsec.compiler.sparsity import NM
     from sparsec.compiler.sparsity.text import parse_goal

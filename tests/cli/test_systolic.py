@@ -59,7 +59,7 @@ def test_wrong_weights_are_noticed(program: Path, model: Path, tmp_path: Path, c
     weights = folder / "000.weights"
     weights.write_bytes(np.ones(weights.stat().st_size // 4, np.float32).tobytes())
     assert main(["simulate", str(folder), "-q"]) == 5
-    assert "output 'output' of the simulation differs from the interpreter's" in capsys.readouterr().err
+    assert "the weights of '/stem/conv/Conv' in its file are not" in capsys.readouterr().err
     (folder / "000.stream").write_bytes((folder / "000.stream").read_bytes()[:-1])
     assert main(["simulate", str(folder), "-q"]) == 2
     assert "the micro-op stream is not valid at byte" in capsys.readouterr().err

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
-from sparsec.compiler.graph import ABSENT, Graph, Node, Port
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.segments import segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Partition:
 
 
 def partition(graph: Graph) -> Partition:
-    """Cut the graph into as few segments as taking turns needs: all that the array can do now, then all that the host can."""
+    """Cut the graph into segments of layers that the array can do, and of the nodes that it cannot."""
     layers: dict[str, ConvLayer] = {}
     reasons: dict[str, str] = {}
     for node in graph.nodes:
@@ -41,40 +42,8 @@ def partition(graph: Graph) -> Partition:
             reasons[node.name] = found
         else:
             layers[node.name] = found
-    left = list(graph.nodes)
-    known = {*graph.inputs, *graph.constants, ABSENT}
-    segments: list[ArraySegment | HostSegment] = []
-    on_array = True
-    while left:
-        taken = _ready(left, known, layers, on_array)
-        left = [n for n in left if n.name not in {t.name for t in taken}]
-        if taken and on_array:
-            segments.append(ArraySegment(tuple(layers[n.name] for n in taken)))
-        elif taken:
-            segments.append(HostSegment(_subgraph(graph, taken, f"{graph.name}_host{len(segments)}")))
-        on_array = not on_array
-    return Partition(tuple(segments), reasons)
-
-
-def _ready(left: list[Node], known: set[str], layers: Mapping[str, ConvLayer], on_array: bool) -> list[Node]:
-    """The nodes of one side that can be computed now, in order; their results become known."""
-    taken = []
-    for node in left:
-        if (node.name in layers) == on_array and all(v in known for v in node.inputs):
-            taken.append(node)
-            known.update(node.outputs)
-    return taken
-
-
-def _subgraph(graph: Graph, nodes: list[Node], name: str) -> Graph:
-    """Some nodes as a graph: values from outside become inputs, values that others read or that leave become outputs."""
-    made = {v for n in nodes for v in n.outputs}
-    inside = {n.name for n in nodes}
-    read = {v: None for n in nodes for v in n.inputs if v != ABSENT}
-    inputs = tuple(v for v in read if v not in made and v not in graph.constants)
-    leaving = [
-        v for n in nodes for v in n.outputs if v in graph.output_values or any(u.name not in inside for u in graph.users[v])
-    ]
-    constants = {v: graph.constants[v] for v in read if v in graph.constants}
-    types = {v: graph.types[v] for v in {*read, *made}}
-    return Graph(name, inputs, tuple(Port(v, v) for v in leaving), tuple(nodes), types, constants)
+    cut = tuple(
+        ArraySegment(tuple(layers[n.name] for n in s.graph)) if s.on_array else HostSegment(s.graph)
+        for s in segments(graph, layers)
+    )
+    return Partition(cut, reasons)

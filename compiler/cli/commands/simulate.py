@@ -51,9 +51,9 @@ def simulate(
 ) -> None:
     """Run a compiled array program in the simulator, with values and cycles.
 
-    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries (of systolic
-    arrays: in the interpreter) and cost no cycles here. Inputs come from files or are random. Cycles are a model's estimates:
-    `sparsec targets aie2:npu1` lists what it assumes.
+    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries and cost no
+    cycles here. Inputs come from files or are random. Cycles are a model's estimates: `sparsec targets aie2:npu1` lists what it
+    assumes.
     """
     import numpy as np
 
