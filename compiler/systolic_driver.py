@@ -18,28 +18,31 @@ from sparsec.compiler.preparing import Clock, Progress
 if TYPE_CHECKING:
     from sparsec.backends.systolic.folder import Emitted
     from sparsec.backends.systolic.network import Network, NetworkRun
+    from sparsec.backends.systolic.traffic import Memory
 
 Array = np.ndarray[Any, Any]
 Model = str | Path | onnx.ModelProto | bytes
 
 
-def plan_systolic(model: Model, *, target: str, progress: Progress | None = None, **how: Any) -> Network:
-    """An ONNX model with the dataflow of every layer.
+def plan_systolic(
+    model: Model, *, target: str, memory: Memory | None = None, progress: Progress | None = None, **how: Any
+) -> Network:
+    """An ONNX model with the dataflow of every layer: the one with the fewest cycles, with waiting for `memory` if it is given.
 
     `how`: name, dims, input_shapes, passes, limits, recipe, calibration, budget and quantisation, as for `sparsec.compile`.
     Raises a SparsecError.
     """
-    return _plan(model, target, Clock(progress), **how)
+    return _plan(model, target, memory, Clock(progress), **how)
 
 
-def _plan(model: Model, target: str, clock: Clock, **how: Any) -> Network:
+def _plan(model: Model, target: str, memory: Memory | None, clock: Clock, **how: Any) -> Network:
     from sparsec.backends.systolic.machine import parse_machine
     from sparsec.backends.systolic.network import PIPELINE, map_network
 
     machine = parse_machine(target)
     graph = passed(model, clock, PIPELINE, **how).graph
     with clock.phase("choose"):
-        return map_network(graph, machine)
+        return map_network(graph, machine, memory=memory)
 
 
 def compile_systolic(
@@ -48,20 +51,21 @@ def compile_systolic(
     *,
     target: str,
     cc: str | None = None,
+    memory: Memory | None = None,
     progress: Progress | None = None,
     **how: Any,
 ) -> Emitted:
     """Compile an ONNX model for an array into `output_dir` (default build/NAME), and open it.
 
     The array computes products; what is between them, epilogues included, goes to the host, as C libraries in folders of their
-    own, made by the compiler `cc`. `how` is as for `plan_systolic`. The folder appears whole or not at all.
+    own, made by the compiler `cc`. `memory` and `how` are as for `plan_systolic`. The folder appears whole or not at all.
     """
     from sparsec.backends.cpu.toolchain import find_compiler
     from sparsec.backends.systolic.emit import emit
     from sparsec.backends.systolic.folder import read_folder
 
     clock, compiler = Clock(progress), find_compiler(cc)
-    network = _plan(model, target, clock, **how)
+    network = _plan(model, target, memory, clock, **how)
     folder = Path(output_dir) if output_dir is not None else Path("build") / network.graph.name
     with staged(folder) as stage:
         with clock.phase("emit"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sparsec.backends.systolic.choose import Choice
@@ -70,7 +70,8 @@ def emit(network: Network) -> Emission:
             host[f"part{i}"] = graph
             parts.append(host_record(graph, f"part{i}"))
     head = {"format": FORMAT, "target": network.machine.name, **interface(network.graph)}
-    manifest = {**head, "parts": parts, "on_host": dict(network.host)}
+    memory = asdict(network.memory) if network.memory else None
+    manifest = {**head, "memory": memory, "parts": parts, "on_host": dict(network.host)}
     files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode("ascii")
     return Emission(files, host)
 
@@ -106,6 +107,7 @@ def _record(network: Network, choice: Choice, stem: str, digest: str | None) -> 
             "order": list(layer.arrangement.order),
         },
         "cycles": {d.value: cycles for d, cycles in choice.table.items()},
+        "traffic": {d.value: asdict(moved) for d, moved in choice.traffic.items()},
     }
 
 

@@ -22,6 +22,7 @@ from sparsec.backends.systolic.machine import Machine, parse_machine
 from sparsec.backends.systolic.network import Network, NetworkRun
 from sparsec.backends.systolic.simulate.counts import Run
 from sparsec.backends.systolic.simulate.run import Level, simulate
+from sparsec.backends.systolic.traffic import Memory, Traffic
 from sparsec.backends.systolic.unpack import unpack
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import UsageError, VerificationError
@@ -52,6 +53,7 @@ class EmittedLayer:
     joined: bool
     shape: tuple[int, int]
     cycles: Map[Dataflow, int]
+    traffic: Map[Dataflow, Traffic]
     stream: bytes
     weights: bytes | None
     data: Tensor
@@ -114,6 +116,12 @@ class Emitted:
     manifest: Map[str, Any]
     layers: tuple[EmittedLayer, ...]
 
+    @property
+    def memory(self) -> Memory | None:
+        """What its traffic was counted with, if it was."""
+        given = self.manifest["memory"]
+        return Memory(**given) if given else None
+
     @cached_property
     def _network(self) -> Network:
         encoded = {e.sha256: e for e in self.layers if e.sha256 is not None}
@@ -123,7 +131,8 @@ class Emitted:
         if [layer.node.name for layer in found] != [e.node for e in self.layers]:
             raise UsageError(f"{self.folder / GRAPH} has other layers than {self.folder / MANIFEST}: compile again")
         pairs = zip(found, self.layers, strict=True)
-        return Network(self.machine, graph, tuple(Choice(layer, e.cycles, e.mapping, e.joined) for layer, e in pairs), host)
+        choices = tuple(Choice(layer, e.cycles, e.mapping, e.joined, e.traffic) for layer, e in pairs)
+        return Network(self.machine, graph, choices, host, self.memory)
 
     def network(self) -> Network:
         """The network again, from the graph and the weights. UsageError when its layers are not those of the manifest,
@@ -172,6 +181,7 @@ def _layer(folder: Path, machine: Machine, record: dict[str, Any]) -> EmittedLay
         record["joined"],
         (record["shape"][0], record["shape"][1]),
         {Dataflow(name): int(count) for name, count in record["cycles"].items()},
+        {Dataflow(name): Traffic(**moved) for name, moved in record["traffic"].items()},
         (folder / record["stream"]).read_bytes(),
         (folder / weights).read_bytes() if weights else None,
         _tensor(record["data"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as text
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,9 @@ from sparsec.compiler.errors import UsageError, VerificationError
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparsec.backends.systolic.folder import Emitted
     from sparsec.backends.systolic.network import Network, NetworkRun
+    from sparsec.backends.systolic.traffic import Memory, Traffic
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -47,20 +50,30 @@ def compile_for_systolic(model: Path, output: Path | None, options: CompileOptio
         return
     say(f"{network.graph.name} for {network.machine.name}: {made.folder}")
     weights = sum(len(layer.weights or b"") for layer in made.layers)
-    say(f"  {len(made.layers)} layers on the array, {network.cycles:,} cycles by our model, weights {size(weights)}")
-    host = [node for part in made.manifest["parts"] if part["kind"] == "host" for node in part["nodes"]]
-    say(f"  {len(host)} nodes on the host, epilogues included, in {len(made.manifest['parts'])} parts that take turns")
+    cycles = f"{network.cost:,} cycles by our model{_waiting(network)}"
+    say(f"  {len(made.layers)} layers on the array, {cycles}, weights {size(weights)}")
+    host = [part["nodes"] for part in made.manifest["parts"] if part["kind"] == "host"]
+    say(f"  {sum(map(len, host))} nodes on the host, epilogues included, in {len(host)} libraries")
     say(f"  `sparsec explain {made.folder}` compares the dataflows, `sparsec simulate` runs it")
+
+
+def _waiting(network: Network) -> str:
+    from sparsec.backends.systolic.explain import timing
+
+    return f" with {timing(network.memory)}" if network.memory else ""
 
 
 def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quiet: bool) -> None:
     """`sparsec explain`, of a folder or of a model for a target: the cycles of every dataflow for every layer."""
-    from sparsec.backends.systolic.explain import columns, rows, totals
+    from sparsec.backends.systolic.explain import MOVED, columns, moved, rows, totals
     from sparsec.backends.systolic.folder import read_folder
+    from sparsec.backends.systolic.network import with_traffic
     from sparsec.compiler import systolic_driver
 
     if subject.is_dir():
         network = read_folder(subject).network()
+        if memory := options.more.get("memory"):
+            network = with_traffic(network, memory)
     else:
         with Steps("explain", quiet=quiet) as steps:
             network = systolic_driver.plan_systolic(subject, progress=steps, **options.array_arguments("cc"))
@@ -69,6 +82,9 @@ def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quie
         return
     table(columns(network), list(rows(network)))
     say("")
+    if network.memory:
+        table(MOVED, list(moved(network)))
+        say("")
     for line in totals(network):
         say(line)
 
@@ -88,21 +104,28 @@ def _record(network: Network) -> dict[str, Any]:
                 "n": first.n,
                 "dataflow": choice.mapping.dataflow.value,
                 "cycles": {d.value: cycles for d, cycles in choice.table.items()},
+                "traffic": {d.value: asdict(moved) for d, moved in choice.traffic.items()},
             }
         )
-    return {"target": network.machine.name, "cycles": network.cycles, "layers": layers, "host": dict(network.host)}
+    memory = asdict(network.memory) if network.memory else None
+    head = {"target": network.machine.name, "cycles": network.cycles, "cost": network.cost, "memory": memory}
+    return {**head, "layers": layers, "host": dict(network.host)}
 
 
 def simulate_systolic(
     folder: Path,
     feeds_of: Callable[[Any], Arrays],
     output: Path | None,
+    memory: Memory | None,
     *,
     check: bool,
     json: bool,
     quiet: bool,
 ) -> None:
-    """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ."""
+    """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ.
+
+    Traffic is counted with `memory`, by default with what the folder was compiled for, if anything.
+    """
     import numpy as np
 
     from sparsec.backends.systolic.folder import read_folder
@@ -122,7 +145,7 @@ def simulate_systolic(
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
-    _show(run, check=check, json=json)
+    _show(run, _traffic_of(run, emitted, memory or emitted.memory), check=check, json=json)
 
 
 def _check(run: NetworkRun, expected: Arrays) -> None:
@@ -138,9 +161,18 @@ def _check(run: NetworkRun, expected: Arrays) -> None:
             )
 
 
-def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
+def _traffic_of(run: NetworkRun, emitted: Emitted, memory: Memory | None) -> dict[str, Traffic]:
+    """What every layer moved; nothing without a memory."""
+    from sparsec.backends.systolic.traffic import traffic
+
+    if memory is None:
+        return {}
+    return {e.node: traffic(run.layers[e.node], memory, e.data.dtype.itemsize) for e in emitted.layers}
+
+
+def _show(run: NetworkRun, moved: dict[str, Traffic], *, check: bool, json: bool) -> None:
     """A row a layer, and the sum."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": name,
             "cycles": layer.total.cycles,
@@ -150,17 +182,37 @@ def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
             "roofline": layer.roofline,
             "weights read": layer.total.weight_values,
             "data read": layer.total.data_values,
+            **(_bytes(moved[name]) if moved else {}),
         }
         for name, layer in run.layers.items()
     ]
     cycles = sum(layer.total.cycles for layer in run.layers.values())
+    whole = _sum(moved)
     if json:
-        emit_json({"cycles": cycles, "layers": rows})
+        emit_json({"cycles": cycles, **(_bytes(whole) if whole else {}), "layers": rows})
         return
     columns = tuple(name if name == "layer" else f">{name}" for name in rows[0]) if rows else ("layer",)
-    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
+    table(columns, [[_cell(v) for v in row.values()] for row in rows])
     say("")
+    if whole:
+        say(f"SRAM {size(whole.sram_bytes)}, DRAM {size(whole.dram_bytes)}, {whole.energy:,.1f} uJ")
+        say(f"{whole.cycles:,} cycles with loads, by our model")
     say(f"{cycles:,} cycles, by our model{'; outputs equal those of the interpreter' if check else ''}")
+
+
+def _sum(moved: dict[str, Traffic]) -> Traffic | None:
+    from sparsec.backends.systolic.traffic import total
+
+    return total(moved.values()) if moved else None
+
+
+def _bytes(moved: Traffic) -> dict[str, Any]:
+    named = {"with loads": moved.cycles, "SRAM bytes": moved.sram_bytes}
+    return {**named, "DRAM read": moved.dram_read, "DRAM written": moved.dram_written, "uJ": moved.energy}
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if isinstance(value, float) else str(value)
 
 
 def train_systolic(folder: Path, batch: int, keep: str, *, json: bool) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
+from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
 from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
 from sparsec.compiler.errors import UsageError, VerificationError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 
+@with_groups
 def simulate(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile` wrote for an array.", show_default=False)
@@ -46,6 +49,8 @@ def simulate(
     ] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
     keep: Annotated[str, typer.Option("--keep", metavar="N:M", help="Weights that a training step multiplies by.")] = "2:8",
+    *,
+    loads: Loads,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -72,11 +77,13 @@ def simulate(
             folder,
             lambda inputs: read_feeds(feed, inputs) if feed else random_feeds(inputs, seed),
             output,
+            loads.parameters(),
             check=check,
             json=json,
             quiet=quiet,
         )
         return
+    loads.refuse(str(folder))
     model = ArrayModel(folder)
     inputs = tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in model.manifest["inputs"].items())
     feeds = read_feeds(feed, inputs) if feed else random_feeds(inputs, seed)
