@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsec.compiler.cli.console import Steps, emit_json, say, size, table
 from sparsec.compiler.cli.options import CompileOptions
-from sparsec.compiler.errors import UsageError, VerificationError
+from sparsec.compiler.errors import VerificationError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,40 +213,3 @@ def _bytes(moved: Traffic) -> dict[str, Any]:
 
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-
-def train_systolic(folder: Path, batch: int, keep: str, *, json: bool) -> None:
-    """`sparsec simulate DIR --training`: stages of a step with bidirectional n:m pruning, and of a dense one."""
-    from sparsec.backends.systolic.folder import read_folder
-    from sparsec.backends.systolic.training import trained_layers, training_schedule
-    from sparsec.compiler.sparsity import NM
-    from sparsec.compiler.sparsity.text import parse_goal
-
-    pattern = parse_goal(keep).pattern
-    if not isinstance(pattern, NM) or pattern.rows != 1:
-        raise UsageError(f"--keep is {keep!r}: a training step multiplies by n:m weights, as 2:8")
-    network = read_folder(folder).network()
-    if network.machine.family != "sat":
-        raise UsageError(f"{folder} was compiled for {network.machine.name}: training is for sat:RxC")
-    layers = trained_layers([choice.layer for choice in network.choices], batch)
-    dense = training_schedule(network.machine, layers)
-    sparse = training_schedule(network.machine, layers, pattern.n_keep, pattern.m_group)
-    rows = [
-        {
-            "layer": s.layer,
-            "stage": s.name,
-            "dense": d.cycles + d.waiting,
-            "dataflow": s.dataflow.value,
-            "cycles": s.cycles,
-            "waiting": s.waiting,
-        }
-        for s, d in zip(sparse.stages, dense.stages, strict=True)
-    ]
-    if json:
-        emit_json({"batch": batch, "keep": keep, "dense": dense.cycles, "cycles": sparse.cycles, "stages": rows})
-        return
-    columns = ("layer", "stage", ">dense", "dataflow", ">cycles", ">waiting for updates")
-    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
-    say("")
-    ratio = dense.cycles / sparse.cycles
-    say(f"{sparse.cycles:,} cycles a step of {batch} with {keep} weights, {ratio:.2f} times as fast as dense, by our model")

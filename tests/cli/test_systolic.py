@@ -136,10 +136,14 @@ def test_options_that_arrays_do_not_have(model: Path, tmp_path: Path, options: l
 
 def test_a_training_step(sat: tuple[Path, str], program: Path, capsys: Out) -> None:
     folder = str(sat[0])
-    assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8"]) == 0
-    assert "cycles a step of 4 with 2:8 weights, " in capsys.readouterr().out
-    assert main(["simulate", folder, "--training", "--batch", "4", "--json"]) == 0
+    assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "cycles a step of 4 with 2:8 weights, " in out and "in as many cycles: 6 layers updated, to " in out
+    assert main(["simulate", folder, "--training", "--batch", "4", "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["values"]["layers"] == 6 and 0 <= found["values"]["difference"] < 1e-5 and found["values"]["loss"] > 0
+    assert main(["simulate", folder, "--training", "--batch", "100000", "--json", "-q"]) == 0
+    assert "more than 4 G: choose a smaller --batch" in json.loads(capsys.readouterr().out)["values"]["not computed"]
     stages = found["stages"]
     assert found["cycles"] == sum(s["cycles"] + s["waiting"] for s in stages) < found["dense"] == sum(s["dense"] for s in stages)
     assert [s["stage"] for s in stages] == ["FF"] * 6 + ["WU", "BP"] * 5 + ["WU"]
@@ -148,6 +152,7 @@ def test_a_training_step(sat: tuple[Path, str], program: Path, capsys: Out) -> N
         ([folder, "--keep", "block:8x8@50%"], "a training step multiplies by n:m weights"),
         ([folder, "--keep", "2:32"], "2:32 does not fit sat:8x8"),
         ([str(program)], "was compiled for flexisaga:8x8: training is for sat:RxC"),
+        ([folder, "--loads", "exposed"], "leave them out with --training"),
     ):
         assert main(["simulate", *arguments, "--training"]) == 2
         assert message in capsys.readouterr().err

@@ -12,7 +12,8 @@ from sparsec.compiler.cli.console import Steps, emit_json, say, table
 from sparsec.compiler.cli.groups import with_groups
 from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
-from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
+from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic
+from sparsec.compiler.cli.systolic_training import train_systolic
 from sparsec.compiler.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def simulate(
     training: Annotated[
         bool,
         typer.Option(
-            "--training", help="Of a folder for sat:RxC: the cycles of a training step instead, dense and with n:m weights."
+            "--training",
+            help="Of a folder for sat:RxC: a training step instead: its cycles, dense and with n:m weights, and its values "
+            "beside those of numpy.",
         ),
     ] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
@@ -70,7 +73,13 @@ def simulate(
     if (training or holds_systolic(folder)) and (trace or svg):
         raise UsageError(f"--trace and --svg draw AI-Engine arrays, and {folder} is for a systolic one: leave them out")
     if training:
-        train_systolic(folder, batch, keep, json=json)
+        if loads.loads or loads.memory:
+            raise UsageError("--loads and --memory count what one run moves: leave them out with --training")
+
+        def image(inputs: Any, i: int) -> Arrays:
+            return read_feeds(feed, inputs) if feed else random_feeds(inputs, seed + i)
+
+        train_systolic(folder, batch, keep, image, check=check, json=json, quiet=quiet)
         return
     if holds_systolic(folder):
         simulate_systolic(
