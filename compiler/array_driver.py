@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from sparsec.compiler.driver import build, staged, write_library
-from sparsec.compiler.errors import UsageError
-from sparsec.compiler.graph import Graph
+from sparsec.compiler.array_parts import open_host_part, passed, write_host_part
+from sparsec.compiler.driver import staged
 from sparsec.compiler.limits import Limits
-from sparsec.compiler.preparing import Clock, Progress, prepare
-from sparsec.compiler.report import FILE_NAME, ModelInfo
+from sparsec.compiler.preparing import Clock, Progress
 
 if TYPE_CHECKING:
-    from sparsec.backends.aie.program import HostPart
-    from sparsec.backends.aie.simulate.model import ArrayModel, Host, ModelRun
+    from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
     from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.pruning.calibrated.data import Source
     from sparsec.passes.pruning.recipe import Recipe
@@ -58,25 +56,16 @@ def compile_array(
     from sparsec.backends.aie.program import HostPart
     from sparsec.backends.aie.simulate.model import ArrayModel
     from sparsec.backends.cpu.toolchain import find_compiler
-    from sparsec.backends.naming import identifier
-    from sparsec.compiler.passing.pipeline import parse_pipeline
-    from sparsec.compiler.passing.runner import run_pipeline
-    from sparsec.passes.pipelines import PIPELINES
-    from sparsec.passes.registry import load_all
+    from sparsec.passes.pipelines import ARRAY
 
     clock = Clock(progress)
     machine, compiler = machine_named(target), find_compiler(cc)
-    bound = {"dims": dims or {}, "input_shapes": input_shapes or {}, "limits": limits or Limits()}
-    ready = prepare(model, clock, bound, None, recipe, calibration, budget, quantisation)
-    path = Path(model) if isinstance(model, str | Path) else None
-    label = identifier(name or (path.stem if path else ready.graph.name))
-    graph = ready.graph
-    graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
-    with clock.phase("passes"):
-        optimised = run_pipeline(graph, parse_pipeline(passes or "array", load_all(), PIPELINES))
+    how: dict[str, Any] = {"name": name, "dims": dims, "input_shapes": input_shapes, "passes": passes, "limits": limits}
+    how |= {"recipe": recipe, "calibration": calibration, "budget": budget, "quantisation": quantisation}
+    done = passed(model, clock, ARRAY, **how)
     with clock.phase("lower"):
-        program = lower(optimised, machine)
-    folder = Path(output_dir) if output_dir is not None else Path("build") / label
+        program = lower(done.graph, machine)
+    folder = Path(output_dir) if output_dir is not None else Path("build") / done.graph.name
     with staged(folder) as stage:
         with clock.phase("emit"):
             for file, data in emit(program).items():
@@ -84,9 +73,9 @@ def compile_array(
                 (stage / file).write_bytes(data)
         for i, part in enumerate(program.parts):
             if isinstance(part, HostPart):
-                _host_library(part, stage / f"part{i}", compiler, clock)
-        if ready.changed is not None:
-            ready.changed.save(stage / MODEL_NAME)
+                write_host_part(part.graph, stage / f"part{i}", compiler, clock)
+        if done.ready.changed is not None:
+            done.ready.changed.save(stage / MODEL_NAME)
         else:
             (stage / MODEL_NAME).write_bytes(_bytes(model))
         bindings = {"dims": dict(dims or {}), "input_shapes": {k: list(v) for k, v in (input_shapes or {}).items()}}
@@ -102,17 +91,6 @@ def _bytes(model: str | Path | onnx.ModelProto | bytes) -> bytes:
     return found
 
 
-def _host_library(part: HostPart, folder: Path, compiler: str, clock: Clock) -> None:
-    """Nodes of the host as a C library; they have been through the passes."""
-    from sparsec.backends.cpu.target import CpuTarget
-
-    folder.mkdir(exist_ok=True)
-    machine = CpuTarget.named("host")
-    made = build(part.graph, machine, passes="none")
-    report = write_library(folder, made, machine, compiler, ModelInfo(name=part.graph.name), clock)
-    (folder / FILE_NAME).write_text(report.text(), encoding="utf-8")
-
-
 def simulate(folder: str | Path, feeds: Mapping[str, Array]) -> ModelRun:
     """Run what `compile_array` wrote: array parts in the simulator, host parts in their libraries.
 
@@ -121,17 +99,7 @@ def simulate(folder: str | Path, feeds: Mapping[str, Array]) -> ModelRun:
     from sparsec.backends.aie.simulate.model import ArrayModel
 
     model = ArrayModel(folder)
-    missing = [v for v in model.manifest["inputs"] if v not in feeds]
-    if missing:
-        raise UsageError(f"input {missing[0]!r} is missing: the model needs {list(model.manifest['inputs'])}", tensor=missing[0])
-    return model.run(feeds, lambda entry: _library_of(model, entry))
-
-
-def _library_of(model: ArrayModel, entry: Mapping[str, Any]) -> Host:
-    from sparsec.compiler.runtime import CompiledModel
-
-    library = CompiledModel(model.directory / entry["folder"])
-    return lambda values: library.run({v: np.ascontiguousarray(a) for v, a in values.items()})
+    return model.run(feeds, partial(open_host_part, model.directory))
 
 
 def expected(folder: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:

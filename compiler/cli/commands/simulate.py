@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsec.compiler.cli.console import Steps, count, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
+from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
-from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
+from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic
+from sparsec.compiler.cli.systolic_training import train_systolic
 from sparsec.compiler.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 
+@with_groups
 def simulate(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile` wrote for an array.", show_default=False)
@@ -41,19 +45,23 @@ def simulate(
     training: Annotated[
         bool,
         typer.Option(
-            "--training", help="Of a folder for sat:RxC: the cycles of a training step instead, dense and with n:m weights."
+            "--training",
+            help="Of a folder for sat:RxC: a training step instead: its cycles, dense and with n:m weights, and its values "
+            "beside those of numpy.",
         ),
     ] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
     keep: Annotated[str, typer.Option("--keep", metavar="N:M", help="Weights that a training step multiplies by.")] = "2:8",
+    *,
+    loads: Loads,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run a compiled array program in the simulator, with values and cycles.
 
-    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries (of systolic
-    arrays: in the interpreter) and cost no cycles here. Inputs come from files or are random. Cycles are a model's estimates:
-    `sparsec targets aie2:npu1` lists what it assumes.
+    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries and cost no
+    cycles here. Inputs come from files or are random. Cycles are a model's estimates: `sparsec targets aie2:npu1` lists what it
+    assumes.
     """
     import numpy as np
 
@@ -65,18 +73,26 @@ def simulate(
     if (training or holds_systolic(folder)) and (trace or svg):
         raise UsageError(f"--trace and --svg draw AI-Engine arrays, and {folder} is for a systolic one: leave them out")
     if training:
-        train_systolic(folder, batch, keep, json=json)
+        if loads.loads or loads.memory:
+            raise UsageError("--loads and --memory count what one run moves: leave them out with --training")
+
+        def image(inputs: Any, i: int) -> Arrays:
+            return read_feeds(feed, inputs) if feed else random_feeds(inputs, seed + i)
+
+        train_systolic(folder, batch, keep, image, check=check, json=json, quiet=quiet)
         return
     if holds_systolic(folder):
         simulate_systolic(
             folder,
             lambda inputs: read_feeds(feed, inputs) if feed else random_feeds(inputs, seed),
             output,
+            loads.parameters(),
             check=check,
             json=json,
             quiet=quiet,
         )
         return
+    loads.refuse(str(folder))
     model = ArrayModel(folder)
     inputs = tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in model.manifest["inputs"].items())
     feeds = read_feeds(feed, inputs) if feed else random_feeds(inputs, seed)
