@@ -236,13 +236,17 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     if step.fn in ("mul", "div"):
         number = args[1] if step.fn == "div" else next((a for a in args if not a.factors), None)
         other = args[1] if number is first else first
+        if number is not None and not number.factors and number.constant == 1:
+            return other
         if number is None or number.factors or number.constant <= 0 or other.rounded:
             return refusal
         scale = 1 / number.constant if step.fn == "div" else number.constant
         factors = tuple((i, f * scale) for i, f in other.factors)
         low, high = other.moved(lambda v: v * scale)
         return _Form(factors, other.constant * scale, low=low, high=high)
-    if step.fn == "round" and not first.rounded:
+    if step.fn == "round":
+        if first.rounded:
+            return first
         low, high = first.moved(lambda v: Fraction(round(v)))  # halves to even, as the step does
         return _Form(first.factors, first.constant, True, low=low, high=high)
     if step.fn == "relu":
