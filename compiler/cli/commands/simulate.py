@@ -112,7 +112,7 @@ _HOST = 1e-6  # of the largest value: what float32 functions of libraries differ
 
 
 def _check(outputs: Any, expected: Arrays) -> str:
-    """What outputs are, in words. VerificationError when one differs in a bit, or a float by more than the host's functions do."""
+    """What outputs are, in words. VerificationError when one differs in a bit, or a float by more than host functions do."""
     import numpy as np
 
     worst = 0.0
