@@ -107,8 +107,8 @@ def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
             f"its scales {float(used[0][0]):.6g} and {float(used[-1][0]):.6g} or its zero point {found.offset} do not fit shifts"
         )
     biases = np.full(y.shape[1], int(bias), np.int32)
-    other = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
-    return used[0][1], 1 << max(0, first), Shifts(biases, shift, *other, bounds)
+    residual, moved = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
+    return used[0][1], 1 << max(0, first), Shifts(biases, shift, residual, moved, bounds)
 
 
 def _bounds(form: _Form, dtype: DType) -> tuple[int | None, int | None] | str:
