@@ -65,7 +65,7 @@ class ConvLayer:
     @cached_property
     def _filled(self) -> Array:
         """Which blocks of weights are not zero, bool [output blocks, input blocks, kernel rows, columns]."""
-        found: Array = self.weights.any(axis=(1, 3))
+        found: Array = np.asarray(self.weights.any(axis=(1, 3)))
         return found
 
     @cached_property

@@ -107,8 +107,8 @@ def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
             f"its scales {float(used[0][0]):.6g} and {float(used[-1][0]):.6g} or its zero point {found.offset} do not fit shifts"
         )
     biases = np.full(y.shape[1], int(bias), np.int32)
-    other = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
-    return used[0][1], 1 << max(0, first), Shifts(biases, shift, *other, bounds)
+    residual, moved = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
+    return used[0][1], 1 << max(0, first), Shifts(biases, shift, residual, moved, bounds)
 
 
 def _bounds(form: _Form, dtype: DType) -> tuple[int | None, int | None] | str:
@@ -236,13 +236,17 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     if step.fn in ("mul", "div"):
         number = args[1] if step.fn == "div" else next((a for a in args if not a.factors), None)
         other = args[1] if number is first else first
+        if number is not None and not number.factors and number.constant == 1:
+            return other
         if number is None or number.factors or number.constant <= 0 or other.rounded:
             return refusal
         scale = 1 / number.constant if step.fn == "div" else number.constant
         factors = tuple((i, f * scale) for i, f in other.factors)
         low, high = other.moved(lambda v: v * scale)
         return _Form(factors, other.constant * scale, low=low, high=high)
-    if step.fn == "round" and not first.rounded:
+    if step.fn == "round":
+        if first.rounded:
+            return first
         low, high = first.moved(lambda v: Fraction(round(v)))  # halves to even, as the step does
         return _Form(first.factors, first.constant, True, low=low, high=high)
     if step.fn == "relu":

@@ -34,6 +34,9 @@ Array = np.ndarray[Any, Any]
 ROUNDED = "round(t{n});add(t{a},{zero}.0);max(t{b},{low}.0);min(t{c},{high}.0);cast.{kind}(t{d})"
 
 
+_KINDS = {"int8": DType.I8, "int32": DType.I32, "float32": DType.F32}
+
+
 def _graph(
     inputs: Mapping[str, TensorType],
     constants: Mapping[str, Array],
@@ -41,7 +44,7 @@ def _graph(
     *outputs: str,
 ) -> Graph:
     """A graph of nodes (op, operands, result), named as their results."""
-    types = dict(inputs) | {k: TensorType(DType.I8 if a.dtype == np.int8 else DType.I32, a.shape) for k, a in constants.items()}
+    types = dict(inputs) | {k: TensorType(_KINDS[a.dtype.name], a.shape) for k, a in constants.items()}
     made = []
     for op, operands, result in nodes:
         types[result] = op.infer([types[v] for v in operands])[0]
@@ -209,6 +212,23 @@ def test_a_classifier_reads_a_single_position() -> None:
     ]
     program = _check(_graph({"x": TensorType(DType.U8, (1, 16, 4, 4))}, constants, nodes, "y"), 7, layers=2)
     assert len(program.parts) == 1
+
+
+def test_what_shifts_cannot_finish_leaves_as_sums() -> None:
+    """A scale for each channel and a residual of floats: products are the array's, the rest is the host's."""
+    rng = np.random.default_rng(0)
+    text = "add(a0,a1);cast.f32(t0);mul(t1,a2);add(t2,a3);round(t3);relu(t4);min(t5,255.0);cast.u8(t6)"
+    op = replace(_pointwise(), epilogue=Program.parse(text), zero=9)
+    scales = (rng.random((12, 1, 1)) / 512).astype(np.float32)
+    constants = {"w": _int8(rng, (12, 20, 1, 1)), "b": rng.integers(-99, 99, (12, 1, 1)).astype(np.int32), "s": scales}
+    image = TensorType(DType.U8, (1, 20, 4, 6))
+    nodes: list[tuple[Op, Sequence[str], str]] = [
+        (Map(Program.parse("cast.f32(a0)")), ["r"], "f"),
+        (op, ["x", "w", "b", "s", "f"], "y"),
+    ]
+    graph = _graph({"x": image, "r": TensorType(DType.U8, (1, 12, 4, 6))}, constants, nodes, "y")
+    program = _check(graph, 8, layers=1)
+    assert "its epilogue's step mul(t1,a2) is none that the array has" in program.reasons.values()
 
 
 def test_two_surroundings_of_one_image() -> None:
