@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib.resources import files
 
 import jinja2
 
@@ -17,8 +16,9 @@ from sparsec.compiler.errors import FitError
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether
-    data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes, of bfloat16 128). `signed`
+    says whether data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them. Where
+    all are `bfloat16`, results may have a least and a greatest value (`clips`).
     """
 
     depthwise: bool = False
@@ -26,19 +26,17 @@ class Kind:
     residual: bool = False
     starts_partial: bool = False
     ends_partial: bool = False
+    bfloat16: bool = False
+    clips: tuple[bool, bool] = (False, False)
 
     @property
     def name(self) -> str:
         """A label of the program."""
-        data, added, result = ("i8" if s else "u8" for s in self.signed)
+        data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
         parts = ["more" if self.starts_partial else "new", "depthwise" if self.depthwise else "product", data]
         parts += ["plus", added] if self.residual else []
+        parts += [what for what, clips in zip(("floor", "ceiling"), self.clips, strict=True) if clips]
         return "_".join([*parts, "part" if self.ends_partial else result])
-
-    @property
-    def block_bytes(self) -> int:
-        """What one block of weights takes."""
-        return 32 if self.depthwise else 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +95,12 @@ _PLACES = {"data": 3, "weights": 5, "kept": 8, "partial": 14, "buffers": 15}
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
-    source = (files("sparsec.templates") / "aie" / "core.s.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     described = [
         {
@@ -111,12 +112,14 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "result": int(k.signed[2]),
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
+            "bfloat16": k.bfloat16,
+            "bounds": [i for i, clips in zip(("maxf", "minf"), k.clips, strict=True) if clips],
         }
         for k in kinds
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, **places)
+    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **places)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

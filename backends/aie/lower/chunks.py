@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.lower.geometry import TILE_VECTORS, Element
 from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
@@ -19,15 +20,16 @@ _ALIGN = 64
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Bytes between the 4 vectors that are multiplied together (`within`), and from the first of them to the next 4 (`on`)."""
+    """Bytes from the first of 4 vectors that are multiplied together to the last load of the fourth (`span`), and to the next
+    4 (`on`)."""
 
-    within: tuple[int, int, int] = (32, 32, 32)
+    span: int = 96
     on: int = 128
 
-    @property
-    def span(self) -> int:
-        """Bytes from the first to the fourth vector."""
-        return sum(self.within)
+    @staticmethod
+    def of(element: Element) -> Steps:
+        """Of vectors one behind the other."""
+        return Steps((TILE_VECTORS - 1) * element.vector_bytes + element.last_load, element.tile_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Chunk:
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
     shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
-    program.
+    program. Of bfloat16, `bias` is float32, `blocks` are bfloat16, and the bits of the greatest and the least result, float32,
+    are where the shifts are.
     """
 
     bias: Array
@@ -61,7 +64,7 @@ class Chunk:
         onward = steps.on + offsets[0] - offsets[-1] - steps.span
         control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.residual, self.kind]
         parts = [
-            np.asarray(self.bias, np.int32).tobytes(),
+            self.bias.tobytes(),
             np.array(control, np.int32).tobytes(),
             np.array(table, np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
             blocks.tobytes(),
@@ -70,12 +73,15 @@ class Chunk:
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
 
     def _even(self) -> tuple[Array, Sequence[int]]:
-        """Blocks as bytes and their offsets, an even number and at least two: the program takes them in pairs."""
-        depthwise = self.blocks.ndim == 2
-        blocks = np.tile(self.blocks, (1, 4)) if depthwise else self.blocks.reshape(len(self.blocks), 64)
+        """Blocks as they are stored and their offsets, an even number and at least two: the program takes them in pairs."""
+        blocks = self.blocks
+        if blocks.ndim == 2:
+            blocks = np.tile(blocks, (1, 4))
+        elif blocks.dtype != np.int8:
+            blocks = blocks.reshape(-1, 8, 2, 4).transpose(0, 2, 1, 3)  # operands of 8 inputs and 4 outputs
         missing = max(2 - len(blocks), len(blocks) % 2)
         offsets = [*self.offsets, *[self.offsets[-1] if self.offsets else 0] * missing]
-        return np.concatenate((blocks, np.zeros((missing, blocks.shape[1]), np.int8))).astype(np.int8), offsets
+        return np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), blocks.dtype))), offsets
 
 
 def chunk_bytes(blocks: int, block_bytes: int) -> int:

@@ -1,8 +1,8 @@
 """Where a layer's data are: images in DDR, a column's share in its memory tile, vectors in a core.
 
-Channels lie in blocks of 8, one byte each: an image in DDR is [blocks][rows][columns][8], with rows and columns around it
-that hold the zero point. A column of cores computes a band of output rows, `rows` high. A core reads vectors of 32 bytes: 4
-positions of 8 channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's
+Channels lie in blocks of 8, of one byte each or of two where they are bfloat16: an image in DDR is [blocks][rows][columns][8],
+with rows and columns around it that hold the zero point. A column of cores computes a band of output rows, `rows` high. A core
+reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's
 neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
 holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
 """
@@ -13,8 +13,43 @@ from dataclasses import dataclass
 
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector
-VECTOR_BYTES = BLOCK * LANES
 TILE_VECTORS = 4  # that a core multiplies together
+_LOAD_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What data, weights and results are made of: `bytes` an element."""
+
+    bytes: int
+
+    @property
+    def vector_bytes(self) -> int:
+        """4 positions of 8 channels."""
+        return LANES * BLOCK * self.bytes
+
+    @property
+    def tile_bytes(self) -> int:
+        """The vectors that a core multiplies together."""
+        return TILE_VECTORS * self.vector_bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Weights of 8 x 8 channels."""
+        return BLOCK * BLOCK * self.bytes
+
+    @property
+    def position_words(self) -> int:
+        """Words of 32 bits that 8 channels of a position are."""
+        return BLOCK * self.bytes // 4
+
+    @property
+    def last_load(self) -> int:
+        """Bytes from a vector's start to the last load of it."""
+        return self.vector_bytes - _LOAD_BYTES
+
+
+BYTE, BFLOAT16 = Element(1), Element(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +69,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left)."""
+    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8] elements of `element_bytes`, the value's
+    own at (top, left)."""
 
     offset: int
     channels: int
@@ -44,6 +80,7 @@ class Image:
     left: int
     height: int
     width: int
+    element_bytes: int = 1
 
     @property
     def blocks(self) -> int:
@@ -53,11 +90,12 @@ class Image:
     @property
     def nbytes(self) -> int:
         """Bytes in the buffer."""
-        return self.blocks * self.height * self.width * BLOCK
+        return self.blocks * self.height * self.width * BLOCK * self.element_bytes
 
     def at(self, block: int, row: int, column: int) -> int:
         """The byte offset of a position, rows and columns counted from the value's own first."""
-        return self.offset + ((block * self.height + self.top + row) * self.width + self.left + column) * BLOCK
+        place = (block * self.height + self.top + row) * self.width + self.left + column
+        return self.offset + place * BLOCK * self.element_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +106,7 @@ class Share:
     blocks: int  # of input channels
     rows: int
     columns: int
+    element: Element = BYTE
 
     @property
     def lane(self) -> int:
@@ -128,4 +167,4 @@ class Share:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
         s = self.window.stride
         plane = self.window.planes.index((row % s, column % s))
-        return VECTOR_BYTES * (((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s)
+        return self.element.vector_bytes * (((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s)
