@@ -6,6 +6,7 @@ from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
+from sparsec.passes.byte_means import ByteMeans
 from sparsec.passes.bytes_out import BytesOut
 from sparsec.passes.canonical import Canonical
 from sparsec.passes.channel_shuffle import ChannelShuffle
@@ -66,6 +67,7 @@ DEFAULT: tuple[Pass, ...] = (
 ARRAY: tuple[Pass, ...] = (
     *DEFAULT,
     BytesOut(),  # when epilogues are final: arrays store bytes
+    ByteMeans(),  # behind it: the bytes of means are those of products
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

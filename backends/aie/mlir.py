@@ -60,7 +60,7 @@ def part_text(machine: Machine, control: Transaction, arguments: Sequence[int], 
         if isinstance(op, Patch) and op.argument >= len(arguments):
             raise StreamError(f"the control stream asks for argument {op.argument}: there are {len(arguments)}")
     grid = control.grid
-    first = _first_start(control)
+    first = len(control.operations) if _wired_once(control) else _first_start(control)
     held = _registers(control, first)
     joined = circuits(grid, held)
     locks, ranges = _used(grid, control, cores)
@@ -100,6 +100,13 @@ def _within(machine: Machine, whole: Machine) -> bool:
         and machine.memory_rows == whole.memory_rows
         and set(machine.shim.columns) <= set(whole.shim.columns)
     )
+
+
+def _wired_once(control: Transaction) -> bool:
+    """Whether switches are set to circuits that stay: no register, or bits of it, is written twice."""
+    written = [op for op in control.operations if isinstance(op, Write | MaskWrite) and _sets_switch(control.grid, op)]
+    keys = [(op.address, op.mask if isinstance(op, MaskWrite) else 0) for op in written]
+    return len(set(keys)) == len(keys)
 
 
 def _first_start(control: Transaction) -> int:

@@ -16,9 +16,10 @@ from sparsec.compiler.errors import FitError
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes, of bfloat16 128). `signed`
-    says whether data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them. Where
-    all are `bfloat16`, results may have a least and a greatest value (`clips`).
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
+    greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
+    are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
+    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32.
     """
 
     depthwise: bool = False
@@ -26,17 +27,20 @@ class Kind:
     residual: bool = False
     starts_partial: bool = False
     ends_partial: bool = False
+    cuts: tuple[bool, bool] = (False, False)
+    maximum: bool = False
+    wide: bool = False
     bfloat16: bool = False
-    clips: tuple[bool, bool] = (False, False)
 
     @property
     def name(self) -> str:
         """A label of the program."""
         data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
-        parts = ["more" if self.starts_partial else "new", "depthwise" if self.depthwise else "product", data]
+        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
+        parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
-        parts += [what for what, clips in zip(("floor", "ceiling"), self.clips, strict=True) if clips]
-        return "_".join([*parts, "part" if self.ends_partial else result])
+        parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
+        return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,37 +64,43 @@ LOCKS = Locks()
 class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
-    `tiles` of activations, `chunks` for each, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first
-    buffer of data, weights and results, for data and results the sum of both buffers' addresses, for weights the end of all
-    and the size of one; bytes between the 4 vectors; the address of partial sums; whether weights are `kept` for all tiles;
-    buffers of each kind.
+    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
+    results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
+    use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
+    buffer of weights, the size of one and the end of all; buffers of each kind; the least and the greatest result, each as
+    the 4 bytes of a word or a float32, where results are cut to them.
     """
 
-    tiles: int
-    chunks: int
+    units: int
     vectors: int
     data: int
     data_sum: int
+    results: int
+    results_sum: int
+    awaited: int
+    kept: int
+    within: tuple[int, int, int]
+    chunks: int
     weights: int
     weights_size: int
     weights_end: int
-    kept: int
-    results: int
-    results_sum: int
-    within: tuple[int, int, int]
-    partial: int
     data_buffers: int
     weights_buffers: int
     results_buffers: int
+    bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
         """The words of memory."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return tuple(w for v in values for w in (v if isinstance(v, tuple) else (v,)))
+        values = (getattr(self, f.name) for f in fields(self) if f.name != "bounds")
+        words = [w for v in values for w in (v if isinstance(v, tuple) else (v,))]
+        if self.bounds is not None:
+            words += [0] * (_PLACES["bounds"] - len(words))
+            words += [word for bound in self.bounds for word in [bound] * 8]
+        return tuple(words)
 
 
-PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
-_PLACES = {"data": 3, "weights": 5, "kept": 8, "partial": 14, "buffers": 15}
+PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
+_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "bounds": 24}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -106,6 +116,11 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
         {
             "name": k.name,
             "product": "mace" if k.depthwise else "mac",
+            "maximum": k.maximum,
+            "cuts": [int(cut) for cut in k.cuts],
+            "wide": k.wide,
+            "quarters": k.wide or k.starts_partial or k.ends_partial,
+            "sums": k.wide or k.ends_partial,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),
@@ -113,7 +128,6 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
             "bfloat16": k.bfloat16,
-            "bounds": [i for i, clips in zip(("maxf", "minf"), k.clips, strict=True) if clips],
         }
         for k in kinds
     ]

@@ -7,25 +7,28 @@ will carry; the simulator is the judge of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sparsec.backends.aie.lower.layer import ConvLayer
-from sparsec.backends.aie.lower.modes import Cut, Mode
-from sparsec.backends.aie.lower.plan import in_core, in_memory
+from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory, weight_streams
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-_CHUNK, _TILE, _LAYER = 70, 60, 3000  # cycles of a core for a chunk and a tile beside products, of an array for a layer
+_CHUNK, _TILE = 65, 60  # cycles of a core for a chunk and a unit of data beside products
+_TRANSFER = 35  # of a channel from one descriptor to the next
+_ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
+_SPLITS = (1, 2, 4, 8)  # of input channels
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cycles of all tiles by resource."""
+    """Cycles of all tiles by resource, and what comes before and after."""
 
     compute: float
     data: float
@@ -33,7 +36,8 @@ class Estimate:
     results: float
     ddr_in: float
     ddr_out: float
-    tiles: int
+    first: float
+    last: float
     overlapped: bool
 
     @property
@@ -52,84 +56,115 @@ class Estimate:
     @property
     def cycles(self) -> float:
         """Of the layer."""
-        most = max(self.compute, self.data, self.weights, self.results, self.ddr_in, self.ddr_out)
-        if not self.overlapped:
-            most = max(most, self.compute + self.data)
-        fill = (self.data + self.ddr_in + self.results + self.ddr_out) / self.tiles
-        return most + fill + _LAYER
+        cores = max(self.compute, self.weights) + (0 if self.overlapped else self.data)
+        moved = max(self.data, self.weights, self.results, self.ddr_out)
+        return max(self.first + max(cores, moved), _ARRIVING + self.ddr_in) + self.last
 
 
 def estimate(machine: Machine, t: Tiling) -> Estimate:
     """What a tiling takes."""
-    share, mode, layer = t.share, t.mode, t.layer
+    return _estimate(machine, t, [in_memory(machine, t, c) for c in range(machine.columns)])
+
+
+def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
+    share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    per_row = [t.output_blocks(p) for p in range(mode.channel_parts)]
-    quad = 4 if layer.residual else 0  # cycles of 4 vectors that add it
-    worst = 0.0
-    for blocks in per_row:
-        products = sum(4 * max(2, t.block_counts[b] + t.block_counts[b] % 2) for b in blocks)
-        ends = sum(4 + quad + 32 * (t.pieces(b) - 1) for b in blocks)
-        worst = max(worst, share.tiles * (products + ends) + _CHUNK * sum(t.pieces(b) for b in blocks))
-    compute = t.tiles * (worst + _TILE)
-    streams = len([s for s in mode.data() if s.memory.column == 0])
-    columns = len({s.memory for s in mode.data()})
     source = t.source_bytes + t.residual_source_bytes
-    chunk_bytes = t.most_chunks * t.chunk_bytes
-    loads = [
-        sum(t.chunks(s.part) for s in mode.weights() if s.memory.column == c) * t.chunk_bytes for c in range(mode.grid.columns)
-    ]
-    again = t.streamed if any(in_memory(machine, t, c).slots for c in range(mode.grid.columns)) else 1
-    results = t.most_results * t.rows * share.lane * 32
-    writers = max(1, min(mode.grid.columns, -(-t.height // t.band) if mode.cut is Cut.BOTH else mode.grid.columns))
-    out_bytes = layer.output_blocks * 8 * t.height * t.width
+    residual = t.layer.output_blocks * t.residual_stride if t.layer.residual else 0
+    compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
+    unit = (t.data_bytes * t.splits + residual) / word / t.splits + _TRANSFER
+    chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
+    block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
+    arriving, first, leaving = 0.0, 0.0, 0.0
+    for column, places in enumerate(memory):
+        streams = weight_streams(t, column)
+        again = t.streamed if places.slots else 1
+        for arrival in places.arrivals:
+            data = len(arrival.data) * source
+            weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
+            arriving = max(arriving, (t.tiles * data + weights) / word)
+            before = 0.0 if arrival.data_first or not data else weights
+            first = max(first, (data + before) / word)
+        channels = mode.leaving(column)
+        for i in range(channels):
+            out = 0
+            for r in range(i, mode.grid.core_rows, channels):
+                positions, part = mode.parts(column, r)
+                out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
+            leaving = max(leaving, out / word)
     return Estimate(
         compute,
-        t.tiles * t.tile_bytes / word,
-        t.streamed * chunk_bytes / word,
-        t.tiles * results / word,
-        max(t.tiles * source * streams * columns / (columns * word), again * max(loads) / word),
-        out_bytes / (writers * word),
-        t.tiles,
+        t.units * unit,
+        chunks,
+        t.tiles * t.most_results * block,
+        arriving,
+        leaving,
+        max(_CONFIGURED, _ARRIVING + first) + unit,
+        leaving / t.tiles + block,
         t.buffers == 2,
     )
 
 
+def _compute(t: Tiling, part: int) -> float:
+    """Cycles of a core for a tile."""
+    size = t.layer.element.bytes
+    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
+    products, ends, chunks = 0, 0, 0
+    for b in t.output_blocks(part):
+        n = t.pieces(b)
+        products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
+        ends += quad + 16 * (t.splits * n - 1)
+        chunks += t.splits * n
+    return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
+
+
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
     """All tilings that fit."""
-    most = max(1, *layer.block_counts)
+    yield from (t for t, _ in _candidates(machine, layer, modes, height, width))
+
+
+def _candidates(
+    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int
+) -> Iterator[tuple[Tiling, list[MemoryPlaces]]]:
+    """All tilings that fit, with their places in memory tiles."""
     for mode in modes:
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
-        for height_of in rows:
-            for pieces in _PIECES:
-                blocks = -(-most // pieces)
-                blocks += blocks % 2
-                for kept in (True, False):
-                    for buffers in (2, 1):
-                        made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers)
-                        if _fits(machine, made):
-                            yield made
-                if blocks <= 2:
-                    break
+        for splits in _SPLITS:
+            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks < 8 * splits):
+                continue
+            most = max(1, int(layer.counts(splits).max()))
+            for height_of in rows:
+                for pieces in (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2):
+                    blocks = -(-most // pieces)
+                    blocks += blocks % 2
+                    for kept in (True, False):
+                        for buffers in (2, 1):
+                            made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
+                            if (places := _fits(machine, made)) is not None:
+                                yield made, places
+                    if blocks <= 2:
+                        break
 
 
-def _fits(machine: Machine, t: Tiling) -> bool:
+def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
-        return False
-    if t.buffers > 1 and t.tile_bytes > _STEP_BYTES:
-        return False
+        return None
+    if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
+        return None
+    if sum(t.core_demand.values()) > machine.core.data_bytes:
+        return None
     try:
         in_core(machine, t)
-        for column in range(machine.columns):
-            in_memory(machine, t, column)
+        return [in_memory(machine, t, column) for column in range(machine.columns)]
     except FitError:
-        return False
-    return True
+        return None
 
 
 def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[Tiling]:
     """The tilings that fit, the cheapest first by the model. FitError when there are none."""
-    found = [(estimate(machine, t).cycles, i, t) for i, t in enumerate(candidates(machine, layer, modes, height, width))]
+    ways = _candidates(machine, layer, modes, height, width)
+    found = [(_estimate(machine, t, places).cycles, i, t) for i, (t, places) in enumerate(ways)]
     if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",

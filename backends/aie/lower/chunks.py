@@ -9,27 +9,33 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.lower.geometry import TILE_VECTORS, Element
 from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
 
-HEADER_BYTES = 64  # bias and control words
+HEADER_BYTES = 50  # bias and control
 _ALIGN = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Bytes from the first of 4 vectors that are multiplied together to the last load of the fourth (`span`), and to the next
-    4 (`on`)."""
+    """Bytes between the 4 vectors that are multiplied together (`within`), and from the first of them to the next 4 (`on`);
+    `inner` is from the start of a vector to the last load of it."""
 
-    span: int = 96
+    within: tuple[int, int, int] = (32, 32, 32)
     on: int = 128
+    inner: int = 0
 
-    @staticmethod
-    def of(element: Element) -> Steps:
-        """Of vectors one behind the other."""
-        return Steps((TILE_VECTORS - 1) * element.vector_bytes + element.last_load, element.tile_bytes)
+    @property
+    def span(self) -> int:
+        """Bytes from the first load to the last."""
+        return sum(self.within) + self.inner
+
+    @property
+    def between(self) -> tuple[int, int, int]:
+        """Bytes from the last load of a vector to the first of the next."""
+        first, second, third = self.within
+        return first - self.inner, second - self.inner, third - self.inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,8 @@ class Chunk:
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
     shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
-    program. Of bfloat16, `bias` is float32, `blocks` are bfloat16, and the bits of the greatest and the least result, float32,
-    are where the shifts are.
+    program; `partial` is the address of the partial sums. Of bfloat16, `bias` is float32, `blocks` are bfloat16, and there are no
+    shifts.
     """
 
     bias: Array
@@ -50,6 +56,7 @@ class Chunk:
     added_shift: int = 0
     residual: int = 0
     kind: int = 0
+    partial: int = 0
 
     def pack(self, steps: Steps) -> bytes:
         """The chunk's bytes, a multiple of 64. LimitError when data lie further apart than a step holds."""
@@ -60,12 +67,13 @@ class Chunk:
             raise LimitError(
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
-        start = HEADER_BYTES + -(-2 * n // 32) * 32
-        onward = steps.on + offsets[0] - offsets[-1] - steps.span
-        control = [n // 2 - 1, start, offsets[0], onward, self.shift, self.added_shift, self.residual, self.kind]
+        start = table_end(n)
+        onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
+        control = [self.kind, n // 2 - 1, start, offsets[0] // 32, onward % 2**16, self.shift]
+        control += [self.partial, self.residual // 32, self.added_shift]
         parts = [
             self.bias.tobytes(),
-            np.array(control, np.int32).tobytes(),
+            np.array(control, np.uint16).tobytes(),
             np.array(table, np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
             blocks.tobytes(),
         ]
@@ -84,7 +92,12 @@ class Chunk:
         return np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), blocks.dtype))), offsets
 
 
+def table_end(blocks: int) -> int:
+    """Where the blocks of a chunk begin, behind so many steps."""
+    return -(-(HEADER_BYTES + 2 * blocks) // 32) * 32
+
+
 def chunk_bytes(blocks: int, block_bytes: int) -> int:
     """What a chunk of so many blocks takes."""
     n = max(2, blocks + blocks % 2)
-    return -(-(HEADER_BYTES + -(-2 * n // 32) * 32 + n * block_bytes) // _ALIGN) * _ALIGN
+    return -(-(table_end(n) + n * block_bytes) // _ALIGN) * _ALIGN

@@ -11,6 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
+
+import numpy as np
 
 from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
@@ -25,12 +28,11 @@ from sparsec.backends.aie.descriptors import (
     Release,
     ShimDescriptor,
 )
-from sparsec.backends.aie.lower.geometry import VECTOR_BYTES, Image
-from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS, DATA_IN, RESULTS_OUT, WEIGHTS_IN, Mode, Stream
-from sparsec.backends.aie.lower.plan import LayerPlan
-from sparsec.backends.aie.lower.tiling import RING
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, Image
+from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING, Mode, Stream
+from sparsec.backends.aie.lower.plan import Arrival, LayerPlan, data_streams, granule, weight_streams
 from sparsec.backends.aie.registers import CORE_ENABLE, DMAS, Direction, Grid, Kind, Tile, register_address
-from sparsec.backends.aie.switch import route
+from sparsec.backends.aie.switch import Routing, route
 from sparsec.backends.aie.transaction import (
     BlockWrite,
     MaskWrite,
@@ -48,6 +50,8 @@ from sparsec.compiler.errors import FitError
 WEIGHTS, ACTIVATIONS = 0, 1  # the program's arguments
 _S2MM, _MM2S = Direction.S2MM, Direction.MM2S
 _REPEATS = 256  # that one task does
+_OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
+_SKIPPED = 8 * 255 * 8  # of them for one descriptor of a core
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,30 @@ class Circuits:
         self._mode: Mode | None = None
         self._writes: Mapping[tuple[int, int], Write | MaskWrite] = {}  # by address and mask
 
-    def change(self, mode: Mode) -> Iterator[Operation]:
-        """Make the circuits of a mode; what the one before needed and this one does not is switched off."""
+    def change(self, mode: Mode) -> tuple[list[Operation], list[Operation]]:
+        """Make the circuits of a mode: the writes that data and weights need to come from DDR, and the rest. What the mode before
+        needed and this one does not is switched off."""
         if mode == self._mode:
-            return
-        writes = route(self.grid, mode.flows()).writes()
-        wanted = {(w.address, w.mask if isinstance(w, MaskWrite) else 0): w for w in writes}
+            return [], []
+        routing = route(self.grid, mode.flows())
+        shims = tuple(r for r in routing.routes if self.grid.kind(r.flow.source.tile) is Kind.SHIM)
+        near = {_key(w) for w in Routing(self.grid, shims).writes()}
+        wanted = {_key(w): w for w in routing.writes()}
+        made: list[Operation] = []
         for key, old in self._writes.items():
             if key not in wanted:
-                yield Write(old.address, 0) if isinstance(old, Write) else MaskWrite(old.address, 0, old.mask)
-        yield from (w for key, w in wanted.items() if self._writes.get(key) != w)
+                made.append(Write(old.address, 0) if isinstance(old, Write) else MaskWrite(old.address, 0, old.mask))
+        changed = [w for key, w in wanted.items() if self._writes.get(key) != w]
+        early = [w for w in changed if _key(w) in near]
+        again = self._mode is not None and bool(early)  # then circuits of the mode before may be in the way
         self._mode, self._writes = mode, wanted
+        if again:
+            return [*made, *changed], []
+        return [*early], [*made, *(w for w in changed if _key(w) not in near)]
+
+
+def _key(w: Write | MaskWrite) -> tuple[int, int]:
+    return w.address, w.mask if isinstance(w, MaskWrite) else 0
 
 
 @dataclass
@@ -141,22 +158,27 @@ class LayerControl:
         self.tiling, self.share, self.mode = plan.tiling, plan.tiling.share, plan.tiling.mode
         self._descriptors: dict[Tile, _Descriptors] = {}
 
-    def operations(self, turn: int) -> Iterator[Operation]:
-        """Memory tiles first, then cores, then shims; then wait for the results in DDR. `turn` counts the layers before."""
+    def arrive(self) -> Iterator[Operation]:
+        """Let data and weights come from DDR into memory tiles: needs the circuits of these."""
         for c in range(self.grid.columns):
-            yield from self._memory_data(Tile(c, 1))
-            yield from self._memory_weights(Tile(c, 1))
-            yield from self._memory_results(Tile(c, 1))
+            yield from self._arrive(c)
+
+    def compute(self, turn: int) -> Iterator[Operation]:
+        """Cores and what moves to and from them, then wait for the results in DDR. `turn` counts the layers before."""
+        for c in range(self.grid.columns):
+            yield from self._leave_memory(Tile(c, 1))
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 yield from self._core(c, r, turn)
         for c in range(self.grid.columns):
+            yield from self._memory_results(Tile(c, 1))
             yield from self._shim_results(Tile(c, 0))
-            yield from self._shim_weights(Tile(c, 0))
-            yield from self._shim_data(Tile(c, 0))
-        for c in range(self.grid.columns):
-            if self._patterns(c):
-                yield Sync(Tile(c, 0), _S2MM, 0)
+        for i in range(len(LEAVING)):
+            wanted = [bool(self._patterns(c, i)) for c in range(self.grid.columns)]
+            for there, group in groupby(range(self.grid.columns), key=wanted.__getitem__):
+                columns = list(group)
+                if there:
+                    yield Sync(Tile(columns[0], 0), _S2MM, i, columns=len(columns))
 
     def _chain(
         self,
@@ -193,33 +215,27 @@ class LayerControl:
         chunks, blocks = len(p.chunks[part]), len(t.output_blocks(part))
         slots = max(1, chunks) if t.kept else 2
         told = Parameters(
-            tiles=t.tiles,
-            chunks=chunks,
+            units=t.units,
             vectors=self.share.tiles,
             data=core.data,
             data_sum=2 * core.data + core.data_step * (t.buffers - 1),
+            results=core.results,
+            results_sum=2 * core.results + core.results_step,
+            awaited=chunks * t.streamed,
+            kept=chunks * (t.tiles - 1) if t.kept else 0,
+            within=self.share.steps.between,
+            chunks=t.unit_chunks(part),
             weights=core.weights,
             weights_size=t.chunk_bytes,
             weights_end=core.weights + slots * t.chunk_bytes,
-            kept=int(t.kept),
-            results=core.results,
-            results_sum=2 * core.results + core.results_step,
-            within=(VECTOR_BYTES,) * 3,
-            partial=core.partial,
             data_buffers=t.buffers,
             weights_buffers=slots,
             results_buffers=2,
+            bounds=self._bounds(),
         )
         at = core.parameters + turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
-        data = CoreDescriptor(
-            core.data // 4,
-            t.tile_bytes // 4,
-            iteration=Iteration(core.data_step // 4, t.buffers) if t.buffers > 1 else Iteration(),
-            acquire=Acquire(LOCKS.data_free),
-            release=Release(LOCKS.data_full),
-        )
-        yield from self._chain(tile, _S2MM, CORE_DATA, [(data, None, 0)], t.tiles)
+        yield from self._core_data(tile, part)
         weights = CoreDescriptor(
             core.weights // 4,
             t.chunk_bytes // 4,
@@ -228,10 +244,11 @@ class LayerControl:
             release=Release(LOCKS.weights_full),
         )
         yield from self._chain(tile, _S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
+        vector = LANES * BLOCK * t.layer.result_size // 4
         results = CoreDescriptor(
             core.results // 4,
-            t.rows * self.share.lane * VECTOR_BYTES // 4,
-            (Dim(1, 8), Dim(8, self.share.lane), Dim(8 * self.share.pitch)),
+            t.rows * self.share.lane * vector,
+            (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
             iteration=Iteration(core.results_step // 4, 2),
             acquire=Acquire(LOCKS.results_full),
             release=Release(LOCKS.results_free),
@@ -239,85 +256,164 @@ class LayerControl:
         yield from self._chain(tile, _MM2S, 0, [(results, None, 0)], blocks * t.tiles)
         yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
 
-    def _data_streams(self, column: int) -> Sequence[Stream]:
-        return [s for s in self.mode.data() if s.memory.column == column]
+    def _bounds(self) -> tuple[int, int] | None:
+        """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
+        low, high = self.tiling.layer.shifts.bounds
+        if low is high is None:
+            return None
+        if self.tiling.layer.element is BFLOAT16:
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.int32).tolist()
+            return first, second
+        return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
+
+    def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
+        """Units of data in turns into the buffers; behind a tile's last unit the residual of the core's channels."""
+        t, core = self.tiling, self.plan.core
+        step = core.data_step // 4
+        free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
+        made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
+        if t.layer.residual is None:
+            turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+            yield from self._chain(tile, _S2MM, CORE_DATA, [(turns, None, 0)], t.units)
+            return
+        units = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        last = units.pop()
+        own, blocks = t.output_blocks(part), t.layer.output_blocks
+        words = t.residual_stride // 4
+        first = own[0] if own else blocks
+        behind = [replace(last, release=None)]
+        behind += self._skip(first * words)
+        if own:
+            to = _buffer(made.base + t.data_bytes // 4, t.splits - 1, t.splits, step, t.buffers)
+            behind.append(CoreDescriptor(length=len(own) * words, **to))
+        behind += self._skip((blocks - first - len(own)) * words)
+        behind[-1] = replace(behind[-1], release=full)
+        yield from self._chain(tile, _S2MM, CORE_DATA, [(d, None, 0) for d in (*units, *behind)], t.tiles)
+
+    def _skip(self, words: int) -> list[CoreDescriptor]:
+        """Take words that the core does not need: over each other, into a place that nothing reads."""
+        found = []
+        while words:
+            taken = min(words, _SKIPPED)
+            words -= taken
+            found.append(CoreDescriptor(self.plan.core.skipped // 4, taken, _OVER_EACH_OTHER))
+        return found
 
     def _set(self, tile: Tile, locks: _Pair, free: int) -> Iterator[Operation]:
         """A ring that is empty."""
         yield write(self.grid, tile, f"lock{locks.full}", 0)
         yield write(self.grid, tile, f"lock{locks.free}", free)
 
-    def _memory_data(self, tile: Tile) -> Iterator[Operation]:
-        """Tiles from DDR into rings, and from there as vectors to the cores: planes of data, then the residual."""
+    def _arrive(self, column: int) -> Iterator[Operation]:
+        """From DDR through both channels of a column's shim into rings, or to where weights are whole."""
+        memory, places = Tile(column, 1), self.plan.memory[column]
+        for i in range(len(places.data)):
+            yield from self._set(memory, _data_locks(i), places.ring)
+        for i in range(len(places.weights)):
+            yield from self._set(memory, _weight_locks(i), places.slots)
+        for i, arrival in enumerate(places.arrivals):
+            both = [(self._shim_data, self._memory_data), (self._shim_weights, self._memory_weights)]
+            for shim, into in both if arrival.data_first else both[::-1]:
+                yield from into(memory, ARRIVING[i], arrival)
+                yield from shim(Tile(column, 0), i, arrival)
+
+    def _memory_data(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        """Tiles of data, each with its residual behind it, into rings."""
         t, places = self.tiling, self.plan.memory[tile.column]
-        ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, RING)
+        ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
         arriving: list[tuple[Descriptor, int | None, int]] = []
-        for i, stream in enumerate(self._data_streams(tile.column)):
+        for i in arrival.data:
             locks, base = _data_locks(i), OWN_WORDS + places.data[i] // 4
-            yield from self._set(tile, locks, RING)
-            full = Release(OWN_LOCKS + locks.full)
+            free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
             residual = bool(t.residual_source_bytes)
-            free = Acquire(OWN_LOCKS + locks.free)
             made = MemoryDescriptor(base, t.source_bytes // 4, iteration=ring, acquire=free, release=None if residual else full)
             arriving.append((made, None, 0))
             if residual:
                 behind = base + t.source_bytes // 4
                 arriving.append((MemoryDescriptor(behind, t.residual_source_bytes // 4, iteration=ring, release=full), None, 0))
-            yield from self._send_data(tile, stream, base, ring, locks)
-        yield from self._chain(tile, _S2MM, DATA_IN, arriving, t.tiles if arriving else 0)
+        yield from self._chain(tile, _S2MM, channel, arriving, t.tiles if arriving else 0)
+
+    def _memory_weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        """Chunks from DDR: through a ring, or some at a time until all are there."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        streams, size = weight_streams(t, tile.column), t.chunk_bytes // 4
+        found: list[tuple[MemoryDescriptor, int]] = []  # and how often
+        for i in arrival.weights:
+            locks, count = _weight_locks(i), t.chunks(streams[i].part)
+            base, full = OWN_WORDS + places.weights[i] // 4, Release(OWN_LOCKS + locks.full)
+            if places.slots:
+                free = Acquire(OWN_LOCKS + locks.free)
+                ring = Iteration(size, places.slots)
+                found.append((MemoryDescriptor(base, size, iteration=ring, acquire=free, release=full), count * t.streamed))
+            else:
+                some = granule(count) * size
+                rest = Iteration(some, count // granule(count))
+                found.append((MemoryDescriptor(base, some, iteration=rest, release=full), rest.wrap))
+        if len({times for _, times in found}) == 1:
+            yield from self._chain(tile, _S2MM, channel, [(d, None, 0) for d, _ in found], found[0][1])
+            return
+        for made, times in found:
+            yield from self._chain(tile, _S2MM, channel, [(made, None, 0)], times)
+
+    def _leave_memory(self, tile: Tile) -> Iterator[Operation]:
+        """Data as vectors, and weights, from a memory tile to the cores."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
+        for i, stream in enumerate(data_streams(t, tile.column)):
+            yield from self._send_data(tile, stream, OWN_WORDS + places.data[i] // 4, ring, _data_locks(i))
+        for i, stream in enumerate(weight_streams(t, tile.column)):
+            yield from self._send_weights(tile, stream, OWN_WORDS + places.weights[i] // 4, _weight_locks(i))
 
     def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: _Pair) -> Iterator[Operation]:
-        t, share, s = self.tiling, self.share, self.share.window.stride
-        dims = (Dim(1, 2), Dim(2 * s * share.lane, 4), Dim(2 * s, share.pitch), Dim(2 * s * share.source_columns))
+        """Planes of data, of one part of the input channels after the other, then the residual."""
+        t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
+        words = t.layer.element.position_words
+        row = words * source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(s * row))
         leaving = [
-            MemoryDescriptor(base + 2 * (i * share.source_columns + j), 8 * share.plane_vectors, dims, iteration=ring)
+            MemoryDescriptor(
+                base + part * share.blocks * source.source_rows * row + i * row + words * j,
+                LANES * words * share.plane_vectors,
+                dims,
+                iteration=ring,
+            )
+            for part in range(t.splits)
             for i, j in share.window.planes
         ]
         if t.residual_source_bytes:
-            dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.pitch), Dim(2 * share.residual_columns))
+            lanes, columns = Dim(words * share.lane, LANES), Dim(words, share.result_pitch)
+            dims = (Dim(1, words), lanes, columns, Dim(words * share.residual_columns))
             length = t.layer.output_blocks * t.residual_stride // 4
             leaving.append(MemoryDescriptor(base + t.source_bytes // 4, length, dims, iteration=ring))
         leaving[0] = replace(leaving[0], acquire=Acquire(OWN_LOCKS + locks.full))
         leaving[-1] = replace(leaving[-1], release=Release(OWN_LOCKS + locks.free))
         yield from self._chain(tile, _MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles)
 
-    def _memory_weights(self, tile: Tile) -> Iterator[Operation]:
-        """Chunks from DDR: all of them once, or through a ring where they are too many."""
-        t, places = self.tiling, self.plan.memory[tile.column]
-        streams = self.plan.weight_streams().get(tile, [])
-        size = t.chunk_bytes // 4
-        arriving: list[tuple[Descriptor, int | None, int]] = []
-        for i, stream in enumerate(streams):
-            locks, count = _weight_locks(i), len(self.plan.chunks[stream.part])
-            base = OWN_WORDS + places.weights[i] // 4
-            yield from self._set(tile, locks, places.slots)
-            full, free = OWN_LOCKS + locks.full, OWN_LOCKS + locks.free
-            if places.slots:
-                ring = Iteration(size, places.slots)
-                into = MemoryDescriptor(base, size, iteration=ring, acquire=Acquire(free), release=Release(full))
-                out = MemoryDescriptor(base, size, iteration=ring, acquire=Acquire(full), release=Release(free))
-                yield from self._chain(tile, _MM2S, stream.channel, [(out, None, 0)], count * t.streamed)
-            else:
-                into = MemoryDescriptor(base, count * size, release=Release(full))
-                out = MemoryDescriptor(base, count * size)
-                first = replace(out, acquire=Acquire(full))
-                yield from self._chain(tile, _MM2S, stream.channel, [(first, None, 0)], 1)
-                yield from self._chain(tile, _MM2S, stream.channel, [(out, None, 0)], t.streamed - 1)
-            arriving.append((into, None, 0))
-        count = len(self.plan.chunks[streams[0].part]) * t.streamed if streams and places.slots else 1
-        yield from self._chain(tile, _S2MM, WEIGHTS_IN, arriving, count if arriving else 0)
+    def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: _Pair) -> Iterator[Operation]:
+        t, places, size = self.tiling, self.plan.memory[tile.column], self.tiling.chunk_bytes // 4
+        count = t.chunks(stream.part)
+        full, free = OWN_LOCKS + locks.full, OWN_LOCKS + locks.free
+        if places.slots:
+            ring = Iteration(size, places.slots)
+            out = MemoryDescriptor(base, size, iteration=ring, acquire=Acquire(full), release=Release(free))
+            yield from self._chain(tile, _MM2S, stream.channel, [(out, None, 0)], count * t.streamed)
+            return
+        some = granule(count)
+        first = MemoryDescriptor(base, some * size, iteration=Iteration(some * size, count // some), acquire=Acquire(full))
+        yield from self._chain(tile, _MM2S, stream.channel, [(first, None, 0)], count // some)
+        yield from self._chain(tile, _MM2S, stream.channel, [(MemoryDescriptor(base, count * size), None, 0)], t.streamed - 1)
 
-    def _patterns(self, column: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
-        """Results that leave a column's memory tile: (first tile, tiles, the rows of cores and the output rows of each of
-        their tiles), tile by tile; tiles without valid rows are left out."""
-        t = self.tiling
+    def _patterns(self, column: int, leaving: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
+        """Results that leave a column's memory tile through one channel: (first tile, tiles, the rows of cores and the output
+        rows of each of their tiles), tile by tile; tiles without valid rows are left out."""
+        t, channels = self.tiling, self.mode.leaving(column)
         wanted = []
         for i in range(t.tiles):
             found = []
-            for r in range(self.grid.core_rows):
-                positions, channels = self.mode.parts(column, r)
+            for r in range(leaving, self.grid.core_rows, channels):
+                positions, part = self.mode.parts(column, r)
                 rows = min(t.rows, t.valid_rows(positions) - i * t.rows)
-                if rows > 0 and t.output_blocks(channels):
+                if leaving < channels and rows > 0 and t.output_blocks(part):
                     found.append((r, rows))
             wanted.append((i, found))
         groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]
@@ -326,9 +422,9 @@ class LayerControl:
     def _memory_results(self, tile: Tile) -> Iterator[Operation]:
         """Results from cores into rings, as images; and out of them to the shim."""
         t, share, places = self.tiling, self.share, self.plan.memory[tile.column]
-        stored = t.stored_bytes // 4
-        dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.lane), Dim(2 * share.stored_columns))
-        length = t.rows * share.lane * VECTOR_BYTES // 4
+        stored, words = t.stored_bytes // 4, 2 * t.layer.result_size
+        dims = (Dim(1, words), Dim(words * share.lane, 4), Dim(words, share.lane), Dim(words * share.stored_columns))
+        length = t.rows * share.lane * 4 * words
         for r in range(self.grid.core_rows):
             positions, channels = self.mode.parts(tile.column, r)
             blocks = len(t.output_blocks(channels))
@@ -345,21 +441,23 @@ class LayerControl:
                 release=Release(OWN_LOCKS + locks.full),
             )
             yield from self._chain(tile, _S2MM, r, [(kept, None, 0)], valid * blocks)
-            discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, length, dims)
+            discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, length, _OVER_EACH_OTHER)
             yield from self._chain(tile, _S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
-        for first, count, rows in self._patterns(tile.column):
-            leaving = [self._leaving(tile, r, n, first) for r, n in rows]
-            yield from self._chain(tile, _MM2S, RESULTS_OUT, [(d, None, 0) for d in leaving], count)
+        for i, channel in enumerate(LEAVING):
+            for first, count, rows in self._patterns(tile.column, i):
+                leaving = [self._leaving(tile, r, n, first) for r, n in rows]
+                yield from self._chain(tile, _MM2S, channel, [(d, None, 0) for d in leaving], count)
 
     def _leaving(self, tile: Tile, row: int, rows: int, first: int) -> MemoryDescriptor:
         """One tile's results of a core, on their way to the shim."""
-        t, columns, stored = self.tiling, 2 * self.traffic.y.columns, self.tiling.stored_bytes // 4
+        t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
+        columns = words * self.traffic.y.columns
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         locks = _result_locks(row)
         return MemoryDescriptor(
             OWN_WORDS + self.plan.memory[tile.column].results[row] // 4,
             blocks * rows * columns,
-            (Dim(1, columns), Dim(2 * self.share.stored_columns, rows), Dim(stored)),
+            (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(stored)),
             iteration=Iteration(blocks * stored, t.result_ring, first % t.result_ring),
             acquire=Acquire(OWN_LOCKS + locks.full, blocks),
             release=Release(OWN_LOCKS + locks.free, blocks),
@@ -367,50 +465,65 @@ class LayerControl:
 
     def _shim_results(self, tile: Tile) -> Iterator[Operation]:
         t = self.tiling
-        patterns = self._patterns(tile.column)
-        for n, (first, count, rows) in enumerate(patterns):
-            parts = []
-            for r, height in rows:
-                positions, channels = self.mode.parts(tile.column, r)
-                blocks = t.output_blocks(channels)
-                row = positions * t.band + first * t.rows
-                size = (len(blocks), height, self.traffic.y.columns)
-                parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, t.rows, count))
-            yield from self._chain(tile, _S2MM, 0, parts, count, token=n == len(patterns) - 1)
+        for i in range(len(LEAVING)):
+            patterns = self._patterns(tile.column, i)
+            for n, (first, count, rows) in enumerate(patterns):
+                parts = []
+                for r, height in rows:
+                    positions, channels = self.mode.parts(tile.column, r)
+                    blocks = t.output_blocks(channels)
+                    row = positions * t.band + first * t.rows
+                    size = (len(blocks), height, self.traffic.y.columns)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, t.rows, count))
+                yield from self._chain(tile, _S2MM, i, parts, count, token=n == len(patterns) - 1)
 
-    def _shim_weights(self, tile: Tile) -> Iterator[Operation]:
-        tiling, memory = self.tiling, Tile(tile.column, 1)
-        by_tile = self.plan.weight_streams()
-        if memory not in by_tile:
+    def _shim_weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        plan, size = self.plan, self.tiling.chunk_bytes
+        if not arrival.weights:
             return
-        before = sum(len(self.plan.stream_order(t)) for t in by_tile if t < memory)
-        chunks = len(self.plan.stream_order(memory))
-        made = ShimDescriptor(0, chunks * tiling.chunk_bytes // 4)
-        offset = self.traffic.weights + before * tiling.chunk_bytes
-        times = tiling.streamed if self.plan.memory[tile.column].slots else 1
-        yield from self._chain(tile, _MM2S, 1, [(made, WEIGHTS, offset)], times)
+        order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
+        before = sum(len(plan.stream_order(c, i)) for c, i in order if (c, i) < (tile.column, channel))
+        chunks = len(plan.stream_order(tile.column, channel))
+        times = self.tiling.streamed if plan.memory[tile.column].slots else 1
+        made = ShimDescriptor(0, chunks * size // 4)
+        yield from self._chain(tile, _MM2S, channel, [(made, WEIGHTS, self.traffic.weights + before * size)], times)
 
-    def _shim_data(self, tile: Tile) -> Iterator[Operation]:
-        t, share, s = self.tiling, self.share, self.share.window.stride
+    def _shim_data(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        t, share, s = self.tiling, self.tiling.source, self.share.window.stride
         parts: list[tuple[Descriptor, int | None, int]] = []
-        for stream in self._data_streams(tile.column):
-            row = stream.part * t.band
+        streams = data_streams(t, tile.column)
+        for i in arrival.data:
+            row = streams[i].part * t.band
             above, left = share.window.pads
             size = (share.blocks, share.source_rows, share.source_columns)
             parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, t.rows * s, t.tiles))
             if self.traffic.residual is not None:
                 size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
                 parts.append(self._image(self.traffic.residual, (0, row, 0), size, t.rows, t.tiles))
-        yield from self._chain(tile, _MM2S, 0, parts, t.tiles if parts else 0)
+        yield from self._chain(tile, _MM2S, channel, parts, t.tiles if parts else 0)
 
     def _image(
         self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], step: int, count: int
     ) -> tuple[Descriptor, int | None, int]:
         """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, `step` rows apart."""
         blocks, rows, columns = size
-        dims = (Dim(1, 2 * columns), Dim(2 * image.width, rows), Dim(2 * image.width * image.height))
-        made = ShimDescriptor(0, blocks * rows * columns * 2, dims, iteration=Iteration(2 * image.width * step, count))
+        words = 2 * image.size
+        dims = (Dim(1, words * columns), Dim(words * image.width, rows), Dim(words * image.width * image.height))
+        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=Iteration(words * image.width * step, count))
         return made, ACTIVATIONS, image.at(*first)
+
+
+def _turns(first: int, each: int, step: int, buffers: int) -> Iteration:
+    """Which of the buffers, `step` words apart, are taken one after the other: number `first`, then always `each` later."""
+    if buffers == 1 or each % buffers == 0:
+        return Iteration()
+    return Iteration(step, buffers, first % buffers)
+
+
+def _buffer(base: int, first: int, each: int, step: int, buffers: int) -> dict[str, Any]:
+    """Base and iteration of a descriptor that takes buffers in such turns."""
+    turns = _turns(first, each, step, buffers)
+    return {"base": base if turns.wrap > 1 else base + first % buffers * step, "iteration": turns}
 
 
 def joined(parts: Iterable[Iterable[Operation]]) -> tuple[tuple[Operation, ...], tuple[int, ...]]:

@@ -1,37 +1,39 @@
 """Where a layer's data are: images in DDR, a column's share in its memory tile, vectors in a core.
 
-Channels lie in blocks of 8, of one byte each or of two where they are bfloat16: an image in DDR is [blocks][rows][columns][8],
-with rows and columns around it that hold the zero point. A column of cores computes a band of output rows, `rows` high. A core
-reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's
-neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
+Channels lie in blocks of 8, of one byte each, or of two where they are bfloat16: an image in DDR is
+[blocks][rows][columns][8], with rows and columns around it that hold the zero point. A column of cores computes a band of output
+rows, `rows` high. A core reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once; they are one
+load of 32 bytes or two. So that a kernel's neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
 holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
+
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.types import TensorType
+
+from sparsec.backends.aie.lower.chunks import Steps
 
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector
 TILE_VECTORS = 4  # that a core multiplies together
-_LOAD_BYTES = 32
+LOAD_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """What data, weights and results are made of: `bytes` an element."""
+    """What data, residual and weights are made of: `bytes` an element, and its name among a machine's matrix instructions."""
 
+    name: str
     bytes: int
 
     @property
     def vector_bytes(self) -> int:
         """4 positions of 8 channels."""
         return LANES * BLOCK * self.bytes
-
-    @property
-    def tile_bytes(self) -> int:
-        """The vectors that a core multiplies together."""
-        return TILE_VECTORS * self.vector_bytes
 
     @property
     def block_bytes(self) -> int:
@@ -43,13 +45,8 @@ class Element:
         """Words of 32 bits that 8 channels of a position are."""
         return BLOCK * self.bytes // 4
 
-    @property
-    def last_load(self) -> int:
-        """Bytes from a vector's start to the last load of it."""
-        return self.vector_bytes - _LOAD_BYTES
 
-
-BYTE, BFLOAT16 = Element(1), Element(2)
+BYTE, BFLOAT16 = Element("int8", 1), Element("bf16", 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +66,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8] elements of `element_bytes`, the value's
-    own at (top, left)."""
+    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left).
+
+    Its elements have `size` bytes. Channels are the tensor's `last` dimension, or the one before rows and columns.
+    """
 
     offset: int
     channels: int
@@ -80,7 +79,8 @@ class Image:
     left: int
     height: int
     width: int
-    element_bytes: int = 1
+    size: int = 1
+    last: bool = False
 
     @property
     def blocks(self) -> int:
@@ -90,12 +90,36 @@ class Image:
     @property
     def nbytes(self) -> int:
         """Bytes in the buffer."""
-        return self.blocks * self.height * self.width * BLOCK * self.element_bytes
+        return self.blocks * self.height * self.width * BLOCK * self.size
 
     def at(self, block: int, row: int, column: int) -> int:
         """The byte offset of a position, rows and columns counted from the value's own first."""
-        place = (block * self.height + self.top + row) * self.width + self.left + column
-        return self.offset + place * BLOCK * self.element_bytes
+        return self.offset + ((block * self.height + self.top + row) * self.width + self.left + column) * BLOCK * self.size
+
+
+_SIZES = {DType.U8: 1, DType.I8: 1, DType.BF16: 2, DType.I32: 4}
+
+
+def plane(of: TensorType) -> tuple[int, int, int, bool] | None:
+    """A tensor as an image: channels, rows, columns, and whether channels are its last dimension; None when it is none.
+
+    Of [1, C, H, W] they are C, H and W. Of [M, K], which may have dimensions of 1 before, channels are K, and M is cut into rows
+    and columns that differ little.
+    """
+    if of.dtype not in _SIZES or of.rank < 2 or 0 in of.shape:
+        return None
+    if of.rank == 4:
+        return (of.shape[1], of.shape[2], of.shape[3], False) if of.shape[0] == 1 else None
+    if any(d != 1 for d in of.shape[:-2]):
+        return None
+    positions = of.shape[-2]
+    rows = max(r for r in range(1, isqrt(positions) + 1) if positions % r == 0)
+    return of.shape[-1], rows, positions // rows, True
+
+
+def element_bytes(of: TensorType) -> int:
+    """Bytes of an element in an image."""
+    return _SIZES[of.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +158,36 @@ class Share:
         return len(self.window.planes) * self.plane_vectors
 
     @property
+    def folded(self) -> bool:
+        """Whether 4 vectors are one row of outputs, or several, and nothing of what lies between rows is multiplied."""
+        return TILE_VECTORS % self.lane == 0 and self.pitch > self.lane
+
+    @property
+    def result_pitch(self) -> int:
+        """Vectors from one row of results to the next."""
+        return self.lane if self.folded else self.pitch
+
+    @property
     def tiles(self) -> int:
-        """How often a core multiplies 4 vectors: rows follow each other in memory, and are multiplied with what lies between."""
-        return -(-((self.rows - 1) * self.pitch + self.lane) // TILE_VECTORS)
+        """How often a core multiplies 4 vectors: rows that are not folded are multiplied with what lies between them."""
+        return -(-((self.rows - 1) * self.result_pitch + self.lane) // TILE_VECTORS)
+
+    @property
+    def steps(self) -> Steps:
+        """Bytes between the vectors that are multiplied together, and on to the next ones."""
+        vector = self.element.vector_bytes
+        inner = vector - LOAD_BYTES
+        if not self.folded:
+            return Steps((vector,) * 3, TILE_VECTORS * vector, inner)
+        row, rows = vector * self.pitch, TILE_VECTORS // self.lane
+        turn = row - vector * (self.lane - 1)
+        first, second, third = (vector if i % self.lane else turn for i in range(1, TILE_VECTORS))
+        return Steps((first, second, third), rows * row, inner)
+
+    @property
+    def slack(self) -> int:
+        """Bytes behind a tile of data that a core may read, and multiply for no result that is kept."""
+        return 2 * self.steps.on if self.folded else self.steps.on
 
     @property
     def source_rows(self) -> int:
@@ -156,12 +207,12 @@ class Share:
     @property
     def residual_rows(self) -> int:
         """Rows of a residual in the memory tile: results with what lies between and behind them."""
-        return -(-self.tiles * TILE_VECTORS // self.pitch)
+        return -(-self.tiles * TILE_VECTORS // self.result_pitch)
 
     @property
     def residual_columns(self) -> int:
         """Columns of a residual in the memory tile."""
-        return (LANES - 1) * self.lane + self.pitch
+        return (LANES - 1) * self.lane + self.result_pitch
 
     def offset(self, block: int, row: int, column: int) -> int:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""

@@ -2,14 +2,14 @@
 
 Each core has two streams, data and weights. A stream serves one core, a column, a row, or all, and what it serves it serves at 4
 bytes a cycle: positions over all cores suit large images with few channels (every core reads a part of the data, all read the
-same weights), channels over all cores suit small images with many.
+same weights), channels over all cores suit small images with many. In between, groups of columns or of rows share positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.switch import Channel, Flow
@@ -21,10 +21,12 @@ class Cut(Enum):
     BOTH = "positions over columns, channels over rows"
     POSITIONS = "positions over all cores"
     CHANNELS = "channels over all cores"
+    PAIRS = "positions over pairs of columns, channels over their cores"
+    HALVES = "positions over columns and halves of rows, channels over the rows of a half"
 
 
-DATA_IN, WEIGHTS_IN = 4, 5  # S2MM channels of a memory tile; those below take the results of the column's cores
-RESULTS_OUT = 5  # its MM2S channel to the shim
+ARRIVING = (4, 5)  # S2MM channels of a memory tile that its shim's channels feed; those below take results of the column's cores
+LEAVING = (5, 4)  # its MM2S channels to the shim; the second where no stream to cores takes it
 CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
 
 
@@ -46,45 +48,78 @@ class Mode:
     grid: Grid
 
     @property
+    def groups(self) -> tuple[int, int]:
+        """Groups of columns, and of rows of cores, that have positions of their own."""
+        g = self.grid
+        return {
+            Cut.BOTH: (g.columns, 1),
+            Cut.POSITIONS: (g.columns, g.core_rows),
+            Cut.CHANNELS: (1, 1),
+            Cut.PAIRS: (g.columns // 2, 1),
+            Cut.HALVES: (g.columns, 2),
+        }[self.cut]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Columns and rows of a group."""
+        columns, rows = self.groups
+        return self.grid.columns // columns, self.grid.core_rows // rows
+
+    @property
     def position_parts(self) -> int:
         """Parts that positions are cut in."""
-        g = self.grid
-        return {Cut.BOTH: g.columns, Cut.POSITIONS: g.columns * g.core_rows, Cut.CHANNELS: 1}[self.cut]
+        return self.groups[0] * self.groups[1]
 
     @property
     def channel_parts(self) -> int:
         """Parts that output channels are cut in."""
-        g = self.grid
-        return {Cut.BOTH: g.core_rows, Cut.POSITIONS: 1, Cut.CHANNELS: g.columns * g.core_rows}[self.cut]
+        return self.sizes[0] * self.sizes[1]
 
     def parts(self, column: int, row: int) -> tuple[int, int]:
         """The part of positions and of channels of the core in a column and a row of cores."""
-        own = column * self.grid.core_rows + row
-        return {Cut.BOTH: (column, row), Cut.POSITIONS: (own, 0), Cut.CHANNELS: (0, own)}[self.cut]
+        columns, rows = self.sizes
+        positions = column // columns * self.groups[1] + row // rows
+        return positions, column % columns * rows + row % rows
 
     def core(self, column: int, row: int) -> Tile:
         """The tile of the core in a column and a row of cores."""
         return Tile(column, self.grid.first_core_row + row)
 
-    def data(self) -> Sequence[Stream]:
-        """The streams of data."""
-        g = self.grid
-        columns, rows = range(g.columns), range(g.core_rows)
-        if self.cut is Cut.BOTH:
-            return [Stream(Tile(c, 1), 0, c, tuple(self.core(c, r) for r in rows)) for c in columns]
-        if self.cut is Cut.POSITIONS:
-            return [Stream(Tile(c, 1), r, c * g.core_rows + r, (self.core(c, r),)) for c in columns for r in rows]
-        return [Stream(Tile(0, 1), 0, 0, tuple(g.cores()))]
+    def _cores(self, positions: int | None = None, channels: int | None = None) -> tuple[Tile, ...]:
+        """The cores with a part of the positions, or of the channels."""
+        found = []
+        for c in range(self.grid.columns):
+            for r in range(self.grid.core_rows):
+                own = self.parts(c, r)
+                if positions in (None, own[0]) and channels in (None, own[1]):
+                    found.append(self.core(c, r))
+        return tuple(found)
 
-    def weights(self) -> Sequence[Stream]:
-        """The streams of weights."""
-        g = self.grid
-        columns, rows = range(g.columns), range(g.core_rows)
-        if self.cut is Cut.BOTH:
-            return [Stream(Tile(r % g.columns, 1), 4, r, tuple(self.core(c, r) for c in columns)) for r in rows]
-        if self.cut is Cut.POSITIONS:
-            return [Stream(Tile(0, 1), 4, 0, tuple(g.cores()))]
-        return [Stream(Tile(c, 1), 1 + r, c * g.core_rows + r, (self.core(c, r),)) for c in columns for r in rows]
+    @cache  # noqa: B019 - there are few modes
+    def data(self) -> tuple[Stream, ...]:
+        """The streams of data, from the first column of each group."""
+        rows, columns = self.groups[1], self.sizes[0]
+        return tuple(
+            Stream(Tile(p // rows * columns, 1), p % rows, p, self._cores(positions=p)) for p in range(self.position_parts)
+        )
+
+    @cache  # noqa: B019
+    def weights(self) -> tuple[Stream, ...]:
+        """The streams of weights, spread over the columns that take them; behind the channels of data."""
+        columns, rows = self.sizes
+        used = [sum(s.memory.column == c for s in self.data()) for c in range(self.grid.columns)]
+        found = []
+        for p in range(self.channel_parts):
+            column = p // rows + p % rows % self.groups[0] * columns
+            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p)))
+            used[column] += 1
+        return tuple(found)
+
+    @cache  # noqa: B019
+    def leaving(self, column: int) -> int:
+        """How many channels take results from the memory tile of a column to DDR."""
+        taken = {s.channel for s in (*self.data(), *self.weights()) if s.memory.column == column}
+        return 1 if LEAVING[1] in taken else 2
 
     def flows(self) -> list[Flow]:
         """All circuits."""
@@ -92,9 +127,9 @@ class Mode:
         found = []
         for c in range(g.columns):
             shim, memory = Tile(c, 0), Tile(c, 1)
-            found += [Flow(Channel(shim, i), (Channel(memory, to),)) for i, to in enumerate((DATA_IN, WEIGHTS_IN))]
+            found += [Flow(Channel(shim, i), (Channel(memory, to),)) for i, to in enumerate(ARRIVING)]
             found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in range(g.core_rows)]
-            found.append(Flow(Channel(memory, RESULTS_OUT), (Channel(shim, 0),)))
+            found += [Flow(Channel(memory, LEAVING[i]), (Channel(shim, i),)) for i in range(self.leaving(c))]
         for streams, channel in ((self.data(), CORE_DATA), (self.weights(), CORE_WEIGHTS)):
             found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
         return found
@@ -102,6 +137,9 @@ class Mode:
 
 def modes(grid: Grid) -> tuple[Mode, ...]:
     """The cuts that an array has channels for: a memory tile feeds, and is fed by, up to four cores of its column."""
-    if grid.core_rows > RESULTS_OUT - 1 or grid.core_rows > grid.columns:
+    if grid.core_rows > min(ARRIVING) or grid.core_rows > grid.columns:
         return ()
-    return tuple(Mode(cut, grid) for cut in Cut)
+    cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
+    cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []
+    cuts += [Cut.HALVES] if grid.core_rows % 2 == 0 and grid.core_rows > 2 else []
+    return tuple(Mode(cut, grid) for cut in cuts)

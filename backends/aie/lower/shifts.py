@@ -1,14 +1,16 @@
 """What the array does with sums of byte products: shift, saturate, and add a residual first.
 
 A product's epilogue is read as a linear form of the sums, the bias and residuals, rounded and saturated to a byte. The array
-computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even.
+computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even,
+then cut to bounds within the bytes. Bounds of what is rounded later are rounded themselves, as rounding keeps order.
 That equals the float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer, or
 as long as what is larger saturates anyway.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -28,47 +30,67 @@ _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
-    """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None."""
+    """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None; `bounds` are
+    the least and greatest results where they are not those of bytes, or None. Of bfloat16, `bias` is float32, and nothing is
+    shifted."""
 
     bias: Array
     shift: int
     residual: int | None = None
     residual_shift: int = 0
+    bounds: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """factors . arguments + constant, then `rounded`, `low` and `high` (clamps after rounding; None: unbounded)."""
+    """factors . arguments + constant, then `rounded`, then `offset` added; and bounds of that (None: unbounded)."""
 
     factors: tuple[tuple[int, Fraction], ...] = ()
     constant: Fraction = Fraction(0)
     rounded: bool = False
-    offset: Fraction = Fraction(0)  # added after rounding
+    offset: Fraction = Fraction(0)
     low: Fraction | None = None
     high: Fraction | None = None
-    rectified: bool = False  # before rounding
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has any bound."""
+        return self.low is not None or self.high is not None
+
+    def moved(self, by: Callable[[Fraction], Fraction]) -> tuple[Fraction | None, Fraction | None]:
+        """Its bounds behind a function that keeps order."""
+        return None if self.low is None else by(self.low), None if self.high is None else by(self.high)
 
 
 def shifts_of(graph: Graph, node: Node) -> Shifts | str:
     """How the array finishes the node's sums; or why it cannot, as a clause."""
     op, y = node.op, graph.types[node.output]
     assert isinstance(op, Conv | MatMul)
-    if y.dtype not in _BYTES:
-        return f"its result is {y.dtype.value}, the array stores bytes"
     found = _interpret(graph, node, op.epilogue)
+    if y.dtype is DType.I32 and not any(s.fn == "cast" for s in op.epilogue.steps):
+        return found if isinstance(found, str) else _whole(graph, node, found)
+    if y.dtype not in _BYTES:
+        return f"its result is {y.dtype.value}, the array stores bytes and sums"
     if isinstance(found, str):
         return found
-    low, high = _BYTES[y.dtype]
     if not found.rounded:
         return "its result is not rounded before it becomes bytes"
-    if found.rectified and found.offset != low:
-        return f"an activation cuts at 0 and the zero point is {found.offset}, where saturation cuts at {low}"
-    if (found.low is not None and found.low > low) or (found.high is not None and found.high < high):
-        return f"its activation cuts to {found.low} .. {found.high} within the range of bytes"
-    return _powers(graph, node, found)
+    made = _powers(graph, node, found)
+    low, high = _BYTES[y.dtype]
+    least = int(found.low) if found.low is not None and found.low > low else None
+    greatest = int(found.high) if found.high is not None and found.high < high else None
+    return made if isinstance(made, str) else replace(made, bounds=(least, greatest))
 
 
-def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
+def _whole(graph: Graph, node: Node, form: _Form) -> Shifts | str:
+    """Sums as they are, with a bias: float32 has no part in them, so they may be of any size."""
+    made = _powers(graph, node, form, exact=True)
+    if isinstance(made, str) or (made.shift == 0 and made.residual is None and not form.rounded and not form.bounded):
+        return made
+    return "its result are sums to which more is done than adding a bias"
+
+
+def _powers(graph: Graph, node: Node, form: _Form, *, exact: bool = False) -> Shifts | str:
     factors = dict(form.factors)
     scale = factors.pop(0, Fraction(0))
     shift = _exponent(1 / scale) if scale > 0 else None
@@ -111,7 +133,7 @@ def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
     bias += int(constant)
     bias -= _zero_share(graph, node)
     worst = _largest_sum(graph, node, bias, residual[1] if residual else None)
-    if worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
+    if not exact and worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
         return f"its sums may reach {worst}, and float32, in which they are scaled, holds whole numbers up to {_EXACT}"
     return Shifts(bias.astype(np.int32), shift, *(residual or (None, 0)))
 
@@ -169,41 +191,45 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     first = args[0]
     if step.fn == "cast":
         return first
-    if step.fn in ("add", "sub") and not any(a.rectified and not a.rounded for a in args):
+    if step.fn in ("add", "sub"):
         return _added(first, args[1], -1 if step.fn == "sub" else 1) or refusal
-    if step.fn == "mul":
-        number = next((a for a in args if not a.factors), None)
+    if step.fn in ("mul", "div"):
+        number = args[1] if step.fn == "div" else next((a for a in args if not a.factors), None)
         other = args[1] if number is first else first
-        if number is None or other.rounded or other.rectified:
+        if number is None or number.factors or number.constant <= 0 or other.rounded:
             return refusal
-        factors = tuple((i, f * number.constant) for i, f in other.factors)
-        return _Form(factors, other.constant * number.constant)
+        scale = 1 / number.constant if step.fn == "div" else number.constant
+        factors = tuple((i, f * scale) for i, f in other.factors)
+        low, high = other.moved(lambda v: v * scale)
+        return _Form(factors, other.constant * scale, low=low, high=high)
     if step.fn == "round" and not first.rounded:
-        return _Form(first.factors, first.constant, True, rectified=first.rectified)
+        low, high = first.moved(lambda v: Fraction(round(v)))  # halves to even, as the step does
+        return _Form(first.factors, first.constant, True, low=low, high=high)
     if step.fn == "relu":
-        if not first.rounded:
-            return _Form(first.factors, first.constant, rectified=True)
-        return _clamped(first, Fraction(0), None)
-    if step.fn in ("min", "max") and first.rounded and not args[1].factors:
+        return _clamped(first, Fraction(0), None) or refusal
+    if step.fn in ("min", "max") and not args[1].factors:
         bound = args[1].constant
-        return _clamped(first, None, bound) if step.fn == "min" else _clamped(first, bound, None)
+        return _clamped(first, *((None, bound) if step.fn == "min" else (bound, None))) or refusal
     return refusal
 
 
-def _clamped(form: _Form, low: Fraction | None, high: Fraction | None) -> _Form:
-    lows = [v for v in (form.low, low) if v is not None]
-    highs = [v for v in (form.high, high) if v is not None]
-    return _Form(
-        form.factors, form.constant, True, form.offset, max(lows, default=None), min(highs, default=None), form.rectified
-    )
+def _clamped(form: _Form, low: Fraction | None, high: Fraction | None) -> _Form | None:
+    least = max((v for v in (form.low, low) if v is not None), default=None)
+    greatest = min((v for v in (form.high, high) if v is not None), default=None)
+    if least is not None and greatest is not None and least > greatest:
+        return None
+    return replace(form, low=least, high=greatest)
 
 
 def _added(a: _Form, b: _Form, sign: int) -> _Form | None:
     """a + sign * b; a whole number behind rounding moves the result."""
     if a.rounded or b.rounded:
-        if b.rounded or b.factors or a.low is not None or a.high is not None or b.constant.denominator != 1:
+        if b.rounded or b.factors or b.constant.denominator != 1:
             return None
-        return _Form(a.factors, a.constant, True, a.offset + sign * b.constant, rectified=a.rectified)
+        low, high = a.moved(lambda v: v + sign * b.constant)
+        return replace(a, offset=a.offset + sign * b.constant, low=low, high=high)
+    if a.bounded or b.bounded:
+        return None
     factors = dict(a.factors)
     for i, f in b.factors:
         factors[i] = factors.get(i, Fraction(0)) + sign * f

@@ -5,22 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
-from sparsec.backends.aie.lower.chunks import HEADER_BYTES
-from sparsec.backends.aie.lower.geometry import BLOCK, TILE_VECTORS, VECTOR_BYTES, Share
+from sparsec.backends.aie.lower.chunks import chunk_bytes
+from sparsec.backends.aie.lower.geometry import BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
-QUAD_BYTES = TILE_VECTORS * VECTOR_BYTES  # what a core multiplies together
-SUM_BYTES = 512  # int32 sums of it for 8 channels
-RING = 2  # tiles of data that a memory tile holds at a time
+QUAD = TILE_VECTORS * LANES * BLOCK  # elements that a core multiplies together
+SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
+SKIPPED_BYTES = 1280  # where residuals that are other cores' go
+RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
 
 
 @dataclass(frozen=True)
 class Tiling:
     """A way to compute a layer. `rows` of outputs are one tile; chunks have at most `chunk_blocks` blocks of weights; `kept`
-    weights stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's."""
+    weights stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's.
+
+    With `splits`, tiles come to cores in so many parts of the input channels, which are units; sums of all output channels of a
+    core are kept from one to the next.
+    """
 
     layer: ConvLayer
     mode: Mode
@@ -30,11 +37,12 @@ class Tiling:
     chunk_blocks: int
     kept: bool
     buffers: int
+    splits: int = 1
 
     @cached_property
     def share(self) -> Share:
-        """What one tile computes and reads."""
-        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width)
+        """What a core computes of one tile, and reads at a time."""
+        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width, self.layer.element)
 
     @property
     def band(self) -> int:
@@ -46,6 +54,11 @@ class Tiling:
         """Tiles of a band."""
         return -(-self.band // self.rows)
 
+    @property
+    def units(self) -> int:
+        """Parts of tiles, as they come to a core one after the other."""
+        return self.tiles * self.splits
+
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
         return max(0, min(self.band, self.height - part * self.band))
@@ -55,31 +68,38 @@ class Tiling:
         each = -(-self.layer.output_blocks // self.mode.channel_parts)
         return range(min(part * each, self.layer.output_blocks), min((part + 1) * each, self.layer.output_blocks))
 
-    @property
-    def block_counts(self) -> tuple[int, ...]:
-        """Nonzero blocks of each block of output channels."""
-        return self.layer.block_counts
+    @cached_property
+    def counts(self) -> tuple[tuple[int, ...], ...]:
+        """Nonzero blocks of weights, by block of output channels and part of the input channels."""
+        return tuple(tuple(map(int, row)) for row in self.layer.counts(self.splits))
 
     def pieces(self, block: int) -> int:
-        """Chunks that a block of output channels takes."""
-        return max(1, -(-self.block_counts[block] // self.chunk_blocks))
+        """Chunks that a block of output channels takes of each part of the input channels."""
+        return max(1, -(-max(self.counts[block]) // self.chunk_blocks))
 
     @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of the largest chunk: all take as much."""
-        most = max(min(n, self.chunk_blocks) for n in self.block_counts)
-        n = max(2, most + most % 2)
-        block = VECTOR_BYTES if self.layer.depthwise else BLOCK * BLOCK
-        return -(-(HEADER_BYTES + -(-2 * n // 32) * 32 + n * block) // QUAD_BYTES) * QUAD_BYTES
+        most = int(np.minimum(self.counts, self.chunk_blocks).max())
+        element = self.layer.element
+        return chunk_bytes(most, element.vector_bytes if self.layer.depthwise else element.block_bytes)
+
+    @cached_property
+    def _chunks(self) -> tuple[int, ...]:
+        return tuple(sum(self.pieces(b) for b in self.output_blocks(p)) for p in range(self.mode.channel_parts))
+
+    def unit_chunks(self, part: int) -> int:
+        """Chunks of a part of the channels that a unit is multiplied by."""
+        return self._chunks[part]
 
     def chunks(self, part: int) -> int:
         """Chunks of a part of the channels."""
-        return sum(self.pieces(b) for b in self.output_blocks(part))
+        return self.splits * self._chunks[part]
 
-    @cached_property
+    @property
     def most_chunks(self) -> int:
         """Chunks of the part that has most."""
-        return max(self.chunks(p) for p in range(self.mode.channel_parts))
+        return self.splits * max(self._chunks)
 
     @property
     def streamed(self) -> int:
@@ -88,58 +108,85 @@ class Tiling:
 
     @property
     def data_bytes(self) -> int:
-        """Vectors of one tile in a core."""
-        return self.share.data_vectors * VECTOR_BYTES
+        """Vectors of one unit in a core."""
+        return self.share.data_vectors * self.layer.element.vector_bytes
 
     @property
     def residual_stride(self) -> int:
         """Bytes of the residual of 8 channels in a core: whole rows."""
-        return self.share.residual_rows * self.share.pitch * VECTOR_BYTES
+        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes
 
     @property
-    def tile_bytes(self) -> int:
-        """One tile of data and residual in a core."""
-        return self.data_bytes + (self.layer.output_blocks * self.residual_stride if self.layer.residual else 0)
+    def residual_bytes(self) -> int:
+        """Bytes of the residual in a core: of its own channels."""
+        return self.most_results * self.residual_stride if self.layer.residual else 0
+
+    @property
+    def skips(self) -> bool:
+        """Whether residuals of other cores' channels come to a core too."""
+        return self.layer.residual is not None and self.mode.channel_parts > 1
+
+    @property
+    def unit_bytes(self) -> int:
+        """One buffer of data, residual, and what is read behind them, in a core."""
+        return self.data_bytes + self.residual_bytes + self.share.slack
 
     @property
     def result_bytes(self) -> int:
         """Results of one chunk in a core."""
-        return self.share.tiles * QUAD_BYTES
+        return self.share.tiles * self.result_quad
+
+    @property
+    def result_quad(self) -> int:
+        """Results of 4 vectors."""
+        return QUAD * self.layer.result_size
 
     @property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
-        return any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
+        return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
+
+    @property
+    def partial_bytes(self) -> int:
+        """Sums of 8 channels in a core; the first store of a chunk lands before them."""
+        return self.share.tiles * SUM_BYTES + SUM_BYTES
 
     @property
     def core_demand(self) -> dict[str, int]:
         """Bytes of a core's memory by what is there."""
         slots = self.most_chunks if self.kept else 2
+        sums = self.most_results if self.splits > 1 else int(self.in_parts)
         return {
-            # the last vectors of a tile read a little beyond the data, of which no result is kept
-            "data": self.buffers * (self.tile_bytes + QUAD_BYTES),
+            "data": self.buffers * self.unit_bytes + (SKIPPED_BYTES if self.skips else 0),
             "weights": slots * self.chunk_bytes,
-            "results": 2 * (self.result_bytes + QUAD_BYTES),
-            "partial sums": self.share.tiles * SUM_BYTES + SUM_BYTES if self.in_parts else 0,
+            "results": 2 * (self.result_bytes + self.result_quad),
+            "partial sums": sums * self.partial_bytes,
             "parameters": 2 * PARAMETER_BYTES,
         }
+
+    @cached_property
+    def source(self) -> Share:
+        """What a memory tile holds of one tile: all input channels."""
+        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width, self.layer.element)
 
     @property
     def source_bytes(self) -> int:
         """One tile of data in a memory tile."""
-        return self.share.blocks * self.share.source_rows * self.share.source_columns * BLOCK
+        source = self.source
+        return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
     @property
     def residual_source_bytes(self) -> int:
         """One tile of the residual in a memory tile."""
         if not self.layer.residual:
             return 0
-        return self.layer.output_blocks * self.share.residual_rows * self.share.residual_columns * BLOCK
+        positions = self.share.residual_rows * self.share.residual_columns
+        return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
     @property
     def stored_bytes(self) -> int:
         """Results of 8 channels of one tile in a memory tile."""
-        return self.rows * self.share.stored_columns * BLOCK
+        return self.rows * self.share.stored_columns * BLOCK * self.layer.result_size
 
     @property
     def most_results(self) -> int:
@@ -149,4 +196,4 @@ class Tiling:
     @property
     def result_ring(self) -> int:
         """Tiles of results that a memory tile holds at a time: two where a lock can count their blocks."""
-        return 2 if 2 * self.most_results <= LOCK_MAXIMUM else 1
+        return 2 if 2 * self.most_results <= LOCK_MAXIMUM and self.tiles > 1 else 1

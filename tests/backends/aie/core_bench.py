@@ -30,6 +30,7 @@ class Bench:
         *,
         kept: bool = False,
         result_bytes: int = 128,
+        bounds: tuple[int, int] | None = None,
         fast: bool = True,
     ) -> None:
         self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192, fast)
@@ -37,8 +38,9 @@ class Bench:
         slots = len(chunks) if kept else 1
         self.chunks = list(chunks) * (1 if kept else len(tiles))
         self.parameters = Parameters(
-            *(len(tiles), len(chunks), vectors, DATA, 2 * DATA, WEIGHTS, SLOT, WEIGHTS + slots * SLOT, int(kept)),
-            *(RESULTS, 2 * RESULTS, (32, 32, 32), PARTIAL, 1, slots, 2),
+            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, len(self.chunks)),
+            *(len(chunks) * (len(tiles) - 1) if kept else 0, (32, 32, 32), len(chunks)),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, bounds),
         )
         self.slots = slots
         self.results: list[Array] = []

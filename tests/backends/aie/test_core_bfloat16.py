@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from sparsec.backends.aie.core.program import Kind
-from sparsec.backends.aie.lower.chunks import Chunk, Steps
-from sparsec.backends.aie.lower.geometry import BFLOAT16
-from tests.backends.aie.core_bench import Bench, offsets_of
+from sparsec.backends.aie.lower.chunks import Chunk
+from sparsec.backends.aie.lower.geometry import BFLOAT16, Share, Window
+from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
 
 Array = np.ndarray[Any, Any]
 BF16 = np.dtype(ml_dtypes.bfloat16)
-STEPS = Steps.of(BFLOAT16)
-NONE, ZERO, INFINITE = np.float32(-np.inf), np.float32(0), np.float32(np.inf)
+STEPS = Share(Window(), 1, 1, 16, BFLOAT16).steps
 
 
 def _bits(x: float) -> int:
@@ -39,9 +38,9 @@ def _sums(data: Array, offsets: list[int], weights: Array, bias: Array, vectors:
 @pytest.mark.parametrize(("blocks", "vectors"), [(1, 1), (2, 3), (5, 2), (8, 4), (33, 1)])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
-@pytest.mark.parametrize("clips", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("cuts", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("fast", [False, True])
-def test_products(blocks: int, vectors: int, residual: bool, kept: bool, clips: tuple[bool, bool], fast: bool) -> None:
+def test_products(blocks: int, vectors: int, residual: bool, kept: bool, cuts: tuple[bool, bool], fast: bool) -> None:
     """Two tiles by two chunks, whole numbers: to the last bit, whichever way the simulator takes."""
     rng = np.random.default_rng([blocks, vectors])
     last = 64 + 4 * vectors
@@ -50,17 +49,19 @@ def test_products(blocks: int, vectors: int, residual: bool, kept: bool, clips: 
     weights = _whole(rng, 2, blocks, 8, 8)
     bias = rng.integers(-500, 500, (2, 8)).astype(np.float32)
     added = [64 * last + i * 256 * vectors for i in range(2)]
-    kind = Kind(residual=residual, bfloat16=True, clips=clips)
-    chunks = [Chunk(bias[i], weights[i], offsets, _bits(300), _bits(-7), added[i], 1).pack(STEPS) for i in range(2)]
-    bench = Bench([Kind(), kind], [t.view(np.uint8) for t in tiles], chunks, vectors, kept=kept, result_bytes=256, fast=fast)
+    kind = Kind(residual=residual, bfloat16=True, cuts=cuts)
+    chunks = [Chunk(bias[i], weights[i], offsets, 0, 0, added[i], 1).pack(STEPS) for i in range(2)]
+    data = [t.view(np.uint8) for t in tiles]
+    bounds = (_bits(-7), _bits(300)) if any(cuts) else None
+    bench = Bench([Kind(), kind], data, chunks, vectors, kept=kept, result_bytes=256, bounds=bounds, fast=fast)
     results = bench.run()
     assert len(results) == 4
     for n, result in enumerate(results):
-        data, i = tiles[n // 2], n % 2
-        sums = _sums(data, offsets, weights[i], bias[i], vectors)
+        tile, i = tiles[n // 2], n % 2
+        sums = _sums(tile, offsets, weights[i], bias[i], vectors)
         if residual:
-            sums += data[added[i] // 2 : added[i] // 2 + 128 * vectors].reshape(-1, 8).astype(np.float64)
-        expected = np.clip(sums, -7 if clips[0] else None, 300 if clips[1] else None) if any(clips) else sums
+            sums += tile[added[i] // 2 : added[i] // 2 + 128 * vectors].reshape(-1, 8).astype(np.float64)
+        expected = np.clip(sums, -7 if cuts[0] else None, 300 if cuts[1] else None) if any(cuts) else sums
         assert np.array_equal(result.view(BF16).reshape(-1, 8), expected.astype(BF16))
     assert residual or bench.core.stalls["bank"] == 0
 
@@ -78,7 +79,7 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     for part in range(parts):
         offsets, weights = offsets_of(rng, 6, vectors, 80, 64), _whole(rng, 6, 8, 8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
-        chunks.append(Chunk(bias, weights, offsets, 0, kind=kind).pack(STEPS))
+        chunks.append(Chunk(bias, weights, offsets, 0, kind=kind, partial=PARTIAL).pack(STEPS))
         total += _sums(data, offsets, weights, np.zeros(8), vectors)
     (result,) = Bench(kinds, [data.view(np.uint8)], chunks, vectors, result_bytes=256).run()
     assert np.array_equal(result.view(BF16).reshape(-1, 8), total.astype(BF16))

@@ -1,0 +1,66 @@
+"""Which way to compute a layer: the first in the cost model's order that memories, descriptors and the program have room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
+from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.control import LayerControl, Traffic, joined
+from sparsec.backends.aie.lower.geometry import plane
+from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.layout import images_of
+from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import Machine
+from sparsec.compiler.errors import LimitError
+from sparsec.compiler.graph import Graph
+
+_MOST = 24  # ways to compute a layer that are tried
+
+
+@dataclass
+class Fitting:
+    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node."""
+
+    graph: Graph
+    machine: Machine
+    ways: tuple[Mode, ...]
+    passed_over: dict[str, str] = field(default_factory=dict)
+    _kinds: list[Kind] = field(default_factory=list)
+
+    def first(self, layer: ConvLayer) -> Tiling | str:
+        """The cheapest way that fits; or why none of those that were tried does, as a clause."""
+        extent = plane(self.graph.types[layer.y])
+        assert extent is not None
+        try:
+            found = ranked(self.machine, layer, self.ways, extent[1], extent[2])
+        except LimitError as exc:
+            return str(exc)
+        why = ""
+        for i, tiling in enumerate(found[:_MOST]):
+            try:
+                self._try(tiling)
+            except LimitError as exc:
+                why = why or str(exc)
+                continue
+            if why:
+                self.passed_over[layer.node] = f"{i} cheaper ways do not fit: {why}"
+            return tiling
+        return f"none of the {min(len(found), _MOST)} cheapest of {len(found)} ways to compute it fits: {why}"
+
+    def _try(self, tiling: Tiling) -> None:
+        """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""
+        new = [k for k in kinds_of(tiling) if k not in self._kinds]
+        kinds = [*self._kinds, *new]
+        if new:
+            core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
+        plan = plan_layer(self.machine, tiling, kinds)
+        layer = tiling.layer
+        images, _ = images_of(self.graph, [tiling], {})
+        residual = images[layer.residual] if layer.residual else None
+        traffic = Traffic(images[layer.x], images[layer.y], residual, 0)
+        control = LayerControl(self.machine.grid, plan, traffic)
+        joined((control.arrive(), control.compute(0)))
+        self._kinds = kinds
