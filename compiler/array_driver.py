@@ -20,6 +20,7 @@ from sparsec.compiler.report import FILE_NAME, ModelInfo
 if TYPE_CHECKING:
     from sparsec.backends.aie.program import HostPart
     from sparsec.backends.aie.simulate.model import ArrayModel, Host, ModelRun
+    from sparsec.backends.aie.tolerance import Comparison
     from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.pruning.calibrated.data import Source
     from sparsec.passes.pruning.recipe import Recipe
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MODEL_NAME = "model.onnx"  # in the folder: what was compiled
+_BFLOAT16 = ",bfloat16,bfloat16_out"  # behind a pipeline
 
 
 def compile_array(
@@ -44,13 +46,14 @@ def compile_array(
     calibration: Source | None = None,
     budget: Budget | None = None,
     quantisation: QuantisationSettings | None = None,
+    bfloat16: bool = False,
     progress: Progress | None = None,
 ) -> ArrayModel:
     """Compile an ONNX model for an array into `output_dir` (default build/NAME), and open it.
 
     Layers that the array has no way to compute go to the host, as C libraries in folders of their own; the manifest says
-    which and why. Arguments are as for `sparsec.compile`. The folder appears whole or not at all. Raises FitError where a
-    layer is too large for the array.
+    which and why. Arguments are as for `sparsec.compile`; with `bfloat16`, what products multiply and what they make is rounded
+    to bfloat16. The folder appears whole or not at all. Raises FitError where a layer is too large for the array.
     """
     from sparsec.backends.aie.emit import emit
     from sparsec.backends.aie.lower.network import lower
@@ -72,8 +75,9 @@ def compile_array(
     label = identifier(name or (path.stem if path else ready.graph.name))
     graph = ready.graph
     graph = Graph(label, graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
+    pipeline = (passes or "array") + (_BFLOAT16 if bfloat16 else "")
     with clock.phase("passes"):
-        optimised = run_pipeline(graph, parse_pipeline(passes or "array", load_all(), PIPELINES))
+        optimised = run_pipeline(graph, parse_pipeline(pipeline, load_all(), PIPELINES))
     with clock.phase("lower"):
         program = lower(optimised, machine)
     folder = Path(output_dir) if output_dir is not None else Path("build") / label
@@ -90,6 +94,7 @@ def compile_array(
         else:
             (stage / MODEL_NAME).write_bytes(_bytes(model))
         bindings = {"dims": dict(dims or {}), "input_shapes": {k: list(v) for k, v in (input_shapes or {}).items()}}
+        bindings |= {"name": label, "passes": pipeline if bfloat16 else "default"}
         (stage / "bindings.json").write_text(json.dumps(bindings) + "\n", encoding="utf-8")
     return ArrayModel(folder)
 
@@ -134,13 +139,37 @@ def _library_of(model: ArrayModel, entry: Mapping[str, Any]) -> Host:
     return lambda values: library.run({v: np.ascontiguousarray(a) for v, a in values.items()})
 
 
-def expected(folder: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What the interpreter computes for the model in a folder that `compile_array` wrote."""
+def interpreted(folder: str | Path) -> Graph:
+    """The graph that the interpreter runs to check a folder that `compile_array` wrote: before anything is the array's."""
     from sparsec.compiler.importer.api import import_model
-    from sparsec.compiler.interpreter import interpret
+    from sparsec.compiler.passing.pipeline import parse_pipeline
     from sparsec.compiler.passing.runner import run_pipeline
-    from sparsec.passes.pipelines import DEFAULT
+    from sparsec.passes.pipelines import PIPELINES
+    from sparsec.passes.registry import load_all
 
     bindings = json.loads((Path(folder) / "bindings.json").read_text(encoding="utf-8"))
     graph = import_model(Path(folder) / MODEL_NAME, dims=bindings["dims"], input_shapes=bindings["input_shapes"])
-    return interpret(run_pipeline(graph, DEFAULT), feeds)
+    graph = Graph(bindings["name"], graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
+    return run_pipeline(graph, parse_pipeline(bindings["passes"], load_all(), PIPELINES))
+
+
+def expected(folder: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What the interpreter computes for the model in a folder that `compile_array` wrote."""
+    from sparsec.compiler.interpreter import interpret
+
+    return interpret(interpreted(folder), feeds)
+
+
+def compared(folder: str | Path, run: ModelRun) -> list[Comparison]:
+    """Every layer of bfloat16 that the array computed, beside the interpreter's result for the same data."""
+    from sparsec.backends.aie.tolerance import compare
+
+    layers = [layer for part in run.parts for layer in part.entry["layers"] if layer["element"] == "bf16"]
+    graph = interpreted(folder) if layers else None
+    nodes = {node.name: node for node in graph} if graph else {}
+    found = []
+    for layer in layers:
+        node = nodes[layer["node"]]
+        assert graph is not None
+        found.append(compare(graph, node, run.values, run.values[node.output]))
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,11 @@ class PartRun:
 
 @dataclass(frozen=True)
 class ModelRun:
-    """Outputs by name, and the array parts."""
+    """Outputs by name, the array parts, and all values that parts took or made."""
 
     outputs: Mapping[str, Array]
     parts: tuple[PartRun, ...]
+    values: Mapping[str, Array] = field(default_factory=dict)
 
     def trace(self, machine: Machine) -> str:
         """All array parts one after another as a Chrome trace (JSON)."""
@@ -102,7 +103,7 @@ class ArrayModel:
             for v in entry["outputs"]:
                 told = self.manifest["images"][v]
                 values[v] = unpack(self.images[v], activations, DType(told["dtype"]).numpy, told["shape"])
-        return ModelRun({name: values[v] for name, v in self.manifest["outputs"].items()}, tuple(runs))
+        return ModelRun({name: values[v] for name, v in self.manifest["outputs"].items()}, tuple(runs), values)
 
     def _array(self, entry: Mapping[str, Any], activations: Array) -> Finished:
         try:
