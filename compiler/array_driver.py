@@ -13,11 +13,13 @@ import onnx
 
 from sparsec.compiler.array_parts import open_host_part, passed, write_host_part
 from sparsec.compiler.driver import staged
+from sparsec.compiler.graph import Graph
 from sparsec.compiler.limits import Limits
 from sparsec.compiler.preparing import Clock, Progress
 
 if TYPE_CHECKING:
     from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
+    from sparsec.backends.aie.tolerance import Comparison
     from sparsec.passes.pruning.budget import Budget
     from sparsec.passes.pruning.calibrated.data import Source
     from sparsec.passes.pruning.recipe import Recipe
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MODEL_NAME = "model.onnx"  # in the folder: what was compiled
+_BFLOAT16 = ",bfloat16,bfloat16_out"  # behind a pipeline
 
 
 def compile_array(
@@ -42,13 +45,14 @@ def compile_array(
     calibration: Source | None = None,
     budget: Budget | None = None,
     quantisation: QuantisationSettings | None = None,
+    bfloat16: bool = False,
     progress: Progress | None = None,
 ) -> ArrayModel:
     """Compile an ONNX model for an array into `output_dir` (default build/NAME), and open it.
 
     Layers that the array has no way to compute go to the host, as C libraries in folders of their own; the manifest says
-    which and why. Arguments are as for `sparsec.compile`. The folder appears whole or not at all. Raises FitError where a
-    layer is too large for the array.
+    which and why. Arguments are as for `sparsec.compile`; with `bfloat16`, what products multiply and what they make is rounded
+    to bfloat16. The folder appears whole or not at all. Raises FitError where a layer is too large for the array.
     """
     from sparsec.backends.aie.emit import emit
     from sparsec.backends.aie.lower.network import lower
@@ -60,7 +64,8 @@ def compile_array(
 
     clock = Clock(progress)
     machine, compiler = machine_named(target), find_compiler(cc)
-    how: dict[str, Any] = {"name": name, "dims": dims, "input_shapes": input_shapes, "passes": passes, "limits": limits}
+    text = (passes or "array") + _BFLOAT16 if bfloat16 else passes
+    how: dict[str, Any] = {"name": name, "dims": dims, "input_shapes": input_shapes, "passes": text, "limits": limits}
     how |= {"recipe": recipe, "calibration": calibration, "budget": budget, "quantisation": quantisation}
     done = passed(model, clock, ARRAY, **how)
     with clock.phase("lower"):
@@ -79,6 +84,7 @@ def compile_array(
         else:
             (stage / MODEL_NAME).write_bytes(_bytes(model))
         bindings = {"dims": dict(dims or {}), "input_shapes": {k: list(v) for k, v in (input_shapes or {}).items()}}
+        bindings |= {"name": done.graph.name, "passes": text if bfloat16 else "default"}
         (stage / "bindings.json").write_text(json.dumps(bindings) + "\n", encoding="utf-8")
     return ArrayModel(folder)
 
@@ -102,13 +108,37 @@ def simulate(folder: str | Path, feeds: Mapping[str, Array]) -> ModelRun:
     return model.run(feeds, partial(open_host_part, model.directory))
 
 
-def expected(folder: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """What the interpreter computes for the model in a folder that `compile_array` wrote."""
+def interpreted(folder: str | Path) -> Graph:
+    """The graph that the interpreter runs to check a folder that `compile_array` wrote: before anything is the array's."""
     from sparsec.compiler.importer.api import import_model
-    from sparsec.compiler.interpreter import interpret
+    from sparsec.compiler.passing.pipeline import parse_pipeline
     from sparsec.compiler.passing.runner import run_pipeline
-    from sparsec.passes.pipelines import DEFAULT
+    from sparsec.passes.pipelines import PIPELINES
+    from sparsec.passes.registry import load_all
 
     bindings = json.loads((Path(folder) / "bindings.json").read_text(encoding="utf-8"))
     graph = import_model(Path(folder) / MODEL_NAME, dims=bindings["dims"], input_shapes=bindings["input_shapes"])
-    return interpret(run_pipeline(graph, DEFAULT), feeds)
+    graph = Graph(bindings["name"], graph.inputs, graph.outputs, graph.nodes, graph.types, graph.constants)
+    return run_pipeline(graph, parse_pipeline(bindings["passes"], load_all(), PIPELINES))
+
+
+def expected(folder: str | Path, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """What the interpreter computes for the model in a folder that `compile_array` wrote."""
+    from sparsec.compiler.interpreter import interpret
+
+    return interpret(interpreted(folder), feeds)
+
+
+def compared(folder: str | Path, run: ModelRun) -> list[Comparison]:
+    """Every layer of bfloat16 that the array computed, beside the interpreter's result for the same data."""
+    from sparsec.backends.aie.tolerance import compare
+
+    layers = [layer for part in run.parts for layer in part.entry["layers"] if layer["element"] == "bf16"]
+    graph = interpreted(folder) if layers else None
+    nodes = {node.name: node for node in graph} if graph else {}
+    found = []
+    for layer in layers:
+        node = nodes[layer["node"]]
+        assert graph is not None
+        found.append(compare(graph, node, run.values, run.values[node.output]))
+    return found

@@ -89,7 +89,7 @@ def run_parts(
     host: Callable[[Mapping[str, Any]], Part],
     array: Callable[[Mapping[str, Any]], Part],
 ) -> dict[str, Array]:
-    """Outputs by public name. `host` and `array` make the function that computes an entry of the manifest's parts."""
+    """All values that parts take or make. `host` and `array` make the function that computes an entry of the manifest's parts."""
     missing = [v for v in manifest["inputs"] if v not in feeds]
     if missing:
         raise UsageError(f"input {missing[0]!r} is missing: the model needs {list(manifest['inputs'])}", tensor=missing[0])
@@ -97,4 +97,9 @@ def run_parts(
     for entry in manifest["parts"]:
         part = (host if entry["kind"] == "host" else array)(entry)
         values.update(part({v: values[v] for v in entry["inputs"]}))
+    return values
+
+
+def outputs_of(manifest: Mapping[str, Any], values: Mapping[str, Array]) -> dict[str, Array]:
+    """Those values that are outputs, by public name."""
     return {name: values[v] for name, v in manifest["outputs"].items()}

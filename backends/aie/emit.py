@@ -107,6 +107,7 @@ def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any
         "origin": list(node.origin),
         "operations": [first, end],
         "macs": layer.macs(graph),
+        "element": layer.element.name,
         "blocks": sum(layer.block_counts),
         "all_blocks": layer.all_blocks,
         "cut": t.mode.cut.value,

@@ -26,7 +26,7 @@ from sparsec.backends.systolic.traffic import Memory, Traffic
 from sparsec.backends.systolic.unpack import unpack
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import UsageError, VerificationError
-from sparsec.compiler.segments import Part, run_parts
+from sparsec.compiler.segments import Part, outputs_of, run_parts
 from sparsec.compiler.text.parser import parse_graph
 from sparsec.compiler.text.store import ConstantStore, content_hash
 
@@ -142,8 +142,8 @@ class Emitted:
     def run(self, feeds: Map[str, Array], host: Callable[[Map[str, Any]], Part], level: Level = Level.FOLDS) -> NetworkRun:
         """The network's outputs, every layer simulated from its files; `host` makes what computes a host part of the manifest."""
         runs, layers = dict[str, Run](), {e.node: e for e in self.layers}
-        outputs = run_parts(self.manifest, feeds, host, lambda entry: partial(_array_part, entry, layers, level, runs))
-        return NetworkRun(outputs, runs)
+        values = run_parts(self.manifest, feeds, host, lambda entry: partial(_array_part, entry, layers, level, runs))
+        return NetworkRun(outputs_of(self.manifest, values), runs)
 
 
 def _array_part(

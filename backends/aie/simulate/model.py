@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sparsec.backends.aie.simulate.trace import chrome_trace
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError, StreamError, UsageError
-from sparsec.compiler.segments import Part, run_parts
+from sparsec.compiler.segments import Part, outputs_of, run_parts
 
 Array = np.ndarray[Any, Any]
 
@@ -46,10 +46,11 @@ class PartRun:
 
 @dataclass(frozen=True)
 class ModelRun:
-    """Outputs by name, and the array parts."""
+    """Outputs by name, the array parts, and all values that parts took or made."""
 
     outputs: Mapping[str, Array]
     parts: tuple[PartRun, ...]
+    values: Mapping[str, Array] = field(default_factory=dict)
 
     def trace(self, machine: Machine) -> str:
         """All array parts one after another as a Chrome trace (JSON)."""
@@ -91,8 +92,8 @@ class ArrayModel:
         for value, image in self.images.items():
             surround(image, self.manifest["images"][value]["zero"], activations)
         runs = list[PartRun]()
-        outputs = run_parts(self.manifest, feeds, host, lambda entry: partial(self._part, entry, activations, runs))
-        return ModelRun(outputs, tuple(runs))
+        values = run_parts(self.manifest, feeds, host, lambda entry: partial(self._part, entry, activations, runs))
+        return ModelRun(outputs_of(self.manifest, values), tuple(runs), values)
 
     def _part(
         self, entry: Mapping[str, Any], activations: Array, runs: list[PartRun], values: Mapping[str, Array]
