@@ -12,6 +12,9 @@ from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.compiler.errors import FitError
 
+HEADER_BYTES = 52  # of a chunk: bias and control
+LEAST_BLOCKS = {False: 2, True: 4}  # of a chunk, by whether it ends with partial sums
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -65,7 +68,7 @@ class Parameters:
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
     results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
     use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
-    buffer of weights, the size of one and the end of all; buffers of each kind.
+    buffer of weights, the size of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one.
     """
 
     units: int
@@ -84,6 +87,8 @@ class Parameters:
     data_buffers: int
     weights_buffers: int
     results_buffers: int
+    pairs: int
+    odd: int
 
     def words(self) -> tuple[int, ...]:
         """The words of memory."""
@@ -92,7 +97,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15}
+_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 18}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -116,7 +121,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, **places)
+    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, steps_offset=HEADER_BYTES + 2, **places)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

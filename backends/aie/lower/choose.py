@@ -83,8 +83,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             data = len(arrival.data) * source
             weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
-            before = 0.0 if arrival.data_first or not data else weights
-            first = max(first, (data + before) / word)
+            first = max(first, min(arrival.before, t.tiles) * data / t.splits / word)
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0

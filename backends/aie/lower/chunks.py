@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.core.program import HEADER_BYTES, LEAST_BLOCKS
 from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
 
-HEADER_BYTES = 50  # bias and control
 _ALIGN = 64
 
 
@@ -37,7 +37,7 @@ class Chunk:
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
     shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
-    program; `partial` is the address of the partial sums.
+    program; `partial` are the addresses of both halves of the partial sums, which `ends_partial` leaves there.
     """
 
     bias: Array
@@ -47,7 +47,8 @@ class Chunk:
     added_shift: int = 0
     residual: int = 0
     kind: int = 0
-    partial: int = 0
+    partial: tuple[int, int] = (0, 0)
+    ends_partial: bool = False
 
     def pack(self, steps: Steps) -> bytes:
         """The chunk's bytes, a multiple of 64. LimitError when data lie further apart than a step holds."""
@@ -60,8 +61,8 @@ class Chunk:
             )
         start = table_end(n)
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        control = [self.kind, n // 2 - 1, start, offsets[0] // 32, onward % 2**16, self.shift]
-        control += [self.partial, self.residual // 32, self.added_shift]
+        control = [self.kind, (n - LEAST_BLOCKS[self.ends_partial]) // 2, start, offsets[0] // 32, onward % 2**16, self.shift]
+        control += [*self.partial, self.residual // 32, self.added_shift]
         parts = [
             np.asarray(self.bias, np.int32).tobytes(),
             np.array(control, np.uint16).tobytes(),
@@ -72,10 +73,10 @@ class Chunk:
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
 
     def _even(self) -> tuple[Array, Sequence[int]]:
-        """Blocks as bytes and their offsets, an even number and at least two: the program takes them in pairs."""
+        """Blocks as bytes and their offsets, an even number, as the program takes them in pairs, and not too few."""
         depthwise = self.blocks.ndim == 2
         blocks = np.tile(self.blocks, (1, 4)) if depthwise else self.blocks.reshape(len(self.blocks), 64)
-        missing = max(2 - len(blocks), len(blocks) % 2)
+        missing = max(LEAST_BLOCKS[self.ends_partial] - len(blocks), len(blocks) % 2)
         offsets = [*self.offsets, *[self.offsets[-1] if self.offsets else 0] * missing]
         return np.concatenate((blocks, np.zeros((missing, blocks.shape[1]), np.int8))).astype(np.int8), offsets
 
@@ -85,7 +86,7 @@ def table_end(blocks: int) -> int:
     return -(-(HEADER_BYTES + 2 * blocks) // 32) * 32
 
 
-def chunk_bytes(blocks: int, block_bytes: int) -> int:
-    """What a chunk of so many blocks takes."""
-    n = max(2, blocks + blocks % 2)
+def chunk_bytes(blocks: int, block_bytes: int, in_parts: bool) -> int:
+    """What a chunk of so many blocks takes, in one or several of which sums are made."""
+    n = max(LEAST_BLOCKS[in_parts], blocks + blocks % 2)
     return -(-(table_end(n) + n * block_bytes) // _ALIGN) * _ALIGN

@@ -81,7 +81,7 @@ class Tiling:
     def chunk_bytes(self) -> int:
         """Bytes of the largest chunk: all take as much."""
         most = int(np.minimum(self.counts, self.chunk_blocks).max())
-        return chunk_bytes(most, VECTOR_BYTES if self.layer.depthwise else BLOCK * BLOCK)
+        return chunk_bytes(most, VECTOR_BYTES if self.layer.depthwise else BLOCK * BLOCK, self.in_parts)
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
@@ -127,34 +127,38 @@ class Tiling:
 
     @property
     def unit_bytes(self) -> int:
-        """One buffer of data, residual, and what is read behind them, in a core."""
-        return self.data_bytes + self.residual_bytes + self.share.slack
+        """One buffer of data and residual in a core."""
+        return self.data_bytes + self.residual_bytes
 
     @property
     def result_bytes(self) -> int:
         """Results of one chunk in a core."""
         return self.share.tiles * QUAD_BYTES
 
-    @property
+    @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
         return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
 
     @property
     def partial_bytes(self) -> int:
-        """Sums of 8 channels in a core; the first store of a chunk lands before them."""
-        return self.share.tiles * SUM_BYTES + SUM_BYTES
+        """Half of the sums of 8 channels in a core; the first store of a chunk lands before them."""
+        return (self.share.tiles + 1) * SUM_BYTES // 2
+
+    @property
+    def half_sums(self) -> int:
+        """Bytes of half of all partial sums in a core."""
+        return (self.most_results if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:
         """Bytes of a core's memory by what is there."""
         slots = self.most_chunks if self.kept else 2
-        sums = self.most_results if self.splits > 1 else int(self.in_parts)
         return {
-            "data": self.buffers * self.unit_bytes + (SKIPPED_BYTES if self.skips else 0),
+            "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
             "weights": slots * self.chunk_bytes,
             "results": 2 * (self.result_bytes + QUAD_BYTES),
-            "partial sums": sums * self.partial_bytes,
+            "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,
         }
 

@@ -16,7 +16,7 @@ from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
-PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, 0xE400
+PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
 SLOT = 0x2000
 
 
@@ -29,8 +29,9 @@ class _Bench:
         slots = len(chunks) if kept else 1
         self.chunks = list(chunks) * (1 if kept else len(tiles))
         self.parameters = Parameters(
-            *(len(tiles), len(chunks), vectors, DATA, 2 * DATA, WEIGHTS, SLOT, WEIGHTS + slots * SLOT, int(kept)),
-            *(RESULTS, 2 * RESULTS, (32, 32, 32), PARTIAL, 1, slots, 2),
+            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, len(self.chunks)),
+            *(len(chunks) * (len(tiles) - 1) if kept else 0, (32, 32, 32), len(chunks)),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, vectors // 2, vectors % 2),
         )
         self.slots = slots
         self.results: list[Array] = []
@@ -108,7 +109,7 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
 
 
 @pytest.mark.parametrize("parts", [2, 3])
-@pytest.mark.parametrize("vectors", [1, 3])
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4])
 def test_sums_in_parts(parts: int, vectors: int) -> None:
     rng = np.random.default_rng([parts, vectors])
     data = rng.integers(0, 256, 32 * 80, np.uint8)
@@ -118,7 +119,7 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     for part in range(parts):
         offsets, weights = _offsets(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
-        chunks.append(Chunk(bias, weights, offsets, 9, kind=kind).pack(Steps()))
+        chunks.append(Chunk(bias, weights, offsets, 9, 0, 0, kind, PARTIAL, kind < 2).pack(Steps()))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
     (result,) = _Bench(kinds, [data], chunks, vectors).run()
     assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
@@ -151,4 +152,4 @@ def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0), 0, 0, 0, 0).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0), *[0] * 9).words()) <= PARAMETER_BYTES
