@@ -56,6 +56,8 @@ class Locks:
     results_full: int = 5
     layer_free: int = 6
     layer_full: int = 7
+    residual_free: int = 8
+    residual_full: int = 9
 
 
 LOCKS = Locks()
@@ -87,6 +89,7 @@ class Parameters:
     data_buffers: int
     weights_buffers: int
     results_buffers: int
+    residual_buffers: int
     pairs: int
     odd: int
 
@@ -97,7 +100,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 18}
+_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 19}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:

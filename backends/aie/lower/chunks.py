@@ -36,7 +36,7 @@ class Chunk:
 
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
-    shift of the residual, which begins `residual` bytes from the tile's start; `kind` is the kind of product's number in the
+    shift of the residual, which is at the address `residual`; `kind` is the kind of product's number in the
     program; `partial` are the addresses of both halves of the partial sums, which `ends_partial` leaves there.
     """
 

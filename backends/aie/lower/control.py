@@ -50,6 +50,7 @@ _Parts = list[tuple[Descriptor, int | None, int]]  # descriptors; for a shim the
 _S2MM, _MM2S = Direction.S2MM, Direction.MM2S
 _Pattern = tuple[int, int, list[tuple[int, int]]]
 _LEAVING_PARTS = 5  # descriptors for the results that leave through a channel, if so many do
+_CORE_DATA = 14  # descriptors of a core for data
 _REPEATS = 256  # that one task does
 _OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 _SKIPPED = 8 * 255 * 8  # of them for one descriptor of a core
@@ -108,7 +109,7 @@ class Circuits:
         shims = tuple(r for r in routing.routes if self.grid.kind(r.flow.source.tile) is Kind.SHIM)
         near = {_key(w) for w in Routing(self.grid, shims).writes()}
         wanted = {_key(w): w for w in routing.writes()}
-        made: list[Operation] = []
+        made: list[Write | MaskWrite] = []
         for key, old in self._writes.items():
             if key not in wanted:
                 made.append(Write(old.address, 0) if isinstance(old, Write) else MaskWrite(old.address, 0, old.mask))
@@ -117,8 +118,22 @@ class Circuits:
         again = self._mode is not None and bool(early)  # then circuits of the mode before may be in the way
         self._mode, self._writes = mode, wanted
         if again:
-            return [*made, *changed], []
-        return [*early], [*made, *(w for w in changed if _key(w) not in near)]
+            return _merged([*made, *changed]), []
+        return _merged(early), _merged([*made, *(w for w in changed if _key(w) not in near)])
+
+
+def _merged(writes: Iterable[Write | MaskWrite]) -> list[Operation]:
+    """The same writes with neighbouring registers in one, which takes fewer words."""
+    found: list[Operation] = []
+    for w in sorted(writes, key=lambda w: w.address):
+        last = found[-1] if found else None
+        if isinstance(w, Write) and isinstance(last, Write) and w.address == last.address + 4:
+            found[-1] = BlockWrite(last.address, (last.value, w.value))
+        elif isinstance(w, Write) and isinstance(last, BlockWrite) and w.address == last.address + 4 * len(last.values):
+            found[-1] = BlockWrite(last.address, (*last.values, w.value))
+        else:
+            found.append(w)
+    return found
 
 
 def _key(w: Write | MaskWrite) -> tuple[int, int]:
@@ -244,6 +259,7 @@ class LayerControl:
             data_buffers=t.buffers,
             weights_buffers=slots,
             results_buffers=2,
+            residual_buffers=blocks if t.layer.residual else 0,
             pairs=self.share.tiles // 2,
             odd=self.share.tiles % 2,
         )
@@ -270,7 +286,7 @@ class LayerControl:
         yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
 
     def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
-        """Units of data in turns into the buffers; behind a tile's last unit the residual of the core's channels."""
+        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
         t, core = self.tiling, self.plan.core
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
@@ -279,19 +295,23 @@ class LayerControl:
             turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
             yield from self._chain(tile, _S2MM, CORE_DATA, [(turns, None, 0)], t.units)
             return
-        units = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
-        last = units.pop()
-        own, blocks = t.output_blocks(part), t.layer.output_blocks
-        words = t.residual_stride // 4
-        first = own[0] if own else blocks
-        behind = [replace(last, release=None)]
-        behind += self._skip(first * words)
-        if own:
-            to = _buffer(made.base + t.data_bytes // 4, t.splits - 1, t.splits, step, t.buffers)
-            behind.append(CoreDescriptor(length=len(own) * words, **to))
-        behind += self._skip((blocks - first - len(own)) * words)
-        behind[-1] = replace(behind[-1], release=full)
-        yield from self._chain(tile, _S2MM, CORE_DATA, [(d, None, 0) for d in (*units, *behind)], t.tiles)
+        behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        own, words = t.output_blocks(part), t.residual_stride // 4
+        first = own[0] if own else t.layer.output_blocks
+        before, after = self._skip(first * words), self._skip((t.layer.output_blocks - first - len(own)) * words)
+        parts = max(1, min(4, len(own), _CORE_DATA - len(behind) - len(before) - len(after)))
+        some = [own[len(own) * i // parts : len(own) * (i + 1) // parts] for i in range(parts)]
+        kept = [
+            CoreDescriptor(
+                core.residual // 4 + (blocks[0] - own[0]) * words,
+                len(blocks) * words,
+                acquire=Acquire(LOCKS.residual_free, len(blocks)),
+                release=Release(LOCKS.residual_full, len(blocks)),
+            )
+            for blocks in some
+            if blocks
+        ]
+        yield from self._chain(tile, _S2MM, CORE_DATA, [(d, None, 0) for d in (*behind, *before, *kept, *after)], t.tiles)
 
     def _skip(self, words: int) -> list[CoreDescriptor]:
         """Take words that the core does not need: over each other, into a place that nothing reads."""
@@ -303,15 +323,14 @@ class LayerControl:
         return found
 
     def _set(self, tile: Tile, locks: _Pair, free: int) -> Iterator[Operation]:
-        """A ring that is empty."""
-        yield write(self.grid, tile, f"lock{locks.full}", 0)
+        """A ring that is empty: nothing is full, as it was before the first layer and is after each."""
         yield write(self.grid, tile, f"lock{locks.free}", free)
 
     def _arrive(self, column: int) -> Iterator[Operation]:
         """From DDR through both channels of a column's shim into rings, or to where weights are whole."""
         memory, places = Tile(column, 1), self.plan.memory[column]
         for i in range(len(places.data)):
-            yield from self._set(memory, _data_locks(i), places.ring * self.tiling.splits)
+            yield from self._set(memory, _data_locks(i), places.ring * (self.tiling.splits + self.tiling.residual_parts))
         for i in range(len(places.weights)):
             yield from self._set(memory, _weight_locks(i), places.slots)
         for i, arrival in enumerate(places.arrivals):
@@ -347,10 +366,9 @@ class LayerControl:
             free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
             words = t.source_bytes // 4 // t.splits
             made = [MemoryDescriptor(base + n * words, words, (), ring, free, full) for n in range(t.splits)]
-            if t.residual_source_bytes:
-                made[-1] = replace(made[-1], release=None)
-                behind = base + t.source_bytes // 4
-                made.append(MemoryDescriptor(behind, t.residual_source_bytes // 4, iteration=ring, release=full))
+            behind = base + t.source_bytes // 4
+            words = t.residual_source_bytes // 4 // max(1, t.residual_parts)
+            made += [MemoryDescriptor(behind + n * words, words, (), ring, free, full) for n in range(t.residual_parts)]
             arriving += [(d, None, 0) for d in made]
         return arriving
 
@@ -400,15 +418,17 @@ class LayerControl:
             for part in range(t.splits)
             for i, j in share.window.planes
         ]
-        if t.residual_source_bytes:
-            dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.result_pitch), Dim(2 * share.residual_columns))
-            length = t.layer.output_blocks * t.residual_stride // 4
-            leaving.append(MemoryDescriptor(base + t.source_bytes // 4, length, dims, iteration=ring))
+        full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
         planes = len(share.window.planes)
-        for i in range(0, t.splits * planes, planes):
-            leaving[i] = replace(leaving[i], acquire=Acquire(OWN_LOCKS + locks.full))
-            end = i + planes - 1 if i + planes < t.splits * planes else -1
-            leaving[end] = replace(leaving[end], release=Release(OWN_LOCKS + locks.free))
+        for i in range(0, len(leaving), planes):
+            leaving[i] = replace(leaving[i], acquire=full)
+            leaving[i + planes - 1] = replace(leaving[i + planes - 1], release=free)
+        behind = base + t.source_bytes // 4
+        dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.result_pitch), Dim(2 * share.residual_columns))
+        for n in range(t.residual_parts):
+            length = t.layer.output_blocks * t.residual_stride // 4 // t.residual_parts
+            at = behind + n * (t.residual_source_bytes // 4 // t.residual_parts)
+            leaving.append(MemoryDescriptor(at, length, dims, ring, full, free))
         yield from self._chain(tile, _MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles)
 
     def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: _Pair) -> Iterator[Operation]:

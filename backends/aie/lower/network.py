@@ -16,7 +16,7 @@ from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Grid
 from sparsec.backends.aie.transaction import Operation, Transaction
-from sparsec.compiler.errors import FitError
+from sparsec.compiler.errors import FitError, InternalError, LimitError
 from sparsec.compiler.graph import Graph
 
 _ALIGN = 64
@@ -37,8 +37,26 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     for segment in partition(graph).segments:
         for layer in segment.layers if isinstance(segment, ArraySegment) else ():
             _, _, height, width = graph.types[layer.y].shape
-            tilings[layer.node] = ranked(machine, layer, ways, height, width)[0]
+            tilings[layer.node] = _first_that_fits(graph, machine, ranked(machine, layer, ways, height, width))
     return lower_with(graph, machine, tilings)
+
+
+def _first_that_fits(graph: Graph, machine: Machine, tilings: Sequence[Tiling]) -> Tiling:
+    """The best tiling whose transfers have descriptors enough. FitError of the last one where none has."""
+    for tiling in tilings:
+        images, _ = images_of(graph, [tiling])
+        layer = tiling.layer
+        traffic = Traffic(images[layer.x], images[layer.y], images[layer.residual] if layer.residual else None, 0)
+        try:
+            control = LayerControl(machine.grid, plan_layer(machine, tiling, kinds_of(tiling)), traffic)
+            for _ in (*control.arrive(), *control.compute(0)):
+                pass
+        except (FitError, LimitError):
+            if tiling is tilings[-1]:
+                raise
+        else:
+            return tiling
+    raise InternalError("no tilings to choose from")
 
 
 def lower_with(graph: Graph, machine: Machine, tilings: Mapping[str, Tiling]) -> ArrayProgram:

@@ -30,6 +30,7 @@ class CorePlaces:
     data: int
     data_step: int
     skipped: int
+    residual: int
     weights: int
     results: int
     results_step: int
@@ -144,7 +145,7 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     bias = np.zeros(8, np.int32)
     there = layer.shifts.bias[8 * block : 8 * block + 8]
     bias[: there.size] = there
-    residual = tiling.data_bytes + own * tiling.residual_stride if layer.residual else 0
+    residual = core.residual + own * tiling.residual_stride if layer.residual else 0
     further = own * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further, core.partial[1] + further
     wanted = iter(_kinds(tiling, block))
@@ -190,7 +191,7 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             node=tiling.layer.node,
         )
     spare = size - sum(demand.values())
-    weights = demand["data"]
+    weights = demand["data"] + demand["residual"]
     first = tiling.chunk_bytes if not tiling.kept else 0  # so that one buffer of weights comes where the other is not read
     gap = -(weights + first) % bank
     if gap <= spare:
@@ -202,6 +203,7 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         0,
         tiling.unit_bytes,
         tiling.buffers * tiling.unit_bytes,
+        demand["data"],
         weights,
         results + QUAD_BYTES,  # the first store of a chunk lands before its results
         tiling.result_bytes + QUAD_BYTES,
@@ -257,7 +259,7 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
     chunk = tiling.chunk_bytes * len(weights)
     whole = sum(tiling.chunks(s.part) for s in weights) * tiling.chunk_bytes
     fewest = min(RING, tiling.tiles)
-    all_tiles = tiling.tiles if tiling.tiles <= LOCK_MAXIMUM else fewest
+    all_tiles = tiling.tiles if tiling.tiles * (tiling.splits + tiling.residual_parts) <= LOCK_MAXIMUM else fewest
     most = max((tiling.chunks(s.part) for s in weights), default=0)
     for ring in dict.fromkeys((all_tiles, fewest)):
         if ring * data + whole <= room and tiling.streamed > 1:

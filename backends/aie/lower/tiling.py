@@ -117,8 +117,14 @@ class Tiling:
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of the residual in a core: of its own channels."""
+        """Bytes of one tile's residual in a core: of its own channels."""
         return self.most_results * self.residual_stride if self.layer.residual else 0
+
+    @property
+    def residual_parts(self) -> int:
+        """Parts that the residual of a tile comes in through a memory tile."""
+        most = max(1, 4 // self.mode.groups[1])
+        return next(n for n in range(most, 0, -1) if self.layer.output_blocks % n == 0) if self.layer.residual else 0
 
     @property
     def skips(self) -> bool:
@@ -127,8 +133,8 @@ class Tiling:
 
     @property
     def unit_bytes(self) -> int:
-        """One buffer of data and residual in a core."""
-        return self.data_bytes + self.residual_bytes
+        """One buffer of data in a core."""
+        return self.data_bytes
 
     @property
     def result_bytes(self) -> int:
@@ -156,6 +162,7 @@ class Tiling:
         slots = self.most_chunks if self.kept else 2
         return {
             "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
+            "residual": self.residual_bytes,
             "weights": slots * self.chunk_bytes,
             "results": 2 * (self.result_bytes + QUAD_BYTES),
             "partial sums": 2 * self.half_sums,
