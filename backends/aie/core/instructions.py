@@ -120,7 +120,7 @@ _LOADS = (
     Form("ldwm", 2, (_W, _P, _M), ">=<", "w = 32 bytes at p; p += m"),
     Form("ld", 3, (_R, _P, Field("i", 13, 4)), ">=-", "r = int32 at p; p += step"),
     Form("ldh", 4, (_R, _P, Field("i", 13, 2)), ">=-", "r = uint16 at p; p += step"),
-    Form("ldc", 6, (_C, Field("u", 2), _P, _SHORT_STEP), "=-=-", "the quarter of c = 32 bytes at p; p += step"),
+    Form("ldc", 6, (_C, Field("u", 2), _P, _SHORT_STEP), ">-=-", "the quarter of c = 32 bytes at p, the rest stays; p += step"),
     Form("ldm", 5, (_M, _P, Field("i", 13, 2)), ">=-", "m = 32 * int16 at p; p += step"),
 )
 _STORES = (

@@ -11,6 +11,9 @@ from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.compiler.errors import FitError
 
+HEADER_BYTES = 52  # of a chunk: bias and control
+LEAST_BLOCKS = {False: 2, True: 4}  # of a chunk, by whether it ends with partial sums
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -55,6 +58,8 @@ class Locks:
     results_full: int = 5
     layer_free: int = 6
     layer_full: int = 7
+    residual_free: int = 8
+    residual_full: int = 9
 
 
 LOCKS = Locks()
@@ -67,8 +72,8 @@ class Parameters:
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
     results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
     use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
-    buffer of weights, the size of one and the end of all; buffers of each kind; the least and the greatest result, each as
-    the 4 bytes of a word or a float32, where results are cut to them.
+    buffer of weights, the size of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the
+    least and the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them.
     """
 
     units: int
@@ -87,6 +92,9 @@ class Parameters:
     data_buffers: int
     weights_buffers: int
     results_buffers: int
+    residual_buffers: int
+    pairs: int
+    odd: int
     bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
@@ -100,7 +108,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "bounds": 24}
+_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 19, "bounds": 24}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -119,8 +127,6 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "maximum": k.maximum,
             "cuts": [int(cut) for cut in k.cuts],
             "wide": k.wide,
-            "quarters": k.wide or k.starts_partial or k.ends_partial,
-            "sums": k.wide or k.ends_partial,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),
@@ -133,7 +139,8 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **places)
+    more = {"steps_offset": HEADER_BYTES + 2, **places}
+    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

@@ -217,4 +217,6 @@ class Share:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
         s = self.window.stride
         plane = self.window.planes.index((row % s, column % s))
-        return self.element.vector_bytes * (((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s)
+        return self.element.vector_bytes * (
+            ((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes
-from sparsec.backends.aie.lower.geometry import BLOCK, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
@@ -82,7 +82,8 @@ class Tiling:
         """Bytes of the largest chunk: all take as much."""
         most = int(np.minimum(self.counts, self.chunk_blocks).max())
         element = self.layer.element
-        return chunk_bytes(most, element.vector_bytes if self.layer.depthwise else element.block_bytes)
+        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        return chunk_bytes(most, each, self.in_parts and element is not BFLOAT16)
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
@@ -118,8 +119,14 @@ class Tiling:
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of the residual in a core: of its own channels."""
+        """Bytes of one tile's residual in a core: of its own channels."""
         return self.most_results * self.residual_stride if self.layer.residual else 0
+
+    @property
+    def residual_parts(self) -> int:
+        """Parts that the residual of a tile comes in through a memory tile."""
+        most = max(1, 4 // self.mode.groups[1])
+        return next(n for n in range(most, 0, -1) if self.layer.output_blocks % n == 0) if self.layer.residual else 0
 
     @property
     def skips(self) -> bool:
@@ -128,8 +135,8 @@ class Tiling:
 
     @property
     def unit_bytes(self) -> int:
-        """One buffer of data, residual, and what is read behind them, in a core."""
-        return self.data_bytes + self.residual_bytes + self.share.slack
+        """One buffer of data in a core."""
+        return self.data_bytes
 
     @property
     def result_bytes(self) -> int:
@@ -141,26 +148,31 @@ class Tiling:
         """Results of 4 vectors."""
         return QUAD * self.layer.result_size
 
-    @property
+    @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
         return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
 
     @property
     def partial_bytes(self) -> int:
-        """Sums of 8 channels in a core; the first store of a chunk lands before them."""
-        return self.share.tiles * SUM_BYTES + SUM_BYTES
+        """Half of the sums of 8 channels in a core; the first store of a chunk lands before them."""
+        return (self.share.tiles + 1) * SUM_BYTES // 2
+
+    @property
+    def half_sums(self) -> int:
+        """Bytes of half of all partial sums in a core."""
+        return (self.most_results if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:
         """Bytes of a core's memory by what is there."""
         slots = self.most_chunks if self.kept else 2
-        sums = self.most_results if self.splits > 1 else int(self.in_parts)
         return {
-            "data": self.buffers * self.unit_bytes + (SKIPPED_BYTES if self.skips else 0),
+            "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
+            "residual": self.residual_bytes,
             "weights": slots * self.chunk_bytes,
             "results": 2 * (self.result_bytes + self.result_quad),
-            "partial sums": sums * self.partial_bytes,
+            "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,
         }
 

@@ -123,9 +123,7 @@ def measure(machine: Machine, finished: Finished, layers: Sequence[Layer]) -> Ru
     return RunCycles(machine, tuple(found), _window(machine, array, "all", (0, finished.cycles), macs, least))
 
 
-def _window(
-    machine: Machine, array: ArrayState, name: str, window: tuple[int, int], macs: int, least: float
-) -> LayerCycles:
+def _window(machine: Machine, array: ArrayState, name: str, window: tuple[int, int], macs: int, least: float) -> LayerCycles:
     begin, end = window
     cores = {t: c.timeline.cycles(begin, end) for t, c in array.cores.items()}
     products = [int(c.timeline.within(begin, end)[:, WORK].sum()) for c in array.cores.values()]

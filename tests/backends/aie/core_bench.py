@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Kind, Parameters, core_program
+from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program
 from sparsec.backends.aie.core.timing import Latencies
 
 Array = np.ndarray[Any, Any]
-PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, 0xE400
+PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
 SLOT = 0x2000
 
 
@@ -40,7 +40,7 @@ class Bench:
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, len(self.chunks)),
             *(len(chunks) * (len(tiles) - 1) if kept else 0, (32, 32, 32), len(chunks)),
-            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, bounds),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, 1, vectors // 2, vectors % 2, bounds),
         )
         self.slots = slots
         self.results: list[Array] = []
