@@ -87,7 +87,9 @@ class Bfloat16Out(Pass):
     """
 
     name = "bfloat16_out"
-    summary = "store products of bfloat16 as bfloat16, and compute what comes behind bias, residual and bounds by nodes of its own"
+    summary = (
+        "store products of bfloat16 as bfloat16, and compute what comes behind bias, residual and bounds by nodes of its own"
+    )
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         editor = GraphEditor(graph)

@@ -14,6 +14,7 @@ from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
 from sparsec.passes.decompose import Decompose
 from sparsec.passes.dequantise import Dequantise
+from sparsec.passes.flat_products import FlatProducts
 from sparsec.passes.fold import Fold
 from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.fuse_map import FuseMap
@@ -68,6 +69,7 @@ ARRAY: tuple[Pass, ...] = (
     *DEFAULT,
     BytesOut(),  # when epilogues are final: arrays store bytes
     ByteMeans(),  # behind it: the bytes of means are those of products
+    FlatProducts(),  # behind it: their epilogues read nothing else then
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

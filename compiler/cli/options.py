@@ -280,7 +280,9 @@ class CompileOptions:
             if is_given:
                 raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {self.target}")
         if not bfloat16 and arguments.pop("bfloat16", False):
-            raise UsageError(f"--precision bf16 is for C libraries and AI-Engine arrays: {self.target} does not multiply bfloat16")
+            raise UsageError(
+                f"--precision bf16 is for C libraries and AI-Engine arrays: {self.target} does not multiply bfloat16"
+            )
         return arguments
 
     def compile(self, model: object, folder: Path | None, progress: Callable[[str], None]) -> CompiledModel:

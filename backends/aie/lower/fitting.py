@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
 from sparsec.backends.aie.lower.choose import ranked
@@ -29,17 +30,16 @@ class Fitting:
     ways: tuple[Mode, ...]
     passed_over: dict[str, str] = field(default_factory=dict)
     _kinds: list[Kind] = field(default_factory=list)
+    _known: dict[Any, list[Tiling]] = field(default_factory=dict)
 
     def first(self, layer: ConvLayer) -> Tiling | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause."""
-        extent = plane(self.graph.types[layer.y])
-        assert extent is not None
         try:
-            found = ranked(self.machine, layer, self.ways, extent[1], extent[2])
+            found = self._ranked(layer)
         except LimitError as exc:
             return str(exc)
         why = ""
-        for i, tiling in enumerate(found[:_MOST]):
+        for i, tiling in enumerate(found):
             try:
                 self._try(tiling)
             except LimitError as exc:
@@ -48,7 +48,19 @@ class Fitting:
             if why:
                 self.passed_over[layer.node] = f"{i} cheaper ways do not fit: {why}"
             return tiling
-        return f"none of the {min(len(found), _MOST)} cheapest of {len(found)} ways to compute it fits: {why}"
+        return f"none of the {len(found)} cheapest ways to compute it fits: {why}"
+
+    def _ranked(self, layer: ConvLayer) -> list[Tiling]:
+        """The ways that the model has room for; the same for all layers of one shape and number of blocks."""
+        extent = plane(self.graph.types[layer.y])
+        assert extent is not None
+        _, height, width, _ = extent
+        blocks = layer.weights.any(axis=(1, 3))
+        kind = (layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
+        key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
+        if key not in self._known:
+            self._known[key] = ranked(self.machine, layer, self.ways, height, width)
+        return [replace(t, layer=layer) for t in self._known[key][:_MOST]]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""

@@ -10,10 +10,11 @@ import numpy as np
 
 from sparsec.backends.aie.lower.floats import floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
-from sparsec.backends.aie.lower.shifts import Shifts, shifts_of
+from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
 
@@ -25,9 +26,11 @@ _POOLS = {"max": "maximum", "avg": "mean", "lp": "norm"}
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """A convolution of bytes, or the `maximum` of windows. `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the
-    channels; for depthwise [blocks, 8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where
-    it reads nothing there."""
+    """A convolution of bytes, or the `maximum` of windows.
+
+    `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the channels; for depthwise [blocks,
+    8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing there.
+    """
 
     node: str
     x: str
@@ -65,7 +68,7 @@ class ConvLayer:
     @cached_property
     def _filled(self) -> Array:
         """Which blocks of weights are not zero, bool [output blocks, input blocks, kernel rows, columns]."""
-        found: Array = self.weights.any(axis=(1, 3))
+        found: Array = np.asarray(self.weights.any(axis=(1, 3)))
         return found
 
     @cached_property
@@ -98,6 +101,8 @@ def layer_of(graph: Graph, node: Node) -> ConvLayer | str:
         return _product_layer(graph, node)
     if isinstance(node.op, Pool):
         return _maximum_layer(graph, node)
+    if isinstance(node.op, Map):
+        return _bytewise_layer(graph, node)
     return f"{node.op.name} is not computed on the array"
 
 
@@ -156,11 +161,26 @@ def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
     channels, out = x.shape[1], graph.types[node.output].shape[2:]
     reach = [(o - 1) * op.strides[0] + k - p for o, k, p in zip(out, op.kernel, op.pads, strict=False)]
     outside = any(op.pads) or any(r > size for r, size in zip(reach, x.shape[2:], strict=True))
-    start = np.full(channels, least % 256 * 0x01010101, np.uint32).view(np.int32)  # where other layers have a bias
+    start = np.full(-(-channels // BLOCK) * BLOCK, least % 256 * 0x01010101, np.uint32).view(np.int32)  # as a bias: all bytes
     window = Window((op.kernel[0], op.kernel[1]), op.strides[0], (op.pads[0], op.pads[1]))
     weights = _blocked(np.ones((channels, 1, *op.kernel), np.int8), depthwise=True)
     made = _layer(graph, node, window, (channels, channels), Shifts(start, 0), weights, least if outside else None)
     return replace(made, maximum=True)
+
+
+def _bytewise_layer(graph: Graph, node: Node) -> ConvLayer | str:
+    """Bytes scaled, or two of them added: a depthwise product by a power of two, and a residual."""
+    found = bytewise(graph, node)
+    if isinstance(found, str):
+        return found
+    x, factor, shifts = found
+    channels = graph.types[node.output].shape[1]
+    if graph.types[node.output].shape[0] != 1:
+        return f"its data {list(graph.types[node.output].shape)} are not one image"
+    weights = _blocked(np.full((channels, 1, 1, 1), factor, np.int8), depthwise=True)
+    made = _layer(graph, node, Window(), (channels, channels), shifts, weights, None)
+    signed = (graph.types[node.inputs[x]].dtype is DType.I8, *made.signed[1:])
+    return replace(made, x=node.inputs[x], signed=signed)
 
 
 def _layer(

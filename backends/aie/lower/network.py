@@ -12,6 +12,7 @@ from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.sums import with_sums
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
@@ -34,7 +35,9 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             bound="up to 4 rows, and as many columns: a memory tile takes the results of its column's cores, one channel each",
             remedy="compile for aie2:npu1 or a smaller square",
         )
+    graph, why = with_sums(graph, layers_of(graph)[1])
     layers, reasons = layers_of(graph)
+    reasons |= {node: reason for node, reason in why.items() if node in reasons}
     reasons |= surroundings(graph, layers)[1]
     fitting = Fitting(graph, machine, ways)
     tilings: dict[str, Tiling] = {}

@@ -57,7 +57,8 @@ class ChannelUse:
 @dataclass(frozen=True)
 class LayerCycles:
     """One layer. `begin` and `end` bound its window in cycles; `macs` are the dense layer's, `least` the cycles that they take
-    the array at its peak, `products` those that cores started (vector instructions of the busiest core, and of all); DDR in bytes; `roofline` cycles by resource."""
+    the array at its peak, `products` those that cores started (vector instructions of the busiest core, and of all); DDR in
+    bytes; `roofline` cycles by resource."""
 
     name: str
     begin: int
@@ -123,9 +124,7 @@ def measure(machine: Machine, finished: Finished, layers: Sequence[Layer]) -> Ru
     return RunCycles(machine, tuple(found), _window(machine, array, "all", (0, finished.cycles), macs, least))
 
 
-def _window(
-    machine: Machine, array: ArrayState, name: str, window: tuple[int, int], macs: int, least: float
-) -> LayerCycles:
+def _window(machine: Machine, array: ArrayState, name: str, window: tuple[int, int], macs: int, least: float) -> LayerCycles:
     begin, end = window
     cores = {t: c.timeline.cycles(begin, end) for t, c in array.cores.items()}
     products = [int(c.timeline.within(begin, end)[:, WORK].sum()) for c in array.cores.values()]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Kind, Parameters, core_program
+from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program
 from sparsec.backends.aie.core.timing import Latencies
 
 Array = np.ndarray[Any, Any]

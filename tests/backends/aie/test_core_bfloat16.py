@@ -97,7 +97,9 @@ def test_real_numbers_are_within_float32s_sums(fast: bool) -> None:
     exact = _sums(data, offsets, weights, bias, vectors)
     size = _sums(abs(data), offsets, abs(weights), abs(bias), vectors)
     slack = (8 * blocks + 1) * 2.0**-24 * size
-    assert np.all(abs(result.view(BF16).reshape(-1, 8).astype(np.float64) - exact) <= 1.01 * slack + 2.0**-8 * (abs(exact) + slack))
+    assert np.all(
+        abs(result.view(BF16).reshape(-1, 8).astype(np.float64) - exact) <= 1.01 * slack + 2.0**-8 * (abs(exact) + slack)
+    )
 
 
 def test_a_block_takes_eight_cycles_and_a_tile_eight_more() -> None:
