@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.compiler.dtypes import DType
@@ -16,51 +16,30 @@ from sparsec.compiler.scalar import Arg, Imm, Operand, Program, Step, Tmp
 from sparsec.passes.common.chains import Chain, chain_of
 
 
+def _moved(
+    steps: Sequence[Step], which: Sequence[int], begin: Sequence[Step], known: Mapping[Operand, Operand]
+) -> tuple[Program, list[int]]:
+    """Some steps behind `begin`, `known` operands as others; and which arguments they read, which follow the first, in order."""
+    read = sorted({a.index for i in which for a in steps[i].args if isinstance(a, Arg) and a not in known})
+    moved: dict[Operand, Operand] = dict(known) | {Arg(a): Arg(1 + n) for n, a in enumerate(read)}
+    made = list(begin)
+    for i in which:
+        args = tuple(a if isinstance(a, Imm) else moved[a] for a in steps[i].args)
+        moved[Tmp(i)] = Tmp(len(made))
+        made.append(replace(steps[i], args=args))
+    return Program(tuple(made)), read
+
+
 def _kept(steps: Sequence[Step], chain: Chain) -> tuple[Program, list[int]]:
     """The chain as a program, rounded at its end, and which arguments behind the first it reads."""
-    places: dict[int, int] = {}
-    read: list[int] = []
-    made: list[Step] = []
-
-    def operand(a: Operand) -> Operand:
-        if isinstance(a, Imm) or a == Arg(0):
-            return a
-        if isinstance(a, Tmp):
-            return Tmp(places[a.index])
-        if a.index not in read:
-            read.append(a.index)
-        return Arg(1 + read.index(a.index))
-
-    for i in sorted(chain.steps):
-        made.append(replace(steps[i], args=tuple(map(operand, steps[i].args))))
-        places[i] = len(made) - 1
-    program = Program(tuple(made))
+    program, read = _moved(steps, sorted(chain.steps), (), {Arg(0): Arg(0)})
     return program if chain.rounded else program.then("cast", program.result, dtype=DType.BF16), read
 
 
 def _behind(steps: Sequence[Step], chain: Chain) -> tuple[Program, list[int]]:
     """The steps behind the chain as a program of its rounded result, and which arguments they read beside that."""
-    read: list[int] = []
-    made = [Step("cast", (Arg(0),), DType.F32)]
-    places = {chain.at: 0}
-    last = len(steps) - 1
-    needed = _needed(steps, last, chain.at)
-
-    def operand(a: Operand) -> Operand:
-        if a == chain.result:
-            return Tmp(0)
-        if isinstance(a, Imm):
-            return a
-        if isinstance(a, Tmp):
-            return Tmp(places[a.index])
-        if a.index not in read:
-            read.append(a.index)
-        return Arg(1 + read.index(a.index))
-
-    for i in sorted(needed):
-        made.append(replace(steps[i], args=tuple(map(operand, steps[i].args))))
-        places[i] = len(made) - 1
-    return Program(tuple(made)), read
+    needed = _needed(steps, len(steps) - 1, chain.at)
+    return _moved(steps, sorted(needed), [Step("cast", (Arg(0),), DType.F32)], {chain.result: Tmp(0)})
 
 
 def _needed(steps: Sequence[Step], last: int, end: int) -> set[int]:
@@ -87,7 +66,9 @@ class Bfloat16Out(Pass):
     """
 
     name = "bfloat16_out"
-    summary = "store products of bfloat16 as bfloat16, and compute what comes behind bias, residual and bounds by nodes of its own"
+    summary = (
+        "store products of bfloat16 as bfloat16, and compute what comes behind bias, residual and bounds by nodes of its own"
+    )
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         editor = GraphEditor(graph)

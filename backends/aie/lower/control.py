@@ -295,7 +295,7 @@ class LayerControl:
         if low is high is None:
             return None
         if self.tiling.layer.element is BFLOAT16:
-            first, second = np.array([low or 0, high or 0], np.float32).view(np.int32).tolist()
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
             return first, second
         return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
 

@@ -3,8 +3,9 @@
 Channels lie in blocks of 8, of one byte each, or of two where they are bfloat16: an image in DDR is
 [blocks][rows][columns][8], with rows and columns around it that hold the zero point. A column of cores computes a band of output
 rows, `rows` high. A core reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once; they are one
-load of 32 bytes or two. So that a kernel's neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
-holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
+load of 32 bytes or two, and loads are aligned. So that a kernel's neighbouring columns are whole vectors, too, the 4 positions of
+one vector stand `lane` columns apart: vector x of a row holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and
+columns of each remainder are a plane of their own.
 """
 
 from __future__ import annotations

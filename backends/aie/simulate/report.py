@@ -57,7 +57,8 @@ class ChannelUse:
 @dataclass(frozen=True)
 class LayerCycles:
     """One layer. `begin` and `end` bound its window in cycles; `macs` are the dense layer's, `least` the cycles that they take
-    the array at its peak, `products` those that cores started (vector instructions of the busiest core, and of all); DDR in bytes; `roofline` cycles by resource."""
+    the array at its peak, `products` those that cores started (vector instructions of the busiest core, and of all); DDR in
+    bytes; `roofline` cycles by resource."""
 
     name: str
     begin: int

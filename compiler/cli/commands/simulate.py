@@ -101,12 +101,11 @@ def simulate(
     with Steps("simulate", quiet=quiet) as steps:
         steps("simulate")
         run = array_driver.simulate(folder, feeds)
-        checked = ""
         if check:
             steps("check")
             compared = array_driver.compared(folder, run)
             wanted = array_driver.expected(folder, feeds)
-            checked = _close(compared, run.outputs, wanted) if compared else _check(run.outputs, wanted)
+            found = _close(compared, run.outputs, wanted) if compared else _check(run.outputs, wanted)
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
@@ -124,11 +123,9 @@ def simulate(
     say("")
     say("x roofline: cycles over those of the busiest resource. From compute on: % of a core's cycles, mean of all cores")
     ms = 1e3 * run.cycles / model.machine.clock_hz
+    checked = f"; {found}" if check else ""
     clock = f"{model.machine.clock_hz / 1e9:g} GHz"
     say(f"{run.cycles:,} cycles on {model.machine.name}, {ms:.3f} ms at {clock}, by the model{checked}")
-
-
-_HOST = 1e-6  # of the largest value: what float32 functions of libraries differ by from the interpreter's
 
 
 def _close(compared: Sequence[Comparison], outputs: Any, expected: Arrays) -> str:
@@ -147,11 +144,14 @@ def _close(compared: Sequence[Comparison], outputs: Any, expected: Arrays) -> st
     if not worst <= ROUNDED_TOLERANCE:
         raise VerificationError(f"outputs of the simulation are off by up to {worst:.3g} of the interpreter's largest")
     layers = f"{len(compared)} layers within the bound of their sums ({max(c.share for c in compared):.2g} of it)"
-    return f"; {layers}, outputs within {worst:.2g} of the interpreter's largest"
+    return f"{layers}, outputs within {worst:.2g} of the interpreter's largest"
+
+
+_HOST = 1e-6  # of the largest value: what float32 functions of libraries differ by from the interpreter's
 
 
 def _check(outputs: Any, expected: Arrays) -> str:
-    """What was compared, in words. VerificationError when one differs in a bit, or a float by more than host functions do."""
+    """What outputs are, in words. VerificationError when one differs in a bit, or a float by more than host functions do."""
     import numpy as np
 
     worst = 0.0
@@ -163,7 +163,8 @@ def _check(outputs: Any, expected: Arrays) -> str:
             raise VerificationError(
                 f"output {name!r} of the simulation differs from the interpreter's by up to {off:.3g}", tensor=name
             )
-    return f"; outputs are the interpreter's within {worst:.2g}" if worst else "; outputs equal the interpreter's"
+        worst = max(worst, off)
+    return f"outputs are the interpreter's within {worst:.2g}" if worst else "outputs equal the interpreter's"
 
 
 _HEAD = (
