@@ -97,7 +97,7 @@ def _host(part: HostPart, folder: str) -> dict[str, Any]:
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
-    made = [*(p.layer.y for p in part.plans), *(v.output for v in part.views)]
+    made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
     taken = [*((p.layer.x, p.layer.residual) for p in part.plans), *(v.inputs for v in part.views)]
     read = dict.fromkeys(v for values in taken for v in values if v is not None and v not in made)
     return {
@@ -116,6 +116,7 @@ def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any
     node = next(n for n in graph if n.name == layer.node)
     return {
         "node": layer.node,
+        "channels": layer.part_of(graph),
         "origin": list(node.origin),
         "operations": [first, end],
         "macs": layer.macs(graph),

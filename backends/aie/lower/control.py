@@ -29,6 +29,7 @@ from sparsec.backends.aie.descriptors import (
     ShimDescriptor,
 )
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, Image
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING, Mode, Stream
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan, data_streams, granule, weight_streams
 from sparsec.backends.aie.registers import CORE_ENABLE, DMAS, Direction, Grid, Kind, Tile, register_address
@@ -82,6 +83,13 @@ class Traffic:
     y: Image
     residual: Image | None
     weights: int
+
+    @staticmethod
+    def of(layer: ConvLayer, images: Mapping[str, Image], weights: int) -> Traffic:
+        """A layer's images, or its channels' parts of them."""
+        first, (read, made) = layer.first_block, layer.channels
+        residual = images[layer.residual].part(first, made) if layer.residual else None
+        return Traffic(images[layer.x].part(first, read), images[layer.y].part(first, made), residual, weights)
 
 
 def enable(grid: Grid) -> Iterator[Operation]:

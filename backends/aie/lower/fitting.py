@@ -19,6 +19,7 @@ from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
+_PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 
 
 @dataclass
@@ -32,8 +33,29 @@ class Fitting:
     _kinds: list[Kind] = field(default_factory=list)
     _known: dict[Any, list[Tiling]] = field(default_factory=dict)
 
-    def first(self, layer: ConvLayer) -> Tiling | str:
-        """The cheapest way that fits; or why none of those that were tried does, as a clause."""
+    def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
+        """The cheapest way that fits; or why none of those that were tried does, as a clause.
+
+        A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
+        as few as fit.
+        """
+        found = self._whole(layer)
+        if not isinstance(found, str):
+            return (found,)
+        for count in _PARTS if layer.depthwise else ():
+            size = -(-layer.output_blocks // count)
+            parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
+            made = []
+            for part in parts:
+                way = self._whole(part)
+                if isinstance(way, str):
+                    break
+                made.append(way)
+            if len(made) == len(parts):
+                return tuple(made)
+        return found
+
+    def _whole(self, layer: ConvLayer) -> Tiling | str:
         try:
             found = self._ranked(layer)
         except LimitError as exc:
@@ -69,10 +91,7 @@ class Fitting:
         if new:
             core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
         plan = plan_layer(self.machine, tiling, kinds)
-        layer = tiling.layer
         images, _ = images_of(self.graph, [tiling], {})
-        residual = images[layer.residual] if layer.residual else None
-        traffic = Traffic(images[layer.x], images[layer.y], residual, 0)
-        control = LayerControl(self.machine.grid, plan, traffic)
+        control = LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
         joined((control.arrive(), control.compute(0)))
         self._kinds = kinds

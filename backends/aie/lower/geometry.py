@@ -10,7 +10,7 @@ columns of each remainder are a plane of their own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 
 from sparsec.backends.aie.lower.chunks import Steps
@@ -95,6 +95,10 @@ class Image:
     def at(self, block: int, row: int, column: int) -> int:
         """The byte offset of a position, rows and columns counted from the value's own first."""
         return self.offset + ((block * self.height + self.top + row) * self.width + self.left + column) * BLOCK * self.size
+
+    def part(self, first: int, channels: int) -> Image:
+        """The image of some of the channels, from block `first` on."""
+        return replace(self, offset=self.offset + first * self.height * self.width * BLOCK * self.size, channels=channels)
 
 
 _SIZES = {DType.U8: 1, DType.I8: 1, DType.BF16: 2, DType.I32: 4}

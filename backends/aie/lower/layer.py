@@ -46,13 +46,37 @@ class ConvLayer:
     maximum: bool = False
     wide: bool = False  # results are the int32 sums
     element: Element = BYTE
+    groups: int = 1  # of channels, if not depthwise
+    first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
 
     def macs(self, graph: Graph) -> int:
         """Products of the dense layer."""
         if self.maximum:
             return 0
         kernel = self.window.kernel[0] * self.window.kernel[1]
-        return graph.types[self.y].elements * kernel * (1 if self.depthwise else self.channels[0])
+        extent = plane(graph.types[self.y])
+        assert extent is not None
+        each = 1 if self.depthwise else self.channels[0] // self.groups
+        return extent[1] * extent[2] * self.channels[1] * kernel * each
+
+    def part_of(self, graph: Graph) -> tuple[int, int] | None:
+        """The first and last of the node's channels that it makes, if it does not make all."""
+        extent = plane(graph.types[self.y])
+        assert extent is not None
+        first = BLOCK * self.first_block
+        return (first, first + self.channels[1] - 1) if self.channels[1] < extent[0] else None
+
+    def part(self, first: int, end: int) -> ConvLayer:
+        """Blocks of channels [first, end) of a depthwise layer as a layer of its own."""
+        channels = min(self.channels[1], BLOCK * end) - BLOCK * first
+        shifts = replace(self.shifts, bias=self.shifts.bias[BLOCK * first : BLOCK * end])
+        return replace(
+            self,
+            channels=(channels, channels),
+            weights=self.weights[first:end],
+            shifts=shifts,
+            first_block=self.first_block + first,
+        )
 
     @property
     def result_size(self) -> int:
@@ -118,16 +142,16 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
     depthwise = op.groups == x.shape[1] == w.shape[0] and op.groups > 1
-    if op.groups != 1 and not depthwise:
-        return f"its {op.groups} groups are neither one nor as many as channels"
     if depthwise and x.dtype is DType.BF16:
         return "it multiplies channel by channel, which the array does to bytes only"
     shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
     if isinstance(shifts, str):
         return shifts
     window = Window((w.shape[2], w.shape[3]), op.strides[0], (op.pads[0], op.pads[1]))
-    weights = _blocked(graph.constants[node.inputs[1]], depthwise)
-    return _layer(graph, node, window, (x.shape[1], w.shape[0]), shifts, weights, op.zero if any(op.pads) else None)
+    values = graph.constants[node.inputs[1]]
+    weights = _blocked(values if depthwise else _ungrouped(values, op.groups), depthwise)
+    made = _layer(graph, node, window, (x.shape[1], w.shape[0]), shifts, weights, op.zero if any(op.pads) else None)
+    return made if depthwise else replace(made, groups=op.groups)
 
 
 def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:
@@ -203,6 +227,15 @@ def _layer(
         wide=graph.types[node.output].dtype is DType.I32,
         element=BFLOAT16 if graph.types[node.inputs[0]].dtype is DType.BF16 else BYTE,
     )
+
+
+def _ungrouped(w: Array, groups: int) -> Array:
+    """Weights [OC, IC / groups, ...] as those of one group [OC, IC, ...]: blocks between groups are zeros, which cost nothing."""
+    oc, ic, *kernel = w.shape
+    whole = np.zeros((groups, oc // groups, groups, ic, *kernel), w.dtype)
+    for g in range(groups):
+        whole[g, :, g] = w[g * (oc // groups) : (g + 1) * (oc // groups)]
+    return whole.reshape(oc, groups * ic, *kernel)
 
 
 def _blocked(w: Array, depthwise: bool) -> Array:

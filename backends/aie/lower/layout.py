@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sparsec.backends.aie.lower.geometry import BLOCK, Image, element_bytes, plane
+from sparsec.backends.aie.lower.geometry import Image, element_bytes, plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View, roots, views_of
@@ -35,8 +35,7 @@ def images_of(graph: Graph, tilings: Sequence[Tiling], views: Mapping[str, View]
         root, block = within[value]
         whole, extent = images[root], plane(graph.types[value])
         assert extent is not None
-        offset = whole.offset + block * whole.height * whole.width * BLOCK * whole.size
-        images[value] = replace(whole, offset=offset, channels=extent[0], last=extent[3])
+        images[value] = replace(whole.part(block, extent[0]), last=extent[3])
     return images, at
 
 

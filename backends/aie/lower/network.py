@@ -40,7 +40,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     reasons |= {node: reason for node, reason in why.items() if node in reasons}
     reasons |= surroundings(graph, layers)[1]
     fitting = Fitting(graph, machine, ways)
-    tilings: dict[str, Tiling] = {}
+    tilings: dict[str, tuple[Tiling, ...]] = {}
     for layer in sorted(layers.values(), key=lambda layer: -layer.macs(graph)):  # the program has room for those that count
         if layer.node in reasons:
             continue
@@ -62,24 +62,27 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
 def lower_with(
     graph: Graph,
     machine: Machine,
-    tilings: Mapping[str, Tiling],
+    tilings: Mapping[str, Tiling | tuple[Tiling, ...]],
     reasons: Mapping[str, str] | None = None,
     passed_over: Mapping[str, str] | None = None,
 ) -> ArrayProgram:
-    """The program with given tilings, by node; other nodes are the host's, for `reasons`. LimitError where a tiling does not fit.
+    """The program with given tilings, by node, for a depthwise layer maybe one for each part of its channels; other nodes are the
+    host's, for `reasons`. LimitError where a tiling does not fit.
 
     `passed_over` says by node why the array computes it in none of the ways that were thought cheaper.
     """
     grid = machine.grid
-    layers = {t.layer.node: t.layer for t in tilings.values()}
+    ways = {node: t if isinstance(t, tuple) else (t,) for node, t in tilings.items()}
+    layers = {node: parts[0].layer for node, parts in ways.items()}
     cut = partition(graph, layers, layers_of(graph)[1] if reasons is None else reasons)
-    used = [tilings[layer.node] for s in cut.segments if isinstance(s, ArraySegment) for layer in s.layers]
+    used = [t for s in cut.segments if isinstance(s, ArraySegment) for layer in s.layers for t in ways[layer.node]]
     kinds = list(dict.fromkeys(k for t in used for k in kinds_of(t)))
     images, size = images_of(graph, used, cut.views)
     parts: list[ArrayPart | HostPart] = []
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
-            parts.append(_array_part(grid, machine, segment, [tilings[s.node] for s in segment.layers], kinds, images))
+            own = [t for layer in segment.layers for t in ways[layer.node]]
+            parts.append(_array_part(grid, machine, segment, own, kinds, images))
         else:
             parts.append(HostPart(segment.graph))
     parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
@@ -112,10 +115,8 @@ def _array_part(
     for turn, tiling in enumerate(tilings):
         plan = plan_layer(machine, tiling, kinds)
         layer = plan.layer
-        residual = images[layer.residual] if layer.residual else None
         near, far = circuits.change(tiling.mode)
-        traffic = Traffic(images[layer.x], images[layer.y], residual, len(weights))
-        control = LayerControl(grid, plan, traffic)
+        control = LayerControl(grid, plan, Traffic.of(layer, images, len(weights)))
         try:
             made: list[Operation] = [*(enable(grid) if not turn else ()), *near, *control.arrive(), *far, *control.compute(turn)]
         except LimitError as exc:

@@ -55,7 +55,7 @@ def _is_layer(graph: Graph, node: Node, count: int) -> bool:
     if count and sums.epilogue.steps[0].args[1] != Arg(1):
         return False
     made = replace(node, op=sums, inputs=inputs)
-    types = graph.types | {node.output: sums.infer([graph.types[v] for v in inputs])[0]}
+    types = {**graph.types, node.output: sums.infer([graph.types[v] for v in inputs])[0]}
     alone = Graph(graph.name, graph.inputs, (), (made,), types, graph.constants)
     return not isinstance(layer_of(alone, made), str)
 

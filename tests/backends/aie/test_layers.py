@@ -14,7 +14,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from models.byte_layer import conv_graph
+from sparsec.backends.aie.lower import fitting
+from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import layers_of
+from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node, Port
@@ -34,6 +38,7 @@ Array = np.ndarray[Any, Any]
 ROUNDED = "round(t{n});add(t{a},{zero}.0);max(t{b},{low}.0);min(t{c},{high}.0);cast.{kind}(t{d})"
 
 
+NPU = machine_named("aie2:npu1")
 _KINDS = {"int8": DType.I8, "int32": DType.I32, "float32": DType.F32}
 
 
@@ -214,6 +219,20 @@ def test_a_classifier_reads_a_single_position() -> None:
     assert len(program.parts) == 1
 
 
+@pytest.mark.parametrize(("groups", "kept"), [(2, 4), (4, 4)])
+def test_groups_are_blocks_with_zeros_between(groups: int, kept: int) -> None:
+    """Of the 2 x 4 blocks of a position of the kernel, those within groups are kept."""
+    rng = np.random.default_rng(0)
+    op = replace(_pointwise(), groups=groups, pads=(1, 1, 1, 1), zero=2)
+    weights = {"w": _int8(rng, (16, 32 // groups, 3, 3))}
+    graph = _graph({"x": TensorType(DType.U8, (1, 32, 5, 6))}, weights, [(op, ["x", "w"], "y")], "y")
+    (part,) = _check(graph, 8, layers=1).parts
+    assert isinstance(part, ArrayPart)
+    layer = part.plans[0].layer
+    assert layer.macs(graph) == 5 * 6 * 16 * 9 * 32 // groups
+    assert (sum(layer.block_counts), layer.all_blocks) == (9 * kept, 9 * 2 * 4)
+
+
 def test_what_shifts_cannot_finish_leaves_as_sums() -> None:
     """A scale for each channel and a residual of floats: products are the array's, the rest is the host's."""
     rng = np.random.default_rng(0)
@@ -246,6 +265,29 @@ def test_layers_too_large_are_the_hosts() -> None:
     program = compile_for(graph)
     assert [type(p) for p in program.parts] == [HostPart]
     assert "layer 'conv' on aie2:npu1 does not fit" in program.reasons["conv"]
+
+
+def test_many_channels_are_pooled_in_parts() -> None:
+    """A core would get all channels of its positions: too many here, so there are layers for some of them each."""
+    op = Pool("max", (4, 4), (1, 1), (1, 1), (0, 0, 0, 0))
+    graph = _graph({"x": TensorType(DType.U8, (1, 1300, 4, 4))}, {}, [(op, ["x"], "y")], "y")
+    program = _check(graph, 3, layers=2)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [p.layer.part_of(graph) for p in part.plans] == [(0, 655), (656, 1299)]
+
+
+def test_ways_that_do_not_fit_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost model's first choice is one that no core has room for: the next one is taken; without one the host computes it."""
+    graph = conv_graph(np.random.default_rng(1), (128, 32), (40, 40), (3, 3), pads=(1, 1, 1, 1), shift=12)
+    found = ranked(NPU, layers_of(graph)[0]["conv"], modes(NPU.grid), 40, 40)
+    large = replace(found[0], rows=found[0].band, kept=True, buffers=2)
+    monkeypatch.setattr(fitting, "ranked", lambda *_: [large, found[0]])
+    program = _check(graph, 8, layers=1)
+    assert program.passed_over["conv"].startswith("1 cheaper ways do not fit: layer 'conv' in a core does not fit: it is")
+    monkeypatch.setattr(fitting, "ranked", lambda *_: [large])
+    program = _check(graph, 8, layers=0)
+    assert program.reasons["conv"].startswith("none of the 1 cheapest ways to compute it fits: layer 'conv' in a core")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))  # expansion, output chan
 def test_mobilenet_v2(density: float, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.mobilenet, "_STAGES", STAGES)
     program = check_network(models.build("mobilenet_v2"), 32, tmp_path, target=target, density=density)
-    assert on_array(program) == 1 + 2 + 3 * 3 + 1 + 2, (
-        program.reasons
-    )  # convolutions of the stages and around them, the mean, the classifier
+    convolutions, mean, classifier = 1 + 2 + 3 * 3 + 1, 2, 1  # the mean in two parts: 1,280 channels are too many for a core
+    assert on_array(program) == convolutions + mean + classifier, program.reasons
     assert [type(p) for p in program.parts] == [HostPart, ArrayPart, HostPart]
     kept, all_blocks = blocks(program)
     assert kept == all_blocks if density == 1 else kept < 0.7 * all_blocks
