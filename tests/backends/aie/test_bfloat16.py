@@ -31,7 +31,7 @@ def _layer(graph: Graph) -> ConvLayer:
     return layer
 
 
-def test_tilings_far_apart_areequal() -> None:
+def test_tilings_far_apart_are_exact() -> None:
     """Weights that stay or not, parts of input channels, sums in parts, one and two buffers, many tiles and one."""
     rng = np.random.default_rng(3)
     graph = convolution(rng, (64, 24), (8, 8), (1, 1), residual=True, cut="relu(t-1)")

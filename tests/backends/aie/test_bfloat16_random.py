@@ -13,7 +13,7 @@ CUTS = st.sampled_from(["", "relu(t-1)", "relu(t-1);min(t-1,20.0)", "max(t-1,-3.
 
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
-def test_any_convolution_of_whole_numbers_isequal(data: st.DataObject) -> None:
+def test_any_convolution_of_whole_numbers_is_exact(data: st.DataObject) -> None:
     draw = data.draw
     kernel = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     top, left, bottom, right = (draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
@@ -40,7 +40,7 @@ def test_any_convolution_of_whole_numbers_isequal(data: st.DataObject) -> None:
     st.sampled_from([1.0, 0.5, 0.1]),
     st.integers(0, 99),
 )
-def test_any_product_of_whole_numbers_isequal(
+def test_any_product_of_whole_numbers_is_exact(
     sizes: tuple[int, int, int], residual: bool, cut: str, density: float, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
