@@ -58,7 +58,7 @@ def _needed(steps: Sequence[Step], last: int, end: int) -> set[int]:
 class Bfloat16Out(Pass):
     """Round the results of bfloat16 products where they are made: for machines that store nothing else.
 
-    1. The product is one of bfloat16 that is summed in float32, 2. and each of its results reads all channels.
+    1. The product is one of bfloat16 that is summed in float32, 2. and it does not multiply channel by channel.
     3. It does not end with the rounding already.
 
     What is left in the epilogue is a bias, a bfloat16 residual and bounds (`passes/common/chains.py`). Results that the model
@@ -77,8 +77,8 @@ class Bfloat16Out(Pass):
             if not isinstance(op, Conv | MatMul) or not op.wide:  # 1
                 continue
             notes.at = node
-            if isinstance(op, Conv) and op.groups > 1:  # 2
-                notes.reject(node, Rejected(f"its channels are in {op.groups} groups"))
+            if isinstance(op, Conv) and op.groups > 1 and graph.types[node.inputs[1]].shape[1] == 1:  # 2
+                notes.reject(node, Rejected("it multiplies channel by channel"))
                 continue
             chain = chain_of(graph, node)
             if chain.rounded and chain.at == len(op.epilogue.steps) - 1:  # 3

@@ -86,7 +86,7 @@ def _added(graph: Graph, node: Node, chain: Chain, a: Operand) -> Chain | None:
     """The chain that adds an operand at its end."""
     assert isinstance(node.op, Conv | MatMul)
     steps, y = node.op.epilogue.steps, graph.types[node.output]
-    data: Array = np.float32([a.value]) if isinstance(a, Imm) else np.zeros(0, np.float32)
+    data: Array = np.array([a.value if isinstance(a, Imm) else 0.0], np.float32)
     if not isinstance(a, Imm):
         source = steps[a.index].args[0] if isinstance(a, Tmp) and steps[a.index].fn == "cast" else a
         if not isinstance(source, Arg):

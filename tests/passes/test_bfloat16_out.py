@@ -20,7 +20,7 @@ CONSTANTS = """
 w: bf16[16, 8]
 b: f32[8]
 c: f32[4, 1]
-k: bf16[8, 2, 1, 1]
+k: bf16[8, 1, 1, 1]
 """
 
 
@@ -92,12 +92,12 @@ def test_what_ends_with_the_rounding_stays_as_it_is() -> None:
     assert run_pipeline(graph, (Bfloat16Out(),)) == graph
 
 
-def test_groups_stay_as_they_are() -> None:
-    """No array multiplies them, so that rounding would be for nothing."""
-    conv = "{strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), groups=4, wide=true} -> f32[1,8,3,3]"
+def test_depthwise_products_stay_as_they_are() -> None:
+    """Nothing that rounds all results multiplies them, so that rounding would be for nothing."""
+    conv = "{strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), groups=8, wide=true} -> f32[1,8,3,3]"
     graph = graph_of(f'input %x: bf16[1,8,3,3]\n%y = Conv(%x, %k) {conv}\noutput "y" = %y', constants=CONSTANTS)
     notes = Notes()
     after = run_pipeline(graph, (Bfloat16Out(),), notes=notes)
     assert after == graph
     assert isinstance(after.nodes[0].op, Conv)
-    assert "its channels are in 4 groups" in " ".join(str(n) for n in notes.entries)
+    assert "it multiplies channel by channel" in " ".join(str(n) for n in notes.entries)

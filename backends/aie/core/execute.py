@@ -120,7 +120,8 @@ def as_float(bits: int) -> Any:
 
 def widened(data: Array) -> Array:
     """Bytes that are bfloat16 as float32, half as many along the last axis."""
-    return data.view(_BF16).astype(np.float32)
+    values: Array = data.view(_BF16).astype(np.float32)
+    return values
 
 
 def _set_list(values: list[int], i: int, value: int) -> Commit:

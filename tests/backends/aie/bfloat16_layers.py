@@ -1,17 +1,23 @@
-"""Products of bfloat16 as graphs of one node, of whole or of real numbers."""
+"""Products of bfloat16 as graphs of one node, of whole or of real numbers, and what runs them."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.program import ArrayProgram
+from sparsec.backends.aie.simulate.model import ModelRun
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node, Port
+from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
+from tests.backends.aie.networks import compile_for, run_emitted
 
 Array = np.ndarray[Any, Any]
 BF16 = DType.BF16.numpy
@@ -83,3 +89,24 @@ def _graph(op: Any, x: tuple[int, ...], w: Array, bias: Array, y: tuple[int, ...
         inputs, types["r"] = ("x", "r"), types["y"]
     node = Node("layer", op, ("x", "w", "b", *inputs[1:]), ("y",), ("layer",))
     return Graph("net", inputs, (Port("y", "y"),), (node,), types, {"w": w, "b": bias})
+
+
+def feeds_of(rng: np.random.Generator, graph: Graph, whole: bool = True) -> dict[str, Any]:
+    """Inputs of a graph."""
+    return {v: numbers(rng, graph.types[v].shape, whole) for v in graph.inputs}
+
+
+def run(graph: Graph, feeds: dict[str, Any], program: ArrayProgram | None = None, target: str = "aie2:npu1") -> ModelRun:
+    """Execute what is emitted for a graph, all of which has to be the array's."""
+    with tempfile.TemporaryDirectory() as folder:
+        ran = run_emitted(program or compile_for(graph, target), feeds, Path(folder))
+    assert len(ran.parts) == 1  # nothing is the host's
+    return ran
+
+
+def equal(graph: Graph, rng: np.random.Generator, program: ArrayProgram | None = None, target: str = "aie2:npu1") -> ModelRun:
+    """Execute it on whole numbers: results are the interpreter's to the last bit."""
+    feeds = feeds_of(rng, graph)
+    ran = run(graph, feeds, program, target)
+    assert np.array_equal(ran.outputs["y"], interpret(graph, feeds)["y"])
+    return ran

@@ -132,7 +132,7 @@ def test_a_layer_says_what_was_done_and_waited_for() -> None:
         assert layer.channels[SHIM, IN, 0].words == {"results": RESULT_BYTES // 4}
         assert layer.bound == ("shim out", DATA_BYTES // 4)
         assert layer.roofline["products"] == VECTORS
-        assert layer.peak_share(MACHINE) == VECTORS * 256 / layer.cycles / MACHINE.macs_per_cycle
+        assert layer.peak_share == VECTORS * 256 / layer.cycles / MACHINE.macs_per_cycle
     assert run.whole.cores[CORE][Cause.JUMP] == 2 * MACHINE.core.jump_cycles
 
 
@@ -151,8 +151,8 @@ def test_layers_that_the_control_stream_has_not() -> None:
         measure(MACHINE, finished, [layers[0], replace(layers[1], end=999)])
     with pytest.raises(ModelError, match=r"the manifest's layers of 'part0/control\.bin' are not as expected"):
         Layer.of({"control": "part0/control.bin", "layers": [{"node": "a", "operations": [1]}]})
-    entry = {"layers": [{"node": "a", "operations": [1, 4], "macs": 7, "blocks": 2}]}
-    assert Layer.of(entry) == (Layer("a", 1, 4, 7),)
+    entry = {"layers": [{"node": "a", "operations": [1, 4], "macs": 7, "element": "bf16"}]}
+    assert Layer.of(entry) == (Layer("a", 1, 4, 7, "bf16"),)
 
 
 def test_less_than_the_roofline_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
