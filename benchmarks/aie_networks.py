@@ -15,7 +15,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.simulate.model import ArrayModel, Host
+from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import InternalError
 from sparsec.compiler.importer.api import import_model
@@ -145,7 +145,7 @@ def execute(program: ArrayProgram, folder: Path, feeds: Mapping[str, Any]) -> An
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
 
-    def host(entry: Mapping[str, Any]) -> Host:
+    def host(entry: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
         part = program.parts[int(entry["folder"].removeprefix("part"))]
         assert isinstance(part, HostPart)
         return lambda values: interpret(part.graph, values)
