@@ -37,6 +37,7 @@ from sparsec.compiler.errors import InternalError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.compiler.segments import Part
 from sparsec.passes.pipelines import ARRAY, DEFAULT
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
@@ -145,7 +146,7 @@ def execute(program: ArrayProgram, folder: Path, feeds: Mapping[str, Any]) -> An
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
 
-    def host(entry: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    def host(entry: Mapping[str, Any]) -> Part:
         part = program.parts[int(entry["folder"].removeprefix("part"))]
         assert isinstance(part, HostPart)
         return lambda values: interpret(part.graph, values)

@@ -104,8 +104,14 @@ def _within(machine: Machine, whole: Machine) -> bool:
 
 def _wired_once(control: Transaction) -> bool:
     """Whether switches are set to circuits that stay: no register, or bits of it, is written twice."""
-    written = [op for op in control.operations if isinstance(op, Write | MaskWrite) and _sets_switch(control.grid, op)]
-    keys = [(op.address, op.mask if isinstance(op, MaskWrite) else 0) for op in written]
+    keys: list[tuple[int, int]] = []
+    for op in control.operations:
+        if not _sets_switch(control.grid, op):
+            continue
+        if isinstance(op, BlockWrite):
+            keys += [(op.address + WORD_BYTES * i, 0) for i in range(len(op.values))]
+        elif isinstance(op, Write | MaskWrite):
+            keys.append((op.address, op.mask if isinstance(op, MaskWrite) else 0))
     return len(set(keys)) == len(keys)
 
 

@@ -22,6 +22,7 @@ _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8)  # of input channels
+_MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
@@ -70,9 +71,9 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
     source = t.source_bytes + t.residual_source_bytes
-    residual = t.layer.output_blocks * t.residual_stride if t.layer.residual else 0
+    residual = t.layer.output_blocks * t.residual_stride / word + _TRANSFER * 6 if t.layer.residual else 0
     compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
-    unit = (t.data_bytes * t.splits + residual) / word / t.splits + _TRANSFER
+    unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
     arriving, first, leaving = 0.0, 0.0, 0.0
@@ -83,8 +84,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             data = len(arrival.data) * source
             weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
-            before = 0.0 if arrival.data_first or not data else weights
-            first = max(first, (data + before) / word)
+            first = max(first, data / (t.splits + t.residual_parts) / word)
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
@@ -94,7 +94,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             leaving = max(leaving, out / word)
     return Estimate(
         compute,
-        t.units * unit,
+        t.units * unit + t.tiles * residual,
         chunks,
         t.tiles * t.most_results * block,
         arriving,
@@ -107,14 +107,15 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
 
 def _compute(t: Tiling, part: int) -> float:
     """Cycles of a core for a tile."""
-    quad = 8 if t.layer.residual else 4  # cycles of 4 vectors beside products
+    size = t.layer.element.bytes
+    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
     products, ends, chunks = 0, 0, 0
     for b in t.output_blocks(part):
         n = t.pieces(b)
         products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
         ends += quad + 16 * (t.splits * n - 1)
         chunks += t.splits * n
-    return t.share.tiles * (4 * products + ends) + _CHUNK * chunks
+    return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
 
 
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
@@ -147,6 +148,9 @@ def _candidates(
 
 
 def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
+    planes, streams = len(t.share.window.planes), len(t.mode.data()) // t.mode.grid.columns or 1
+    if t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS:
+        return None
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
         return None
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):

@@ -8,10 +8,12 @@ are used for what.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
@@ -26,7 +28,7 @@ from sparsec.backends.aie.descriptors import (
     Release,
     ShimDescriptor,
 )
-from sparsec.backends.aie.lower.geometry import VECTOR_BYTES, Image
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING, Mode, Stream
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan, data_streams, granule, weight_streams
@@ -47,7 +49,11 @@ from sparsec.backends.aie.transaction import (
 from sparsec.compiler.errors import FitError
 
 WEIGHTS, ACTIVATIONS = 0, 1  # the program's arguments
+_Parts = list[tuple[Descriptor, int | None, int]]  # descriptors; for a shim the argument and offset of the base
 _S2MM, _MM2S = Direction.S2MM, Direction.MM2S
+_Pattern = tuple[int, int, list[tuple[int, int]]]
+_LEAVING_PARTS = 5  # descriptors for the results that leave through a channel, if so many do
+_CORE_DATA = 14  # descriptors of a core for data
 _REPEATS = 256  # that one task does
 _OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 _SKIPPED = 8 * 255 * 8  # of them for one descriptor of a core
@@ -113,7 +119,7 @@ class Circuits:
         shims = tuple(r for r in routing.routes if self.grid.kind(r.flow.source.tile) is Kind.SHIM)
         near = {_key(w) for w in Routing(self.grid, shims).writes()}
         wanted = {_key(w): w for w in routing.writes()}
-        made: list[Operation] = []
+        made: list[Write | MaskWrite] = []
         for key, old in self._writes.items():
             if key not in wanted:
                 made.append(Write(old.address, 0) if isinstance(old, Write) else MaskWrite(old.address, 0, old.mask))
@@ -122,8 +128,22 @@ class Circuits:
         again = self._mode is not None and bool(early)  # then circuits of the mode before may be in the way
         self._mode, self._writes = mode, wanted
         if again:
-            return [*made, *changed], []
-        return [*early], [*made, *(w for w in changed if _key(w) not in near)]
+            return _merged([*made, *changed]), []
+        return _merged(early), _merged([*made, *(w for w in changed if _key(w) not in near)])
+
+
+def _merged(writes: Iterable[Write | MaskWrite]) -> list[Operation]:
+    """The same writes with neighbouring registers in one, which takes fewer words."""
+    found: list[Operation] = []
+    for w in sorted(writes, key=lambda w: w.address):
+        last = found[-1] if found else None
+        if isinstance(w, Write) and isinstance(last, Write) and w.address == last.address + 4:
+            found[-1] = BlockWrite(last.address, (last.value, w.value))
+        elif isinstance(w, Write) and isinstance(last, BlockWrite) and w.address == last.address + 4 * len(last.values):
+            found[-1] = BlockWrite(last.address, (*last.values, w.value))
+        else:
+            found.append(w)
+    return found
 
 
 def _key(w: Write | MaskWrite) -> tuple[int, int]:
@@ -200,16 +220,28 @@ class LayerControl:
         argument and offset of its base."""
         if not repeat:
             return
+        first = yield from self._write(tile, channel, parts)
+        yield from self._start(tile, direction, channel, first, repeat, token=token)
+
+    def _write(
+        self, tile: Tile, channel: int, parts: Sequence[tuple[Descriptor, int | None, int]]
+    ) -> Generator[Operation, None, int]:
+        """Write a chain; returns the number of its first descriptor."""
         numbers = [self._take(tile, channel) for _ in parts]
         for i, (made, argument, offset) in enumerate(parts):
             following = numbers[i + 1] if i + 1 < len(numbers) else None
             yield write_descriptor(self.grid, tile, numbers[i], replace(made, next=following))
             if argument is not None:
                 yield Patch(register_address(self.grid, tile, f"bd{numbers[i]}.1"), argument, offset)
+        return numbers[0]
+
+    def _start(
+        self, tile: Tile, direction: Direction, channel: int, first: int, repeat: int, *, token: bool = False
+    ) -> Iterator[Operation]:
         while repeat:
             times = min(repeat, _REPEATS)
             repeat -= times
-            yield start(self.grid, tile, direction, channel, Task(numbers[0], times, token and not repeat))
+            yield start(self.grid, tile, direction, channel, Task(first, times, token and not repeat))
 
     def _take(self, tile: Tile, channel: int) -> int:
         made = self._descriptors.setdefault(tile, _Descriptors(self.grid, tile, self.plan.layer.node))
@@ -229,7 +261,7 @@ class LayerControl:
             results_sum=2 * core.results + core.results_step,
             awaited=chunks * t.streamed,
             kept=chunks * (t.tiles - 1) if t.kept else 0,
-            within=self.share.steps.within,
+            within=self.share.steps.between,
             chunks=t.unit_chunks(part),
             weights=core.weights,
             weights_size=t.chunk_bytes,
@@ -237,6 +269,9 @@ class LayerControl:
             data_buffers=t.buffers,
             weights_buffers=slots,
             results_buffers=2,
+            residual_buffers=blocks if t.layer.residual else 0,
+            pairs=self.share.tiles // 2,
+            odd=self.share.tiles % 2,
             bounds=self._bounds(),
         )
         at = core.parameters + turn % 2 * PARAMETER_BYTES
@@ -250,7 +285,7 @@ class LayerControl:
             release=Release(LOCKS.weights_full),
         )
         yield from self._chain(tile, _S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
-        vector = VECTOR_BYTES // 4 * t.layer.result_size
+        vector = LANES * BLOCK * t.layer.result_size // 4
         results = CoreDescriptor(
             core.results // 4,
             t.rows * self.share.lane * vector,
@@ -263,12 +298,17 @@ class LayerControl:
         yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
 
     def _bounds(self) -> tuple[int, int] | None:
-        """The bounds of results as words of 4 bytes, where there are any."""
+        """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
         low, high = self.tiling.layer.shifts.bounds
-        return None if low is high is None else (0x01010101 * ((low or 0) % 256), 0x01010101 * ((high or 0) % 256))
+        if low is high is None:
+            return None
+        if self.tiling.layer.element is BFLOAT16:
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
+            return first, second
+        return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
 
     def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
-        """Units of data in turns into the buffers; behind a tile's last unit the residual of the core's channels."""
+        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
         t, core = self.tiling, self.plan.core
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
@@ -277,19 +317,23 @@ class LayerControl:
             turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
             yield from self._chain(tile, _S2MM, CORE_DATA, [(turns, None, 0)], t.units)
             return
-        units = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
-        last = units.pop()
-        own, blocks = t.output_blocks(part), t.layer.output_blocks
-        words = t.residual_stride // 4
-        first = own[0] if own else blocks
-        behind = [replace(last, release=None)]
-        behind += self._skip(first * words)
-        if own:
-            to = _buffer(made.base + t.data_bytes // 4, t.splits - 1, t.splits, step, t.buffers)
-            behind.append(CoreDescriptor(length=len(own) * words, **to))
-        behind += self._skip((blocks - first - len(own)) * words)
-        behind[-1] = replace(behind[-1], release=full)
-        yield from self._chain(tile, _S2MM, CORE_DATA, [(d, None, 0) for d in (*units, *behind)], t.tiles)
+        behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        own, words = t.output_blocks(part), t.residual_stride // 4
+        first = own[0] if own else t.layer.output_blocks
+        before, after = self._skip(first * words), self._skip((t.layer.output_blocks - first - len(own)) * words)
+        parts = max(1, min(4, len(own), _CORE_DATA - len(behind) - len(before) - len(after)))
+        some = [own[len(own) * i // parts : len(own) * (i + 1) // parts] for i in range(parts)]
+        kept = [
+            CoreDescriptor(
+                core.residual // 4 + (blocks[0] - own[0]) * words,
+                len(blocks) * words,
+                acquire=Acquire(LOCKS.residual_free, len(blocks)),
+                release=Release(LOCKS.residual_full, len(blocks)),
+            )
+            for blocks in some
+            if blocks
+        ]
+        yield from self._chain(tile, _S2MM, CORE_DATA, [(d, None, 0) for d in (*behind, *before, *kept, *after)], t.tiles)
 
     def _skip(self, words: int) -> list[CoreDescriptor]:
         """Take words that the core does not need: over each other, into a place that nothing reads."""
@@ -301,38 +345,54 @@ class LayerControl:
         return found
 
     def _set(self, tile: Tile, locks: _Pair, free: int) -> Iterator[Operation]:
-        """A ring that is empty."""
-        yield write(self.grid, tile, f"lock{locks.full}", 0)
+        """A ring that is empty: nothing is full, as it was before the first layer and is after each."""
         yield write(self.grid, tile, f"lock{locks.free}", free)
 
     def _arrive(self, column: int) -> Iterator[Operation]:
         """From DDR through both channels of a column's shim into rings, or to where weights are whole."""
         memory, places = Tile(column, 1), self.plan.memory[column]
         for i in range(len(places.data)):
-            yield from self._set(memory, _data_locks(i), places.ring)
+            yield from self._set(memory, _data_locks(i), places.ring * (self.tiling.splits + self.tiling.residual_parts))
         for i in range(len(places.weights)):
             yield from self._set(memory, _weight_locks(i), places.slots)
         for i, arrival in enumerate(places.arrivals):
-            both = [(self._shim_data, self._memory_data), (self._shim_weights, self._memory_weights)]
-            for shim, into in both if arrival.data_first else both[::-1]:
-                yield from into(memory, ARRIVING[i], arrival)
-                yield from shim(Tile(column, 0), i, arrival)
+            yield from self._arrive_through(column, i, arrival)
 
-    def _memory_data(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
-        """Tiles of data, each with its residual behind it, into rings."""
+    def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        """The first tiles of data, weights, then the rest of data."""
+        ends = (Tile(column, 1), _S2MM, ARRIVING[channel]), (Tile(column, 0), _MM2S, channel)
+        before = min(arrival.before, self.tiling.tiles)
+        tasks = []
+        for (tile, direction, number), parts in zip(ends, self._data_parts(column, arrival), strict=True):
+            if parts:
+                first = yield from self._write(tile, number, parts)
+                tasks.append((tile, direction, number, first))
+        for task in tasks:
+            yield from self._start(*task, before)
+        yield from self._memory_weights(Tile(column, 1), ARRIVING[channel], arrival)
+        yield from self._shim_weights(Tile(column, 0), channel, arrival)
+        for task in tasks:
+            yield from self._start(*task, self.tiling.tiles - before)
+
+    def _data_parts(self, column: int, arrival: Arrival) -> tuple[_Parts, _Parts]:
+        """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""
+        return self._memory_data(Tile(column, 1), arrival), self._shim_data(Tile(column, 0), arrival)
+
+    def _memory_data(self, tile: Tile, arrival: Arrival) -> _Parts:
+        """Units of a tile each into its place in the ring."""
         t, places = self.tiling, self.plan.memory[tile.column]
         ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
-        arriving: list[tuple[Descriptor, int | None, int]] = []
+        arriving: _Parts = []
         for i in arrival.data:
             locks, base = _data_locks(i), OWN_WORDS + places.data[i] // 4
             free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
-            residual = bool(t.residual_source_bytes)
-            made = MemoryDescriptor(base, t.source_bytes // 4, iteration=ring, acquire=free, release=None if residual else full)
-            arriving.append((made, None, 0))
-            if residual:
-                behind = base + t.source_bytes // 4
-                arriving.append((MemoryDescriptor(behind, t.residual_source_bytes // 4, iteration=ring, release=full), None, 0))
-        yield from self._chain(tile, _S2MM, channel, arriving, t.tiles if arriving else 0)
+            words = t.source_bytes // 4 // t.splits
+            made = [MemoryDescriptor(base + n * words, words, (), ring, free, full) for n in range(t.splits)]
+            behind = base + t.source_bytes // 4
+            words = t.residual_source_bytes // 4 // max(1, t.residual_parts)
+            made += [MemoryDescriptor(behind + n * words, words, (), ring, free, full) for n in range(t.residual_parts)]
+            arriving += [(d, None, 0) for d in made]
+        return arriving
 
     def _memory_weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
         """Chunks from DDR: through a ring, or some at a time until all are there."""
@@ -368,24 +428,35 @@ class LayerControl:
     def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: _Pair) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual."""
         t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
-        row = 2 * source.source_columns
-        dims = (Dim(1, 2), Dim(2 * s * share.lane, 4), Dim(2 * s, share.pitch), Dim(s * row))
+        words = t.layer.element.position_words
+        row = words * source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(s * row))
         leaving = [
             MemoryDescriptor(
-                base + part * share.blocks * source.source_rows * row + i * row + 2 * j,
-                8 * share.plane_vectors,
+                base + part * share.blocks * source.source_rows * row + i * row + words * j,
+                LANES * words * share.plane_vectors,
                 dims,
                 iteration=ring,
             )
             for part in range(t.splits)
             for i, j in share.window.planes
         ]
-        if t.residual_source_bytes:
-            dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.result_pitch), Dim(2 * share.residual_columns))
-            length = t.layer.output_blocks * t.residual_stride // 4
-            leaving.append(MemoryDescriptor(base + t.source_bytes // 4, length, dims, iteration=ring))
-        leaving[0] = replace(leaving[0], acquire=Acquire(OWN_LOCKS + locks.full))
-        leaving[-1] = replace(leaving[-1], release=Release(OWN_LOCKS + locks.free))
+        full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
+        planes = len(share.window.planes)
+        for i in range(0, len(leaving), planes):
+            leaving[i] = replace(leaving[i], acquire=full)
+            leaving[i + planes - 1] = replace(leaving[i + planes - 1], release=free)
+        behind = base + t.source_bytes // 4
+        dims = (
+            Dim(1, words),
+            Dim(words * share.lane, LANES),
+            Dim(words, share.result_pitch),
+            Dim(words * share.residual_columns),
+        )
+        for n in range(t.residual_parts):
+            length = t.layer.output_blocks * t.residual_stride // 4 // t.residual_parts
+            at = behind + n * (t.residual_source_bytes // 4 // t.residual_parts)
+            leaving.append(MemoryDescriptor(at, length, dims, ring, full, free))
         yield from self._chain(tile, _MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles)
 
     def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: _Pair) -> Iterator[Operation]:
@@ -402,7 +473,7 @@ class LayerControl:
         yield from self._chain(tile, _MM2S, stream.channel, [(first, None, 0)], count // some)
         yield from self._chain(tile, _MM2S, stream.channel, [(MemoryDescriptor(base, count * size), None, 0)], t.streamed - 1)
 
-    def _patterns(self, column: int, leaving: int) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    def _patterns(self, column: int, leaving: int) -> list[_Pattern]:
         """Results that leave a column's memory tile through one channel: (first tile, tiles, the rows of cores and the output
         rows of each of their tiles), tile by tile; tiles without valid rows are left out."""
         t, channels = self.tiling, self.mode.leaving(column)
@@ -443,24 +514,41 @@ class LayerControl:
             discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, length, _OVER_EACH_OTHER)
             yield from self._chain(tile, _S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
         for i, channel in enumerate(LEAVING):
-            for first, count, rows in self._patterns(tile.column, i):
-                leaving = [self._leaving(tile, r, n, first) for r, n in rows]
+            patterns = self._patterns(tile.column, i)
+            for first, count, rows in patterns:
+                leaving = [self._leaving(tile, r, n, first, own) for r, n, own in self._together(tile.column, patterns, rows)]
                 yield from self._chain(tile, _MM2S, channel, [(d, None, 0) for d in leaving], count)
 
-    def _leaving(self, tile: Tile, row: int, rows: int, first: int) -> MemoryDescriptor:
-        """One tile's results of a core, on their way to the shim."""
+    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range) -> MemoryDescriptor:
+        """Some of one tile's results of a core, on their way to the shim."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         columns = words * self.traffic.y.columns
-        blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
+        every = t.output_blocks(self.mode.parts(tile.column, row)[1])
         locks = _result_locks(row)
         return MemoryDescriptor(
-            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4,
-            blocks * rows * columns,
+            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + (blocks[0] - every[0]) * stored,
+            len(blocks) * rows * columns,
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(stored)),
-            iteration=Iteration(blocks * stored, t.result_ring, first % t.result_ring),
-            acquire=Acquire(OWN_LOCKS + locks.full, blocks),
-            release=Release(OWN_LOCKS + locks.free, blocks),
+            iteration=Iteration(len(every) * stored, t.result_ring, first % t.result_ring),
+            acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
+            release=Release(OWN_LOCKS + locks.free, len(blocks)),
         )
+
+    def _together(
+        self, column: int, patterns: Sequence[_Pattern], rows: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, range]]:
+        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks of
+        each core at a time, where there are descriptors for that."""
+        most = sum(len(p[2]) for p in patterns)
+        found = []
+        parts = max(1, _LEAVING_PARTS // most)
+        for part in range(parts):
+            for r, height in rows:
+                blocks = self.tiling.output_blocks(self.mode.parts(column, r)[1])
+                own = blocks[len(blocks) * part // parts : len(blocks) * (part + 1) // parts]
+                if own:
+                    found.append((r, height, own))
+        return found
 
     def _shim_results(self, tile: Tile) -> Iterator[Operation]:
         t = self.tiling
@@ -468,10 +556,8 @@ class LayerControl:
             patterns = self._patterns(tile.column, i)
             for n, (first, count, rows) in enumerate(patterns):
                 parts = []
-                for r, height in rows:
-                    positions, channels = self.mode.parts(tile.column, r)
-                    blocks = t.output_blocks(channels)
-                    row = positions * t.band + first * t.rows
+                for r, height, blocks in self._together(tile.column, patterns, rows):
+                    row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
                     size = (len(blocks), height, self.traffic.y.columns)
                     parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, t.rows, count))
                 yield from self._chain(tile, _S2MM, i, parts, count, token=n == len(patterns) - 1)
@@ -487,9 +573,9 @@ class LayerControl:
         made = ShimDescriptor(0, chunks * size // 4)
         yield from self._chain(tile, _MM2S, channel, [(made, WEIGHTS, self.traffic.weights + before * size)], times)
 
-    def _shim_data(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+    def _shim_data(self, tile: Tile, arrival: Arrival) -> _Parts:
         t, share, s = self.tiling, self.tiling.source, self.share.window.stride
-        parts: list[tuple[Descriptor, int | None, int]] = []
+        parts: _Parts = []
         streams = data_streams(t, tile.column)
         for i in arrival.data:
             row = streams[i].part * t.band
@@ -499,7 +585,7 @@ class LayerControl:
             if self.traffic.residual is not None:
                 size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
                 parts.append(self._image(self.traffic.residual, (0, row, 0), size, t.rows, t.tiles))
-        yield from self._chain(tile, _MM2S, channel, parts, t.tiles if parts else 0)
+        return parts
 
     def _image(
         self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], step: int, count: int

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import Kind
 from sparsec.backends.aie.lower.chunks import Chunk
+from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, RING, SUM_BYTES, Tiling
@@ -30,21 +31,22 @@ class CorePlaces:
     data: int
     data_step: int
     skipped: int
+    residual: int
     weights: int
     results: int
     results_step: int
-    partial: int
+    partial: tuple[int, int]
     parameters: int
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What comes through one shim channel: streams of data and of weights of the column's memory tile, by their number there,
-    and which of both come first."""
+    """What comes through one shim channel: streams of data and of weights of the column's memory tile, by their number there.
+    So many tiles of data come `before` the weights, the rest behind them."""
 
     data: tuple[int, ...]
     weights: tuple[int, ...]
-    data_first: bool
+    before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
         low, high = (b is not None and last for b in layer.shifts.bounds)
         made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
-        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last))
+        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16))
     return found
 
 
@@ -143,11 +145,12 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
 def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[bytes]]:
     """The nonzero blocks of 8 output channels, which are a core's `own`-th, packed, by part of the input channels."""
     layer, share = tiling.layer, tiling.share
-    bias = np.zeros(8, np.int32)
+    bias = np.zeros(8, layer.shifts.bias.dtype)
     there = layer.shifts.bias[8 * block : 8 * block + 8]
     bias[: there.size] = there
-    residual = tiling.data_bytes + own * tiling.residual_stride if layer.residual else 0
-    partial = core.partial + (own * tiling.partial_bytes if tiling.splits > 1 else 0)
+    residual = core.residual + own * tiling.residual_stride if layer.residual else 0
+    further = own * tiling.partial_bytes if tiling.splits > 1 else 0
+    partial = core.partial[0] + further, core.partial[1] + further
     wanted = iter(_kinds(tiling, block))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
@@ -155,8 +158,9 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
         packed.append([])
         for i in range(tiling.pieces(block)):
             part, s = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), layer.shifts
-            kind = kinds.index(next(wanted))
-            made = Chunk(bias, whole[part], offsets[part], s.shift, s.residual_shift, residual, kind, partial)
+            kind = next(wanted)
+            shifts, number = (s.shift, s.residual_shift), kinds.index(kind)
+            made = Chunk(bias, whole[part], offsets[part], *shifts, residual, number, partial, kind.ends_partial)
             packed[-1].append(made.pack(share.steps).ljust(tiling.chunk_bytes, b"\0"))
     return packed
 
@@ -173,7 +177,7 @@ def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
             if found.any():
                 offsets.append(share.offset(block if layer.depthwise else b, i, j))
                 blocks.append(found.reshape(8) if layer.depthwise else found.T)
-    return offsets, np.array(blocks, np.int8).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
+    return offsets, np.array(blocks, w.dtype).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
 
 
 def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
@@ -190,24 +194,32 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             node=tiling.layer.node,
         )
     spare = size - sum(demand.values())
-    at, places = 0, []
-    for need in (demand["data"], demand["weights"], demand["results"]):
-        places.append(at)
-        gap = -(at + need) % bank
-        if gap > spare:
-            gap = 0
-        spare -= gap
-        at += need + gap
+    weights = demand["data"] + demand["residual"]
+    first = tiling.chunk_bytes if not tiling.kept else 0  # so that one buffer of weights comes where the other is not read
+    gap = -(weights + first) % bank
+    if gap <= spare:
+        spare, weights = spare - gap, weights + gap
+    results = weights + demand["weights"]
+    gap = -(results + demand["results"]) % bank
+    at = results + demand["results"] + (gap if gap <= spare else 0)
     return CorePlaces(
         0,
         tiling.unit_bytes,
         tiling.buffers * tiling.unit_bytes,
-        places[1],
-        places[2] + tiling.result_quad,  # the first store of a chunk lands before its results
+        demand["data"],
+        weights,
+        results + tiling.result_quad,  # the first store of a chunk lands before its results
         tiling.result_bytes + tiling.result_quad,
-        at + SUM_BYTES,
+        _partial(tiling, at, bank, size - at - demand["parameters"]),
         size - demand["parameters"],
     )
+
+
+def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
+    """Both halves of partial sums from `at` on, behind their gaps, a bank apart if there is room."""
+    half = tiling.half_sums
+    apart = max(half, bank) if max(half, bank) + half <= room else half
+    return at + SUM_BYTES // 2, at + apart + SUM_BYTES // 2
 
 
 def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
@@ -250,7 +262,7 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
     chunk = tiling.chunk_bytes * len(weights)
     whole = sum(tiling.chunks(s.part) for s in weights) * tiling.chunk_bytes
     fewest = min(RING, tiling.tiles)
-    all_tiles = tiling.tiles if tiling.tiles <= LOCK_MAXIMUM else fewest
+    all_tiles = tiling.tiles if tiling.tiles * (tiling.splits + tiling.residual_parts) <= LOCK_MAXIMUM else fewest
     most = max((tiling.chunks(s.part) for s in weights), default=0)
     for ring in dict.fromkeys((all_tiles, fewest)):
         if ring * data + whole <= room and tiling.streamed > 1:
@@ -265,8 +277,12 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
 def _arrivals(
     tiling: Tiling, tile: int, data: Sequence[Stream], weights: Sequence[Stream], ring: int, slots: int
 ) -> tuple[Arrival, Arrival]:
-    """Streams by shim channel. Data and weights share channels where the first of them never wait for the second."""
+    """Streams by shim channel. Data and weights share channels where the first of them never wait for the second.
+
+    Weights that have places of their own come behind the first tile of data, others behind all tiles if these have.
+    """
     held = ring >= tiling.tiles
+    before = 1 if tiling.kept or not slots else tiling.tiles
     sizes = {("data", i): tile * tiling.tiles for i in range(len(data))}
     again = tiling.streamed if slots else 1
     sizes |= {("weights", i): again * tiling.chunks(s.part) * tiling.chunk_bytes for i, s in enumerate(weights)}
@@ -277,5 +293,5 @@ def _arrivals(
         channel = int(what == "weights") if apart else loads.index(min(loads))
         found[channel][what].append(i)
         loads[channel] += size
-    first, second = (Arrival(tuple(sorted(f["data"])), tuple(sorted(f["weights"])), held) for f in found)
+    first, second = (Arrival(tuple(sorted(f["data"])), tuple(sorted(f["weights"])), before) for f in found)
     return first, second

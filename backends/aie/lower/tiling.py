@@ -9,12 +9,12 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes
-from sparsec.backends.aie.lower.geometry import BLOCK, TILE_VECTORS, VECTOR_BYTES, Share
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
-QUAD_BYTES = TILE_VECTORS * VECTOR_BYTES  # what a core multiplies together
-SUM_BYTES = 512  # int32 sums of it for 8 channels
+QUAD = TILE_VECTORS * LANES * BLOCK  # elements that a core multiplies together
+SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
@@ -42,7 +42,7 @@ class Tiling:
     @cached_property
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
-        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width)
+        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width, self.layer.element)
 
     @property
     def band(self) -> int:
@@ -81,7 +81,9 @@ class Tiling:
     def chunk_bytes(self) -> int:
         """Bytes of the largest chunk: all take as much."""
         most = int(np.minimum(self.counts, self.chunk_blocks).max())
-        return chunk_bytes(most, VECTOR_BYTES if self.layer.depthwise else BLOCK * BLOCK)
+        element = self.layer.element
+        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        return chunk_bytes(most, each, self.in_parts and element is not BFLOAT16)
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
@@ -108,17 +110,23 @@ class Tiling:
     @property
     def data_bytes(self) -> int:
         """Vectors of one unit in a core."""
-        return self.share.data_vectors * VECTOR_BYTES
+        return self.share.data_vectors * self.layer.element.vector_bytes
 
     @property
     def residual_stride(self) -> int:
         """Bytes of the residual of 8 channels in a core: whole rows."""
-        return self.share.residual_rows * self.share.result_pitch * VECTOR_BYTES
+        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes
 
     @property
     def residual_bytes(self) -> int:
-        """Bytes of the residual in a core: of its own channels."""
+        """Bytes of one tile's residual in a core: of its own channels."""
         return self.most_results * self.residual_stride if self.layer.residual else 0
+
+    @property
+    def residual_parts(self) -> int:
+        """Parts that the residual of a tile comes in through a memory tile."""
+        most = max(1, 4 // self.mode.groups[1])
+        return next(n for n in range(most, 0, -1) if self.layer.output_blocks % n == 0) if self.layer.residual else 0
 
     @property
     def skips(self) -> bool:
@@ -127,8 +135,8 @@ class Tiling:
 
     @property
     def unit_bytes(self) -> int:
-        """One buffer of data, residual, and what is read behind them, in a core."""
-        return self.data_bytes + self.residual_bytes + self.share.slack
+        """One buffer of data in a core."""
+        return self.data_bytes
 
     @property
     def result_bytes(self) -> int:
@@ -138,47 +146,54 @@ class Tiling:
     @property
     def result_quad(self) -> int:
         """Results of 4 vectors."""
-        return QUAD_BYTES * self.layer.result_size
+        return QUAD * self.layer.result_size
 
-    @property
+    @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
         return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
 
     @property
     def partial_bytes(self) -> int:
-        """Sums of 8 channels in a core; the first store of a chunk lands before them."""
-        return self.share.tiles * SUM_BYTES + SUM_BYTES
+        """Half of the sums of 8 channels in a core; the first store of a chunk lands before them."""
+        return (self.share.tiles + 1) * SUM_BYTES // 2
+
+    @property
+    def half_sums(self) -> int:
+        """Bytes of half of all partial sums in a core."""
+        return (self.most_results if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:
         """Bytes of a core's memory by what is there."""
         slots = self.most_chunks if self.kept else 2
-        sums = self.most_results if self.splits > 1 else int(self.in_parts)
         return {
-            "data": self.buffers * self.unit_bytes + (SKIPPED_BYTES if self.skips else 0),
+            "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
+            "residual": self.residual_bytes,
             "weights": slots * self.chunk_bytes,
             "results": 2 * (self.result_bytes + self.result_quad),
-            "partial sums": sums * self.partial_bytes,
+            "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,
         }
 
     @cached_property
     def source(self) -> Share:
         """What a memory tile holds of one tile: all input channels."""
-        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width)
+        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width, self.layer.element)
 
     @property
     def source_bytes(self) -> int:
         """One tile of data in a memory tile."""
-        return self.source.blocks * self.source.source_rows * self.source.source_columns * BLOCK
+        source = self.source
+        return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
     @property
     def residual_source_bytes(self) -> int:
         """One tile of the residual in a memory tile."""
         if not self.layer.residual:
             return 0
-        return self.layer.output_blocks * self.share.residual_rows * self.share.residual_columns * BLOCK
+        positions = self.share.residual_rows * self.share.residual_columns
+        return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
     @property
     def stored_bytes(self) -> int:
