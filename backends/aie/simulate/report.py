@@ -41,7 +41,9 @@ class Layer:
     def of(entry: Mapping[str, Any]) -> tuple[Layer, ...]:
         """The layers of a part of the manifest. ModelError when an entry is none."""
         try:
-            return tuple(Layer(_named(e), e["operations"][0], e["operations"][1], e["macs"], e["element"]) for e in entry["layers"])
+            return tuple(
+                Layer(_named(e), e["operations"][0], e["operations"][1], e["macs"], e["element"]) for e in entry["layers"]
+            )
         except (KeyError, TypeError, IndexError) as exc:
             raise ModelError(f"the manifest's layers of {entry.get('control')!r} are not as expected: {exc!r}") from exc
 
