@@ -420,9 +420,10 @@ class LayerControl:
         ]
         full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
         planes = len(share.window.planes)
-        for i in range(0, len(leaving), planes):
+        leaving *= t.groups
+        for i in range(0, t.splits * planes, planes):
             leaving[i] = replace(leaving[i], acquire=full)
-            leaving[i + planes - 1] = replace(leaving[i + planes - 1], release=free)
+            leaving[-i - 1] = replace(leaving[-i - 1], release=free)
         behind = base + t.source_bytes // 4
         dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.result_pitch), Dim(2 * share.residual_columns))
         for n in range(t.residual_parts):
