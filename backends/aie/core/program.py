@@ -68,9 +68,9 @@ class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
-    results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
-    use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
-    buffer of weights, the size of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one.
+    results with the sum of both buffers' addresses; for how many units chunks are `awaited`, and after how many they are no
+    longer `kept`; bytes between the 4 vectors; `chunks` for each unit; the address of the first buffer of weights, the size
+    of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one.
     """
 
     units: int
@@ -100,7 +100,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 19}
+_PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 15, "half": 19}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -124,7 +124,9 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    return environment.from_string(source).render(kinds=described, locks=LOCKS, parameters=at, steps_offset=HEADER_BYTES + 2, **places)
+    return environment.from_string(source).render(
+        kinds=described, locks=LOCKS, parameters=at, steps_offset=HEADER_BYTES + 2, **places
+    )
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

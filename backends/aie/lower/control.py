@@ -249,8 +249,8 @@ class LayerControl:
             data_sum=2 * core.data + core.data_step * (t.buffers - 1),
             results=core.results,
             results_sum=2 * core.results + core.results_step,
-            awaited=chunks * t.streamed,
-            kept=chunks * (t.tiles - 1) if t.kept else 0,
+            awaited=t.units // t.tiles * t.streamed,
+            kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
             within=self.share.steps.within,
             chunks=t.unit_chunks(part),
             weights=core.weights,
@@ -506,9 +506,11 @@ class LayerControl:
             release=Release(OWN_LOCKS + locks.free, len(blocks)),
         )
 
-    def _together(self, column: int, patterns: Sequence[_Pattern], rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, range]]:
-        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks of
-        each core at a time, where there are descriptors for that."""
+    def _together(
+        self, column: int, patterns: Sequence[_Pattern], rows: Sequence[tuple[int, int]]
+    ) -> list[tuple[int, int, range]]:
+        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks
+        of each core at a time, where there are descriptors for that."""
         most = sum(len(p[2]) for p in patterns)
         found = []
         parts = max(1, _LEAVING_PARTS // most)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import Kind
-from sparsec.backends.aie.lower.chunks import Chunk, Steps
+from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, QUAD_BYTES, RING, SUM_BYTES, Tiling
