@@ -97,7 +97,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
 @settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
-    """Sums that stay in cores from one part to the next, of some output channels at a time or of all, for any size and pattern."""
+    """Sums that stay in cores from one part to the next, of some output channels at a time or of all: any size and pattern."""
     draw = data.draw
     kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
     size = draw(st.integers(kernel, 15)), draw(st.integers(kernel, 30))
