@@ -1,4 +1,4 @@
-"""Products whose results are dequantised where they are made store bytes instead."""
+"""Products whose results are dequantised where they are made store bytes or sums instead."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsec.compiler.scalar import Arg, Imm, Operand, Program, Step, Tmp
 _BYTES = (DType.U8, DType.I8)
 
 
-class _Split(Rule[int]):
+class _Bytes(Rule[int]):
     """y = g(bytes of a product) -> the bytes, then g."""
 
     ops = (Conv, MatMul)
@@ -36,19 +36,44 @@ class _Split(Rule[int]):
         return last
 
     def apply(self, editor: GraphEditor, node: Node, match: int) -> None:
-        op, origin = node.op, node.origin
-        assert isinstance(op, Conv | MatMul)
-        steps = op.epilogue.steps
-        stored = replace(op, epilogue=Program(steps[: match + 1]))
-        behind = Program(tuple(Step(s.fn, tuple(_behind(a, match) for a in s.args), s.dtype) for s in steps[match + 1 :]))
-        inputs, outputs = node.inputs, node.outputs
-        editor.remove(node)
-        made = editor.add(stored, inputs, hint=f"{node.output}.bytes", origin=origin, name=node.name)
-        editor.add(Map(behind), [made.output], hint=node.output, origin=origin, outputs=outputs)
+        _split(editor, node, match + 1, "bytes")
+
+
+class _Sums(Rule[int]):
+    """y = g(int32 sums of a product of bytes, which may have a bias) -> the sums, then g, where g makes floats."""
+
+    ops = (Conv, MatMul)
+
+    def match(self, editor: GraphEditor, node: Node) -> int | Rejected | None:
+        assert isinstance(node.op, Conv | MatMul)
+        steps, data = node.op.epilogue.steps, editor.types[node.inputs[0]].dtype
+        if data not in _BYTES or not editor.types[node.output].dtype.is_float or any(s.dtype in _BYTES for s in steps):  # 3
+            return None
+        first = next((i for i, s in enumerate(steps) if s.fn == "cast"), 0)
+        if any(not _reads_only_from(a, first - 1) for s in steps[first:] for a in s.args):  # 4
+            return Rejected("what is done to its sums reads other operands, too")
+        return first
+
+    def apply(self, editor: GraphEditor, node: Node, match: int) -> None:
+        _split(editor, node, match, "sums")
+
+
+def _split(editor: GraphEditor, node: Node, count: int, hint: str) -> None:
+    """The first steps stay in the epilogue, the others become a node."""
+    op, origin = node.op, node.origin
+    assert isinstance(op, Conv | MatMul)
+    steps, last = op.epilogue.steps, count - 1
+    stored = replace(op, epilogue=Program(steps[:count]))
+    behind = Program(tuple(Step(s.fn, tuple(_behind(a, last) for a in s.args), s.dtype) for s in steps[count:]))
+    inputs, outputs = node.inputs, node.outputs
+    editor.remove(node)
+    made = editor.add(stored, inputs, hint=f"{node.output}.{hint}", origin=origin, name=node.name)
+    editor.add(Map(behind), [made.output], hint=node.output, origin=origin, outputs=outputs)
 
 
 def _reads_only_from(a: Operand, first: int) -> bool:
-    return isinstance(a, Imm) or (isinstance(a, Tmp) and a.index >= first)
+    """Whether it is a number, or what step `first` or a later one made; first -1: what the product made."""
+    return isinstance(a, Imm) or (isinstance(a, Tmp) and a.index >= first) or (a == Arg(0) and first < 0)
 
 
 def _behind(a: Operand, first: int) -> Operand:
@@ -60,13 +85,14 @@ def _behind(a: Operand, first: int) -> Operand:
 @register_pass
 @dataclass(frozen=True)
 class BytesOut(Pass):
-    """Split an epilogue behind its last rounding to bytes: for machines that store nothing else.
+    """Split an epilogue behind its last rounding to bytes, or behind its sums: for machines that store nothing else.
 
     1. The epilogue rounds to bytes, and its result is not one. 2. The steps behind read nothing but these bytes and numbers.
+    3. Or it never rounds, and makes floats of a product of bytes. 4. The steps behind read nothing but the int32 sums.
     """
 
     name = "bytes_out"
-    summary = "store products as bytes where they are dequantised as they are made, and dequantise them by a node of its own"
+    summary = "store products as bytes or sums where they are dequantised as they are made, and dequantise by a node of its own"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        return apply_rules(graph, [_Split()], notes)
+        return apply_rules(graph, [_Bytes(), _Sums()], notes)

@@ -6,6 +6,7 @@ from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
+from sparsec.passes.byte_means import ByteMeans
 from sparsec.passes.bytes_out import BytesOut
 from sparsec.passes.canonical import Canonical
 from sparsec.passes.channel_shuffle import ChannelShuffle
@@ -13,6 +14,7 @@ from sparsec.passes.cse import CommonSubexpressions
 from sparsec.passes.dce import DeadCode
 from sparsec.passes.decompose import Decompose
 from sparsec.passes.dequantise import Dequantise
+from sparsec.passes.flat_products import FlatProducts
 from sparsec.passes.fold import Fold
 from sparsec.passes.fuse_epilogue import FuseEpilogue
 from sparsec.passes.fuse_map import FuseMap
@@ -66,6 +68,8 @@ DEFAULT: tuple[Pass, ...] = (
 ARRAY: tuple[Pass, ...] = (
     *DEFAULT,
     BytesOut(),  # when epilogues are final: arrays store bytes
+    ByteMeans(),  # behind it: the bytes of means are those of products
+    FlatProducts(),  # behind it: their epilogues read nothing else then
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

@@ -26,7 +26,7 @@ from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
@@ -62,7 +62,8 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
 def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, Any]:
     graph = program.graph
     images = {
-        value: asdict(image) | {"dtype": graph.types[value].dtype.value, "zero": program.zeros.get(value, 0)}
+        value: asdict(image)
+        | {"dtype": graph.types[value].dtype.value, "shape": list(graph.types[value].shape), "zero": program.zeros.get(value, 0)}
         for value, image in program.images.items()
     }
     return {
@@ -75,6 +76,7 @@ def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, A
         "images": images,
         "parts": parts,
         "on_host": dict(program.reasons),
+        "passed_over": dict(program.passed_over),
     }
 
 
@@ -95,8 +97,9 @@ def _host(part: HostPart, folder: str) -> dict[str, Any]:
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
-    made = [p.layer.y for p in part.plans]
-    read = dict.fromkeys(v for p in part.plans for v in (p.layer.x, p.layer.residual) if v is not None and v not in made)
+    made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
+    taken = [*((p.layer.x, p.layer.residual) for p in part.plans), *(v.inputs for v in part.views)]
+    read = dict.fromkeys(v for values in taken for v in values if v is not None and v not in made)
     return {
         "kind": "array",
         "control": f"{folder}/control.bin",
@@ -104,6 +107,7 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
         "inputs": list(read),
         "outputs": made,
         "layers": layers,
+        "views": [v.node for v in part.views],
     }
 
 
@@ -112,6 +116,7 @@ def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any
     node = next(n for n in graph if n.name == layer.node)
     return {
         "node": layer.node,
+        "channels": layer.part_of(graph),
         "origin": list(node.origin),
         "operations": [first, end],
         "macs": layer.macs(graph),

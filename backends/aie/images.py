@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,22 @@ Array = np.ndarray[Any, Any]
 
 
 def pack(image: Image, value: Array, zero: int, buffer: Array) -> None:
-    """Write a tensor of bytes [1, C, H, W] into its image in `buffer` (uint8), surrounded by the zero point."""
-    view = _view(image, buffer)
-    view[:] = np.array(zero, value.dtype).view(np.uint8)
-    padded = np.zeros((image.blocks * BLOCK, image.rows, image.columns), np.uint8)
-    padded[: image.channels] = value.reshape(image.channels, image.rows, image.columns).view(np.uint8)
+    """Write a tensor into its image in `buffer` (uint8), surrounded by the zero point."""
+    surround(image, zero, buffer)
+    padded = np.zeros((image.blocks * BLOCK, image.rows, image.columns), value.dtype)
+    shape = (image.rows, image.columns, image.channels) if image.last else (image.channels, image.rows, image.columns)
+    padded[: image.channels] = np.moveaxis(value.reshape(shape), -1 if image.last else 0, 0)
     inner = padded.reshape(image.blocks, BLOCK, image.rows, image.columns).transpose(0, 2, 3, 1)
-    view[:, image.top : image.top + image.rows, image.left : image.left + image.columns] = inner
+    whole = np.ascontiguousarray(inner).view(np.uint8)
+    _view(image, buffer)[:, image.top : image.top + image.rows, image.left : image.left + image.columns] = whole
 
 
-def unpack(image: Image, buffer: Array, dtype: Any) -> Array:
-    """The tensor [1, C, H, W] of bytes that an image in `buffer` holds."""
+def unpack(image: Image, buffer: Array, dtype: Any, shape: Sequence[int]) -> Array:
+    """The tensor of a shape that an image in `buffer` holds."""
     inner = _view(image, buffer)[:, image.top : image.top + image.rows, image.left : image.left + image.columns]
-    whole = inner.transpose(0, 3, 1, 2).reshape(image.blocks * BLOCK, image.rows, image.columns)
-    found: Array = np.ascontiguousarray(whole[: image.channels]).view(dtype)[None]
+    elements = np.ascontiguousarray(inner).view(dtype)
+    whole = elements.transpose(0, 3, 1, 2).reshape(image.blocks * BLOCK, image.rows, image.columns)[: image.channels]
+    found: Array = np.ascontiguousarray(np.moveaxis(whole, 0, -1) if image.last else whole).reshape(shape)
     return found
 
 
@@ -36,5 +39,5 @@ def surround(image: Image, zero: int, buffer: Array) -> None:
 
 def _view(image: Image, buffer: Array) -> Array:
     flat = buffer[image.offset : image.offset + image.nbytes]
-    view: Array = flat.reshape(image.blocks, image.height, image.width, BLOCK)
+    view: Array = flat.reshape(image.blocks, image.height, image.width, BLOCK * image.size)
     return view

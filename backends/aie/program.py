@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.graph import Graph
@@ -14,10 +15,11 @@ from sparsec.compiler.graph import Graph
 
 @dataclass(frozen=True)
 class ArrayPart:
-    """A segment on the array: its layers' plans, its control stream and weights; `ends` counts operations up to each layer's
-    end, the first number those before the first layer."""
+    """A segment on the array: its layers' plans, the nodes that are views, its control stream and weights; `ends` counts
+    operations up to each layer's end, the first number those before the first layer."""
 
     plans: tuple[LayerPlan, ...]
+    views: tuple[View, ...]
     control: Transaction
     weights: bytes
     ends: tuple[int, ...]
@@ -32,7 +34,10 @@ class HostPart:
 
 @dataclass(frozen=True)
 class ArrayProgram:
-    """A whole network. `images` says where values are in the activation buffer, `zeros` what surrounds them there."""
+    """A whole network. `images` says where values are in the activation buffer, `zeros` what surrounds them there.
+
+    `reasons` says why nodes are on the host, `passed_over` why layers are not computed in a cheaper way, both by node.
+    """
 
     name: str
     machine: Machine
@@ -44,3 +49,4 @@ class ArrayProgram:
     activation_bytes: int
     core: bytes
     core_text: str
+    passed_over: Mapping[str, str]

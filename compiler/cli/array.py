@@ -46,17 +46,24 @@ def explain_array(folder: Path, *, json: bool) -> None:
     from sparsec.backends.aie.simulate.model import ArrayModel
 
     manifest = ArrayModel(folder).manifest
-    rows = [r for i, part in enumerate(manifest["parts"]) for r in _rows(i, part, manifest["on_host"])]
+    rows = [r for i, part in enumerate(manifest["parts"]) for r in _rows(i, part, manifest)]
     if json:
         emit_json(rows)
         return
     table(("part", "node", "where", "how, or why not on the array"), [[str(v) for v in r.values()] for r in rows])
 
 
-def _rows(number: int, part: Mapping[str, Any], reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+def _rows(number: int, part: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def row(node: str, where: str, how: str) -> dict[str, Any]:
+        return {"part": number, "node": node, "where": where, "how": how}
+
     if part["kind"] == "host":
-        return [{"part": number, "node": n, "where": "host", "how": reasons[n]} for n in part["nodes"]]
-    return [{"part": number, "node": layer["node"], "where": "array", "how": _how(layer)} for layer in part["layers"]]
+        return [row(n, "host", manifest["on_host"][n]) for n in part["nodes"]]
+    found = []
+    for layer in part["layers"]:
+        over = manifest["passed_over"].get(layer["node"])
+        found.append(row(layer["node"], "array", _how(layer) + (f"; {over}" if over else "")))
+    return found + [row(n, "array", "its values are made where they are read: nothing is moved") for n in part["views"]]
 
 
 def _how(layer: Mapping[str, Any]) -> str:
@@ -66,5 +73,6 @@ def _how(layer: Mapping[str, Any]) -> str:
     if layer["tiles"] == 1:
         weights = "weights are sent once"
     blocks = "" if layer["blocks"] == layer["all_blocks"] else f"; {layer['blocks']} of {layer['all_blocks']} blocks of weights"
+    part = f"channels {layer['channels'][0]} to {layer['channels'][1]}; " if layer["channels"] else ""
     buffers = "; one buffer of data, so that loading and multiplying take turns" if layer["data_buffers"] == 1 else ""
-    return f"{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"
+    return f"{part}{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"

@@ -20,8 +20,9 @@ LEAST_BLOCKS = {False: 2, True: 4}  # of a chunk, by whether it ends with partia
 class Kind:
     """A kind of product that a chunk of weights asks for.
 
-    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes). `signed` says whether
-    data, the residual and results are signed bytes. A chunk may go on with partial sums, or end with them.
+    `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
+    greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
+    are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
     """
 
     depthwise: bool = False
@@ -29,14 +30,19 @@ class Kind:
     residual: bool = False
     starts_partial: bool = False
     ends_partial: bool = False
+    cuts: tuple[bool, bool] = (False, False)
+    maximum: bool = False
+    wide: bool = False
 
     @property
     def name(self) -> str:
         """A label of the program."""
         data, added, result = ("i8" if s else "u8" for s in self.signed)
-        parts = ["more" if self.starts_partial else "new", "depthwise" if self.depthwise else "product", data]
+        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
+        parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
-        return "_".join([*parts, "part" if self.ends_partial else result])
+        parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
+        return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
 
     @property
     def block_bytes(self) -> int:
@@ -70,7 +76,8 @@ class Parameters:
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
     results with the sum of both buffers' addresses; for how many units chunks are `awaited`, and after how many they are no
     longer `kept`; bytes between the 4 vectors; `chunks` for each unit; the address of the first buffer of weights, the size
-    of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one.
+    of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the least and
+    the greatest result, each as the 4 bytes of a word, where results are cut to them.
     """
 
     units: int
@@ -92,15 +99,20 @@ class Parameters:
     residual_buffers: int
     pairs: int
     odd: int
+    bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
         """The words of memory."""
-        values = (getattr(self, f.name) for f in fields(self))
-        return tuple(w for v in values for w in (v if isinstance(v, tuple) else (v,)))
+        values = (getattr(self, f.name) for f in fields(self) if f.name != "bounds")
+        words = [w for v in values for w in (v if isinstance(v, tuple) else (v,))]
+        if self.bounds is not None:
+            words += [0] * (_PLACES["bounds"] - len(words))
+            words += [word for bound in self.bounds for word in [bound] * 8]
+        return tuple(words)
 
 
-PARAMETER_BYTES = 128  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 15, "half": 19}
+PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
+_PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 15, "half": 19, "bounds": 24}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -113,6 +125,11 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
         {
             "name": k.name,
             "product": "mace" if k.depthwise else "mac",
+            "maximum": k.maximum,
+            "cuts": [int(cut) for cut in k.cuts],
+            "wide": k.wide,
+            "quarters": k.wide or k.starts_partial or k.ends_partial,
+            "sums": k.wide or k.ends_partial,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),

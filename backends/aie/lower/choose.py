@@ -77,7 +77,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
-    block = t.rows * share.lane * 32 / word + _TRANSFER
+    block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
     arriving, first, leaving = 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
         streams = weight_streams(t, column)
@@ -92,7 +92,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             out = 0
             for r in range(i, mode.grid.core_rows, channels):
                 positions, part = mode.parts(column, r)
-                out += len(t.output_blocks(part)) * 8 * t.width * t.valid_rows(positions)
+                out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
     return Estimate(
         compute,
@@ -136,7 +136,7 @@ def _candidates(
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for pieces in _PIECES if splits == 1 else (1, 2):
+                for pieces in (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2):
                     blocks = -(-most // pieces)
                     blocks += blocks % 2
                     for kept in (True, False):

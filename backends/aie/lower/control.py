@@ -27,6 +27,7 @@ from sparsec.backends.aie.descriptors import (
     ShimDescriptor,
 )
 from sparsec.backends.aie.lower.geometry import VECTOR_BYTES, Image
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING, Mode, Stream
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan, data_streams, granule, weight_streams
 from sparsec.backends.aie.registers import CORE_ENABLE, DMAS, Direction, Grid, Kind, Tile, register_address
@@ -84,6 +85,13 @@ class Traffic:
     y: Image
     residual: Image | None
     weights: int
+
+    @staticmethod
+    def of(layer: ConvLayer, images: Mapping[str, Image], weights: int) -> Traffic:
+        """A layer's images, or its channels' parts of them."""
+        first, (read, made) = layer.first_block, layer.channels
+        residual = images[layer.residual].part(first, made) if layer.residual else None
+        return Traffic(images[layer.x].part(first, read), images[layer.y].part(first, made), residual, weights)
 
 
 def enable(grid: Grid) -> Iterator[Operation]:
@@ -262,6 +270,7 @@ class LayerControl:
             residual_buffers=blocks if t.layer.residual else 0,
             pairs=self.share.tiles // 2,
             odd=self.share.tiles % 2,
+            bounds=self._bounds(),
         )
         at = core.parameters + turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
@@ -274,16 +283,22 @@ class LayerControl:
             release=Release(LOCKS.weights_full),
         )
         yield from self._chain(tile, _S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
+        vector = VECTOR_BYTES // 4 * t.layer.result_size
         results = CoreDescriptor(
             core.results // 4,
-            t.rows * self.share.lane * VECTOR_BYTES // 4,
-            (Dim(1, 8), Dim(8, self.share.lane), Dim(8 * self.share.result_pitch)),
+            t.rows * self.share.lane * vector,
+            (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
             iteration=Iteration(core.results_step // 4, 2),
             acquire=Acquire(LOCKS.results_full),
             release=Release(LOCKS.results_free),
         )
         yield from self._chain(tile, _MM2S, 0, [(results, None, 0)], blocks * t.tiles)
         yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
+
+    def _bounds(self) -> tuple[int, int] | None:
+        """The bounds of results as words of 4 bytes, where there are any."""
+        low, high = self.tiling.layer.shifts.bounds
+        return None if low is high is None else (0x01010101 * ((low or 0) % 256), 0x01010101 * ((high or 0) % 256))
 
     def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
@@ -465,9 +480,9 @@ class LayerControl:
     def _memory_results(self, tile: Tile) -> Iterator[Operation]:
         """Results from cores into rings, as images; and out of them to the shim."""
         t, share, places = self.tiling, self.share, self.plan.memory[tile.column]
-        stored = t.stored_bytes // 4
-        dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.lane), Dim(2 * share.stored_columns))
-        length = t.rows * share.lane * VECTOR_BYTES // 4
+        stored, words = t.stored_bytes // 4, 2 * t.layer.result_size
+        dims = (Dim(1, words), Dim(words * share.lane, 4), Dim(words, share.lane), Dim(words * share.stored_columns))
+        length = t.rows * share.lane * 4 * words
         for r in range(self.grid.core_rows):
             positions, channels = self.mode.parts(tile.column, r)
             blocks = len(t.output_blocks(channels))
@@ -494,13 +509,14 @@ class LayerControl:
 
     def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range) -> MemoryDescriptor:
         """Some of one tile's results of a core, on their way to the shim."""
-        t, columns, stored = self.tiling, 2 * self.traffic.y.columns, self.tiling.stored_bytes // 4
+        t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
+        columns = words * self.traffic.y.columns
         every = t.output_blocks(self.mode.parts(tile.column, row)[1])
         locks = _result_locks(row)
         return MemoryDescriptor(
             OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + (blocks[0] - every[0]) * stored,
             len(blocks) * rows * columns,
-            (Dim(1, columns), Dim(2 * self.share.stored_columns, rows), Dim(stored)),
+            (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(stored)),
             iteration=Iteration(len(every) * stored, t.result_ring, first % t.result_ring),
             acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
             release=Release(OWN_LOCKS + locks.free, len(blocks)),
@@ -564,8 +580,9 @@ class LayerControl:
     ) -> tuple[Descriptor, int | None, int]:
         """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, `step` rows apart."""
         blocks, rows, columns = size
-        dims = (Dim(1, 2 * columns), Dim(2 * image.width, rows), Dim(2 * image.width * image.height))
-        made = ShimDescriptor(0, blocks * rows * columns * 2, dims, iteration=Iteration(2 * image.width * step, count))
+        words = 2 * image.size
+        dims = (Dim(1, words * columns), Dim(words * image.width, rows), Dim(words * image.width * image.height))
+        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=Iteration(words * image.width * step, count))
         return made, ACTIVATIONS, image.at(*first)
 
 

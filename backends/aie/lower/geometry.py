@@ -9,9 +9,12 @@ holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isqrt
 
 from sparsec.backends.aie.lower.chunks import Steps
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.types import TensorType
 
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector
@@ -36,7 +39,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left)."""
+    """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left).
+
+    Its elements have `size` bytes. Channels are the tensor's `last` dimension, or the one before rows and columns.
+    """
 
     offset: int
     channels: int
@@ -46,6 +52,8 @@ class Image:
     left: int
     height: int
     width: int
+    size: int = 1
+    last: bool = False
 
     @property
     def blocks(self) -> int:
@@ -55,11 +63,40 @@ class Image:
     @property
     def nbytes(self) -> int:
         """Bytes in the buffer."""
-        return self.blocks * self.height * self.width * BLOCK
+        return self.blocks * self.height * self.width * BLOCK * self.size
 
     def at(self, block: int, row: int, column: int) -> int:
         """The byte offset of a position, rows and columns counted from the value's own first."""
-        return self.offset + ((block * self.height + self.top + row) * self.width + self.left + column) * BLOCK
+        return self.offset + ((block * self.height + self.top + row) * self.width + self.left + column) * BLOCK * self.size
+
+    def part(self, first: int, channels: int) -> Image:
+        """The image of some of the channels, from block `first` on."""
+        return replace(self, offset=self.offset + first * self.height * self.width * BLOCK * self.size, channels=channels)
+
+
+_SIZES = {DType.U8: 1, DType.I8: 1, DType.I32: 4}
+
+
+def plane(of: TensorType) -> tuple[int, int, int, bool] | None:
+    """A tensor as an image: channels, rows, columns, and whether channels are its last dimension; None when it is none.
+
+    Of [1, C, H, W] they are C, H and W. Of [M, K], which may have dimensions of 1 before, channels are K, and M is cut into rows
+    and columns that differ little.
+    """
+    if of.dtype not in _SIZES or of.rank < 2 or 0 in of.shape:
+        return None
+    if of.rank == 4:
+        return (of.shape[1], of.shape[2], of.shape[3], False) if of.shape[0] == 1 else None
+    if any(d != 1 for d in of.shape[:-2]):
+        return None
+    positions = of.shape[-2]
+    rows = max(r for r in range(1, isqrt(positions) + 1) if positions % r == 0)
+    return of.shape[-1], rows, positions // rows, True
+
+
+def element_bytes(of: TensorType) -> int:
+    """Bytes of an element in an image."""
+    return _SIZES[of.dtype]
 
 
 @dataclass(frozen=True, slots=True)

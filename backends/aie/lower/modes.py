@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.switch import Channel, Flow
@@ -40,14 +40,14 @@ class Stream:
     cores: tuple[Tile, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mode:
     """A cut on an array."""
 
     cut: Cut
     grid: Grid
 
-    @property
+    @cached_property
     def groups(self) -> tuple[int, int]:
         """Groups of columns, and of rows of cores, that have positions of their own."""
         g = self.grid
@@ -59,18 +59,18 @@ class Mode:
             Cut.HALVES: (g.columns, 2),
         }[self.cut]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, int]:
         """Columns and rows of a group."""
         columns, rows = self.groups
         return self.grid.columns // columns, self.grid.core_rows // rows
 
-    @property
+    @cached_property
     def position_parts(self) -> int:
         """Parts that positions are cut in."""
         return self.groups[0] * self.groups[1]
 
-    @property
+    @cached_property
     def channel_parts(self) -> int:
         """Parts that output channels are cut in."""
         return self.sizes[0] * self.sizes[1]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.views import View, views_of
 from sparsec.compiler.graph import ABSENT, Graph, Node, Port
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySegment:
-    """Layers that the array computes one after the other."""
+    """Layers that the array computes one after the other, and nodes that are views of their images."""
 
     layers: tuple[ConvLayer, ...]
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,38 +31,53 @@ class Partition:
 
     segments: tuple[ArraySegment | HostSegment, ...]
     reasons: Mapping[str, str]
+    views: Mapping[str, View]
 
 
-def partition(graph: Graph) -> Partition:
-    """Cut the graph into as few segments as taking turns needs: all that the array can do now, then all that the host can."""
+def layers_of(graph: Graph) -> tuple[dict[str, ConvLayer], dict[str, str]]:
+    """The nodes that the array has a way to compute, and why it has none for the others, by node."""
     layers: dict[str, ConvLayer] = {}
     reasons: dict[str, str] = {}
     for node in graph.nodes:
-        found = conv_layer(graph, node)
+        found = layer_of(graph, node)
         if isinstance(found, str):
             reasons[node.name] = found
         else:
             layers[node.name] = found
+    return layers, reasons
+
+
+def partition(graph: Graph, layers: Mapping[str, ConvLayer], reasons: Mapping[str, str]) -> Partition:
+    """Cut the graph into as few segments as taking turns needs: all that the array can do now, then all that the host can.
+
+    `layers` are on the array, and `reasons` says why the other nodes are not, except for views.
+    """
+    views, others = views_of(graph, {layer.y for layer in layers.values()})
     left = list(graph.nodes)
     known = {*graph.inputs, *graph.constants, ABSENT}
     segments: list[ArraySegment | HostSegment] = []
+    placed = {*layers, *views}
     on_array = True
     while left:
-        taken = _ready(left, known, layers, on_array)
-        left = [n for n in left if n.name not in {t.name for t in taken}]
+        taken = _ready(left, known, placed, on_array)
+        names = [n.name for n in taken]
+        left = [n for n in left if n.name not in set(names)]
         if taken and on_array:
-            segments.append(ArraySegment(tuple(layers[n.name] for n in taken)))
+            segments.append(
+                ArraySegment(tuple(layers[n] for n in names if n in layers), tuple(views[n] for n in names if n in views))
+            )
         elif taken:
             segments.append(HostSegment(_subgraph(graph, taken, f"{graph.name}_host{len(segments)}")))
         on_array = not on_array
-    return Partition(tuple(segments), reasons)
+    why = {n.name: others.get(n.name, reasons[n.name]) for n in graph.nodes if n.name not in placed}
+    return Partition(tuple(segments), why, views)
 
 
-def _ready(left: list[Node], known: set[str], layers: Mapping[str, ConvLayer], on_array: bool) -> list[Node]:
+def _ready(left: list[Node], known: set[str], placed: set[str], on_array: bool) -> list[Node]:
     """The nodes of one side that can be computed now, in order; their results become known."""
     taken = []
     for node in left:
-        if (node.name in layers) == on_array and all(v in known for v in node.inputs):
+        if (node.name in placed) == on_array and all(v in known for v in node.inputs):
             taken.append(node)
             known.update(node.outputs)
     return taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sparsec.backends.aie.core.program import Kind
 from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Stream
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, QUAD_BYTES, RING, SUM_BYTES, Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, RING, SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
@@ -123,7 +123,9 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         last = i == n - 1
         residual = layer.residual is not None and last
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
-        found.append(Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last))
+        low, high = (b is not None and last for b in layer.shifts.bounds)
+        made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
+        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last))
     return found
 
 
@@ -208,8 +210,8 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         tiling.buffers * tiling.unit_bytes,
         demand["data"],
         weights,
-        results + QUAD_BYTES,  # the first store of a chunk lands before its results
-        tiling.result_bytes + QUAD_BYTES,
+        results + tiling.result_quad,  # the first store of a chunk lands before its results
+        tiling.result_bytes + tiling.result_quad,
         _partial(tiling, at, bank, size - at - demand["parameters"]),
         size - demand["parameters"],
     )

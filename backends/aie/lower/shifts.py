@@ -1,14 +1,16 @@
 """What the array does with sums of byte products: shift, saturate, and add a residual first.
 
 A product's epilogue is read as a linear form of the sums, the bias and residuals, rounded and saturated to a byte. The array
-computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even.
+computes it where every factor is a power of two: y = saturate((acc + bias + (residual << a)) >> shift) with halves to even,
+then cut to bounds within the bytes. Bounds of what is rounded later are rounded themselves, as rounding keeps order.
 That equals the float32 arithmetic of the interpreter as long as sums stay below 2^24, where float32 holds every integer, or
 as long as what is larger saturates anyway.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -17,58 +19,118 @@ import numpy as np
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.scalar import Arg, Imm, Program, Step, Tmp
 
 Array = np.ndarray[Any, Any]
 _EXACT = 1 << 24
+_MOST_WEIGHT = 6  # the power of two that a weight of 8 bits holds
+_UNIT_BITS = 32
+_UNIT = 1 << _UNIT_BITS  # of scales: so they are whole
 _SATURATED = 16  # shifts up to this leave 256 and more of what float32 does not hold exactly
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 
 
 @dataclass(frozen=True, slots=True)
 class Shifts:
-    """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None."""
+    """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None; `bounds` are
+    the least and greatest results where they are not those of bytes, or None."""
 
     bias: Array
     shift: int
     residual: int | None = None
     residual_shift: int = 0
+    bounds: tuple[int | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """factors . arguments + constant, then `rounded`, `low` and `high` (clamps after rounding; None: unbounded)."""
+    """factors . arguments + constant, then `rounded`, then `offset` added; and bounds of that (None: unbounded)."""
 
     factors: tuple[tuple[int, Fraction], ...] = ()
     constant: Fraction = Fraction(0)
     rounded: bool = False
-    offset: Fraction = Fraction(0)  # added after rounding
+    offset: Fraction = Fraction(0)
     low: Fraction | None = None
     high: Fraction | None = None
-    rectified: bool = False  # before rounding
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has any bound."""
+        return self.low is not None or self.high is not None
+
+    def moved(self, by: Callable[[Fraction], Fraction]) -> tuple[Fraction | None, Fraction | None]:
+        """Its bounds behind a function that keeps order."""
+        return None if self.low is None else by(self.low), None if self.high is None else by(self.high)
 
 
 def shifts_of(graph: Graph, node: Node) -> Shifts | str:
     """How the array finishes the node's sums; or why it cannot, as a clause."""
     op, y = node.op, graph.types[node.output]
     assert isinstance(op, Conv | MatMul)
+    found = _interpret(op.epilogue)
+    if y.dtype is DType.I32 and not any(s.fn == "cast" for s in op.epilogue.steps):
+        return found if isinstance(found, str) else _whole(graph, node, found)
     if y.dtype not in _BYTES:
-        return f"its result is {y.dtype.value}, the array stores bytes"
-    found = _interpret(graph, node, op.epilogue)
+        return f"its result is {y.dtype.value}, the array stores bytes and sums"
     if isinstance(found, str):
         return found
-    low, high = _BYTES[y.dtype]
-    if not found.rounded:
+    bounds = _bounds(found, y.dtype)
+    made = bounds if isinstance(bounds, str) else _powers(graph, node, found)
+    return made if isinstance(made, str) or isinstance(bounds, str) else replace(made, bounds=bounds)
+
+
+def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
+    """How the array computes a Map of one or two bytes a result: which input is multiplied by what, and how sums are finished;
+    or why it cannot, as a clause. The input that counts less is multiplied, the other is added."""
+    op, y = node.op, graph.types[node.output]
+    assert isinstance(op, Map)
+    if y.dtype not in _BYTES or any(graph.types[v].dtype not in _BYTES for v in node.inputs):
+        return "it does not make bytes of bytes, element by element"
+    found = _interpret(op.program)
+    bounds = found if isinstance(found, str) else _bounds(found, y.dtype)
+    if isinstance(found, str) or isinstance(bounds, str):
+        return found if isinstance(found, str) else str(bounds)
+    used = sorted((f, i) for i, f in found.factors if f)
+    if y.rank != 4 or not 1 <= len(used) <= 2 or any(graph.types[node.inputs[i]].shape != y.shape for _, i in used):
+        return "it does not make bytes of one or two images of its own shape"
+    powers = [_exponent(f * _UNIT) for f, _ in used]
+    if any(p is None for p in powers):
+        return f"its scales {', '.join(f'{float(f):.6g}' for f, _ in used)} are not powers of two: quantise with --power-of-two"
+    first, last = (int(p or 0) - _UNIT_BITS for p in (powers[0], powers[-1]))
+    shift = max(0, -first)
+    bias = (found.constant + found.offset) * (1 << shift)
+    worst = (255 << shift + last) * len(used) + abs(bias)
+    if first > _MOST_WEIGHT or bias.denominator != 1 or worst >= _EXACT or (found.offset % 2 and shift):
+        return (
+            f"its scales {float(used[0][0]):.6g} and {float(used[-1][0]):.6g} or its zero point {found.offset} do not fit shifts"
+        )
+    biases = np.full(y.shape[1], int(bias), np.int32)
+    residual, moved = (used[1][1], shift + last) if len(used) > 1 else (None, 0)
+    return used[0][1], 1 << max(0, first), Shifts(biases, shift, residual, moved, bounds)
+
+
+def _bounds(form: _Form, dtype: DType) -> tuple[int | None, int | None] | str:
+    """The bounds of results that those of bytes do not imply."""
+    low, high = _BYTES[dtype]
+    if not form.rounded:
         return "its result is not rounded before it becomes bytes"
-    if found.rectified and found.offset != low:
-        return f"an activation cuts at 0 and the zero point is {found.offset}, where saturation cuts at {low}"
-    if (found.low is not None and found.low > low) or (found.high is not None and found.high < high):
-        return f"its activation cuts to {found.low} .. {found.high} within the range of bytes"
-    return _powers(graph, node, found)
+    if (form.low is not None and form.low > high) or (form.high is not None and form.high < low):
+        return f"its activation cuts to {form.low} .. {form.high}, outside of the range of bytes"
+    least = int(form.low) if form.low is not None and form.low > low else None
+    return least, int(form.high) if form.high is not None and form.high < high else None
 
 
-def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
+def _whole(graph: Graph, node: Node, form: _Form) -> Shifts | str:
+    """Sums as they are, with a bias: float32 has no part in them, so they may be of any size."""
+    made = _powers(graph, node, form, exact=True)
+    if isinstance(made, str) or (made.shift == 0 and made.residual is None and not form.rounded and not form.bounded):
+        return made
+    return "its result are sums to which more is done than adding a bias"
+
+
+def _powers(graph: Graph, node: Node, form: _Form, *, exact: bool = False) -> Shifts | str:
     factors = dict(form.factors)
     scale = factors.pop(0, Fraction(0))
     shift = _exponent(1 / scale) if scale > 0 else None
@@ -111,7 +173,7 @@ def _powers(graph: Graph, node: Node, form: _Form) -> Shifts | str:
     bias += int(constant)
     bias -= _zero_share(graph, node)
     worst = _largest_sum(graph, node, bias, residual[1] if residual else None)
-    if worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
+    if not exact and worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
         return f"its sums may reach {worst}, and float32, in which they are scaled, holds whole numbers up to {_EXACT}"
     return Shifts(bias.astype(np.int32), shift, *(residual or (None, 0)))
 
@@ -144,8 +206,8 @@ def _largest_sum(graph: Graph, node: Node, bias: Array, residual_shift: int | No
     return int(sums.max()) + (0 if residual_shift is None else 255 << residual_shift)
 
 
-def _interpret(graph: Graph, node: Node, program: Program) -> _Form | str:
-    """The epilogue as a form; argument i is the node's input 1 + i, argument 0 the sums."""
+def _interpret(program: Program) -> _Form | str:
+    """A program as a form of its arguments."""
     values: list[_Form] = []
 
     def operand(a: object) -> _Form:
@@ -169,41 +231,51 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     first = args[0]
     if step.fn == "cast":
         return first
-    if step.fn in ("add", "sub") and not any(a.rectified and not a.rounded for a in args):
+    if step.fn in ("add", "sub"):
         return _added(first, args[1], -1 if step.fn == "sub" else 1) or refusal
-    if step.fn == "mul":
-        number = next((a for a in args if not a.factors), None)
+    if step.fn in ("mul", "div"):
+        number = args[1] if step.fn == "div" else next((a for a in args if not a.factors), None)
         other = args[1] if number is first else first
-        if number is None or other.rounded or other.rectified:
+        if number is not None and not number.factors and number.constant == 1:
+            return other
+        if number is None or number.factors or number.constant <= 0 or other.rounded:
             return refusal
-        factors = tuple((i, f * number.constant) for i, f in other.factors)
-        return _Form(factors, other.constant * number.constant)
-    if step.fn == "round" and not first.rounded:
-        return _Form(first.factors, first.constant, True, rectified=first.rectified)
+        scale = 1 / number.constant if step.fn == "div" else number.constant
+        factors = tuple((i, f * scale) for i, f in other.factors)
+        low, high = other.moved(lambda v: v * scale)
+        return _Form(factors, other.constant * scale, low=low, high=high)
+    if step.fn == "round":
+        if first.rounded:
+            return first
+        low, high = first.moved(lambda v: Fraction(round(v)))  # halves to even, as the step does
+        return _Form(first.factors, first.constant, True, low=low, high=high)
     if step.fn == "relu":
-        if not first.rounded:
-            return _Form(first.factors, first.constant, rectified=True)
         return _clamped(first, Fraction(0), None)
-    if step.fn in ("min", "max") and first.rounded and not args[1].factors:
+    if step.fn in ("min", "max") and not args[1].factors:
         bound = args[1].constant
-        return _clamped(first, None, bound) if step.fn == "min" else _clamped(first, bound, None)
+        return _clamped(first, *((None, bound) if step.fn == "min" else (bound, None)))
     return refusal
 
 
 def _clamped(form: _Form, low: Fraction | None, high: Fraction | None) -> _Form:
-    lows = [v for v in (form.low, low) if v is not None]
-    highs = [v for v in (form.high, high) if v is not None]
-    return _Form(
-        form.factors, form.constant, True, form.offset, max(lows, default=None), min(highs, default=None), form.rectified
-    )
+    """The greater of a form and `low`, or the lesser of it and `high`: one bound moves the other where they would cross."""
+    least, greatest = form.low, form.high
+    if low is not None:
+        least, greatest = low if least is None else max(least, low), None if greatest is None else max(greatest, low)
+    if high is not None:
+        least, greatest = None if least is None else min(least, high), high if greatest is None else min(greatest, high)
+    return replace(form, low=least, high=greatest)
 
 
 def _added(a: _Form, b: _Form, sign: int) -> _Form | None:
     """a + sign * b; a whole number behind rounding moves the result."""
     if a.rounded or b.rounded:
-        if b.rounded or b.factors or a.low is not None or a.high is not None or b.constant.denominator != 1:
+        if b.rounded or b.factors or b.constant.denominator != 1:
             return None
-        return _Form(a.factors, a.constant, True, a.offset + sign * b.constant, rectified=a.rectified)
+        low, high = a.moved(lambda v: v + sign * b.constant)
+        return replace(a, offset=a.offset + sign * b.constant, low=low, high=high)
+    if a.bounded or b.bounded:
+        return None
     factors = dict(a.factors)
     for i, f in b.factors:
         factors[i] = factors.get(i, Fraction(0)) + sign * f

@@ -141,7 +141,12 @@ class Tiling:
     @property
     def result_bytes(self) -> int:
         """Results of one chunk in a core."""
-        return self.share.tiles * QUAD_BYTES
+        return self.share.tiles * self.result_quad
+
+    @property
+    def result_quad(self) -> int:
+        """Results of 4 vectors."""
+        return QUAD_BYTES * self.layer.result_size
 
     @cached_property
     def in_parts(self) -> bool:
@@ -166,7 +171,7 @@ class Tiling:
             "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
             "residual": self.residual_bytes,
             "weights": slots * self.chunk_bytes,
-            "results": 2 * (self.result_bytes + QUAD_BYTES),
+            "results": 2 * (self.result_bytes + self.result_quad),
             "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,
         }
@@ -191,7 +196,7 @@ class Tiling:
     @property
     def stored_bytes(self) -> int:
         """Results of 8 channels of one tile in a memory tile."""
-        return self.rows * self.share.stored_columns * BLOCK
+        return self.rows * self.share.stored_columns * BLOCK * self.layer.result_size
 
     @property
     def most_results(self) -> int:

@@ -79,7 +79,7 @@ class ArrayModel:
             )
         try:
             self.machine: Machine = machine_of(self.manifest["machine"]["name"], self.manifest["machine"]["parameters"])
-            keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width")
+            keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width", "size", "last")
             self.images = {v: Image(**{k: i[k] for k in keys}) for v, i in self.manifest["images"].items()}
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path} lacks what a manifest of format {FORMAT} has ({exc!r}): compile the model again") from exc
@@ -97,9 +97,11 @@ class ArrayModel:
                 continue
             for v in entry["inputs"]:
                 pack(self.images[v], values[v], self.manifest["images"][v]["zero"], activations)
-            runs.append(PartRun(entry, Layer.of(entry), self._array(entry, activations)))
+            if entry["layers"]:
+                runs.append(PartRun(entry, Layer.of(entry), self._array(entry, activations)))
             for v in entry["outputs"]:
-                values[v] = unpack(self.images[v], activations, DType(self.manifest["images"][v]["dtype"]).numpy)
+                told = self.manifest["images"][v]
+                values[v] = unpack(self.images[v], activations, DType(told["dtype"]).numpy, told["shape"])
         return ModelRun({name: values[v] for name, v in self.manifest["outputs"].items()}, tuple(runs))
 
     def _array(self, entry: Mapping[str, Any], activations: Array) -> Finished:

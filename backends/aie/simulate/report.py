@@ -39,9 +39,15 @@ class Layer:
     def of(entry: Mapping[str, Any]) -> tuple[Layer, ...]:
         """The layers of a part of the manifest. ModelError when an entry is none."""
         try:
-            return tuple(Layer(e["node"], e["operations"][0], e["operations"][1], e["macs"]) for e in entry["layers"])
+            return tuple(Layer(_named(e), e["operations"][0], e["operations"][1], e["macs"]) for e in entry["layers"])
         except (KeyError, TypeError, IndexError) as exc:
             raise ModelError(f"the manifest's layers of {entry.get('control')!r} are not as expected: {exc!r}") from exc
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    """A layer's name: that of its node, and which channels of it."""
+    part = entry.get("channels")
+    return f"{entry['node']} [{part[0]}-{part[1]}]" if part else str(entry["node"])
 
 
 @dataclass(frozen=True)

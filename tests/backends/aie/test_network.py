@@ -89,7 +89,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
     rng = np.random.default_rng(3)
     graph = conv_graph(rng, (24, 40), (13, 11), (3, 3), pads=(1, 1, 1, 1), residual=True)
     kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in _tilings(graph, cut)}
-    assert len(kinds) > 4
+    assert len(kinds) > 3
     for tiling in list(kinds.values())[:: max(1, len(kinds) // 3)]:
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
 
@@ -177,7 +177,7 @@ def test_a_trained_network_is_exact() -> None:
     rng = np.random.default_rng(0)
     graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
     program = compile_for(graph)
-    assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) == 9  # all but the classifier
+    assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) == 10  # with the classifier
     _check(graph, rng, program=program)
 
 
@@ -200,7 +200,7 @@ def test_what_does_not_fit_says_so() -> None:
 @pytest.mark.parametrize(
     ("epilogue", "reason"),
     [
-        ("add(a0,a1);cast.f32(t0);mul(t1,0.001)", "its result is f32, the array stores bytes"),
+        ("add(a0,a1);cast.f32(t0);mul(t1,0.001)", "its result is f32, the array stores bytes and sums"),
         (
             "add(a0,a1);cast.f32(t0);mul(t1,0.001);round(t2);relu(t3);min(t4,255.0);cast.u8(t5)",
             "its scale 0.001 is not a power of two up to 1: quantise with --power-of-two",
@@ -210,12 +210,8 @@ def test_what_does_not_fit_says_so() -> None:
             "its zero point 3 is odd, and is added before halves are rounded to even: quantise with --power-of-two",
         ),
         (
-            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);relu(t2);round(t3);add(t4,4.0);relu(t5);min(t6,255.0);cast.u8(t7)",
-            "an activation cuts at 0 and the zero point is 4, where saturation cuts at 0",
-        ),
-        (
-            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);round(t2);relu(t3);min(t4,96.0);cast.u8(t5)",
-            "its activation cuts to 0 .. 96 within the range of bytes",
+            "add(a0,a1);cast.f32(t0);mul(t1,0.0625);round(t2);add(t3,300.0);max(t4,290.0);cast.u8(t5)",
+            "its activation cuts to 290 .. None, outside of the range of bytes",
         ),
         (
             "add(a0,a1);cast.f32(t0);mul(t1,0.0625);tanh(t2);round(t3);relu(t4);min(t5,255.0);cast.u8(t6)",

@@ -1,0 +1,97 @@
+"""Which way to compute a layer: the first in the cost model's order that memories, descriptors and the program have room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
+from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.control import LayerControl, Traffic, joined
+from sparsec.backends.aie.lower.geometry import plane
+from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.layout import images_of
+from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import Machine
+from sparsec.compiler.errors import LimitError
+from sparsec.compiler.graph import Graph
+
+_MOST = 24  # ways to compute a layer that are tried
+_PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
+
+
+@dataclass
+class Fitting:
+    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node."""
+
+    graph: Graph
+    machine: Machine
+    ways: tuple[Mode, ...]
+    passed_over: dict[str, str] = field(default_factory=dict)
+    _kinds: list[Kind] = field(default_factory=list)
+    _known: dict[Any, list[Tiling]] = field(default_factory=dict)
+
+    def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
+        """The cheapest way that fits; or why none of those that were tried does, as a clause.
+
+        A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
+        as few as fit.
+        """
+        found = self._whole(layer)
+        if not isinstance(found, str):
+            return (found,)
+        for count in _PARTS if layer.depthwise else ():
+            size = -(-layer.output_blocks // count)
+            parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
+            made = []
+            for part in parts:
+                way = self._whole(part)
+                if isinstance(way, str):
+                    break
+                made.append(way)
+            if len(made) == len(parts):
+                return tuple(made)
+        return found
+
+    def _whole(self, layer: ConvLayer) -> Tiling | str:
+        try:
+            found = self._ranked(layer)
+        except LimitError as exc:
+            return str(exc)
+        why = ""
+        for i, tiling in enumerate(found):
+            try:
+                self._try(tiling)
+            except LimitError as exc:
+                why = why or str(exc)
+                continue
+            if why:
+                self.passed_over[layer.node] = f"{i} cheaper ways do not fit: {why}"
+            return tiling
+        return f"none of the {len(found)} cheapest ways to compute it fits: {why}"
+
+    def _ranked(self, layer: ConvLayer) -> list[Tiling]:
+        """The ways that the model has room for; the same for all layers of one shape and number of blocks."""
+        extent = plane(self.graph.types[layer.y])
+        assert extent is not None
+        _, height, width, _ = extent
+        blocks = layer.weights.any(axis=(1, 3))
+        kind = (layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
+        key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
+        if key not in self._known:
+            self._known[key] = ranked(self.machine, layer, self.ways, height, width)
+        return [replace(t, layer=layer) for t in self._known[key][:_MOST]]
+
+    def _try(self, tiling: Tiling) -> None:
+        """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""
+        new = [k for k in kinds_of(tiling) if k not in self._kinds]
+        kinds = [*self._kinds, *new]
+        if new:
+            core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
+        plan = plan_layer(self.machine, tiling, kinds)
+        images, _ = images_of(self.graph, [tiling], {})
+        control = LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
+        joined((control.arrive(), control.compute(0)))
+        self._kinds = kinds

@@ -1,0 +1,157 @@
+"""Whole networks in int8 on a simulated AI-Engine array: what of them is on the array, its cycles, and that values are exact.
+
+    python benchmarks/aie_networks.py                          SqueezeNet and MobileNetV2 at 224 x 224 on aie2:npu1
+    python benchmarks/aie_networks.py squeezenet --size 64     one of them, smaller
+
+Each is quantised with scales that are powers of two, dense and with half of the 8 x 8 blocks of products of 16 channels and
+more, compiled, and executed from the emitted streams; what is left to the host is interpreted. Every output has to equal the
+interpreter's to the last bit. Weights are seeded, and cycles are a model's estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+import models
+from sparsec.backends.aie.emit import emit
+from sparsec.backends.aie.lower.network import lower
+from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
+from sparsec.backends.aie.simulate.model import ArrayModel, Host
+from sparsec.compiler.cli.console import plain_table
+from sparsec.compiler.errors import InternalError
+from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.passes.pipelines import ARRAY, DEFAULT
+from sparsec.passes.quantisation.model import quantise
+from sparsec.passes.quantisation.settings import Settings
+
+NAMES = ("squeezenet", "mobilenet_v2")
+DENSITIES = (1.0, 0.5)
+_HEAD = ("network", ">blocks", ">layers", ">views", ">on host", ">parts", ">MMAC", ">of all", ">cycles", ">of peak", ">seconds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network with a share of its blocks: nodes by place, products of its layers when dense, cycles, seconds to find out."""
+
+    network: str
+    density: float
+    layers: int
+    views: int
+    on_host: int
+    parts: int
+    macs: int
+    all_macs: int
+    cycles: int
+    peak_share: float
+    seconds: float
+
+    def shown(self) -> list[str]:
+        """As people read it."""
+        counts = [str(n) for n in (self.layers, self.views, self.on_host, self.parts)]
+        macs = [f"{self.macs / 1e6:.1f}", f"{100 * self.macs / self.all_macs:.2f} %"]
+        ends = [f"{self.cycles:,}", f"{100 * self.peak_share:.0f} %", f"{self.seconds:.0f}"]
+        return [self.network, f"{100 * self.density:.0f} %", *counts, *macs, *ends]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=NAMES, metavar="NETWORK", help="of `python -m models list`")
+    parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
+    parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    options = parser.parse_args(arguments)
+    rows = []
+    for name in options.networks:
+        for density in DENSITIES:
+            rows.append(measure(name, options.size, options.target, density))
+            print(" ".join(rows[-1].shown()), file=sys.stderr)
+    print(plain_table(_HEAD, [r.shown() for r in rows]))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(name: str, size: int, target: str, density: float) -> Row:
+    """Compile and run one. InternalError where an output is not the interpreter's."""
+    start, machine = time.process_time(), machine_named(target)
+    proto, feeds = quantised(models.build(name), size, density)
+    graph = run_pipeline(import_model(proto), ARRAY)
+    program = lower(graph, machine)
+    with tempfile.TemporaryDirectory() as folder:
+        run = execute(program, Path(folder), feeds)
+    for output, expected in interpret(run_pipeline(import_model(proto), DEFAULT), feeds).items():
+        if not np.array_equal(run.outputs[output], expected):
+            raise InternalError(f"output {output!r} of {name} differs from the interpreter's")
+    arrays = [p for p in program.parts if isinstance(p, ArrayPart)]
+    macs = sum(plan.layer.macs(graph) for part in arrays for plan in part.plans)
+    peak = run.cycles * machine.macs_per_cycle
+    return Row(
+        name,
+        density,
+        sum(len(p.plans) for p in arrays),
+        sum(len(p.views) for p in arrays),
+        len(program.reasons),
+        len(program.parts),
+        macs,
+        sum(n.op.macs(graph.in_types(n)) for n in graph),
+        run.cycles,
+        macs / peak,
+        time.process_time() - start,
+    )
+
+
+def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A network for an image of `size` with a share of the blocks in int8, and an input. Changes `proto`."""
+    rng = np.random.default_rng(0)
+    weights = {t.name for t in proto.graph.initializer}
+    (image,) = (v for v in proto.graph.input if v.name not in weights)
+    for dim in image.type.tensor_type.shape.dim[2:]:
+        dim.dim_value = size
+    del proto.graph.value_info[:]
+    for output in proto.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    for t in proto.graph.initializer if density < 1 else ():
+        if len(t.dims) == 4 and t.dims[1] >= 16:
+            w = numpy_helper.to_array(t)
+            keep = rng.random((-(-w.shape[0] // 8), -(-w.shape[1] // 8))) < density
+            mask = np.kron(keep, np.ones((8, 8), w.dtype))[: w.shape[0], : w.shape[1], None, None]
+            t.CopyFrom(numpy_helper.from_array(np.asarray(w * mask, w.dtype), t.name))
+    data = {image.name: rng.standard_normal((4, 3, size, size)).astype(np.float32)}
+    made = quantise(proto, data, Settings(power_of_two=True, per_channel=False))
+    return made.proto, {image.name: data[image.name][:1]}
+
+
+def execute(program: ArrayProgram, folder: Path, feeds: Mapping[str, Any]) -> Any:
+    """Write the files, then run nothing but them; host parts are interpreted."""
+    for file, data in emit(program).items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(data)
+
+    def host(entry: Mapping[str, Any]) -> Host:
+        part = program.parts[int(entry["folder"].removeprefix("part"))]
+        assert isinstance(part, HostPart)
+        return lambda values: interpret(part.graph, values)
+
+    return ArrayModel(folder).run(feeds, host)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
