@@ -30,7 +30,7 @@ from models.byte_layer import conv_graph
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
-from sparsec.backends.aie.simulate.model import ArrayModel, Host
+from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import FitError, InternalError
 from sparsec.compiler.graph import Graph
@@ -38,6 +38,7 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.compiler.segments import Part
 from sparsec.passes.pipelines import DEFAULT
 
 DENSITIES = (1.0, 0.5, 0.25)
@@ -124,7 +125,7 @@ def measure(shape: Shape, density: float, target: str) -> tuple[int | None, floa
 
 
 def _run(graph: Graph, feeds: Mapping[str, Any], target: str) -> Any:
-    def no_host(entry: Mapping[str, Any]) -> Host:
+    def no_host(entry: Mapping[str, Any]) -> Part:
         raise InternalError(f"{entry['nodes']} should be on the array")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -31,12 +31,13 @@ from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.simulate.model import ArrayModel, Host
+from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import InternalError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.compiler.segments import Part
 from sparsec.passes.pipelines import ARRAY, DEFAULT
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
@@ -145,7 +146,7 @@ def execute(program: ArrayProgram, folder: Path, feeds: Mapping[str, Any]) -> An
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(data)
 
-    def host(entry: Mapping[str, Any]) -> Host:
+    def host(entry: Mapping[str, Any]) -> Part:
         part = program.parts[int(entry["folder"].removeprefix("part"))]
         assert isinstance(part, HostPart)
         return lambda values: interpret(part.graph, values)

@@ -47,7 +47,7 @@ GOLDENS = Path(__file__).parents[1] / "tests" / "golden" / "systolic" / "scalesi
 PARTS = ("scale-sim", "rtl", "networks", "traffic", "training")
 RTL_MAPPINGS = (
     *(Mapping(d) for d in (Dataflow.DOS, Dataflow.DWS, Dataflow.DIS, Dataflow.CSOS)),
-    *(Mapping(d, Format.BITMAP) for d in (Dataflow.SOS, Dataflow.SWS, Dataflow.SIS)),
+    *(Mapping(d, f) for d in (Dataflow.SOS, Dataflow.SWS, Dataflow.SIS) for f in (Format.BITMAP, Format.COLUMNS)),
     *(Mapping(d, None, 2, 4) for d in (Dataflow.NMOS, Dataflow.NMWS)),
 )
 Records = list[dict[str, Any]]
@@ -87,7 +87,7 @@ def scale_sim() -> Records:
 
 
 def rtl(count: int) -> Records:
-    """Random products with tails in all nine dataflows, the last two with n:m weights; empty without Icarus Verilog."""
+    """Random products with tails in all nine dataflows and formats of weights; empty without Icarus Verilog."""
     found: Records = []
     for seed in range(count if available() else 0):
         rng = np.random.default_rng(seed)
@@ -106,6 +106,7 @@ def rtl(count: int) -> Records:
             values = np.array_equal(ours.output, theirs.output) and np.array_equal(ours.output.reshape(m, n), w.astype(int) @ x)
             cycles = (ours.total.cycles, ours.total.tail) == (theirs.cycles, theirs.tail)
             name = {"product": f"{m}x{k}x{n}", "array": f"{rows}x{cols}", "dataflow": dataflow.value}
+            name["weights"] = mapping.format.name.lower() if mapping.format else "packed" if dataflow is Dataflow.CSOS else ""
             found.append(
                 {
                     **name,

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = {"gcc", "clang", "cc", "make", "cmake", "ninja", "pkg-config", "aarch64-linux-gnu-gcc", "qemu-aarch64", "iverilog"}
+TOOLS = {
+    *("gcc", "g++", "clang", "cc", "make", "cmake", "ninja", "pkg-config", "aarch64-linux-gnu-gcc", "qemu-aarch64"),
+    *("iverilog", "verilator"),
+}
 
 
 def has(tool: str) -> bool:

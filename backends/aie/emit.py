@@ -24,6 +24,7 @@ from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
+from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -45,7 +46,7 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     for i, part in enumerate(program.parts):
         folder = f"part{i}"
         if isinstance(part, HostPart):
-            parts.append(_host(part, folder))
+            parts.append(host_record(part.graph, folder))
             continue
         files[f"{folder}/control.bin"] = part.control.encode()
         files[f"{folder}/control.txt"] = part.control.text().encode()
@@ -68,10 +69,8 @@ def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, A
     }
     return {
         "format": FORMAT,
-        "name": program.name,
+        **interface(graph),
         "machine": _machine(program),
-        "inputs": {v: {"dtype": graph.types[v].dtype.value, "shape": list(graph.types[v].shape)} for v in graph.inputs},
-        "outputs": {p.name: p.value for p in graph.outputs},
         "activation_bytes": program.activation_bytes,
         "images": images,
         "parts": parts,
@@ -82,17 +81,6 @@ def _manifest(program: ArrayProgram, parts: list[dict[str, Any]]) -> dict[str, A
 
 def _machine(program: ArrayProgram) -> dict[str, Any]:
     return {"name": program.machine.name, "parameters": {p.key: p.value for p in program.machine.parameters()}}
-
-
-def _host(part: HostPart, folder: str) -> dict[str, Any]:
-    g: Graph = part.graph
-    return {
-        "kind": "host",
-        "folder": folder,
-        "inputs": list(g.inputs),
-        "outputs": [p.value for p in g.outputs],
-        "nodes": [n.name for n in g],
-    }
 
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
@@ -120,6 +108,7 @@ def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any
         "origin": list(node.origin),
         "operations": [first, end],
         "macs": layer.macs(graph),
+        "element": layer.element.name,
         "blocks": sum(layer.block_counts),
         "all_blocks": layer.all_blocks,
         "cut": t.mode.cut.value,

@@ -183,7 +183,12 @@ class Machine:
     @property
     def macs_per_cycle(self) -> int:
         """Dense 8-bit products that the whole array can start in a cycle."""
-        return self.cores * self.matmul.int8.macs_per_cycle
+        return self.peak("int8")
+
+    def peak(self, element: str) -> int:
+        """Dense products of an element that the whole array can start in a cycle, by the name of the matrix instruction."""
+        matmul: Matmul = getattr(self.matmul, element)
+        return self.cores * matmul.macs_per_cycle
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Every parameter with its value and source, in the order of declaration."""

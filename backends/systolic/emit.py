@@ -1,133 +1,116 @@
-"""A network's files: for every layer a stream, its text and its weights, a manifest that orders them, and the graph."""
+"""A network's files: streams, their text and weights, a manifest that orders them, and the graph for those who compare with it.
+
+manifest.json        parts in order, and of every layer: its products, its dataflow, what every dataflow would take
+NNN.stream, .txt     the micro-ops of a layer, and the same as text
+NNN.weights          its weights, as its dataflow reads them; a layer whose weights the network computes has none
+partK/               the library of the host's part K (made by the C backend)
+graph.txt            the network after the passes
+constants/HASH.bin   its constants, but for those that a file of weights holds
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping as Map
-from dataclasses import dataclass
-from math import prod
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from sparsec.backends.systolic.choose import Choice
-from sparsec.backends.systolic.dataflow import Dataflow
-from sparsec.backends.systolic.layers import network_layers
-from sparsec.backends.systolic.lower import Lowered, Mapping
-from sparsec.backends.systolic.machine import Machine, parse_machine
-from sparsec.backends.systolic.network import Network, NetworkRun, run_network
-from sparsec.backends.systolic.simulate.counts import Run
-from sparsec.backends.systolic.simulate.run import Level, simulate
+from sparsec.backends.systolic.lower import Lowered
+from sparsec.backends.systolic.network import Network
+from sparsec.backends.systolic.parts import network_parts
 from sparsec.backends.systolic.stream import decode
 from sparsec.backends.systolic.text import disassemble
 from sparsec.compiler.errors import UsageError
-from sparsec.compiler.text.parser import parse_graph
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.segments import host_record, interface
 from sparsec.compiler.text.printer import print_graph
 from sparsec.compiler.text.store import ConstantStore
 
-Array = np.ndarray[Any, Any]
-MANIFEST, FORMAT = "manifest.json", 1
+MANIFEST, FORMAT = "manifest.json", 2
 GRAPH, CONSTANTS = "graph.txt", "constants"
 
 
-def emit(network: Network) -> dict[str, bytes]:
-    """The files by name. A layer whose weights the network computes gets the stream of dense ones, and no file of weights.
+@dataclass(frozen=True)
+class Emission:
+    """Contents by path in the output folder, and the graphs that libraries of the host are to be made of, by their folder."""
 
-    The graph and its constants are there for what the host computes.
-    """
+    files: Map[str, bytes]
+    host: Map[str, Graph]
+
+
+def emit(network: Network) -> Emission:
+    """The files of a network, the same for the same network to the byte. UsageError for a dataflow that a layer cannot take."""
     store = ConstantStore()
     files = {GRAPH: print_graph(network.graph, store).encode("ascii")}
-    for digest in dict.fromkeys(re.findall(r"sha256:([0-9a-f]{64})", files[GRAPH].decode("ascii"))):
-        files[f"{CONSTANTS}/{digest}.bin"] = store.raw(digest)
-    layers = []
-    for i, choice in enumerate(network.choices):
-        layer, made, stem = choice.layer, network.lowered(choice), f"{i:03d}"
+    stems = {c.layer.node.name: f"{i:03d}" for i, c in enumerate(network.choices)}
+    encoded, records = set[str](), dict[str, dict[str, Any]]()
+    for choice in network.choices:
+        node, stem = choice.layer.node.name, stems[choice.layer.node.name]
+        made = _lowered(network, choice)
         files[f"{stem}.stream"] = made.stream
         files[f"{stem}.txt"] = disassemble(decode(made.stream)).encode("ascii")
-        if layer.constant:
+        digest = store.digest(network.graph.constants[choice.layer.weights]) if choice.layer.constant else None
+        if digest is not None:
             files[f"{stem}.weights"] = made.weights
-        data = network.graph.types[layer.data]
-        products = choice.products()
-        first = products[0]
-        record = {
-            "node": layer.node.name,
-            "origin": list(layer.node.origin),
-            "dataflow": choice.mapping.dataflow.value,
-            "grouping": [choice.mapping.keep, choice.mapping.group],
-            "joined": choice.joined,
-            "products": len(products),
-            "shape": [first.m, first.k, first.n],
-            "stream": f"{stem}.stream",
-            "weights": f"{stem}.weights" if layer.constant else None,
-            "weight_bytes": len(made.weights),
-            "data": {"dtype": data.dtype.value, "shape": list(data.shape)},
-            "cycles": {d.value: cycles for d, cycles in choice.table.items()},
-        }
-        layers.append(record)
-    manifest = {"format": FORMAT, "target": network.machine.name, "layers": layers, "host": dict(network.host)}
+            encoded.add(digest)
+        records[node] = _record(network, choice, stem, digest)
+    for digest in dict.fromkeys(re.findall(r"sha256:([0-9a-f]{64})", files[GRAPH].decode("ascii"))):
+        if digest not in encoded:
+            files[f"{CONSTANTS}/{digest}.bin"] = store.raw(digest)
+    parts, host = list[dict[str, Any]](), dict[str, Graph]()
+    for i, segment in enumerate(network_parts(network)):
+        graph = segment.graph
+        if segment.on_array:
+            layers = [records[n.name] | {"sums": _tensor(graph, n.output)} for n in graph]
+            made_values = [p.value for p in graph.outputs]
+            parts.append({"kind": "array", "inputs": list(graph.inputs), "outputs": made_values, "layers": layers})
+        else:
+            host[f"part{i}"] = graph
+            parts.append(host_record(graph, f"part{i}"))
+    head = {"format": FORMAT, "target": network.machine.name, **interface(network.graph)}
+    memory = asdict(network.memory) if network.memory else None
+    manifest = {**head, "memory": memory, "parts": parts, "on_host": dict(network.host)}
     files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode("ascii")
-    return files
+    return Emission(files, host)
 
 
-@dataclass(frozen=True)
-class EmittedLayer:
-    """A layer as its files say: the stream, the weights, and the data that it reads."""
-
-    node: str
-    mapping: Mapping
-    joined: bool
-    cycles: dict[Dataflow, int]
-    made: Lowered
-    dtype: str
-    shape: tuple[int, ...]
-
-    def timed(self) -> Run:
-        """Its counts, without values."""
-        numpy = {"f32": np.float32, "i8": np.int8, "u8": np.uint8}[self.dtype]
-        return simulate(self.made.stream, self.made.weights, np.zeros(prod(self.shape), numpy), 0, Level.TIMING)
+def _lowered(network: Network, choice: Choice) -> Lowered:
+    if not choice.layer.constant and choice.mapping.dataflow.sparse:
+        raise UsageError(
+            f"layer {choice.layer.node.name!r} multiplies by {choice.layer.weights!r}, which the network computes: "
+            f"{choice.mapping.dataflow.value} leaves out zeros that are known before; allow a dense dataflow"
+        )
+    return network.lowered(choice)
 
 
-@dataclass(frozen=True)
-class Emitted:
-    """A folder that `emit`'s files were written to."""
-
-    folder: Path
-    machine: Machine
-    layers: tuple[EmittedLayer, ...]
-
-    def network(self) -> Network:
-        """The network again, from the graph's files. UsageError when its layers are not those of the manifest."""
-        store = ConstantStore(self.folder / CONSTANTS)
-        graph = parse_graph((self.folder / GRAPH).read_text(encoding="ascii"), store)
-        found, host = network_layers(graph)
-        if [layer.node.name for layer in found] != [e.node for e in self.layers]:
-            raise UsageError(f"{self.folder / GRAPH} has other layers than {self.folder / MANIFEST}: compile again")
-        pairs = zip(found, self.layers, strict=True)
-        return Network(self.machine, graph, tuple(Choice(layer, e.cycles, e.mapping, e.joined) for layer, e in pairs), host)
-
-    def run(self, feeds: Map[str, Array], level: Level = Level.FOLDS) -> NetworkRun:
-        """The network's outputs, every layer simulated from its files."""
-        return run_network(self.network(), feeds, level, {e.node: e.made for e in self.layers})
-
-
-def read_folder(folder: Path) -> Emitted:
-    """What `emit` wrote; UsageError when it is not whole, or of another version."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise UsageError(f"{folder / MANIFEST} has the format {manifest['format']}, and this version reads {FORMAT}")
-        layers = tuple(_layer(folder, record) for record in manifest["layers"])
-        return Emitted(folder, parse_machine(manifest["target"]), layers)
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise UsageError(f"{folder} holds no systolic program: {type(exc).__name__} {exc}") from exc
+def _record(network: Network, choice: Choice, stem: str, digest: str | None) -> dict[str, Any]:
+    """Of a layer; `digest` is the hash of its weights, None where the network computes them."""
+    layer, products = choice.layer, choice.products()
+    first = products[0]
+    return {
+        "node": layer.node.name,
+        "origin": list(layer.node.origin),
+        "dataflow": choice.mapping.dataflow.value,
+        "grouping": [choice.mapping.keep, choice.mapping.group],
+        "joined": choice.joined,
+        "products": len(products),
+        "shape": [first.m, first.k, first.n],
+        "stream": f"{stem}.stream",
+        "weights": f"{stem}.weights" if layer.constant else None,
+        "data": _tensor(network.graph, layer.data),
+        "operand": {
+            **_tensor(network.graph, layer.weights),
+            "sha256": digest,
+            "view": list(layer.arrangement.view),
+            "order": list(layer.arrangement.order),
+        },
+        "cycles": {d.value: cycles for d, cycles in choice.table.items()},
+        "traffic": {d.value: asdict(moved) for d, moved in choice.traffic.items()},
+    }
 
 
-def _layer(folder: Path, record: dict[str, Any]) -> EmittedLayer:
-    weights, data = record["weights"], record["data"]
-    image = (folder / weights).read_bytes() if weights else bytes(record["weight_bytes"])
-    made = Lowered((folder / record["stream"]).read_bytes(), image)
-    mapping = Mapping(Dataflow(record["dataflow"]), None, *record["grouping"])
-    cycles = {Dataflow(name): int(count) for name, count in record["cycles"].items()}
-    return EmittedLayer(record["node"], mapping, record["joined"], cycles, made, data["dtype"], tuple(data["shape"]))
+def _tensor(graph: Graph, value: str) -> dict[str, Any]:
+    t = graph.types[value]
+    return {"value": value, "dtype": t.dtype.value, "shape": list(t.shape)}

@@ -39,6 +39,13 @@ class Gemm:
         return self.windows.images * self.windows.out_h * self.windows.out_w
 
     @property
+    def reach(self) -> int:
+        """Elements of the data memory up to the last one that X holds."""
+        x = self.windows
+        last = x.base + (x.images - 1) * x.image_stride + (x.channels - 1) * x.channel_stride
+        return last + (x.height - 1) * x.row_stride + (x.width - 1) * x.column_stride + 1
+
+    @property
     def weights(self) -> Number:
         """The element type of W."""
         return Number.F32 if self.w.dtype == np.float32 else Number.I8

@@ -22,17 +22,37 @@ _NUMBERS = {DType.F32: Number.F32, DType.I8: Number.I8, DType.U8: Number.U8}
 
 
 @dataclass(frozen=True)
+class Arrangement:
+    """Where a value's elements are in W[M, K] of its products: as `view`, with its axes in `order`, the value is
+    [products, M, K], the last of which may be several axes."""
+
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def matrices(self, value: Array) -> Array:
+        """[products, M, K] of a value."""
+        turned = value.reshape(self.view).transpose(self.order)
+        return np.ascontiguousarray(turned).reshape(*turned.shape[:2], -1)
+
+    def value(self, matrices: Array, shape: tuple[int, ...]) -> Array:
+        """The value, of `shape`, of [products, M, K]."""
+        turned = matrices.reshape([self.view[axis] for axis in self.order])
+        return np.ascontiguousarray(turned.transpose(np.argsort(self.order))).reshape(shape)
+
+
+@dataclass(frozen=True)
 class Layer:
     """The products of one node, all of one shape: one a group of a convolution, or a matrix of a batch.
 
-    `data` is the value that the data memory holds. `weights` is the value that W is of. When it is not `constant`, it is known
-    when the network runs, and until then W stands for dense weights. `joined`: the groups of a convolution as one product with
-    the groups' weights on the diagonal of W, for dataflows that leave its zeros out.
+    `data` is the value that the data memory holds. `weights` is the value that W is of, as `arrangement` says. When it is not
+    `constant`, it is known when the network runs, and until then W stands for dense weights. `joined`: the groups of a
+    convolution as one product with the groups' weights on the diagonal of W, for dataflows that leave its zeros out.
     """
 
     node: Node
     data: str
     weights: str
+    arrangement: Arrangement
     gemms: tuple[Gemm, ...]
     constant: bool
     joined: Gemm | None = None
@@ -44,7 +64,7 @@ class Layer:
 
     def bound(self, weights: Array) -> Layer:
         """With `weights` as the value that W is of."""
-        matrices = _matrices(self.node, weights, len(self.gemms))
+        matrices = self.arrangement.matrices(weights)
         gemms = tuple(replace(g, w=w) for g, w in zip(self.gemms, matrices, strict=True))
         return replace(self, gemms=gemms, joined=_joined(self.node.op, gemms))
 
@@ -78,7 +98,8 @@ def _layer(graph: Graph, node: Node) -> Layer | str:
     dense = np.broadcast_to(np.ones((), types[1].dtype.numpy), (m, k))
     number, zero = _NUMBERS[types[0].dtype], node.op.zero
     gemms = tuple(Gemm(node.name, dense, windows, output, number, zero) for windows, output in places)
-    layer = Layer(node, node.inputs[0], node.inputs[1], gemms, constant)
+    arrangement = _arrangement(node.op, types[1].shape, len(gemms))
+    layer = Layer(node, node.inputs[0], node.inputs[1], arrangement, gemms, constant)
     return layer.bound(graph.constants[layer.weights]) if constant else layer
 
 
@@ -93,6 +114,13 @@ def _joined(op: Op, gemms: tuple[Gemm, ...]) -> Gemm | None:
     w[each, :, :, each] = np.stack([g.w.reshape(first.m, taps, channels) for g in gemms])
     windows = replace(first.windows, channels=groups * channels)
     return replace(first, w=w.reshape(groups * first.m, -1), windows=windows)
+
+
+def parted(joined: Array, groups: int, channels: int) -> Array:
+    """W [groups, M, K] of the groups, each of `channels`, out of their block-diagonal W."""
+    each, rows = np.arange(groups), len(joined) // groups
+    blocks = joined.reshape(groups, rows, -1, groups, channels)[each, :, :, each]
+    return np.ascontiguousarray(blocks).reshape(groups, rows, -1)
 
 
 _Placed = tuple[int, int, list[tuple[Windows, Output]]]
@@ -138,11 +166,8 @@ def _matmul(graph: Graph, node: Node, op: MatMul) -> _Placed | str:
     return m, k, places
 
 
-def _matrices(node: Node, weights: Array, count: int) -> list[Array]:
-    """W [M, K] of every product; K of a convolution is tap by tap."""
-    if isinstance(node.op, Conv):
-        filters = np.moveaxis(weights.reshape(*weights.shape[:2], -1), 1, 2)
-        return list(np.ascontiguousarray(filters).reshape(count, weights.shape[0] // count, -1))
-    assert isinstance(node.op, MatMul)
-    turned = weights if node.op.trans_b else np.swapaxes(weights, -1, -2)
-    return list(np.ascontiguousarray(turned).reshape(count, *turned.shape[-2:]))
+def _arrangement(op: Conv | MatMul, shape: tuple[int, ...], count: int) -> Arrangement:
+    """Of the right operand; K of a convolution is tap by tap."""
+    if isinstance(op, Conv):
+        return Arrangement((count, shape[0] // count, shape[1], prod(shape[2:])), (0, 1, 3, 2))
+    return Arrangement((count, *shape[-2:]), (0, 1, 2) if op.trans_b else (0, 2, 1))

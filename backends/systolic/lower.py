@@ -65,6 +65,24 @@ def lower(machine: Machine, layers: Iterable[tuple[Gemm, Mapping]]) -> Lowered:
     return Lowered(encode(machine.rows, machine.cols, [*ops, Halt()]), bytes(image))
 
 
+def dense_image(machine: Machine, dataflow: Dataflow, matrices: Array) -> bytes:
+    """What `lower` stores for W [products, M, K] in a dense dataflow, whatever the values."""
+    return b"".join(_stored(strip) for w in matrices for _, strip in _strips(machine, dataflow, w))
+
+
+def _strips(machine: Machine, dataflow: Dataflow, w: Array) -> Iterator[tuple[int, Array]]:
+    """The first row of every strip, and the strip [rows, extent]."""
+    turned = w.T if dataflow.stationary is Stationary.IS else w
+    side = machine.cols if dataflow.stationary is Stationary.WS else machine.rows
+    for first in range(0, turned.shape[0], side):
+        yield first, turned[first : first + side]
+
+
+def _stored(strip: Array) -> bytes:
+    """A dense strip, step by step."""
+    return bytes(np.ascontiguousarray(strip.T).tobytes())
+
+
 @dataclass
 class _Lowering:
     """One product; strips are appended to `image`."""
@@ -80,11 +98,9 @@ class _Lowering:
         yield Configure(flow.stationary, self._lanes(), gemm.weights, gemm.data, gemm.zero)
         yield gemm.windows
         yield gemm.output
-        w = gemm.w.T if flow.stationary is Stationary.IS else gemm.w
-        side = self.machine.cols if flow.stationary is Stationary.WS else self.machine.rows
-        merged = merge_columns(w != 0, side, self.machine.lanes) if flow is Dataflow.CSOS else None
-        for i, first in enumerate(range(0, w.shape[0], side)):
-            strip = w[first : first + side]
+        csos = flow is Dataflow.CSOS
+        merged = merge_columns(gemm.w != 0, self.machine.rows, self.machine.lanes) if csos else None
+        for i, (first, strip) in enumerate(_strips(self.machine, flow, gemm.w)):
             if not flow.sparse:
                 yield self._dense(strip)
                 yield from self._body(first, *strip.shape)
@@ -105,7 +121,7 @@ class _Lowering:
         return machine.lanes if flow is Dataflow.CSOS else self.mapping.group if flow.grouped else 1
 
     def _dense(self, strip: Array) -> LoadWeights:
-        address = self._store(np.ascontiguousarray(strip.T).tobytes())
+        address = self._store(_stored(strip))
         return LoadWeights(address, strip.shape[0], strip.shape[1], 0)
 
     def _store(self, data: bytes) -> int:

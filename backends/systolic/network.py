@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Map
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from sparsec.backends.systolic.lower import Lowered, lower
 from sparsec.backends.systolic.machine import Machine
 from sparsec.backends.systolic.simulate.counts import Run
 from sparsec.backends.systolic.simulate.run import Level, simulate
+from sparsec.backends.systolic.traffic import Memory, Traffic, total
 from sparsec.compiler.errors import UsageError
-from sparsec.compiler.graph import ABSENT, Graph, Node
+from sparsec.compiler.graph import ABSENT, Graph
 from sparsec.compiler.ops.base import InArrays
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.epilogue import apply_epilogue
@@ -33,38 +33,77 @@ PIPELINE = tuple(p for p in DEFAULT if not isinstance(p, RecogniseAttention))  #
 
 @dataclass(frozen=True)
 class Network:
-    """A graph with a dataflow for each of its layers; `host` says why other nodes that multiply are not the array's."""
+    """A graph with a dataflow for each of its layers; `host` says why other nodes that multiply are not the array's.
+
+    `memory`: what layers' traffic was counted with, if it was.
+    """
 
     machine: Machine
     graph: Graph
     choices: tuple[Choice, ...]
     host: Map[str, str]
+    memory: Memory | None = None
 
     @property
     def cycles(self) -> int:
-        """Of all layers, by the closed forms."""
+        """Of the array in all layers, by the closed forms."""
         return sum(c.cycles for c in self.choices)
 
+    @property
+    def cost(self) -> int:
+        """The cycles that dataflows were chosen by: with what waiting for `memory` adds, where there is one."""
+        return sum(c.cost for c in self.choices)
+
+    @property
+    def common(self) -> tuple[Dataflow, ...]:
+        """The dataflows that every layer can take."""
+        flows = dict.fromkeys(d for c in self.choices for d in c.table)
+        return tuple(d for d in flows if all(d in c.table for c in self.choices))
+
     def cycles_of(self, dataflow: Dataflow) -> int:
-        """Of all layers in one dataflow; UsageError when a layer cannot take it."""
+        """Of the array in all layers in one dataflow; UsageError when a layer cannot take it."""
         if any(dataflow not in c.table for c in self.choices):
             raise UsageError(f"not every layer can take {dataflow.value}")
         return sum(c.table[dataflow] for c in self.choices)
+
+    def traffic_of(self, dataflow: Dataflow | None = None) -> Traffic:
+        """Of all layers in one dataflow that all can take, or each in its own (None)."""
+        return total(c.traffic[dataflow or c.mapping.dataflow] for c in self.choices)
 
     def lowered(self, choice: Choice) -> Lowered:
         """The stream and weights of a layer."""
         return lower(self.machine, [(g, choice.mapping) for g in choice.products()])
 
 
-def plan_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = ()) -> Network:
+def plan_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = (), memory: Memory | None = None) -> Network:
     """An imported graph after passes (batch normalisation folded, epilogues fused), mapped by `map_network`."""
-    return map_network(run_pipeline(graph, PIPELINE), machine, dataflows)
+    return map_network(run_pipeline(graph, PIPELINE), machine, dataflows, memory)
 
 
-def map_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = ()) -> Network:
-    """The best of `dataflows` (by default those of the machine's family) for every product of a graph as it is."""
-    layers, host = network_layers(graph)
-    return Network(machine, graph, choose(machine, layers, dataflows), host)
+def map_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = (), memory: Memory | None = None) -> Network:
+    """The best of `dataflows` (by default those of the machine's family) for every product of a graph as it is.
+
+    With `memory`, traffic is counted too, and the best is the one that takes the fewest cycles with waiting for it.
+    """
+    plain = _with_one_zero(graph)
+    layers, host = network_layers(plain)
+    return Network(machine, plain, choose(machine, layers, dataflows, memory), host, memory)
+
+
+def with_traffic(network: Network, memory: Memory) -> Network:
+    """The network with its dataflows as they are, and what each would move with `memory`."""
+    fresh = [choose(network.machine, (c.layer,), tuple(c.table), memory)[0] for c in network.choices]
+    choices = tuple(replace(c, traffic=f.traffic) for c, f in zip(network.choices, fresh, strict=True))
+    return replace(network, choices=choices, memory=memory)
+
+
+def _with_one_zero(graph: Graph) -> Graph:
+    """The graph with 0 for every -0 in its float32 constants: formats that leave zeros out do not tell them apart."""
+    changed = {}
+    for name, value in graph.constants.items():
+        if value.dtype == np.float32 and np.signbit(value[value == 0]).any():
+            changed[name] = value + np.float32(0)
+    return replace(graph, constants={**graph.constants, **changed}) if changed else graph
 
 
 def simulate_layer(network: Network, choice: Choice) -> Run:
@@ -82,45 +121,29 @@ class NetworkRun:
     layers: Map[str, Run]
 
 
-def run_network(
-    network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS, streams: Map[str, Lowered] | None = None
-) -> NetworkRun:
+def run_network(network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS) -> NetworkRun:
     """The network's outputs, the products computed by the simulator and the rest, epilogues included, by the interpreter's ops.
 
-    `feeds` are as for `compiler.interpreter.interpret`. `streams` are those of layers by node name, as read from files (None: as
-    they are lowered); the weights of layers that compute them are put into memory as they come.
+    `feeds` are as for `compiler.interpreter.interpret`. This is for networks in memory; `folder` runs what was emitted.
     """
     graph, chosen, runs = network.graph, {c.layer.node.name: c for c in network.choices}, dict[str, Run]()
     values: dict[str, Array] = {**graph.constants, **{name: np.asarray(feeds[name]) for name in graph.inputs}}
     for node in graph.nodes:
         operands = [values[v] if v != ABSENT else None for v in node.inputs]
-        evaluate = (
-            partial(_simulated, network, chosen[node.name], level, runs, streams or {}) if node.name in chosen else _evaluated
-        )
-        values.update(zip(node.outputs, evaluate(node, operands), strict=True))
+        if node.name in chosen:
+            results = _simulated(network, chosen[node.name], level, runs, operands)
+        else:
+            results = node.op.evaluate(operands)
+        values.update(zip(node.outputs, results, strict=True))
     return NetworkRun({p.name: values[p.value] for p in graph.outputs}, runs)
 
 
-def _evaluated(node: Node, operands: InArrays) -> tuple[Array, ...]:
-    return node.op.evaluate(operands)
-
-
-def _simulated(
-    network: Network,
-    choice: Choice,
-    level: Level,
-    runs: dict[str, Run],
-    streams: Map[str, Lowered],
-    node: Node,
-    operands: InArrays,
-) -> tuple[Array, ...]:
-    op, data, weights = node.op, operands[0], operands[1]
+def _simulated(network: Network, choice: Choice, level: Level, runs: dict[str, Run], operands: InArrays) -> tuple[Array, ...]:
+    node, data, weights = choice.layer.node, operands[0], operands[1]
+    op = node.op
     assert isinstance(op, Conv | MatMul) and data is not None and weights is not None
-    if choice.layer.constant:
-        made = streams[node.name] if node.name in streams else network.lowered(choice)
-    else:
-        bound = choice.products(choice.layer.bound(weights))
-        made = lower(network.machine, [(g, choice.mapping) for g in bound])
+    layer = choice.layer if choice.layer.constant else choice.layer.bound(weights)
+    made = lower(network.machine, [(g, choice.mapping) for g in choice.products(layer)])
     shape = op.infer(network.graph.in_types(node))[0].shape
     run = simulate(made.stream, made.weights, np.ascontiguousarray(data), int(np.prod(shape)), level)
     runs[node.name] = run

@@ -1,4 +1,4 @@
-"""Verilog of an array for 8-bit products that executes the same micro-ops; weights in compressed columns it does not read."""
+"""Verilog of an array for 8-bit products that executes the same micro-ops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsec.backends.systolic.machine import Machine
 from sparsec.backends.systolic.stream import HEADER_BYTES
 
 DATA_BITS = 10  # a difference of an 8-bit datum and its zero point
-FILES = ("pe.v", "delay.v", "array.v")
+FILES = ("pe.v", "delay.v", "array.v", "windows.vh", "decompress.vh", "decode.vh", "drain.vh")  # array.v includes the last ones
 
 
 @cache
@@ -29,7 +29,7 @@ def _environment() -> jinja2.Environment:
 
 
 def emit_rtl(machine: Machine) -> dict[str, str]:
-    """The Verilog sources by file name: PE, edge registers, and the array with its controller."""
+    """The Verilog sources by file name: PE, edge registers, and the array with its controller, which includes its units."""
     values = {
         "rows": machine.rows,
         "cols": machine.cols,

@@ -9,8 +9,8 @@ and a strip's fetches overlap with the strip before; exposed, they do not. Resul
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,17 @@ class Traffic:
     dram_written: int
     cycles: int
     energy: float
+
+    @property
+    def dram_bytes(self) -> int:
+        """Both ways."""
+        return self.dram_read + self.dram_written
+
+
+def total(parts: Iterable[Traffic]) -> Traffic:
+    """Of layers that run one after the other."""
+    found = tuple(zip(*(astuple(p) for p in parts), strict=True)) or ((0,),) * 5
+    return Traffic(*(sum(column) for column in found))
 
 
 def traffic(run: Run, memory: Memory, data_bytes: int) -> Traffic:

@@ -1,135 +1,209 @@
-"""One step of training a chain of layers, every product of which is simulated from its stream."""
+"""One step of training with bidirectional weight pruning (BDWP; Fang et al., arXiv 2309.13015): values of FF, BP and WU.
+
+Products, masks and updates are an engine's (the array with its units, or numpy); what is between products is the host's. The
+weights of layers are trained; biases and other constants stay as they are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping as Map
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sparsec.backends.systolic.gemm import product
-from sparsec.backends.systolic.lower import Mapping, lower
-from sparsec.backends.systolic.machine import Machine
-from sparsec.backends.systolic.simulate.run import Level, simulate
-from sparsec.backends.systolic.training import Trained, training_schedule
-from sparsec.backends.systolic.units import sore, wuve
-from sparsec.backends.systolic.windows import Geometry
+from sparsec.backends.systolic.gradients import host_gradients, program_gradients
+from sparsec.backends.systolic.layers import Layer
+from sparsec.backends.systolic.network import Network
+from sparsec.backends.systolic.training import Trained
+from sparsec.backends.systolic.training_engine import Engine
+from sparsec.backends.systolic.training_forms import Form, form_of
+from sparsec.compiler.errors import UsageError
+from sparsec.compiler.graph import ABSENT, Node
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.epilogue import apply_epilogue
+from sparsec.compiler.ops.matmul import MatMul
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Optimiser:
-    """Stochastic gradient descent with momentum."""
-
-    rate: float = 0.01
-    momentum: float = 0.9
+Batch = Sequence[Array]  # an array of every image
 
 
 @dataclass(frozen=True)
 class LayerState:
-    """Weights and momenta [M, K] float32; `geometry` of a convolution, whose K is tap by tap, None for a full connection."""
+    """Weights and momenta [products, M, K] float32, and what FF and BP multiply by: made of the weights before the step."""
 
     w: Array
     momentum: Array
-    geometry: Geometry | None = None
-
-    def columns(self, x: Array) -> Array:
-        """What the weights multiply, [K, P], of a batch [B, ...]."""
-        return x.reshape(len(x), -1).T if self.geometry is None else self.geometry.columns(x)
-
-    def result(self, sums: Array, batch: int) -> Array:
-        """Sums [M, P] as a batch."""
-        return sums.T if self.geometry is None else np.moveaxis(sums.reshape(len(sums), batch, *self.geometry.out), 0, 1)
-
-    def sums(self, result: Array) -> Array:
-        """The inverse."""
-        return result.T if self.geometry is None else np.moveaxis(result, 1, 0).reshape(len(self.w), -1)
-
-    def spread(self, columns: Array, shape: tuple[int, ...]) -> Array:
-        """The gradient of a batch of `shape`, of that of the columns."""
-        return columns.T.reshape(shape) if self.geometry is None else self.geometry.added(columns, shape[0])
+    forwards: Array  # [products, M, K]
+    backwards: Array  # [products, K, M]
 
 
 @dataclass(frozen=True)
 class Step:
-    """The layers after the step, the loss before, and simulated cycles by stage; `units` are those of SORE and WUVE."""
+    """The layers by node after the step, with the weights that the next one multiplies by, and the loss before it."""
 
-    layers: tuple[LayerState, ...]
+    layers: Map[str, LayerState]
     loss: float
-    cycles: dict[str, int]
-    units: int
 
 
-@dataclass
-class _Run:
-    """The array and the units, with what they have counted."""
+def layer_state(engine: Engine, w: Array, momentum: Array, pruned: bool) -> LayerState:
+    """With weights for both passes; those of a `pruned` layer are n:m along what each pass reduces."""
+    turned = np.swapaxes(w, 1, 2)
+    if not pruned:
+        return LayerState(w, momentum, w, turned)
+    return LayerState(w, momentum, np.stack([engine.kept(p) for p in w]), np.stack([engine.kept(p) for p in turned]))
 
-    machine: Machine
-    level: Level
-    pruning: tuple[int, int]
-    mapping: dict[tuple[str, str], Mapping]
-    cycles: dict[str, int]
-    units: int = 0
 
-    def product(self, layer: int, stage: str, w: Array, x: Array) -> Array:
-        """W X in the dataflow that the schedule gives the stage, with W reduced to n:m where that is one for n:m."""
-        mapping = self.mapping[str(layer), stage]
-        w, x = np.ascontiguousarray(w), np.ascontiguousarray(x)
-        made = lower(self.machine, [(product(w, x, stage), mapping)])
-        run = simulate(made.stream, made.weights, x, len(w) * x.shape[1], self.level)
-        self.cycles[stage] = self.cycles.get(stage, 0) + run.total.cycles
-        return run.output.reshape(len(w), x.shape[1])
-
-    def reduced(self, w: Array, pruned: bool) -> Array:
-        """The weights that a pass multiplies by."""
-        if not (pruned and self.pruning[0]):
-            return w
-        kept = sore(np.ascontiguousarray(w), *self.pruning, self.machine.cols)
-        self.units += kept.cycles
-        return kept.dense(w.shape[1], self.pruning[1])
+def first_states(network: Network, engine: Engine, layers: Sequence[Trained]) -> dict[str, LayerState]:
+    """Of the layers with weights, with the network's weights and no momenta."""
+    found, seen = dict[str, LayerState](), set[str]()
+    for choice, trained in zip(network.choices, layers, strict=True):
+        layer = choice.layer
+        if not layer.constant:
+            continue
+        if layer.weights in seen:
+            raise UsageError(
+                f"weights {layer.weights!r} are those of several layers: each would train its own", node=trained.name
+            )
+        seen.add(layer.weights)
+        w = layer.arrangement.matrices(network.graph.constants[layer.weights])
+        if w.dtype != np.float32:
+            raise UsageError(f"layer {trained.name!r} multiplies {w.dtype}: float32 networks are trained", node=trained.name)
+        found[trained.name] = layer_state(engine, w, np.zeros_like(w), trained.pruned)
+    return found
 
 
 def train_step(
-    machine: Machine,
-    layers: Sequence[LayerState],
-    x: Array,
-    target: Array,
-    pruning: tuple[int, int] = (0, 0),
-    optimiser: Optimiser | None = None,
-    level: Level = Level.FOLDS,
+    network: Network,
+    engine: Engine,
+    layers: Sequence[Trained],
+    states: Map[str, LayerState],
+    images: Sequence[Map[str, Array]],
+    targets: Sequence[Map[str, Array]],
 ) -> Step:
-    """A step with ReLU between layers and half the squared error, averaged over the batch.
-
-    x [batch, ...] and target [batch, M] are float32. `pruning` n:m ((0, 0): none) holds in FF and BP for all but the first and
-    the last layer, the mask of each along what it reduces (BDWP). Dataflows are those of `training_schedule`.
-    """
-    how, batch, last = optimiser or Optimiser(), len(x), len(layers) - 1
-    inputs, results, columns = [x], list[Array](), list[Array]()
-    run = _Run(machine, level, pruning, {}, {})
-    for i, layer in enumerate(layers):
-        columns.append(layer.columns(inputs[-1]))
-        shape = Trained(str(i), *_shape(layer), columns[-1].shape[1], pruned=0 < i < last, first=i == 0)
-        for stage in training_schedule(machine, [shape], *pruning).stages:
-            run.mapping[str(i), stage.name] = Mapping(stage.dataflow, None, *(pruning if stage.dataflow.grouped else (0, 0)))
-        sums = run.product(i, "FF", run.reduced(layer.w, 0 < i < last), columns[-1])
-        results.append(layer.result(sums, batch))
-        inputs.append(np.maximum(results[-1], 0) if i < last else results[-1])
-    error = (inputs[-1] - target) / np.float32(batch)
-    after = list(layers)
-    for i in range(last, -1, -1):
-        layer, sums = layers[i], layers[i].sums(error)
-        gradient = run.product(i, "WU", sums, columns[i].T)
-        if i:
-            spread = run.product(i, "BP", run.reduced(layer.w.T, 0 < i < last), sums)
-            error = layer.spread(spread, inputs[i].shape) * (results[i - 1] > 0)
-        w, momentum, took = wuve(layer.w, layer.momentum, gradient, how.rate, how.momentum, machine.cols)
-        run.units += took
-        after[i] = LayerState(w, momentum, layer.geometry)
-    loss = 0.5 * float(np.square(inputs[-1] - target).sum()) / batch
-    return Step(tuple(after), loss, run.cycles, run.units)
+    """A step on a batch: inputs and targets by name of every image. The loss is half the squared error of all outputs, averaged
+    over the batch. `layers` are `trained_layers` of the network. UsageError for a node that has no gradient here."""
+    run = _Pass(network, engine, {t.name: t for t in layers}, states, len(images))
+    run.forwards(images)
+    loss = 0.0
+    for port in network.graph.outputs:
+        errors = [v - t[port.name] for v, t in zip(run.values[port.value], targets, strict=True)]
+        loss += 0.5 * sum(float(np.square(e, dtype=np.float64).sum()) for e in errors) / len(images)
+        run.receive(port.value, [e / np.float32(len(images)) for e in errors])
+    run.backwards()
+    return Step(run.after, loss)
 
 
-def _shape(layer: LayerState) -> tuple[int, int]:
-    return int(layer.w.shape[0]), int(layer.w.shape[1])
+@dataclass
+class _Pass:
+    """Values, forwards, and gradients, backwards, by value and image."""
+
+    network: Network
+    engine: Engine
+    trained: Map[str, Trained]
+    states: Map[str, LayerState]
+    batch: int
+    values: dict[str, Batch] = field(default_factory=dict)
+    sums: dict[str, Batch] = field(default_factory=dict)
+    gradients: dict[str, Batch] = field(default_factory=dict)
+    after: dict[str, LayerState] = field(default_factory=dict)
+    follows: set[str] = field(default_factory=set)  # values that depend on weights
+
+    def __post_init__(self) -> None:
+        graph = self.network.graph
+        self.layers = {c.layer.node.name: c.layer for c in self.network.choices}
+        self.values.update({v: [a] * self.batch for v, a in graph.constants.items()})
+        for node in graph.nodes:
+            if node.name in self.states or self.follows.intersection(node.inputs):
+                self.follows.update(node.outputs)
+
+    def receive(self, value: str, gradient: Batch) -> None:
+        """Add to the gradient of a value, where it depends on weights."""
+        if value in self.follows:
+            known = self.gradients.get(value)
+            self.gradients[value] = gradient if known is None else [a + b for a, b in zip(known, gradient, strict=True)]
+
+    def operands(self, node: Node, image: int, first: int = 0) -> list[Array]:
+        """Of an image; UsageError for a node that leaves operands out."""
+        return [self.values[v][image] for v in node.inputs[first:] if v != ABSENT]
+
+    def forwards(self, images: Sequence[Map[str, Array]]) -> None:
+        """All nodes."""
+        self.values.update({v: [np.asarray(image[v]) for image in images] for v in self.network.graph.inputs})
+        for node in self.network.graph.nodes:
+            op = node.op
+            if node.name in self.layers and isinstance(op, Conv | MatMul):
+                sums = self._product(self.layers[node.name])
+                self.sums[node.name] = sums
+                results = [apply_epilogue(op.epilogue, s, self.operands(node, i, 2)) for i, s in enumerate(sums)]
+                self.values[node.output] = results
+                continue
+            each = [op.evaluate([self.values[v][i] if v != ABSENT else None for v in node.inputs]) for i in range(self.batch)]
+            self.values.update({v: [results[k] for results in each] for k, v in enumerate(node.outputs)})
+
+    def backwards(self) -> None:
+        """All nodes that the loss depends on, the last one first."""
+        for node in reversed(self.network.graph.nodes):
+            upstream = self.gradients.get(node.output)
+            if upstream is None:
+                continue
+            if node.name in self.layers:
+                self._layer_backwards(self.layers[node.name], upstream)
+                continue
+            each = [
+                host_gradients(node, self.operands(node, i), self.values[node.output][i], upstream[i]) for i in range(self.batch)
+            ]
+            for k, v in enumerate(v for v in node.inputs if v != ABSENT):
+                self.receive(v, [found[k] for found in each])
+
+    def _product(self, layer: Layer) -> Batch:
+        """Sums of a layer, of all images at once where its weights are the same for all."""
+        name, form, data = layer.node.name, form_of(self.network.graph, layer), np.stack(self.values[layer.data])
+        if layer.constant:
+            return list(form.result(self._products(name, "FF", self.states[name].forwards, form.columns(data))))
+        found = []
+        for i in range(self.batch):
+            w = layer.arrangement.matrices(self.values[layer.weights][i])
+            found.append(form.result(self._products(name, "FF", w, form.columns(data[i : i + 1])))[0])
+        return found
+
+    def _products(self, name: str, stage: str, w: Array, x: Array) -> Array:
+        return np.stack([self.engine.product(name, stage, *pair) for pair in zip(w, x, strict=True)])
+
+    def _layer_backwards(self, layer: Layer, upstream: Batch) -> None:
+        """Its epilogue's gradients, and those of its data and weights."""
+        node, op = layer.node, layer.node.op
+        assert isinstance(op, Conv | MatMul)
+        each = [
+            program_gradients(node.name, op.epilogue, [self.sums[node.name][i], *self.operands(node, i, 2)], upstream[i])
+            for i in range(self.batch)
+        ]
+        for k, v in enumerate(node.inputs[2:]):
+            self.receive(v, [found[1 + k] for found in each])
+        form, data = form_of(self.network.graph, layer), np.stack(self.values[layer.data])
+        error = np.stack([found[0] for found in each])
+        if not layer.constant:
+            for i in range(self.batch):
+                self._computed_backwards(layer, form, data[i : i + 1], error[i : i + 1], i)
+            return
+        name, state, sums = node.name, self.states[node.name], form.sums(error)
+        gradient = self._products(name, "WU", sums, np.swapaxes(form.columns(data), 1, 2))
+        if not self.trained[name].first:
+            self.receive(layer.data, list(form.spread(self._products(name, "BP", state.backwards, sums))))
+        w, momentum = self.engine.updated(state.w, state.momentum, gradient)
+        self.after[name] = layer_state(self.engine, w, momentum, self.trained[name].pruned)
+
+    def _computed_backwards(self, layer: Layer, form: Form, data: Array, error: Array, image: int) -> None:
+        """Of a product of two computed matrices, an image: both operands' gradients."""
+        name, sums = layer.node.name, form.sums(error)
+        w = layer.arrangement.matrices(self.values[layer.weights][image])
+        other = self._products(name, "WU", sums, np.swapaxes(form.columns(data), 1, 2))
+        mine = form.spread(self._products(name, "BP", np.swapaxes(w, 1, 2), sums))
+        for value, found in (
+            (layer.data, mine[0]),
+            (layer.weights, layer.arrangement.value(other, self.network.graph.types[layer.weights].shape)),
+        ):
+            spread = [np.zeros_like(found)] * self.batch
+            spread[image] = found
+            self.receive(value, spread)

@@ -22,7 +22,7 @@ def compile_for_array(model: Path, output: Path | None, options: CompileOptions,
     """`sparsec compile --target aie2:...`. UsageError for options that arrays do not have."""
     from sparsec.compiler import array_driver
 
-    made = array_driver.compile_array(model, output, progress=steps, **options.array_arguments())
+    made = array_driver.compile_array(model, output, progress=steps, **options.array_arguments(bfloat16=True))
     if json:
         emit_json(made.manifest)
     else:

@@ -270,17 +270,19 @@ class CompileOptions:
             **self.more,
         }
 
-    def array_arguments(self, *refused: str) -> dict[str, Any]:
+    def array_arguments(self, *refused: str, bfloat16: bool = False) -> dict[str, Any]:
         """Keyword arguments of the drivers for arrays. UsageError for options that say something about C libraries only, and
-        for those named in `refused`."""
+        for those named in `refused`; `bfloat16` says whether they multiply that."""
         arguments = self.arguments()
         given = {"weights": arguments.pop("weights", "incbin") != "incbin", "threads": arguments.pop("threads") != 1}
         given |= {name: bool(arguments.pop(name, None)) for name in ("dump_ir", "kernels", "max_arena", *refused)}
         for name, is_given in given.items():
             if is_given:
                 raise UsageError(f"--{name.replace('_', '-')} is for C libraries: leave it out for {self.target}")
-        if arguments.pop("bfloat16", False):
-            raise UsageError(f"--precision bf16 is for C libraries: {self.target} does not multiply bfloat16")
+        if not bfloat16 and arguments.pop("bfloat16", False):
+            raise UsageError(
+                f"--precision bf16 is for C libraries and AI-Engine arrays: {self.target} does not multiply bfloat16"
+            )
         return arguments
 
     def compile(self, model: object, folder: Path | None, progress: Callable[[str], None]) -> CompiledModel:

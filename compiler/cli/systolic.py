@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json as text
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsec.compiler.cli.console import Steps, emit_json, say, size, table
 from sparsec.compiler.cli.options import CompileOptions
-from sparsec.compiler.errors import UsageError, VerificationError
+from sparsec.compiler.errors import VerificationError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from sparsec.backends.systolic.folder import Emitted
     from sparsec.backends.systolic.network import Network, NetworkRun
+    from sparsec.backends.systolic.traffic import Memory, Traffic
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -40,25 +43,37 @@ def compile_for_systolic(model: Path, output: Path | None, options: CompileOptio
     """`sparsec compile --target flexisaga:16x16`. UsageError for options that arrays do not have."""
     from sparsec.compiler import systolic_driver
 
-    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments("cc"))
+    made = systolic_driver.compile_systolic(model, output, progress=steps, **options.array_arguments())
     network = made.network()
     if json:
         emit_json(_record(network))
         return
     say(f"{network.graph.name} for {network.machine.name}: {made.folder}")
-    weights = sum(len(layer.made.weights) for layer in made.layers)
-    say(f"  {len(made.layers)} layers on the array, {network.cycles:,} cycles by our model, weights {size(weights)}")
+    weights = sum(len(layer.weights or b"") for layer in made.layers)
+    cycles = f"{network.cost:,} cycles by our model{_waiting(network)}"
+    say(f"  {len(made.layers)} layers on the array, {cycles}, weights {size(weights)}")
+    host = [part["nodes"] for part in made.manifest["parts"] if part["kind"] == "host"]
+    say(f"  {sum(map(len, host))} nodes on the host, epilogues included, in {len(host)} libraries")
     say(f"  `sparsec explain {made.folder}` compares the dataflows, `sparsec simulate` runs it")
+
+
+def _waiting(network: Network) -> str:
+    from sparsec.backends.systolic.explain import timing
+
+    return f" with {timing(network.memory)}" if network.memory else ""
 
 
 def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quiet: bool) -> None:
     """`sparsec explain`, of a folder or of a model for a target: the cycles of every dataflow for every layer."""
-    from sparsec.backends.systolic.emit import read_folder
-    from sparsec.backends.systolic.explain import columns, rows, totals
+    from sparsec.backends.systolic.explain import MOVED, columns, moved, rows, totals
+    from sparsec.backends.systolic.folder import read_folder
+    from sparsec.backends.systolic.network import with_traffic
     from sparsec.compiler import systolic_driver
 
     if subject.is_dir():
         network = read_folder(subject).network()
+        if memory := options.more.get("memory"):
+            network = with_traffic(network, memory)
     else:
         with Steps("explain", quiet=quiet) as steps:
             network = systolic_driver.plan_systolic(subject, progress=steps, **options.array_arguments("cc"))
@@ -67,6 +82,9 @@ def explain_systolic(subject: Path, options: CompileOptions, *, json: bool, quie
         return
     table(columns(network), list(rows(network)))
     say("")
+    if network.memory:
+        table(MOVED, list(moved(network)))
+        say("")
     for line in totals(network):
         say(line)
 
@@ -86,40 +104,48 @@ def _record(network: Network) -> dict[str, Any]:
                 "n": first.n,
                 "dataflow": choice.mapping.dataflow.value,
                 "cycles": {d.value: cycles for d, cycles in choice.table.items()},
+                "traffic": {d.value: asdict(moved) for d, moved in choice.traffic.items()},
             }
         )
-    return {"target": network.machine.name, "cycles": network.cycles, "layers": layers, "host": dict(network.host)}
+    memory = asdict(network.memory) if network.memory else None
+    head = {"target": network.machine.name, "cycles": network.cycles, "cost": network.cost, "memory": memory}
+    return {**head, "layers": layers, "host": dict(network.host)}
 
 
 def simulate_systolic(
     folder: Path,
     feeds_of: Callable[[Any], Arrays],
     output: Path | None,
+    memory: Memory | None,
     *,
     check: bool,
     json: bool,
     quiet: bool,
 ) -> None:
-    """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ."""
+    """`sparsec simulate DIR`; `feeds_of` makes the inputs from what the graph needs. VerificationError when outputs differ.
+
+    Traffic is counted with `memory`, by default with what the folder was compiled for, if anything.
+    """
     import numpy as np
 
-    from sparsec.backends.systolic.emit import read_folder
+    from sparsec.backends.systolic.folder import read_folder
     from sparsec.compiler import systolic_driver
     from sparsec.compiler.interpreter import interpret
-    from sparsec.compiler.report import tensor_info
+    from sparsec.compiler.report import TensorInfo
 
-    graph = read_folder(folder).network().graph
-    feeds = feeds_of(tuple(tensor_info(v, graph.types[v]) for v in graph.inputs))
+    emitted = read_folder(folder)
+    inputs = emitted.manifest["inputs"].items()
+    feeds = feeds_of(tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in inputs))
     with Steps("simulate", quiet=quiet) as steps:
         steps("simulate")
         run = systolic_driver.simulate_systolic(folder, feeds)
         if check:
             steps("check")
-            _check(run, interpret(graph, feeds))
+            _check(run, interpret(emitted.network().graph, feeds))
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
-    _show(run, check=check, json=json)
+    _show(run, _traffic_of(run, emitted, memory or emitted.memory), check=check, json=json)
 
 
 def _check(run: NetworkRun, expected: Arrays) -> None:
@@ -135,9 +161,18 @@ def _check(run: NetworkRun, expected: Arrays) -> None:
             )
 
 
-def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
+def _traffic_of(run: NetworkRun, emitted: Emitted, memory: Memory | None) -> dict[str, Traffic]:
+    """What every layer moved; nothing without a memory."""
+    from sparsec.backends.systolic.traffic import traffic
+
+    if memory is None:
+        return {}
+    return {e.node: traffic(run.layers[e.node], memory, e.data.dtype.itemsize) for e in emitted.layers}
+
+
+def _show(run: NetworkRun, moved: dict[str, Traffic], *, check: bool, json: bool) -> None:
     """A row a layer, and the sum."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": name,
             "cycles": layer.total.cycles,
@@ -147,51 +182,34 @@ def _show(run: NetworkRun, *, check: bool, json: bool) -> None:
             "roofline": layer.roofline,
             "weights read": layer.total.weight_values,
             "data read": layer.total.data_values,
+            **(_bytes(moved[name]) if moved else {}),
         }
         for name, layer in run.layers.items()
     ]
     cycles = sum(layer.total.cycles for layer in run.layers.values())
+    whole = _sum(moved)
     if json:
-        emit_json({"cycles": cycles, "layers": rows})
+        emit_json({"cycles": cycles, **(_bytes(whole) if whole else {}), "layers": rows})
         return
     columns = tuple(name if name == "layer" else f">{name}" for name in rows[0]) if rows else ("layer",)
-    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
+    table(columns, [[_cell(v) for v in row.values()] for row in rows])
     say("")
+    if whole:
+        say(f"SRAM {size(whole.sram_bytes)}, DRAM {size(whole.dram_bytes)}, {whole.energy:,.1f} uJ")
+        say(f"{whole.cycles:,} cycles with loads, by our model")
     say(f"{cycles:,} cycles, by our model{'; outputs equal those of the interpreter' if check else ''}")
 
 
-def train_systolic(folder: Path, batch: int, keep: str, *, json: bool) -> None:
-    """`sparsec simulate DIR --training`: stages of a step with bidirectional n:m pruning, and of a dense one."""
-    from sparsec.backends.systolic.emit import read_folder
-    from sparsec.backends.systolic.training import trained_layers, training_schedule
-    from sparsec.compiler.sparsity import NM
-    from sparsec.compiler.sparsity.text import parse_goal
+def _sum(moved: dict[str, Traffic]) -> Traffic | None:
+    from sparsec.backends.systolic.traffic import total
 
-    pattern = parse_goal(keep).pattern
-    if not isinstance(pattern, NM) or pattern.rows != 1:
-        raise UsageError(f"--keep is {keep!r}: a training step multiplies by n:m weights, as 2:8")
-    network = read_folder(folder).network()
-    if network.machine.family != "sat":
-        raise UsageError(f"{folder} was compiled for {network.machine.name}: training is for sat:RxC")
-    layers = trained_layers([choice.layer for choice in network.choices], batch)
-    dense = training_schedule(network.machine, layers)
-    sparse = training_schedule(network.machine, layers, pattern.n_keep, pattern.m_group)
-    rows = [
-        {
-            "layer": s.layer,
-            "stage": s.name,
-            "dense": d.cycles + d.waiting,
-            "dataflow": s.dataflow.value,
-            "cycles": s.cycles,
-            "waiting": s.waiting,
-        }
-        for s, d in zip(sparse.stages, dense.stages, strict=True)
-    ]
-    if json:
-        emit_json({"batch": batch, "keep": keep, "dense": dense.cycles, "cycles": sparse.cycles, "stages": rows})
-        return
-    columns = ("layer", "stage", ">dense", "dataflow", ">cycles", ">waiting for updates")
-    table(columns, [[v if isinstance(v, str) else f"{v:,}" for v in row.values()] for row in rows])
-    say("")
-    ratio = dense.cycles / sparse.cycles
-    say(f"{sparse.cycles:,} cycles a step of {batch} with {keep} weights, {ratio:.2f} times as fast as dense, by our model")
+    return total(moved.values()) if moved else None
+
+
+def _bytes(moved: Traffic) -> dict[str, Any]:
+    named = {"with loads": moved.cycles, "SRAM bytes": moved.sram_bytes}
+    return {**named, "DRAM read": moved.dram_read, "DRAM written": moved.dram_written, "uJ": moved.energy}
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}" if isinstance(value, float) else str(value)

@@ -28,6 +28,11 @@ def test_networks_and_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     )
     assert {r["dataflow"] for r in results["traffic"]} >= {"dOS", "dWS", "dIS", "sOS", "sWS", "sIS", "csOS", "best of 7"}
     assert all(r["exposed"] >= r["cycles"] and r["energy"] > 0 for r in results["traffic"])
+    for kind in {r["weights"] for r in results["traffic"]}:
+        some = {r["dataflow"]: r for r in results["traffic"] if r["weights"] == kind}
+        for key, best in (("cycles", ""), ("double", ", double-buffered"), ("exposed", ", exposed")):
+            (found,) = (r for name, r in some.items() if name.startswith("best") and name.partition(",")[2] == best[1:])
+            assert found[key] == min(r[key] for r in some.values())
     assert "lie in the published range" in capsys.readouterr().out
     lines = [e for e in ElementTree.fromstring(svg.read_text()).iter() if e.tag.endswith("polyline")]
     assert len(lines) == 2  # an array each
@@ -37,7 +42,7 @@ def test_networks_and_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @needs("iverilog")
 def test_rtl_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert systolic.main(["--parts", "rtl", "--products", "2"]) == 0
-    assert "generated Verilog and simulator: 18 of 18 equal" in capsys.readouterr().out
+    assert "generated Verilog and simulator: 24 of 24 equal" in capsys.readouterr().out
 
 
 def test_training_steps() -> None:

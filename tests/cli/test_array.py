@@ -74,6 +74,7 @@ def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
     [
         (["compile", "MODEL", "--target", "aie2:npu1", "-j", "2"], 2, "--threads is for C libraries: leave it out for aie2:npu1"),
         (["compile", "MODEL", "--target", "aie2:npu1", "--weights", "file"], 2, "--weights is for C libraries"),
+        (["compile", "MODEL", "--target", "sat:4x4", "--precision", "bf16"], 2, "sat:4x4 does not multiply bfloat16"),
         (["compile", "MODEL", "--target", "aie2:9x9"], 2, "there is no array 'aie2:9x9': give aie2:KxK with K from 2 to 8"),
         (["compile", "MODEL", "--target", "aie2:8x8"], 7, "any layer on aie2:8x8 does not fit: it is 8 rows of cores"),
         (["simulate", "."], 2, ". has no manifest.json: give a folder that was compiled for an array"),

@@ -1,14 +1,18 @@
 """`sparsec compile`, `explain` and `simulate` for systolic arrays."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import sparsec.backends.systolic.traffic as parameters_of
 from sparsec.compiler.cli import main
 
 Out = pytest.CaptureFixture[str]
+MEMORY = Path(parameters_of.__file__).with_name("memory.toml")
 SEVEN = ["dOS", "dWS", "dIS", "sOS", "sWS", "sIS", "csOS"]
 
 
@@ -20,10 +24,19 @@ def program(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_compile_says_what_it_made(model: Path, tmp_path: Path, capsys: Out) -> None:
-    assert main(["compile", str(model), "-o", str(tmp_path / "out"), "--target", "sat:8x4", "-q"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"tiny for sat:8x4: {tmp_path / 'out'}\n  6 layers on the array, ") and "by our model" in out
+@pytest.fixture(scope="module")
+def sat(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder for sat:8x8, and what `compile` said of it."""
+    folder, said = tmp_path_factory.mktemp("sat") / "out", io.StringIO()
+    with redirect_stdout(said):
+        assert main(["compile", str(model), "-o", str(folder), "--target", "sat:8x8", "-q"]) == 0
+    return folder, said.getvalue()
+
+
+def test_compile_says_what_it_made(sat: tuple[Path, str], model: Path, tmp_path: Path, capsys: Out) -> None:
+    folder, said = sat
+    assert said.startswith(f"tiny for sat:8x8: {folder}\n  6 layers on the array, ") and "by our model" in said
+    assert "10 nodes on the host, epilogues included, in 5 libraries" in said
     assert main(["compile", str(model), "-o", str(tmp_path / "out"), "--target", "sat:8x4", "-q", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["target"] == "sat:8x4" and set(found["layers"][0]["cycles"]) == {"dOS", "dWS"}
@@ -53,13 +66,55 @@ def test_simulate_checks_and_counts(program: Path, tmp_path: Path, capsys: Out) 
     assert all(layer["cycles"] >= layer["roofline"] > 0 for layer in found["layers"])
 
 
+def test_loads(model: Path, program: Path, tmp_path: Path, capsys: Out) -> None:
+    folder = str(tmp_path / "out")
+    options = ["--target", "flexisaga:8x8", "--pattern", "block:8x1@75%/taps=each", "--loads", "exposed", "-q"]
+    assert main(["compile", str(model), "-o", folder, *options]) == 0
+    assert "by our model with exposed loads" in capsys.readouterr().out
+    assert main(["explain", str(model), *options, "--json"]) == 0
+    of_model = json.loads(capsys.readouterr().out)
+    assert main(["explain", folder, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == of_model and found["memory"]["double"] is False
+    for layer in found["layers"]:
+        with_loads = {d: t["cycles"] for d, t in layer["traffic"].items()}
+        assert set(with_loads) == set(SEVEN) and with_loads[layer["dataflow"]] == min(with_loads.values())
+    assert main(["explain", folder]) == 0
+    out = capsys.readouterr().out
+    assert "with what waiting for memory adds (exposed loads)" in out and "\nthe chosen ones " in out
+    assert main(["simulate", folder, "-q", "--json"]) == 0
+    exposed = json.loads(capsys.readouterr().out)
+    assert exposed["with loads"] == found["cost"] and exposed["cycles"] == found["cycles"]
+    mine = tmp_path / "mine.toml"
+    mine.write_text(MEMORY.read_text().replace("bytes_per_cycle = 16", "bytes_per_cycle = 1e9"))
+    assert main(["simulate", folder, "-q", "--loads", "double-buffered", "--memory", str(mine)]) == 0
+    out = capsys.readouterr().out
+    assert "with loads " in out and "SRAM bytes" in out
+    assert main(["explain", str(program), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["memory"] is None  # not asked for
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["explain", "--loads", "exposed"], "--loads and --memory are for systolic arrays: leave them out for host"),
+        (["explain", "--target", "sat:8x8", "--memory", "m.toml"], "--memory says what traffic is counted with: give --loads"),
+        (["compile", "--target", "aie2:npu1", "--loads", "exposed"], "leave them out for aie2:npu1"),
+        (["explain", "--target", "sat:8x8", "--loads", "exposed", "--memory", "m.toml"], "cannot be read from m.toml"),
+    ],
+)
+def test_loads_that_cannot_be(model: Path, command: list[str], message: str, capsys: Out) -> None:
+    assert main([command[0], str(model), *command[1:], "-q"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_wrong_weights_are_noticed(program: Path, model: Path, tmp_path: Path, capsys: Out) -> None:
     folder = tmp_path / "out"
     assert main(["compile", str(model), "-o", str(folder), "--target", "flexisaga:8x8", "-q"]) == 0
     weights = folder / "000.weights"
     weights.write_bytes(np.ones(weights.stat().st_size // 4, np.float32).tobytes())
     assert main(["simulate", str(folder), "-q"]) == 5
-    assert "output 'output' of the simulation differs from the interpreter's" in capsys.readouterr().err
+    assert "the weights of '/stem/conv/Conv' in its file are not" in capsys.readouterr().err
     (folder / "000.stream").write_bytes((folder / "000.stream").read_bytes()[:-1])
     assert main(["simulate", str(folder), "-q"]) == 2
     assert "the micro-op stream is not valid at byte" in capsys.readouterr().err
@@ -79,14 +134,16 @@ def test_options_that_arrays_do_not_have(model: Path, tmp_path: Path, options: l
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_step(model: Path, program: Path, tmp_path: Path, capsys: Out) -> None:
-    folder = str(tmp_path / "out")
-    assert main(["compile", str(model), "-o", folder, "--target", "sat:8x8", "-q"]) == 0
-    capsys.readouterr()
-    assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8"]) == 0
-    assert "cycles a step of 4 with 2:8 weights, " in capsys.readouterr().out
-    assert main(["simulate", folder, "--training", "--batch", "4", "--json"]) == 0
+def test_a_training_step(sat: tuple[Path, str], program: Path, capsys: Out) -> None:
+    folder = str(sat[0])
+    assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8", "-q"]) == 0
+    out = capsys.readouterr().out
+    assert "cycles a step of 4 with 2:8 weights, " in out and "in as many cycles: 6 layers updated, to " in out
+    assert main(["simulate", folder, "--training", "--batch", "4", "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert found["values"]["layers"] == 6 and 0 <= found["values"]["difference"] < 1e-5 and found["values"]["loss"] > 0
+    assert main(["simulate", folder, "--training", "--batch", "100000", "--json", "-q"]) == 0
+    assert "more than 4 G: choose a smaller --batch" in json.loads(capsys.readouterr().out)["values"]["not computed"]
     stages = found["stages"]
     assert found["cycles"] == sum(s["cycles"] + s["waiting"] for s in stages) < found["dense"] == sum(s["dense"] for s in stages)
     assert [s["stage"] for s in stages] == ["FF"] * 6 + ["WU", "BP"] * 5 + ["WU"]
@@ -95,6 +152,7 @@ def test_a_training_step(model: Path, program: Path, tmp_path: Path, capsys: Out
         ([folder, "--keep", "block:8x8@50%"], "a training step multiplies by n:m weights"),
         ([folder, "--keep", "2:32"], "2:32 does not fit sat:8x8"),
         ([str(program)], "was compiled for flexisaga:8x8: training is for sat:RxC"),
+        ([folder, "--loads", "exposed"], "leave them out with --training"),
     ):
         assert main(["simulate", *arguments, "--training"]) == 2
         assert message in capsys.readouterr().err

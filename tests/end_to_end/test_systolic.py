@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import models
-from sparsec.backends.systolic.emit import read_folder
+from sparsec.backends.systolic.folder import read_folder
 from sparsec.compiler.errors import ModelError, UsageError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret

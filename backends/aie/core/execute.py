@@ -69,8 +69,13 @@ class State:
         return view
 
     def floats(self, c: int) -> Array:
-        """The lower half of accumulator `c` as float32 [4, 4] (a view)."""
-        return self.c[c, :64].view(np.float32).reshape(4, 4)
+        """Accumulator `c` as float32 [4, 8] (a view)."""
+        view: Array = self.c[c].view(np.float32).reshape(4, 8)
+        return view
+
+    def half(self, c: int, which: int) -> Array:
+        """The first (0) or last (1) 4 channels of accumulator `c` as float32 [4, 4] (a view)."""
+        return self.floats(c)[:, 4 * which : 4 * which + 4]
 
     def x(self, n: int) -> Array:
         """Register xN as 64 bytes (a copy)."""
@@ -97,8 +102,25 @@ def products(a: Array, b: Array, signed: int) -> Array:
 
 def products_bf16(a: Array, b: Array) -> Array:
     """float32 [4, 4]: 64 bytes `a` as bfloat16 [4, 8] times 64 bytes `b` as bfloat16 [8, 4]."""
-    sums: Array = a.view(_BF16).reshape(4, 8).astype(np.float32) @ b.view(_BF16).reshape(8, 4).astype(np.float32)
+    with np.errstate(all="ignore"):  # of what a core reads beyond its data nothing is kept
+        sums: Array = widened(a).reshape(4, 8) @ widened(b).reshape(8, 4)
     return sums
+
+
+def rounded(sums: Array) -> Array:
+    """float32 `sums` as bfloat16, to nearest, ties to even (uint8 bits)."""
+    with np.errstate(all="ignore"):
+        return np.ascontiguousarray(sums.astype(_BF16)).view(np.uint8)
+
+
+def as_float(bits: int) -> Any:
+    """The float32 that a register of 32 bits holds."""
+    return np.array(bits, np.int32).view(np.float32)[()]
+
+
+def widened(data: Array) -> Array:
+    """Bytes that are bfloat16 as float32, half as many along the last axis."""
+    return data.view(_BF16).astype(np.float32)
 
 
 def _set_list(values: list[int], i: int, value: int) -> Commit:
@@ -166,7 +188,8 @@ def _store(s: State, p: int, data: Array, step: int) -> Commit:
 
 
 def _accumulate(target: Array, value: Array, keep: bool) -> Commit:
-    total = target + value if keep else value
+    with np.errstate(all="ignore"):
+        total = target + value if keep else value
 
     def commit() -> None:
         target[:] = total
@@ -211,7 +234,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
     "stc": lambda s, o: _store(s, o[2], s.c[o[0], 32 * o[1] : 32 * o[1] + 32].copy(), o[3]),
     "st": lambda s, o: _store(s, o[1], np.array([s.r[o[0]]], np.int32).view(np.uint8), o[2]),
-    "stbf": lambda s, o: _store(s, o[1], s.floats(o[0]).astype(_BF16).reshape(16).view(np.uint8), o[2]),
+    "stbf": lambda s, o: _store(s, o[2], rounded(s.floats(o[0])[2 * o[1] : 2 * o[1] + 2].reshape(16)), o[3]),
     "mac": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), True),
     "mul": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), False),
     "mace": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), True),
@@ -222,9 +245,10 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "max": lambda s, o: _bytewise(s, o, np.maximum),
     "min": lambda s, o: _bytewise(s, o, np.minimum),
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
-    "macbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), True),
-    "mulbf": lambda s, o: _accumulate(s.floats(o[0]), products_bf16(s.x(o[1]), s.x(o[2])), False),
-    "rowbf": lambda s, o: _accumulate(s.floats(o[0]), np.tile(s.w[o[1]].view(np.float32)[:4], (4, 1)), False),
+    "macbf": lambda s, o: _accumulate(s.half(o[0], o[3]), products_bf16(s.x(o[1]), s.x(o[2])), True),
+    "addbf": lambda s, o: _accumulate(s.floats(o[0]), widened(s.x(o[1])).reshape(4, 8), True),
+    "maxf": lambda s, o: _accumulate(s.floats(o[0]), np.maximum(s.floats(o[0]), as_float(s.r[o[1]])), False),
+    "minf": lambda s, o: _accumulate(s.floats(o[0]), np.minimum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),

@@ -8,8 +8,8 @@ A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), sc
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
 Registers: r0-r15 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
-bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32, or 4 x 4 of float32 in
-the lower half).
+bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
+bfloat16 adds to the first or last 4 channels, its half).
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ _R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 4), ("p", 3), ("m", 3),
 _STEP = Field("i", 13, 32)  # after a 256-bit access
 _SHORT_STEP = Field("i", 7, 32)
 _FORMAT = Field("u", 2)  # of 8-bit data: 0 unsigned, 1 signed
+_HALF = Field("u", 1)  # of an accumulator: the first or the last positions or channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +135,23 @@ _STORES = (
     Form("stc", 3, (_C, Field("u", 2), _P, _SHORT_STEP), "<-=-", "32 bytes at p = the quarter of c; p += step"),
     Form("st", 4, (_R, _P, Field("i", 13, 4)), "<=-", "int32 at p = r; p += step"),
     Form("srsm", 5, (_C, _P, _R, _FORMAT, _M), "<=<-<", "as srs; p += m"),
-    Form("stbf", 6, (_C, _P, _SHORT_STEP), "<=-", "round the 16 float32 of c to bfloat16, store 32 bytes; p += step"),
+    Form("stbf", 6, (_C, _HALF, _P, _SHORT_STEP), "<-=-", "round 2 positions of c, float32, to bfloat16, store them; p += step"),
 )
 _VECTORS = (
     Form("mac", 1, (_C, _W, _X, _FORMAT), "=<<-", "c[4][8] += w[4][8] x x[8][8]; bytes of w by format, of x signed"),
     Form("mul", 2, (_C, _W, _X, _FORMAT), "><<-", "c = the same product"),
     Form("mace", 3, (_C, _W, _W, _FORMAT), "=<<-", "c[i] += w[i] * w'[i], 32 lanes of bytes; w' signed"),
     Form("mule", 4, (_C, _W, _W, _FORMAT), "><<-", "c[i] = the same products"),
-    Form("row", 5, (_C, _W), "><", "each of the 4 rows of c = the 8 int32 of w"),
+    Form("row", 5, (_C, _W), "><", "each of the 4 rows of c = the 8 int32 or float32 of w"),
     Form("setc", 6, (_C, Field("u", 2), _W), "=-<", "the quarter of c = w"),
     Form("ups", 7, (_C, _W, _R, _FORMAT), "=<<-", "c[i] += the byte i of w << r"),
     Form("max", 8, (_W, _W, _W, _FORMAT), "><<-", "first w = the greater of the others' bytes"),
     Form("min", 9, (_W, _W, _W, _FORMAT), "><<-", "first w = the lesser of the others' bytes"),
     Form("clr", 10, (_C,), ">", "c = 0"),
-    Form("macbf", 11, (_C, _X, _X), "=<<", "c[4][4] += x[4][8] x x'[8][4], bfloat16, sums in float32"),
-    Form("mulbf", 12, (_C, _X, _X), "><<", "c = the same product"),
-    Form("rowbf", 13, (_C, _W), "><", "each of the 4 rows of c = the first 4 float32 of w"),
+    Form("macbf", 11, (_C, _X, _X, _HALF), "=<<-", "the half of c, [4][4] float32, += x[4][8] x x'[8][4] of bfloat16"),
+    Form("addbf", 12, (_C, _X), "=<", "c[i] += x[i], 32 lanes, float32 and bfloat16"),
+    Form("maxf", 13, (_C, _R), "=<", "c[i] = the greater of c[i] and r, 32 lanes, float32"),
+    Form("minf", 14, (_C, _R), "=<", "c[i] = the lesser of c[i] and r, 32 lanes, float32"),
 )
 _IMM = Field("i", 15)
 _SCALARS = (

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.execute import State, widened
 from sparsec.backends.aie.core.instructions import Bundle, Instruction, Slot
 from sparsec.compiler.errors import ModelError
 
@@ -152,10 +151,10 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
         return np.concatenate((register(2 * x), register(2 * x + 1)), axis=1)
 
     if i.form.name == "macbf":
-        c, a, b = i.operands
-        left = wide(a).view(ml_dtypes.bfloat16).reshape(times, 4, 8).astype(np.float32)
-        right = wide(b).view(ml_dtypes.bfloat16).reshape(times, 8, 4).astype(np.float32)
-        state.floats(c)[:] += np.matmul(left.transpose(1, 0, 2).reshape(4, -1), right.reshape(-1, 4))
+        c, a, b, half = i.operands
+        left = widened(wide(a)).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1)
+        with np.errstate(all="ignore"):
+            state.half(c, half)[:] += left @ widened(wide(b)).reshape(-1, 4)
         return
     c, a, b, signed = i.operands
     kind = np.int8 if signed else np.uint8

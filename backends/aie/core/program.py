@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from importlib.resources import files
 
 import jinja2
 
@@ -23,6 +22,7 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
+    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32.
     """
 
     depthwise: bool = False
@@ -33,21 +33,17 @@ class Kind:
     cuts: tuple[bool, bool] = (False, False)
     maximum: bool = False
     wide: bool = False
+    bfloat16: bool = False
 
     @property
     def name(self) -> str:
         """A label of the program."""
-        data, added, result = ("i8" if s else "u8" for s in self.signed)
+        data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
         product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
         parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
         return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
-
-    @property
-    def block_bytes(self) -> int:
-        """What one block of weights takes."""
-        return 32 if self.depthwise else 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ class Parameters:
     results with the sum of both buffers' addresses; for how many units chunks are `awaited`, and after how many they are no
     longer `kept`; bytes between the 4 vectors; `chunks` for each unit; the address of the first buffer of weights, the size
     of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the least and
-    the greatest result, each as the 4 bytes of a word, where results are cut to them.
+    the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them.
     """
 
     units: int
@@ -117,9 +113,12 @@ _PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
-    source = (files("sparsec.templates") / "aie" / "core.s.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     described = [
         {
@@ -128,22 +127,20 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "maximum": k.maximum,
             "cuts": [int(cut) for cut in k.cuts],
             "wide": k.wide,
-            "quarters": k.wide or k.starts_partial or k.ends_partial,
-            "sums": k.wide or k.ends_partial,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),
             "result": int(k.signed[2]),
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
+            "bfloat16": k.bfloat16,
         }
         for k in kinds
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    return environment.from_string(source).render(
-        kinds=described, locks=LOCKS, parameters=at, steps_offset=HEADER_BYTES + 2, **places
-    )
+    more = {"steps_offset": HEADER_BYTES + 2, **places}
+    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import saturated
+from sparsec.backends.aie.core.execute import as_float, rounded, saturated, widened
 from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
 
+_OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf"))
+_OF_INTEGERS = frozenset(("mac", "mul", "mace", "mule", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
 
@@ -28,16 +30,29 @@ def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], 
         made = found[c] = list(sums)
         first = 0
         for i in range(1, len(made) + 1):
-            alike = i < len(made) and (made[i].name, made[i].numbers) == ("mac", made[first].numbers)
-            if alike and made[first].name == "mac" and i not in stops:
+            if i < len(made) and _alike(made[first], made[i]) and i not in stops:
                 continue
-            if i - first > 1:
-                parts = zip(*(s.vectors for s in made[first:i]), strict=True)
-                vectors = range(len(lines), len(lines) + len(made[first].vectors))
-                lines += [np.concatenate([lines[n] for n in part], axis=1) for part in parts]
-                made[first:i] = [Sum("mac", made[first].numbers, tuple(vectors)), *[Sum("none", (), ())] * (i - first - 1)]
+            for numbers in dict.fromkeys(s.numbers for s in made[first:i]):
+                _join(made, [n for n in range(first, i) if made[n].numbers == numbers], lines)
             first = i
     return found, lines
+
+
+def _alike(a: Sum, b: Sum) -> bool:
+    """Whether two sums of an accumulator may be taken in any order: those of bfloat16 add to one half of it or the other."""
+    return a.name == b.name and (a.name == "macbf" or (a.name == "mac" and a.numbers == b.numbers))
+
+
+def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
+    if len(which) < 2:
+        return
+    parts = zip(*(made[n].vectors for n in which), strict=True)
+    first = made[which[0]]
+    vectors = range(len(lines), len(lines) + len(first.vectors))
+    lines += [np.concatenate([lines[n] for n in part], axis=1) for part in parts]
+    for n in which:
+        made[n] = Sum("none", (), ())
+    made[which[0]] = Sum(first.name, first.numbers, tuple(vectors))
 
 
 class Operands:
@@ -94,28 +109,58 @@ class Values:
             if count or begins is None or (final := self.final(c)) is None:
                 return None
             return np.concatenate((before[:1], final[:-1]))
-        total = np.zeros((times, 4, 8), np.int64)
+        floats = any(s.name in _OF_FLOATS for s in self._sums[c])
+        if floats and any(s.name in _OF_INTEGERS for s in self._sums[c]):
+            return None
+        total = np.zeros((times, 4, 8), np.float32 if floats else np.int64)
         for s in self._sums[c][:count]:
             if s.name != "none":
                 total = self._taken(total, s)
-        return total.astype(np.int32)
+        return total.view(np.int32) if floats else total.astype(np.int32)
 
     def _taken(self, total: Array, s: Sum) -> Array:
+        stored = np.float32 if total.dtype == np.float32 else np.int32
         if s.name == "clr":
             return np.zeros_like(total)
         if s.name == "row":
-            rows: Array = np.broadcast_to(self._vector(s.vectors[0]).view(np.int32), total.shape).astype(np.int64)
+            rows: Array = np.broadcast_to(self._vector(s.vectors[0]).view(stored), total.shape).astype(total.dtype)
             return rows
         if s.name == "setc":
             total = total.copy()
-            total[:, s.numbers[0]] = self._vector(s.vectors[0])[:, 0].view(np.int32)
+            total[:, s.numbers[0]] = self._vector(s.vectors[0])[:, 0].view(stored)
             return total
+        if s.name in _OF_FLOATS:
+            with np.errstate(all="ignore"):
+                return self._floats(total, s)
         if s.name == "ups":
             data = self._vector(s.vectors[0]).view(np.int8 if s.numbers[1] else np.uint8).reshape(-1, 4, 8)
             moved: Array = total + (data.astype(np.int32) << s.numbers[0])
             return moved
         made = self._products(s) if s.name in ("mac", "mul") else self._lanes(s)
         return made if s.name in ("mul", "mule") else total + made
+
+    def _floats(self, total: Array, s: Sum) -> Array:
+        """What an instruction of float32 makes of the sums."""
+        if s.name in ("maxf", "minf"):
+            bounded: Array = (np.maximum if s.name == "maxf" else np.minimum)(total, as_float(s.numbers[0]))
+            return bounded
+        data = widened(self._wide(s.vectors[:2]))
+        times, count, _ = data.shape
+        if s.name == "addbf":
+            added: Array = total + data[:, 0].reshape(times, 4, 8)
+            return added
+        left = data.reshape(times, count, 4, 8).transpose(0, 2, 1, 3).reshape(times, 4, 8 * count)
+        total, half = total.copy(), slice(4 * s.numbers[0], 4 * s.numbers[0] + 4)
+        if all(self._operands.fixed[n] for n in s.vectors[2:]):
+            right = widened(np.concatenate([self._fixed(n) for n in s.vectors[2:]], axis=-1)).reshape(8 * count, 4)
+            total[:, :, half] += (left.reshape(4 * times, -1) @ right).reshape(times, 4, 4)
+        else:
+            total[:, :, half] += left @ widened(self._wide(s.vectors[2:])).reshape(times, 8 * count, 4)
+        return total
+
+    def _wide(self, numbers: Sequence[int]) -> Array:
+        """uint8 [iterations, executions, 64]: the halves of a register of 512 bits."""
+        return np.concatenate([self._vector(n) for n in numbers], axis=-1)
 
     def _vector(self, number: int) -> Array:
         """uint8 [iterations, executions, 32]."""
@@ -165,4 +210,7 @@ class Values:
             return None
         if s.name == "stc":
             return np.ascontiguousarray(sums[:, s.numbers[0]]).view(np.uint8)
+        if s.name == "stbf":
+            positions = slice(2 * s.numbers[0], 2 * s.numbers[0] + 2)
+            return rounded(np.ascontiguousarray(sums).view(np.float32)[:, positions]).reshape(-1, 32)
         return saturated(sums, *s.numbers).reshape(-1, 32)

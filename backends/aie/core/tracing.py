@@ -15,8 +15,8 @@ from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, 
 Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc"))
-_STORES = frozenset(("srs", "srsm", "stw", "stc"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr"))
+_STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf"))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "pmov", "loop"))
 
 
@@ -91,6 +91,11 @@ class Trace:
         return len(self.addresses) - 1
 
 
+def _pairs(*wide: int) -> list[int]:
+    """The halves of registers of 512 bits."""
+    return [half for x in wide for half in (2 * x, 2 * x + 1)]
+
+
 class Tracer:
     """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
     in memory, or beyond it in the registers as they are before the loop."""
@@ -161,7 +166,7 @@ class Tracer:
         if name == "stw":
             trace.stores.append(Stored(address, name, 0, 0, trace.note(self.vectors[o[0]]), ()))
             return
-        numbers = (o[1],) if name == "stc" else (self.state.r[o[2]], o[3])
+        numbers = (o[1],) if name in ("stc", "stbf") else (self.state.r[o[2]], o[3])
         trace.fixed += numbers
         trace.stores.append(Stored(address, name, o[0], len(trace.sums.get(o[0], ())), 0, numbers))
 
@@ -170,7 +175,7 @@ class Tracer:
         vectors: list[int] = []
         numbers: tuple[int, ...] = ()
         if name in ("mac", "mul"):
-            vectors, numbers = [v[o[1]], v[2 * o[2]], v[2 * o[2] + 1]], (o[3],)
+            vectors, numbers = [v[o[1]], *(v[n] for n in _pairs(o[2]))], (o[3],)
         elif name in ("mace", "mule"):
             vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
         elif name == "row":
@@ -179,6 +184,12 @@ class Tracer:
             vectors, numbers = [v[o[2]]], (o[1],)
         elif name == "ups":
             vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
+        elif name == "macbf":
+            vectors, numbers = [v[n] for n in _pairs(o[1], o[2])], (o[3],)
+        elif name == "addbf":
+            vectors = [v[n] for n in _pairs(o[1])]
+        elif name in ("maxf", "minf"):
+            numbers = (self.state.r[o[1]],)
         trace.fixed += numbers
         trace.sums.setdefault(o[0], []).append(Sum(name, numbers, tuple(trace.note(a) for a in vectors)))
 
@@ -199,7 +210,7 @@ class Tracer:
             if Slot.VECTOR in bundle:
                 i = bundle[Slot.VECTOR]
                 o = i.operands
-                used = [o[1], 2 * o[2], 2 * o[2] + 1] if i.form.name == "mac" else [o[1], o[2]]
+                used = {"mac": [o[1], *_pairs(o[2])], "mace": [o[1], o[2]], "macbf": _pairs(o[1], o[2])}[i.form.name]
                 where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
                 made = Sum(i.form.name, (o[3],), tuple(trace.note(a) for a in where))
                 trace.fixed.append(o[3])

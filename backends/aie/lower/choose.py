@@ -109,14 +109,15 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
 
 def _compute(t: Tiling, part: int) -> float:
     """Cycles of a core for a tile."""
-    quad = 8 if t.layer.residual else 4  # cycles of 4 vectors beside products
+    size = t.layer.element.bytes
+    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
     products, ends, chunks = 0, 0, 0
     for b in t.output_blocks(part):
         n = t.pieces(b)
         products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
         ends += quad + 16 * (t.splits * n - 1)
         chunks += t.splits * n
-    return t.share.tiles * (4 * products + ends) + _CHUNK * chunks
+    return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
 
 
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:

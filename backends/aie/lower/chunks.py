@@ -19,15 +19,23 @@ _ALIGN = 64
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Bytes between the 4 vectors that are multiplied together (`within`), and from the first of them to the next 4 (`on`)."""
+    """Bytes between the 4 vectors that are multiplied together (`within`), and from the first of them to the next 4 (`on`);
+    `inner` is from the start of a vector to the last load of it."""
 
     within: tuple[int, int, int] = (32, 32, 32)
     on: int = 128
+    inner: int = 0
 
     @property
     def span(self) -> int:
-        """Bytes from the first to the fourth vector."""
-        return sum(self.within)
+        """Bytes from the first load to the last."""
+        return sum(self.within) + self.inner
+
+    @property
+    def between(self) -> tuple[int, int, int]:
+        """Bytes from the last load of a vector to the first of the next."""
+        first, second, third = self.within
+        return first - self.inner, second - self.inner, third - self.inner
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class Chunk:
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
     tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
     shift of the residual, which is at the address `residual`; `kind` is the kind of product's number in the
-    program; `partial` are the addresses of both halves of the partial sums, which `ends_partial` leaves there.
+    program; `partial` are the addresses of both halves of the partial sums, which `ends_partial` leaves there. Of bfloat16,
+    `bias` is float32, `blocks` are bfloat16, and there are no shifts.
     """
 
     bias: Array
@@ -61,10 +70,10 @@ class Chunk:
             )
         start = table_end(n)
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        control = [self.kind, (n - LEAST_BLOCKS[self.ends_partial]) // 2, start, offsets[0] // 32, onward % 2**16, self.shift]
+        control = [self.kind, (n - self._least) // 2, start, offsets[0] // 32, onward % 2**16, self.shift]
         control += [*self.partial, self.residual // 32, self.added_shift]
         parts = [
-            np.asarray(self.bias, np.int32).tobytes(),
+            self.bias.tobytes(),
             np.array(control, np.uint16).tobytes(),
             np.array(table, np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
             blocks.tobytes(),
@@ -72,13 +81,20 @@ class Chunk:
         whole = b"".join(parts)
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
 
+    @property
+    def _least(self) -> int:
+        return LEAST_BLOCKS[self.ends_partial and self.blocks.dtype == np.int8]
+
     def _even(self) -> tuple[Array, Sequence[int]]:
-        """Blocks as bytes and their offsets, an even number, as the program takes them in pairs, and not too few."""
-        depthwise = self.blocks.ndim == 2
-        blocks = np.tile(self.blocks, (1, 4)) if depthwise else self.blocks.reshape(len(self.blocks), 64)
-        missing = max(LEAST_BLOCKS[self.ends_partial] - len(blocks), len(blocks) % 2)
+        """Blocks as they are stored and their offsets, an even number, as the program takes them in pairs, and not too few."""
+        blocks = self.blocks
+        if blocks.ndim == 2:
+            blocks = np.tile(blocks, (1, 4))
+        elif blocks.dtype != np.int8:
+            blocks = blocks.reshape(-1, 8, 2, 4).transpose(0, 2, 1, 3)  # operands of 8 inputs and 4 outputs
+        missing = max(self._least - len(blocks), len(blocks) % 2)
         offsets = [*self.offsets, *[self.offsets[-1] if self.offsets else 0] * missing]
-        return np.concatenate((blocks, np.zeros((missing, blocks.shape[1]), np.int8))).astype(np.int8), offsets
+        return np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), blocks.dtype))), offsets
 
 
 def table_end(blocks: int) -> int:
@@ -86,7 +102,7 @@ def table_end(blocks: int) -> int:
     return -(-(HEADER_BYTES + 2 * blocks) // 32) * 32
 
 
-def chunk_bytes(blocks: int, block_bytes: int, in_parts: bool) -> int:
-    """What a chunk of so many blocks takes, in one or several of which sums are made."""
-    n = max(LEAST_BLOCKS[in_parts], blocks + blocks % 2)
+def chunk_bytes(blocks: int, block_bytes: int, alternates: bool) -> int:
+    """What a chunk of so many blocks takes, with one or two sets of accumulators in turns."""
+    n = max(LEAST_BLOCKS[alternates], blocks + blocks % 2)
     return -(-(table_end(n) + n * block_bytes) // _ALIGN) * _ALIGN

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import (
@@ -26,7 +28,7 @@ from sparsec.backends.aie.descriptors import (
     Release,
     ShimDescriptor,
 )
-from sparsec.backends.aie.lower.geometry import VECTOR_BYTES, Image
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING, Mode, Stream
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan, data_streams, granule, weight_streams
@@ -259,7 +261,7 @@ class LayerControl:
             results_sum=2 * core.results + core.results_step,
             awaited=t.units // t.tiles * t.streamed,
             kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
-            within=self.share.steps.within,
+            within=self.share.steps.between,
             chunks=t.unit_chunks(part),
             weights=core.weights,
             weights_size=t.chunk_bytes,
@@ -283,7 +285,7 @@ class LayerControl:
             release=Release(LOCKS.weights_full),
         )
         yield from self._chain(tile, _S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
-        vector = VECTOR_BYTES // 4 * t.layer.result_size
+        vector = LANES * BLOCK * t.layer.result_size // 4
         results = CoreDescriptor(
             core.results // 4,
             t.rows * self.share.lane * vector,
@@ -296,9 +298,14 @@ class LayerControl:
         yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
 
     def _bounds(self) -> tuple[int, int] | None:
-        """The bounds of results as words of 4 bytes, where there are any."""
+        """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
         low, high = self.tiling.layer.shifts.bounds
-        return None if low is high is None else (0x01010101 * ((low or 0) % 256), 0x01010101 * ((high or 0) % 256))
+        if low is high is None:
+            return None
+        if self.tiling.layer.element is BFLOAT16:
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
+            return first, second
+        return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
 
     def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
@@ -421,12 +428,13 @@ class LayerControl:
     def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: _Pair) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual."""
         t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
-        row = 2 * source.source_columns
-        dims = (Dim(1, 2), Dim(2 * s * share.lane, 4), Dim(2 * s, share.pitch), Dim(s * row))
+        words = t.layer.element.position_words
+        row = words * source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(s * row))
         leaving = [
             MemoryDescriptor(
-                base + part * share.blocks * source.source_rows * row + i * row + 2 * j,
-                8 * share.plane_vectors,
+                base + part * share.blocks * source.source_rows * row + i * row + words * j,
+                LANES * words * share.plane_vectors,
                 dims,
                 iteration=ring,
             )
@@ -440,7 +448,12 @@ class LayerControl:
             leaving[i] = replace(leaving[i], acquire=full)
             leaving[-i - 1] = replace(leaving[-i - 1], release=free)
         behind = base + t.source_bytes // 4
-        dims = (Dim(1, 2), Dim(2 * share.lane, 4), Dim(2, share.result_pitch), Dim(2 * share.residual_columns))
+        dims = (
+            Dim(1, words),
+            Dim(words * share.lane, LANES),
+            Dim(words, share.result_pitch),
+            Dim(words * share.residual_columns),
+        )
         for n in range(t.residual_parts):
             length = t.layer.output_blocks * t.residual_stride // 4 // t.residual_parts
             at = behind + n * (t.residual_source_bytes // 4 // t.residual_parts)

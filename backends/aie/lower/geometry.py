@@ -1,10 +1,11 @@
 """Where a layer's data are: images in DDR, a column's share in its memory tile, vectors in a core.
 
-Channels lie in blocks of 8, one byte each: an image in DDR is [blocks][rows][columns][8], with rows and columns around it
-that hold the zero point. A column of cores computes a band of output rows, `rows` high. A core reads vectors of 32 bytes: 4
-positions of 8 channels, which a matrix instruction multiplies at once, and loads are aligned to 32 bytes. So that a kernel's
-neighbouring columns are whole vectors, too, the 4 positions of one vector stand `lane` columns apart: vector x of a row
-holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and columns of each remainder are a plane of their own.
+Channels lie in blocks of 8, of one byte each, or of two where they are bfloat16: an image in DDR is
+[blocks][rows][columns][8], with rows and columns around it that hold the zero point. A column of cores computes a band of output
+rows, `rows` high. A core reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once; they are one
+load of 32 bytes or two, and loads are aligned. So that a kernel's neighbouring columns are whole vectors, too, the 4 positions of
+one vector stand `lane` columns apart: vector x of a row holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and
+columns of each remainder are a plane of their own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,34 @@ from sparsec.compiler.types import TensorType
 
 BLOCK = 8  # channels
 LANES = 4  # positions of a vector
-VECTOR_BYTES = BLOCK * LANES
 TILE_VECTORS = 4  # that a core multiplies together
+LOAD_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """What data, residual and weights are made of: `bytes` an element, and its name among a machine's matrix instructions."""
+
+    name: str
+    bytes: int
+
+    @property
+    def vector_bytes(self) -> int:
+        """4 positions of 8 channels."""
+        return LANES * BLOCK * self.bytes
+
+    @property
+    def block_bytes(self) -> int:
+        """Weights of 8 x 8 channels."""
+        return BLOCK * BLOCK * self.bytes
+
+    @property
+    def position_words(self) -> int:
+        """Words of 32 bits that 8 channels of a position are."""
+        return BLOCK * self.bytes // 4
+
+
+BYTE, BFLOAT16 = Element("int8", 1), Element("bf16", 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +101,7 @@ class Image:
         return replace(self, offset=self.offset + first * self.height * self.width * BLOCK * self.size, channels=channels)
 
 
-_SIZES = {DType.U8: 1, DType.I8: 1, DType.I32: 4}
+_SIZES = {DType.U8: 1, DType.I8: 1, DType.BF16: 2, DType.I32: 4}
 
 
 def plane(of: TensorType) -> tuple[int, int, int, bool] | None:
@@ -107,6 +134,7 @@ class Share:
     blocks: int  # of input channels
     rows: int
     columns: int
+    element: Element = BYTE
 
     @property
     def lane(self) -> int:
@@ -151,17 +179,19 @@ class Share:
     @property
     def steps(self) -> Steps:
         """Bytes between the vectors that are multiplied together, and on to the next ones."""
+        vector = self.element.vector_bytes
+        inner = vector - LOAD_BYTES
         if not self.folded:
-            return Steps()
-        row, rows = VECTOR_BYTES * self.pitch, TILE_VECTORS // self.lane
-        turn = row - VECTOR_BYTES * (self.lane - 1)
-        first, second, third = (VECTOR_BYTES if i % self.lane else turn for i in range(1, TILE_VECTORS))
-        return Steps((first, second, third), rows * row)
+            return Steps((vector,) * 3, TILE_VECTORS * vector, inner)
+        row, rows = vector * self.pitch, TILE_VECTORS // self.lane
+        turn = row - vector * (self.lane - 1)
+        first, second, third = (vector if i % self.lane else turn for i in range(1, TILE_VECTORS))
+        return Steps((first, second, third), rows * row, inner)
 
     @property
     def slack(self) -> int:
         """Bytes behind a tile of data that a core may read, and multiply for no result that is kept."""
-        return 2 * self.steps.on if self.folded else TILE_VECTORS * VECTOR_BYTES
+        return 2 * self.steps.on if self.folded else self.steps.on
 
     @property
     def source_rows(self) -> int:
@@ -192,4 +222,6 @@ class Share:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
         s = self.window.stride
         plane = self.window.planes.index((row % s, column % s))
-        return VECTOR_BYTES * (((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s)
+        return self.element.vector_bytes * (
+            ((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s
+        )

@@ -1,4 +1,4 @@
-"""Layers that the array computes: convolutions and products of bytes, read from the graph."""
+"""Layers that the array computes: convolutions and products of bytes or bfloat16, read from the graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.lower.geometry import BLOCK, Window, plane
+from sparsec.backends.aie.lower.floats import floats_of
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -19,6 +20,7 @@ from sparsec.compiler.ops.pool import Pool
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
+_MULTIPLIED = (*_BYTES, DType.BF16)
 _POOLS = {"max": "maximum", "avg": "mean", "lp": "norm"}
 
 
@@ -43,6 +45,7 @@ class ConvLayer:
     shifts: Shifts
     maximum: bool = False
     wide: bool = False  # results are the int32 sums
+    element: Element = BYTE
     groups: int = 1  # of channels, if not depthwise
     first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
 
@@ -78,7 +81,7 @@ class ConvLayer:
     @property
     def result_size(self) -> int:
         """Bytes of a result."""
-        return 4 if self.wide else 1
+        return 4 if self.wide else self.element.bytes
 
     @property
     def all_blocks(self) -> int:
@@ -132,14 +135,16 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     op = node.op
     assert isinstance(op, Conv)
     x, w = graph.types[node.inputs[0]], graph.types[node.inputs[1]]
-    if x.dtype not in _BYTES or node.inputs[1] not in graph.constants:
-        return "it does not multiply bytes by constant weights"
+    if x.dtype not in _MULTIPLIED or node.inputs[1] not in graph.constants:
+        return "it does not multiply bytes or bfloat16 by constant weights"
     if x.rank != 4 or x.shape[0] != 1:
         return f"its data {list(x.shape)} are not one image"
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
     depthwise = op.groups == x.shape[1] == w.shape[0] and op.groups > 1
-    shifts = shifts_of(graph, node)
+    if depthwise and x.dtype is DType.BF16:
+        return "it multiplies channel by channel, which the array does to bytes only"
+    shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
     if isinstance(shifts, str):
         return shifts
     window = Window((w.shape[2], w.shape[3]), op.strides[0], (op.pads[0], op.pads[1]))
@@ -154,12 +159,12 @@ def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:
     op = node.op
     assert isinstance(op, MatMul)
     x = graph.types[node.inputs[0]]
-    if x.dtype not in _BYTES or node.inputs[1] not in graph.constants:
-        return "it does not multiply bytes by constant weights"
+    if x.dtype not in _MULTIPLIED or node.inputs[1] not in graph.constants:
+        return "it does not multiply bytes or bfloat16 by constant weights"
     w = graph.constants[node.inputs[1]]
     if w.ndim != 2 or op.trans_a or x.rank == 4 or plane(x) is None:
         return f"it multiplies {list(x.shape)}{' transposed' if op.trans_a else ''} by {list(w.shape)}, not rows by a matrix"
-    shifts = shifts_of(graph, node)
+    shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
     if isinstance(shifts, str):
         return shifts
     oihw = (w if op.trans_b else w.T)[:, :, None, None]
@@ -220,6 +225,7 @@ def _layer(
         weights,
         shifts,
         wide=graph.types[node.output].dtype is DType.I32,
+        element=BFLOAT16 if graph.types[node.inputs[0]].dtype is DType.BF16 else BYTE,
     )
 
 
@@ -235,6 +241,6 @@ def _ungrouped(w: Array, groups: int) -> Array:
 def _blocked(w: Array, depthwise: bool) -> Array:
     oc, ic, kh, kw = w.shape
     inner = 1 if depthwise else BLOCK
-    padded = np.zeros((-(-oc // BLOCK) * BLOCK, -(-ic // inner) * inner, kh, kw), np.int8)
+    padded = np.zeros((-(-oc // BLOCK) * BLOCK, -(-ic // inner) * inner, kh, kw), w.dtype)
     padded[:oc, :ic] = w
     return padded.reshape(-1, BLOCK, padded.shape[1] // inner, inner, kh, kw)

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import Kind
 from sparsec.backends.aie.lower.chunks import Chunk
+from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, RING, SUM_BYTES, Tiling
@@ -125,7 +126,7 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
         low, high = (b is not None and last for b in layer.shifts.bounds)
         made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
-        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last))
+        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16))
     return found
 
 
@@ -146,7 +147,7 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
 def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[bytes]]:
     """The nonzero blocks of 8 output channels, which are a core's `own`-th, packed, by part of the input channels."""
     layer, share = tiling.layer, tiling.share
-    bias = np.zeros(8, np.int32)
+    bias = np.zeros(8, layer.shifts.bias.dtype)
     there = layer.shifts.bias[8 * block : 8 * block + 8]
     bias[: there.size] = there
     residual = core.residual + own * tiling.residual_stride if layer.residual else 0
@@ -179,7 +180,7 @@ def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
             if found.any():
                 offsets.append(share.offset(block if layer.depthwise else b, i, j))
                 blocks.append(found.reshape(8) if layer.depthwise else found.T)
-    return offsets, np.array(blocks, np.int8).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
+    return offsets, np.array(blocks, w.dtype).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
 
 
 def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:

@@ -35,13 +35,14 @@ _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 @dataclass(frozen=True, slots=True)
 class Shifts:
     """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None; `bounds` are
-    the least and greatest results where they are not those of bytes, or None."""
+    the least and greatest results where they are not those of bytes, or None. Of bfloat16, `bias` is float32, and nothing is
+    shifted."""
 
     bias: Array
     shift: int
     residual: int | None = None
     residual_shift: int = 0
-    bounds: tuple[int | None, int | None] = (None, None)
+    bounds: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes
-from sparsec.backends.aie.lower.geometry import BLOCK, TILE_VECTORS, VECTOR_BYTES, Share
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
-QUAD_BYTES = TILE_VECTORS * VECTOR_BYTES  # what a core multiplies together
-SUM_BYTES = 512  # int32 sums of it for 8 channels
+QUAD = TILE_VECTORS * LANES * BLOCK  # elements that a core multiplies together
+SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
@@ -43,7 +43,7 @@ class Tiling:
     @cached_property
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
-        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width)
+        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width, self.layer.element)
 
     @property
     def band(self) -> int:
@@ -83,7 +83,9 @@ class Tiling:
     def chunk_bytes(self) -> int:
         """Bytes of the largest chunk: all take as much."""
         most = int(np.minimum(self.counts, self.chunk_blocks).max())
-        return chunk_bytes(most, VECTOR_BYTES if self.layer.depthwise else BLOCK * BLOCK, self.in_parts)
+        element = self.layer.element
+        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        return chunk_bytes(most, each, self.in_parts and element is not BFLOAT16)
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
@@ -110,12 +112,12 @@ class Tiling:
     @property
     def data_bytes(self) -> int:
         """Vectors of one unit in a core."""
-        return self.share.data_vectors * VECTOR_BYTES
+        return self.share.data_vectors * self.layer.element.vector_bytes
 
     @property
     def residual_stride(self) -> int:
         """Bytes of the residual of 8 channels in a core: whole rows."""
-        return self.share.residual_rows * self.share.result_pitch * VECTOR_BYTES
+        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes
 
     @property
     def residual_bytes(self) -> int:
@@ -146,7 +148,7 @@ class Tiling:
     @property
     def result_quad(self) -> int:
         """Results of 4 vectors."""
-        return QUAD_BYTES * self.layer.result_size
+        return QUAD * self.layer.result_size
 
     @cached_property
     def in_parts(self) -> bool:
@@ -179,19 +181,21 @@ class Tiling:
     @cached_property
     def source(self) -> Share:
         """What a memory tile holds of one tile: all input channels."""
-        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width)
+        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width, self.layer.element)
 
     @property
     def source_bytes(self) -> int:
         """One tile of data in a memory tile."""
-        return self.source.blocks * self.source.source_rows * self.source.source_columns * BLOCK
+        source = self.source
+        return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
     @property
     def residual_source_bytes(self) -> int:
         """One tile of the residual in a memory tile."""
         if not self.layer.residual:
             return 0
-        return self.layer.output_blocks * self.share.residual_rows * self.share.residual_columns * BLOCK
+        positions = self.share.residual_rows * self.share.residual_columns
+        return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
     @property
     def stored_bytes(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from sparsec.backends.aie.simulate.trace import chrome_trace
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError, StreamError, UsageError
+from sparsec.compiler.segments import Part, outputs_of, run_parts
 
 Array = np.ndarray[Any, Any]
-Host = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,11 @@ class PartRun:
 
 @dataclass(frozen=True)
 class ModelRun:
-    """Outputs by name, and the array parts."""
+    """Outputs by name, the array parts, and all values that parts took or made."""
 
     outputs: Mapping[str, Array]
     parts: tuple[PartRun, ...]
+    values: Mapping[str, Array] = field(default_factory=dict)
 
     def trace(self, machine: Machine) -> str:
         """All array parts one after another as a Chrome trace (JSON)."""
@@ -84,25 +86,25 @@ class ArrayModel:
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path} lacks what a manifest of format {FORMAT} has ({exc!r}): compile the model again") from exc
 
-    def run(self, feeds: Mapping[str, Array], host: Callable[[Mapping[str, Any]], Host]) -> ModelRun:
+    def run(self, feeds: Mapping[str, Array], host: Callable[[Mapping[str, Any]], Part]) -> ModelRun:
         """Outputs for `feeds`; `host` makes the function that computes a host part of the manifest."""
-        values: dict[str, Array] = dict(feeds)
         activations = np.zeros(self.manifest["activation_bytes"], np.uint8)
         for value, image in self.images.items():
             surround(image, self.manifest["images"][value]["zero"], activations)
-        runs = []
-        for entry in self.manifest["parts"]:
-            if entry["kind"] == "host":
-                values.update(host(entry)({v: values[v] for v in entry["inputs"]}))
-                continue
-            for v in entry["inputs"]:
-                pack(self.images[v], values[v], self.manifest["images"][v]["zero"], activations)
-            if entry["layers"]:
-                runs.append(PartRun(entry, Layer.of(entry), self._array(entry, activations)))
-            for v in entry["outputs"]:
-                told = self.manifest["images"][v]
-                values[v] = unpack(self.images[v], activations, DType(told["dtype"]).numpy, told["shape"])
-        return ModelRun({name: values[v] for name, v in self.manifest["outputs"].items()}, tuple(runs))
+        runs = list[PartRun]()
+        values = run_parts(self.manifest, feeds, host, lambda entry: partial(self._part, entry, activations, runs))
+        return ModelRun(outputs_of(self.manifest, values), tuple(runs), values)
+
+    def _part(
+        self, entry: Mapping[str, Any], activations: Array, runs: list[PartRun], values: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What an array part makes of `values`."""
+        for v, value in values.items():
+            pack(self.images[v], value, self.manifest["images"][v]["zero"], activations)
+        if entry["layers"]:  # else its concatenations are views of what is there
+            runs.append(PartRun(entry, Layer.of(entry), self._array(entry, activations)))
+        told = {v: self.manifest["images"][v] for v in entry["outputs"]}
+        return {v: unpack(self.images[v], activations, DType(t["dtype"]).numpy, t["shape"]) for v, t in told.items()}
 
     def _array(self, entry: Mapping[str, Any], activations: Array) -> Finished:
         try:

@@ -28,18 +28,22 @@ _WORD = 4
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer as the manifest has it: its name, its operations [first, end) of the control stream, and its dense products."""
+    """A layer as the manifest has it: its name, its operations [first, end) of the control stream, its dense products and what
+    they multiply, by the name among the machine's matrix instructions."""
 
     name: str
     first: int
     end: int
     macs: int
+    element: str = "int8"
 
     @staticmethod
     def of(entry: Mapping[str, Any]) -> tuple[Layer, ...]:
         """The layers of a part of the manifest. ModelError when an entry is none."""
         try:
-            return tuple(Layer(_named(e), e["operations"][0], e["operations"][1], e["macs"]) for e in entry["layers"])
+            return tuple(
+                Layer(_named(e), e["operations"][0], e["operations"][1], e["macs"], e["element"]) for e in entry["layers"]
+            )
         except (KeyError, TypeError, IndexError) as exc:
             raise ModelError(f"the manifest's layers of {entry.get('control')!r} are not as expected: {exc!r}") from exc
 
@@ -60,13 +64,15 @@ class ChannelUse:
 
 @dataclass(frozen=True)
 class LayerCycles:
-    """One layer. `begin` and `end` bound its window in cycles; `macs` are the dense layer's, `products` those that cores
-    started (vector instructions of the busiest core, and of all); DDR in bytes; `roofline` cycles by resource."""
+    """One layer. `begin` and `end` bound its window in cycles; `macs` are the dense layer's, `least` the cycles that they take
+    the array at its peak, `products` those that cores started (vector instructions of the busiest core, and of all); DDR in
+    bytes; `roofline` cycles by resource."""
 
     name: str
     begin: int
     end: int
     macs: int
+    least: float
     busiest_products: int
     products: int
     cores: Mapping[Tile, Mapping[Cause, int]]
@@ -91,9 +97,10 @@ class LayerCycles:
         count = max(1, len(self.cores))
         return {cause: sum(c[cause] for c in self.cores.values()) / count for cause in CORE_CAUSES}
 
-    def peak_share(self, machine: Machine) -> float:
+    @property
+    def peak_share(self) -> float:
         """Dense products over what the array could have done in the window; above 1 where zeros were skipped well."""
-        return self.macs / (self.cycles * machine.macs_per_cycle) if self.cycles else 0.0
+        return self.least / self.cycles if self.cycles else 0.0
 
 
 @dataclass(frozen=True)
@@ -119,12 +126,14 @@ def measure(machine: Machine, finished: Finished, layers: Sequence[Layer]) -> Ru
     found = []
     for layer in layers:
         begin, end = (0, *marks)[layer.first], (0, *marks)[layer.end]
-        found.append(_window(machine, array, layer.name, begin, end, layer.macs))
-    macs = sum(s.macs for s in layers)
-    return RunCycles(machine, tuple(found), _window(machine, array, "all", 0, finished.cycles, macs))
+        least = layer.macs / machine.peak(layer.element)
+        found.append(_window(machine, array, layer.name, (begin, end), layer.macs, least))
+    macs, least = sum(s.macs for s in layers), sum(f.least for f in found)
+    return RunCycles(machine, tuple(found), _window(machine, array, "all", (0, finished.cycles), macs, least))
 
 
-def _window(machine: Machine, array: ArrayState, name: str, begin: int, end: int, macs: int) -> LayerCycles:
+def _window(machine: Machine, array: ArrayState, name: str, window: tuple[int, int], macs: int, least: float) -> LayerCycles:
+    begin, end = window
     cores = {t: c.timeline.cycles(begin, end) for t, c in array.cores.items()}
     products = [int(c.timeline.within(begin, end)[:, WORK].sum()) for c in array.cores.values()]
     channels = {key: _use(array, key, begin, end) for key in array.channels}
@@ -137,7 +146,7 @@ def _window(machine: Machine, array: ArrayState, name: str, begin: int, end: int
     roofline = {"products": busiest, **_streams(array, channels)}
     for what, volume in (("DDR reads", read), ("DDR writes", written)):
         roofline[what] = -(-volume // machine.costs.ddr_bytes_per_cycle)
-    used = LayerCycles(name, begin, end, macs, busiest, sum(products), cores, channels, read, written, roofline)
+    used = LayerCycles(name, begin, end, macs, least, busiest, sum(products), cores, channels, read, written, roofline)
     if used.bound[1] > used.cycles:
         raise InternalError(
             f"layer {name!r} took {used.cycles} cycles in simulation, less than the {used.bound[1]} of its {used.bound[0]}: "
@@ -184,7 +193,7 @@ def _table(machine: Machine, layers: Sequence[LayerCycles]) -> str:
     for layer in layers:
         bound, least = layer.bound
         mean = layer.mean()
-        row = [layer.name, f"{layer.cycles:,}", f"{100 * layer.peak_share(machine):.1f}", f"{least:,}", bound]
+        row = [layer.name, f"{layer.cycles:,}", f"{100 * layer.peak_share:.1f}", f"{least:,}", bound]
         row.append(f"{layer.cycles / least:.2f}" if least else "-")
         row += [f"{100 * sum(mean[c] for c in causes) / max(1, layer.cycles):.1f}" for _, causes in _SHOWN]
         row.append(f"{(layer.ddr_read + layer.ddr_written) / 1e6:.2f}")
@@ -197,6 +206,6 @@ def _table(machine: Machine, layers: Sequence[LayerCycles]) -> str:
     ]
     note = (
         f"{machine.name}: cycles are a model's estimates. % peak: the dense layer's products over {machine.macs_per_cycle:,} "
-        "a cycle. From compute on: % of the cycles of a core, mean of all"
+        f"a cycle ({machine.peak('bf16'):,} of bfloat16). From compute on: % of the cycles of a core, mean of all"
     )
     return "\n".join([*(line.rstrip() for line in lines), note]) + "\n"

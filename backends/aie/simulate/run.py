@@ -25,9 +25,9 @@ class Finished:
     array: ArrayState
 
     def macs(self, tile: Tile) -> int:
-        """8-bit products that a core has computed."""
+        """Products that a core has computed."""
         core = self.array.cores[tile].core
-        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128, "mulbf": 128}
+        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128}
         counts = core.vector_counts()
         return sum(per.get(name, 0) * n for name, n in counts.items())
 

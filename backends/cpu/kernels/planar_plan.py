@@ -25,7 +25,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # copied, or transposed, into the tile; a vector of sums added to in scratch; of outputs stored, or transposed and stored; a
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
-_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 9.0, 40.0
+_LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 7.0, 40.0
 _FOURS, _TOGETHER = 2.5, 1.5  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
 _PAIRS = 4.0  # a vector of pairs of bfloat16 turned into the tile (counted in instructions, not measured)
 
@@ -133,12 +133,17 @@ def cycles(p: PlanarProblem, isa: Isa, lists: Lists, s: int, chunk_rows: int, *,
     move = read / (LEVELS[0][1] if tile_bytes <= LEVELS[0][0] else min(rate(tile_bytes) * _WHOLE, LEVELS[0][1]))
     move += weights / rate(1 << 62 if cold else weights)
     total = overlapped(compute, move) + 60
+    return total + p.rows * s * _brought(p) + _stored(p, isa, outputs, s, packs=packs)
+
+
+def _brought(p: PlanarProblem) -> float:
+    """Cycles to bring a vector of inputs into the tile."""
+    if not p.x_blocked:
+        return _COPY
+    if p.data is DType.F32:
+        return _TRANSPOSE
     around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
-    return (
-        total
-        + p.rows * s * (around * {DType.U8: _FOURS, DType.BF16: _PAIRS}.get(p.data, _TRANSPOSE) if p.x_blocked else _COPY)
-        + _stored(p, isa, outputs, s, packs=packs)
-    )
+    return around * (_FOURS if p.data is DType.U8 else _PAIRS)
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:

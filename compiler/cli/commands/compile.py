@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from sparsec.compiler.cli.array import compile_for_array, is_array
 from sparsec.compiler.cli.budget import Budgeting, budget_lines
 from sparsec.compiler.cli.console import Steps, count, duration, emit_json, say, size, table
 from sparsec.compiler.cli.groups import with_groups
+from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import (
     COMPILING,
     TUNING,
@@ -105,6 +106,7 @@ def compile_model(
     budgeting: Budgeting,
     precision: PrecisionOption = Precision.fp32,
     quantising: Quantising,
+    loads: Loads,
     passes: PassesOption = None,
     kernels: KernelsOption = None,
     cc: CcOption = None,
@@ -147,7 +149,7 @@ def compile_model(
     if wanted is None and calib and settings is None:
         raise UsageError("--calib is for pruning and quantising: give --pattern, --layer or --recipe, or --precision int8")
     budget = budgeting.budget(calib, labelled=quantising.labelled)
-    more = {
+    more: dict[str, Any] = {
         "name": name,
         "weights": weights.value,
         "dump_ir": dump_ir,
@@ -159,6 +161,10 @@ def compile_model(
         "kernels": parse_kernels(kernels),
         "max_arena": parse_size(max_arena, "--max-arena") if max_arena else None,
     }
+    if is_systolic(target):
+        more["memory"] = loads.parameters()
+    else:
+        loads.refuse(target)
     options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
     if is_systolic(target):
         with Steps("compile", total=None, quiet=quiet) as steps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,8 @@ import typer
 from sparsec.compiler.cli.array import explain_array
 from sparsec.compiler.cli.channels import show_classes
 from sparsec.compiler.cli.console import Steps, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
+from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import (
     CcOption,
     CompileOptions,
@@ -57,6 +59,7 @@ class _Subject:
     dense: Mapping[str, float] | None = None
 
 
+@with_groups
 def explain(
     subject: SubjectArgument,
     measure: Annotated[
@@ -79,6 +82,8 @@ def explain(
     passes: PassesOption = None,
     cc: CcOption = None,
     limits: LimitsOption = None,
+    *,
+    loads: Loads,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -88,21 +93,25 @@ def explain(
     than the best dense kernel (gain); in words, why zeros are not used. Without --measure no C compiler is called, and the target
     may be another machine.
     With --pattern, --layer or --recipe an .onnx file is pruned first.
-    For a systolic array (--target flexisaga:16x16, or a folder that was compiled for one): the cycles of every dataflow.
+    For a systolic array (--target flexisaga:16x16, or a folder that was compiled for one): the cycles of every dataflow, and with
+    --loads what each moves and costs.
     Of a folder that was compiled for an array of cores: which nodes the array computes and how, and why the host computes the
     others.
     """
     if holds_systolic(subject):
-        explain_systolic(subject, CompileOptions(), json=json, quiet=quiet)
+        explain_systolic(subject, CompileOptions(more={"memory": loads.parameters()}), json=json, quiet=quiet)
         return
+    if subject.is_dir() or not is_systolic(target):
+        loads.refuse(str(subject) if subject.is_dir() else target)
     if subject.is_dir() and (subject / "manifest.json").exists():
         explain_array(subject, json=json)
         return
     wanted = parse_recipe(pattern, layer, recipe)
     passes = with_precision(passes, precision, target)
-    options = CompileOptions(target, threads, dim, shape, passes, cc, limits, {"recipe": wanted} if wanted else {})
+    more = {"recipe": wanted} if wanted else {}
+    options = CompileOptions(target, threads, dim, shape, passes, cc, limits, more)
     if is_systolic(target) and not subject.is_dir():
-        explain_systolic(subject, options, json=json, quiet=quiet)
+        explain_systolic(subject, replace(options, more={**more, "memory": loads.parameters()}), json=json, quiet=quiet)
         return
     if subject.is_dir() and options != CompileOptions():
         raise UsageError(f"{subject} is compiled already: give the .onnx file to explain it with other options")
@@ -155,8 +164,6 @@ def _of_model(path: Path, options: CompileOptions, steps: Steps) -> _Subject:
 
 def _measured(subject: Path, options: CompileOptions, rounds: int, steps: Steps) -> _Subject:
     """The same from a library, with the times of its layers and of those of its dense form."""
-    from dataclasses import replace
-
     from sparsec.backends.cpu.isa import isa_named
     from sparsec.backends.cpu.isa import runs_here as isa_runs_here
     from sparsec.compiler import driver

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparsec.compiler.cli.console import Steps, count, emit_json, say, table
+from sparsec.compiler.cli.groups import with_groups
+from sparsec.compiler.cli.loads import Loads
 from sparsec.compiler.cli.options import FeedOption, JsonOption, QuietOption, SeedOption
-from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic, train_systolic
+from sparsec.compiler.cli.systolic import holds_systolic, simulate_systolic
+from sparsec.compiler.cli.systolic_training import train_systolic
 from sparsec.compiler.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
+    from sparsec.backends.aie.tolerance import Comparison
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 
+@with_groups
 def simulate(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that `sparsec compile` wrote for an array.", show_default=False)
@@ -41,19 +47,23 @@ def simulate(
     training: Annotated[
         bool,
         typer.Option(
-            "--training", help="Of a folder for sat:RxC: the cycles of a training step instead, dense and with n:m weights."
+            "--training",
+            help="Of a folder for sat:RxC: a training step instead: its cycles, dense and with n:m weights, and its values "
+            "beside those of numpy.",
         ),
     ] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images of a training step.")] = 32,
     keep: Annotated[str, typer.Option("--keep", metavar="N:M", help="Weights that a training step multiplies by.")] = "2:8",
+    *,
+    loads: Loads,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Run a compiled array program in the simulator, with values and cycles.
 
-    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries (of systolic
-    arrays: in the interpreter) and cost no cycles here. Inputs come from files or are random. Cycles are a model's estimates:
-    `sparsec targets aie2:npu1` lists what it assumes.
+    The simulator reads nothing but the folder's streams, programs and weights. Host parts run in their libraries and cost no
+    cycles here. Inputs come from files or are random. Cycles are a model's estimates: `sparsec targets aie2:npu1` lists what it
+    assumes.
     """
     import numpy as np
 
@@ -65,18 +75,26 @@ def simulate(
     if (training or holds_systolic(folder)) and (trace or svg):
         raise UsageError(f"--trace and --svg draw AI-Engine arrays, and {folder} is for a systolic one: leave them out")
     if training:
-        train_systolic(folder, batch, keep, json=json)
+        if loads.loads or loads.memory:
+            raise UsageError("--loads and --memory count what one run moves: leave them out with --training")
+
+        def image(inputs: Any, i: int) -> Arrays:
+            return read_feeds(feed, inputs) if feed else random_feeds(inputs, seed + i)
+
+        train_systolic(folder, batch, keep, image, check=check, json=json, quiet=quiet)
         return
     if holds_systolic(folder):
         simulate_systolic(
             folder,
             lambda inputs: read_feeds(feed, inputs) if feed else random_feeds(inputs, seed),
             output,
+            loads.parameters(),
             check=check,
             json=json,
             quiet=quiet,
         )
         return
+    loads.refuse(str(folder))
     model = ArrayModel(folder)
     inputs = tuple(TensorInfo(name=v, dtype=i["dtype"], shape=tuple(i["shape"])) for v, i in model.manifest["inputs"].items())
     feeds = read_feeds(feed, inputs) if feed else random_feeds(inputs, seed)
@@ -85,7 +103,9 @@ def simulate(
         run = array_driver.simulate(folder, feeds)
         if check:
             steps("check")
-            found = _check(run.outputs, array_driver.expected(folder, feeds))
+            compared = array_driver.compared(folder, run)
+            wanted = array_driver.expected(folder, feeds)
+            found = _close(compared, run.outputs, wanted) if compared else _check(run.outputs, wanted)
     if output is not None:
         with output.open("wb") as file:
             np.savez(file, **run.outputs)  # type: ignore[arg-type]
@@ -106,6 +126,25 @@ def simulate(
     checked = f"; {found}" if check else ""
     clock = f"{model.machine.clock_hz / 1e9:g} GHz"
     say(f"{run.cycles:,} cycles on {model.machine.name}, {ms:.3f} ms at {clock}, by the model{checked}")
+
+
+def _close(compared: Sequence[Comparison], outputs: Any, expected: Arrays) -> str:
+    """What was compared, in words. VerificationError when a layer of bfloat16 is further from the interpreter's result for the
+    same data than orders of sums explain, or an output is another one altogether."""
+    from sparsec.compiler.verify_model import ROUNDED_TOLERANCE, relative_error
+
+    for layer in compared:
+        if not layer.close:
+            raise VerificationError(
+                f"layer {layer.node!r} differs from the interpreter's result for the same data by up to {layer.difference:.3g}, "
+                f"{layer.share:.3g} times what the order of its sums explains",
+                node=layer.node,
+            )
+    worst = max(relative_error(outputs[name], wanted) for name, wanted in expected.items())
+    if not worst <= ROUNDED_TOLERANCE:
+        raise VerificationError(f"outputs of the simulation are off by up to {worst:.3g} of the interpreter's largest")
+    layers = f"{len(compared)} layers within the bound of their sums ({max(c.share for c in compared):.2g} of it)"
+    return f"{layers}, outputs within {worst:.2g} of the interpreter's largest"
 
 
 _HOST = 1e-6  # of the largest value: what float32 functions of libraries differ by from the interpreter's
@@ -143,7 +182,7 @@ def _layers(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
                 {
                     "layer": layer.name,
                     "cycles": layer.cycles,
-                    "share of peak": layer.peak_share(model.machine),
+                    "share of peak": layer.peak_share,
                     "roofline": dict(layer.roofline),
                     "bound by": layer.bound[0],
                     "core": {cause.value: cycles for cause, cycles in layer.mean().items()},

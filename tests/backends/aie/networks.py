@@ -12,9 +12,10 @@ from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayProgram, HostPart
-from sparsec.backends.aie.simulate.model import ArrayModel, Host, ModelRun
+from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.segments import Part
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +37,7 @@ def run_emitted(program: ArrayProgram, feeds: Mapping[str, Array], folder: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    def host(entry: Mapping[str, Any]) -> Host:
+    def host(entry: Mapping[str, Any]) -> Part:
         part = program.parts[int(entry["folder"].removeprefix("part"))]
         assert isinstance(part, HostPart)
         return lambda values: interpret(part.graph, values)

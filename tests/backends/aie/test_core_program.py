@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Kind, Parameters, core_program
-from sparsec.backends.aie.core.timing import Latencies
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, Parameters
 from sparsec.backends.aie.lower.chunks import Chunk, Steps
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.shift import requantise_by_shift
+from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
 
 Array = np.ndarray[Any, Any]
-PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
-SLOT = 0x2000
-
-
-class _Bench:
-    """A core whose DMA is played by the test: `tiles` of data, each multiplied by all chunks."""
-
-    def __init__(self, kinds: list[Kind], tiles: list[Array], chunks: list[bytes], vectors: int, *, kept: bool = False) -> None:
-        self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192)
-        self.tiles, self.vectors = tiles, vectors
-        slots = len(chunks) if kept else 1
-        self.chunks = list(chunks) * (1 if kept else len(tiles))
-        self.parameters = Parameters(
-            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, 1 if kept else len(tiles)),
-            *(len(tiles) - 1 if kept else 0, (32, 32, 32), len(chunks)),
-            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, len(chunks), vectors // 2, vectors % 2),
-        )
-        self.slots = slots
-        self.results: list[Array] = []
-
-    def run(self) -> list[Array]:
-        """The results of every chunk that ends with some."""
-        s, locks, arrived, slot = self.core.state, Counter[int](), 0, 0
-        while True:
-            meeting = self.core.resume()
-            if meeting.kind == "rel":
-                locks[meeting.lock] += meeting.value
-                if meeting.lock == LOCKS.results_full:
-                    self.results.append(s.memory[RESULTS : RESULTS + 128 * self.vectors].copy())
-                    locks[LOCKS.results_free] += 1
-                continue
-            if meeting.lock == LOCKS.layer_full:
-                if arrived:
-                    assert not any(locks[i] for i in (LOCKS.data_free, LOCKS.weights_free))
-                    return self.results
-                words = np.array(self.parameters.words(), np.int32).view(np.uint8)
-                s.write(PARAMETERS, words, 4)
-                continue
-            if meeting.lock == LOCKS.data_full:
-                s.write(DATA, self.tiles[arrived], 32)
-                arrived += 1
-                locks[LOCKS.data_free] -= 1
-                continue
-            if meeting.lock == LOCKS.weights_full and meeting.value:
-                s.write(WEIGHTS + slot * SLOT, np.frombuffer(self.chunks.pop(0), np.uint8), 32)
-                slot = (slot + 1) % self.slots
-                locks[LOCKS.weights_free] -= 1
-                continue
-            locks[meeting.lock] -= meeting.value
-
-
-def _offsets(rng: np.random.Generator, blocks: int, vectors: int, last: int) -> list[int]:
-    return sorted(32 * int(o) for o in rng.integers(0, last - 4 * vectors, blocks))
 
 
 def _sums(data: Array, offsets: list[int], weights: Array, bias: Array, vectors: int, signed: bool) -> Array:
@@ -87,13 +32,13 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
     rng = np.random.default_rng([blocks, vectors, signed])
     last = 64 + 4 * vectors
     tiles = [rng.integers(0, 256, 32 * last + 2 * 128 * vectors, np.uint8) for _ in range(2)]
-    offsets = _offsets(rng, blocks, vectors, last)
+    offsets = offsets_of(rng, blocks, vectors, last)
     kind = Kind(signed=(signed, not signed, signed), residual=residual)
     weights = rng.integers(-127, 128, (2, blocks, 8, 8), np.int8)
     bias = rng.integers(-5000, 5000, (2, 8), np.int32)
     added = [32 * last + i * 128 * vectors for i in range(2)]
     chunks = [Chunk(bias[i], weights[i], offsets, 9 + i, 6, added[i], 1).pack(Steps()) for i in range(2)]
-    bench = _Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, kept=kept)
+    bench = Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, kept=kept)
     results = bench.run()
     assert len(results) == 4
     for n, result in enumerate(results):
@@ -117,11 +62,11 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     bias = rng.integers(-5000, 5000, 8, np.int32)
     chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
     for part in range(parts):
-        offsets, weights = _offsets(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
+        offsets, weights = offsets_of(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
         chunks.append(Chunk(bias, weights, offsets, 9, 0, 0, kind, PARTIAL, kind < 2).pack(Steps()))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
-    (result,) = _Bench(kinds, [data], chunks, vectors).run()
+    (result,) = Bench(kinds, [data], chunks, vectors).run()
     assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
 
 
@@ -130,7 +75,7 @@ def test_depthwise() -> None:
     data = rng.integers(0, 256, 32 * 40, np.uint8)
     offsets = [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
     weights, bias = rng.integers(-127, 128, (9, 8), np.int8), rng.integers(-999, 999, 8, np.int32)
-    (result,) = _Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 7).pack(Steps())], 2).run()
+    (result,) = Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 7).pack(Steps())], 2).run()
     assert np.array_equal(
         result.reshape(-1, 8), requantise_by_shift(_sums(data, offsets, weights, bias, 2, False), 7, 0, DType.U8)
     )
@@ -143,7 +88,7 @@ def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:
         data = np.zeros(32 * 900, np.uint8)
         offsets = [32 * i for i in range(blocks)]
         chunk = Chunk(np.zeros(8, np.int32), np.ones((blocks, 8, 8), np.int8), offsets, 4).pack(Steps())
-        bench = _Bench([Kind()], [data], [chunk], vectors)
+        bench = Bench([Kind()], [data], [chunk], vectors)
         bench.run()
         return bench.core.now
 
@@ -152,4 +97,4 @@ def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(*[0] * 8, (0, 0, 0), *[0] * 10).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0), *[0] * 10, (0, 0)).words()) <= PARAMETER_BYTES

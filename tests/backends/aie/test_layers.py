@@ -78,7 +78,7 @@ def _int8(rng: np.random.Generator, shape: Sequence[int]) -> Array:
     return np.clip(np.rint(rng.normal(0, 40, tuple(shape))), -127, 127).astype(np.int8)
 
 
-@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_activations_cut_within_the_range_of_bytes(data: st.DataObject) -> None:
     """Before rounding and behind it, below and above, with a zero point, of both kinds of bytes."""
@@ -103,7 +103,7 @@ def test_activations_cut_within_the_range_of_bytes(data: st.DataObject) -> None:
     _check(Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants), 2, layers=1)
 
 
-@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_maxima_of_windows(data: st.DataObject) -> None:
     draw = data.draw
@@ -116,7 +116,7 @@ def test_maxima_of_windows(data: st.DataObject) -> None:
     _check(_graph({"x": x}, {}, [(op, ["x"], "y")], "y"), 3, layers=1, target=draw(st.sampled_from(["aie2:npu1", "aie2:2x2"])))
 
 
-@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_sums_leave_as_they_are(data: st.DataObject) -> None:
     """Of convolutions and of products, more than float32 holds, in one piece and in several."""
@@ -137,7 +137,7 @@ def test_sums_leave_as_they_are(data: st.DataObject) -> None:
     _check(_graph({"x": x}, {"w": w, "b": bias}, [(op, ["x", "w", "b"], "y")], "y"), 4, layers=1)
 
 
-@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_bytes_are_scaled_and_added(data: st.DataObject) -> None:
     draw = data.draw

@@ -69,10 +69,10 @@ def cases(draw: st.DrawFn, *, n_m: bool = False) -> Case:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     vector = draw(st.sampled_from([(1, 1), (rows, 1), (1, rows), (cols, 1)]))
     w = zeroed(rng, shape, draw(st.sampled_from([0.0, 0.15, 0.5, 1.0])), vector)
-    keep, group = draw(st.sampled_from([(1, 2), (2, 4), (1, 4), (2, 8), (3, 5)]))
+    keep, group = draw(st.sampled_from([(1, 2), (2, 4), (1, 4), (2, 8), (3, 5), (2, 16)]))
     if n_m:
         w = grouped(w, keep, group)
-        lanes = 8
+        lanes = 16
     machine = Machine("flexisaga", rows, cols, lanes)
     kind = draw(st.sampled_from(["f32", "i8", "u8"]))
     if kind == "f32":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sparsec.backends.systolic import SEVEN, Dataflow, Level, dense_cycles, grouped_cycles, sparse_cycles
+from sparsec.backends.systolic import SEVEN, Dataflow, Level, Mapping, dense_cycles, grouped_cycles, sparse_cycles
 from sparsec.backends.systolic.isa import Format
 from tests.backends.systolic.cases import Case, cases
 
@@ -51,3 +51,24 @@ def test_n_of_m(dataflow: Dataflow, case: Case) -> None:
 @settings(max_examples=15, deadline=None)
 def test_of_either_format(dataflow: Dataflow, form: Format, case: Case) -> None:
     both_levels(case, dataflow, form)
+
+
+@pytest.mark.parametrize("form", [Format.BITMAP, Format.COLUMNS], ids=lambda f: f.name)
+@given(case=cases())
+@settings(max_examples=30, deadline=None)
+def test_what_the_decompression_unit_reads(form: Format, case: Case) -> None:
+    """Of sOS, in every fold: the stored values, the encoding around them, and no read for a zero that is injected."""
+    counts, rows = case.run(Mapping(Dataflow.SOS, form), Level.PES).total, case.machine.rows
+    folds = -(-case.x.shape[1] // case.machine.cols)
+    stored = injected = encoding = 0
+    for first in range(0, len(case.w), rows):
+        strip = case.w[first : first + rows]
+        steps = strip[:, strip.any(axis=0)]
+        if not steps.size:
+            continue
+        nonzero = int(np.count_nonzero(steps))
+        stored, injected = stored + nonzero, injected + steps.size - nonzero
+        bitmap = -(-strip.shape[1] // 8) + -(-steps.size // 8)
+        encoding += bitmap if form is Format.BITMAP else 4 * steps.shape[1] + nonzero
+    found = (counts.weight_values, counts.injected_weights, counts.index_bytes)
+    assert found == (folds * stored, folds * injected, folds * encoding)

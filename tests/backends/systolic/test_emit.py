@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 
 import models
 from sparsec.backends.systolic import SEVEN, assemble, parse_machine
-from sparsec.backends.systolic.emit import emit, read_folder
+from sparsec.backends.systolic.dataflow import Dataflow
+from sparsec.backends.systolic.emit import Emission, emit
 from sparsec.backends.systolic.explain import columns, rows, totals
-from sparsec.backends.systolic.network import Network, plan_network, run_network
+from sparsec.backends.systolic.folder import Emitted, read_folder
+from sparsec.backends.systolic.network import Network, NetworkRun, plan_network, run_network
 from sparsec.backends.systolic.stream_error import StreamError
-from sparsec.compiler.errors import UsageError
+from sparsec.compiler.errors import UsageError, VerificationError
 from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.interpreter import interpret
 from sparsec.passes.pruning.prune import prune_graph, with_weights
 from sparsec.passes.pruning.recipe import make_recipe
 
@@ -26,32 +30,76 @@ def planned(name: str) -> Network:
     return plan_network(with_weights(graph, done), parse_machine("flexisaga:8x8"))
 
 
-def written(network: Network, folder: Path) -> dict[str, bytes]:
-    files = emit(network)
+def written(network: Network, folder: Path) -> Emission:
+    made = emit(network)
     (folder / "constants").mkdir(exist_ok=True)
-    for name, data in files.items():
+    for name, data in made.files.items():
         (folder / name).write_bytes(data)
-    return files
+    return made
+
+
+def interpreted(emitted: Emitted, made: Emission, feeds: dict[str, np.ndarray]) -> NetworkRun:
+    """The run of a folder, with the host's parts in the interpreter."""
+    return emitted.run(feeds, lambda entry: lambda values: interpret(made.host[entry["folder"]], values))
 
 
 @pytest.mark.parametrize("name", ["tiny_cnn", "tiny_transformer"])
 def test_files_hold_all_that_the_simulator_needs(name: str, tmp_path: Path) -> None:
     network = planned(name)
-    files = written(network, tmp_path)
-    assert emit(network) == files  # to the byte
+    made = written(network, tmp_path)
+    assert emit(network).files == made.files  # to the byte
     read = read_folder(tmp_path)
     assert [(e.node, e.mapping, e.joined) for e in read.layers] == [
         (c.layer.node.name, c.mapping, c.joined) for c in network.choices
     ]
     assert [e.timed().total.cycles for e in read.layers] == [c.cycles for c in network.choices]
-    assert read.network().cycles == network.cycles
     feeds = models.inputs(models.build(name))
-    direct, from_files = run_network(network, feeds), read.run(feeds)
+    direct, from_files = run_network(network, feeds), interpreted(read, made, feeds)
     for output, expected in direct.outputs.items():
         np.testing.assert_array_equal(from_files.outputs[output], expected)
-    for file, data in files.items():
+    assert {n: run.total for n, run in from_files.layers.items()} == {n: run.total for n, run in direct.layers.items()}
+    for file, data in made.files.items():
         if file.endswith(".txt") and file != "graph.txt":
-            assert assemble(data.decode()) == files[file.replace(".txt", ".stream")]
+            assert assemble(data.decode()) == made.files[file.replace(".txt", ".stream")]
+
+
+@pytest.mark.parametrize("name", ["tiny_cnn", "tiny_transformer"])
+def test_weights_are_stored_once(name: str, tmp_path: Path) -> None:
+    network = planned(name)
+    made = written(network, tmp_path)
+    again = read_folder(tmp_path).network()
+    assert again.cycles == network.cycles
+    for value, expected in network.graph.constants.items():
+        np.testing.assert_array_equal(again.graph.constants[value], expected)
+    layers = [c.layer for c in network.choices if c.layer.constant]
+    others = {v for v in network.graph.constants if v not in {layer.weights for layer in layers}}
+    plain = sum(len(data) for file, data in made.files.items() if file.startswith("constants/"))
+    assert layers and plain <= sum(network.graph.constants[v].nbytes for v in others)
+
+
+def test_weights_that_are_not_the_graphs_are_noticed(tmp_path: Path) -> None:
+    network = planned("tiny_cnn")
+    written(network, tmp_path)
+    dense = next(i for i, c in enumerate(network.choices) if not c.mapping.dataflow.sparse)
+    image = bytearray((tmp_path / f"{dense:03d}.weights").read_bytes())
+    image[2] ^= 1
+    (tmp_path / f"{dense:03d}.weights").write_bytes(bytes(image))
+    with pytest.raises(VerificationError, match=f"the weights of '{network.choices[dense].layer.node.name}' in its file are not"):
+        read_folder(tmp_path).network()
+
+
+def test_negative_zeros_become_zeros() -> None:
+    graph = import_model(models.build("tiny_cnn"))
+    constants = {v: np.where(a > 0, np.float32(-0.0), a) if a.dtype == np.float32 else a for v, a in graph.constants.items()}
+    network = plan_network(replace(graph, constants=constants), parse_machine("flexisaga:8x8"))
+    weights = [network.graph.constants[c.layer.weights] for c in network.choices]
+    assert all((w == 0).any() and not np.signbit(w[w == 0]).any() for w in weights)
+
+
+def test_dataflows_that_computed_weights_cannot_take() -> None:
+    network = plan_network(import_model(models.build("tiny_transformer")), parse_machine("flexisaga:8x8"), (Dataflow.SOS,))
+    with pytest.raises(UsageError, match="sOS leaves out zeros that are known before; allow a dense dataflow"):
+        emit(network)
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
@@ -62,17 +110,17 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="ends in its header"):
         [layer.timed() for layer in read_folder(tmp_path).layers]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(UsageError, match="has the format 2"):
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    with pytest.raises(UsageError, match="has the format 1"):
         read_folder(tmp_path)
 
 
 def test_values_come_from_the_files_of_weights(tmp_path: Path) -> None:
     network = planned("tiny_cnn")
-    files = written(network, tmp_path)
+    made = written(network, tmp_path)
     dense = next(i for i, c in enumerate(network.choices) if not c.mapping.dataflow.sparse)
-    (tmp_path / f"{dense:03d}.weights").write_bytes(bytes(len(files[f"{dense:03d}.weights"])))
-    run = read_folder(tmp_path).run(models.inputs(models.build("tiny_cnn")))
+    (tmp_path / f"{dense:03d}.weights").write_bytes(bytes(len(made.files[f"{dense:03d}.weights"])))
+    run = interpreted(read_folder(tmp_path), made, models.inputs(models.build("tiny_cnn")))
     assert not run.layers[network.choices[dense].layer.node.name].output.any()
 
 

@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import models
 import sparsec.backends.systolic.traffic as parameters_of
-from sparsec.backends.systolic import SEVEN, Dataflow, Level, Machine, Mapping, lower, product, simulate
+from sparsec.backends.systolic import SEVEN, Dataflow, Level, Machine, Mapping, lower, parse_machine, product, simulate
+from sparsec.backends.systolic.explain import moved
+from sparsec.backends.systolic.network import Network, plan_network, simulate_layer, with_traffic
 from sparsec.backends.systolic.simulate.counts import Run
-from sparsec.backends.systolic.traffic import Memory, read_memory, traffic
+from sparsec.backends.systolic.traffic import Memory, Traffic, read_memory, total, traffic
 from sparsec.compiler.errors import UsageError
+from sparsec.compiler.importer.api import import_model
+from sparsec.passes.pruning.prune import prune_graph, with_weights
+from sparsec.passes.pruning.recipe import make_recipe
 from tests.backends.systolic.cases import Case, cases
 
 PARAMETERS = Path(parameters_of.__file__).with_name("memory.toml")
@@ -62,6 +68,54 @@ def test_overlap_never_costs_and_bandwidth_bounds(case: Case, dataflow: Dataflow
     assert double.cycles >= (double.dram_read + double.dram_written) / 4
     tight = traffic(run, replace(AMPLE, weights=1, data=1, sums=1), size)
     assert tight.dram_read >= exposed.dram_read and tight.dram_written >= exposed.dram_written
+
+
+def tiny(memory: Memory | None) -> Network:
+    graph = import_model(models.build("tiny_cnn"))
+    done = prune_graph(graph, make_recipe({"pattern": "block:8x1@75%/taps=each"}))
+    return plan_network(with_weights(graph, done), parse_machine("flexisaga:8x8"), memory=memory)
+
+
+@pytest.mark.parametrize("double", [True, False], ids=["double-buffered", "exposed"])
+def test_dataflows_are_chosen_by_cycles_with_waiting(double: bool) -> None:
+    memory = read_memory(double=double)
+    plain, loaded = tiny(None), tiny(memory)
+    assert not plain.choices[0].traffic and plain.cost == plain.cycles
+    for choice in loaded.choices:
+        assert set(choice.traffic) == set(SEVEN) and choice.cost == min(t.cycles for t in choice.traffic.values())
+        assert all(t.cycles >= choice.table[d] for d, t in choice.traffic.items())
+        assert traffic(simulate_layer(loaded, choice), memory, 4) == choice.traffic[choice.mapping.dataflow]
+    assert loaded.cost == loaded.traffic_of().cycles <= min(loaded.traffic_of(d).cycles for d in SEVEN)
+    assert loaded.cost <= with_traffic(plain, memory).cost and loaded.cycles >= plain.cycles
+    fc = [n.choices[-1].mapping.dataflow for n in (plain, loaded)]
+    assert fc == [Dataflow.DOS, Dataflow.DIS if double else Dataflow.DOS]  # fewest cycles of the array, and with loads
+
+
+def test_sums_of_layers() -> None:
+    network = tiny(read_memory())
+    rows = list(moved(network))
+    assert [r[0] for r in rows] == [*(d.value for d in SEVEN), "the chosen ones"]
+    chosen = [c.traffic[c.mapping.dataflow] for c in network.choices]
+    assert rows[-1][1:5] == tuple(
+        f"{v:,}"
+        for v in (
+            network.cycles,
+            sum(t.cycles for t in chosen),
+            sum(t.sram_bytes for t in chosen),
+            sum(t.dram_read + t.dram_written for t in chosen),
+        )
+    )
+    assert total(()) == Traffic(0, 0, 0, 0, 0)
+
+
+def test_other_energies_are_counted_with(tmp_path: Path) -> None:
+    """A file that users replace: without costs of bytes only multiplications are left."""
+    file = tmp_path / "mine.toml"
+    text = PARAMETERS.read_text().replace("sram_byte = 2.5 ", "sram_byte = 1e-9").replace("dram_byte = 162.5", "dram_byte = 1e-9")
+    file.write_text(text)
+    network = tiny(read_memory(file))
+    macs = sum(simulate_layer(network, c).total.macs for c in network.choices)
+    assert network.traffic_of().energy == pytest.approx(macs * 4.6 / 1e6)
 
 
 def test_parameter_files(tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""A core by itself, with a DMA that tests play: its program on tiles and chunks that are laid into its memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.aie.core.core import Core
+from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program
+from sparsec.backends.aie.core.timing import Latencies
+
+Array = np.ndarray[Any, Any]
+PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
+SLOT = 0x2000
+
+
+class Bench:
+    """A core whose DMA is played by the test: `tiles` of data, each multiplied by all chunks. 4 vectors of results are
+    `result_bytes`."""
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        tiles: Sequence[Array],
+        chunks: Sequence[bytes],
+        vectors: int,
+        *,
+        kept: bool = False,
+        result_bytes: int = 128,
+        bounds: tuple[int, int] | None = None,
+        fast: bool = True,
+    ) -> None:
+        self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192, fast)
+        self.tiles, self.result_bytes = tiles, result_bytes * vectors
+        slots = len(chunks) if kept else 1
+        self.chunks = list(chunks) * (1 if kept else len(tiles))
+        self.parameters = Parameters(
+            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, 1 if kept else len(tiles)),
+            *(len(tiles) - 1 if kept else 0, (32, 32, 32), len(chunks)),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, len(chunks), vectors // 2, vectors % 2, bounds),
+        )
+        self.slots = slots
+        self.results: list[Array] = []
+
+    def run(self) -> list[Array]:
+        """The results of every chunk that ends with some."""
+        s, locks, arrived, slot = self.core.state, Counter[int](), 0, 0
+        while True:
+            meeting = self.core.resume()
+            if meeting.kind == "rel":
+                locks[meeting.lock] += meeting.value
+                if meeting.lock == LOCKS.results_full:
+                    self.results.append(s.memory[RESULTS : RESULTS + self.result_bytes].copy())
+                    locks[LOCKS.results_free] += 1
+                continue
+            if meeting.lock == LOCKS.layer_full:
+                if arrived:
+                    assert not any(locks[i] for i in (LOCKS.data_free, LOCKS.weights_free))
+                    return self.results
+                words = np.array(self.parameters.words(), np.int32).view(np.uint8)
+                s.write(PARAMETERS, words, 4)
+                continue
+            if meeting.lock == LOCKS.data_full:
+                s.write(DATA, self.tiles[arrived], 32)
+                arrived += 1
+                locks[LOCKS.data_free] -= 1
+                continue
+            if meeting.lock == LOCKS.weights_full and meeting.value:
+                s.write(WEIGHTS + slot * SLOT, np.frombuffer(self.chunks.pop(0), np.uint8), 32)
+                slot = (slot + 1) % self.slots
+                locks[LOCKS.weights_free] -= 1
+                continue
+            locks[meeting.lock] -= meeting.value
+
+
+def offsets_of(rng: np.random.Generator, blocks: int, vectors: int, last: int, unit: int = 32) -> list[int]:
+    """Where the data of blocks begin, in order: `last` vectors of `unit` bytes are a tile."""
+    return sorted(unit * int(o) for o in rng.integers(0, last - 4 * vectors, blocks))

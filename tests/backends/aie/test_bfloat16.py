@@ -1,0 +1,185 @@
+"""Layers of bfloat16 on the array: emitted files, executed, against the interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsec.backends.aie.core.assembly import assemble, disassemble
+from sparsec.backends.aie.core.program import Kind, core_program, core_text
+from sparsec.backends.aie.lower.choose import candidates, ranked
+from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.program import ArrayPart
+from sparsec.backends.aie.tolerance import compare
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.scalar import Program
+from tests.backends.aie.bfloat16_layers import convolution, numbers, product
+from tests.backends.aie.networks import compile_for, run_emitted
+
+NPU = machine_named("aie2:npu1")
+CUTS = st.sampled_from(["", "relu(t-1)", "relu(t-1);min(t-1,20.0)", "max(t-1,-3.0)", "min(t-1,11.0)"])
+
+
+def _feeds(rng: np.random.Generator, graph: Graph, whole: bool = True) -> dict[str, Any]:
+    return {v: numbers(rng, graph.types[v].shape, whole) for v in graph.inputs}
+
+
+def _run(graph: Graph, feeds: dict[str, Any], program: Any = None, target: str = "aie2:npu1") -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_emitted(program or compile_for(graph, target), feeds, Path(folder))
+    assert len(run.parts) == 1  # nothing is the host's
+    return run
+
+
+def _exact(graph: Graph, rng: np.random.Generator, program: Any = None, target: str = "aie2:npu1") -> Any:
+    feeds = _feeds(rng, graph)
+    run = _run(graph, feeds, program, target)
+    assert np.array_equal(run.outputs["y"], interpret(graph, feeds)["y"])
+    return run
+
+
+def _layer(graph: Graph) -> ConvLayer:
+    layer = layer_of(graph, graph.nodes[0])
+    assert not isinstance(layer, str), layer
+    return layer
+
+
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_any_convolution_of_whole_numbers_is_exact(data: st.DataObject) -> None:
+    draw = data.draw
+    kernel = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    top, left, bottom, right = (draw(st.integers(0, k - 1)) for k in (*kernel, *kernel))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    graph = convolution(
+        rng,
+        (draw(st.integers(1, 30)), draw(st.integers(1, 40))),
+        (draw(st.integers(kernel[0], 14)), draw(st.integers(kernel[1], 14))),
+        kernel,
+        stride=draw(st.integers(1, 2)),
+        pads=(top, left, bottom, right),
+        residual=draw(st.booleans()),
+        cut=draw(CUTS),
+        density=draw(st.sampled_from([1.0, 0.5, 0.1])),
+    )
+    _exact(graph, rng, target=draw(st.sampled_from(["aie2:npu1", "aie2:2x2"])))
+
+
+@settings(max_examples=6, deadline=None)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 90), st.integers(1, 90)),
+    st.booleans(),
+    CUTS,
+    st.sampled_from([1.0, 0.5, 0.1]),
+    st.integers(0, 99),
+)
+def test_any_product_of_whole_numbers_is_exact(
+    sizes: tuple[int, int, int], residual: bool, cut: str, density: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    _exact(product(rng, sizes, residual=residual, cut=cut, density=density), rng)
+
+
+def test_tilings_far_apart_are_exact() -> None:
+    """Weights that stay or not, parts of input channels, sums in parts, one and two buffers, many tiles and one."""
+    rng = np.random.default_rng(3)
+    graph = convolution(rng, (64, 24), (8, 8), (1, 1), residual=True, cut="relu(t-1)")
+    found = list(candidates(NPU, _layer(graph), modes(NPU.grid), 8, 8))
+    kinds = {(t.kept, t.splits > 1, min(t.tiles, 2), t.in_parts): t for t in found}
+    assert len(kinds) > 6
+    for tiling in list(kinds.values())[:: len(kinds) // 3]:
+        _exact(graph, rng, lower_with(graph, NPU, {"layer": tiling}))
+
+
+def test_real_numbers_are_within_the_bound_of_their_sums() -> None:
+    rng = np.random.default_rng(8)
+    graph = product(rng, (32, 512, 32), residual=True, whole=False)
+    feeds = _feeds(rng, graph, whole=False)
+    run = _run(graph, feeds)
+    made = compare(graph, graph.nodes[0], run.values, run.outputs["y"])
+    assert made.close
+    assert made.differing < 0.05  # most sums round to the same bfloat16 in any order
+    wrong = run.outputs["y"].copy()
+    wrong[0, 3, 5] += np.float32(2) * np.float32(2.0**-7) * abs(wrong[0, 3, 5])
+    assert not compare(graph, graph.nodes[0], run.values, wrong).close
+    wrong[0, 3, 5] = np.nan
+    assert not compare(graph, graph.nodes[0], run.values, wrong).close
+
+
+def test_blocks_of_zeros_are_neither_stored_nor_multiplied() -> None:
+    """Tiled alike: products and bytes follow the blocks that are there, and cycles fall."""
+    runs, tiling = {}, None
+    for density in (1.0, 0.5):
+        rng = np.random.default_rng(5)
+        graph = product(rng, (64, 256, 128), density=density)
+        layer = _layer(graph)
+        share = sum(layer.block_counts) / layer.all_blocks
+        tiling = replace(tiling or ranked(NPU, layer, modes(NPU.grid), 8, 8)[0], layer=layer)
+        program = lower_with(graph, NPU, {"layer": tiling})
+        part = program.parts[0]
+        assert isinstance(part, ArrayPart)
+        run = _exact(graph, rng, program)
+        macs = sum(run.parts[0].finished.macs(t) for t in NPU.grid.cores())
+        runs[density] = macs / share, len(part.weights), run.cycles
+    assert runs[0.5][0] == pytest.approx(runs[1.0][0], rel=0.15)  # blocks come in pairs
+    assert runs[0.5][1] < 0.85 * runs[1.0][1]  # chunks are as long as the longest
+    assert runs[0.5][2] < runs[1.0][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("add(a0,a1)", "its result is f32, and the array stores bfloat16 where it multiplies that"),
+        ("add(a0,a1);gelu(t0);cast.bf16(t1)", "its epilogue's step gelu(t0) is none that the array has behind sums of bfloat16"),
+        ("mul(a0,2.0);add(t0,a1);cast.bf16(t1)", "its epilogue's step mul(a0,2.0) is none that the array has behind sums"),
+        ("add(a0,a1);cast.bf16(t0);cast.f32(t1);relu(t2);cast.bf16(t3)", "it does more to its result than to round it"),
+        ("add(a0,a1);min(t0,6.0);relu(t1);cast.bf16(t2)", "its epilogue's step relu(t1) is none that the array has"),
+    ],
+)
+def test_reasons_for_the_host(text: str, reason: str) -> None:
+    graph = convolution(np.random.default_rng(1), (8, 8), (4, 4))
+    node = graph.nodes[0]
+    assert isinstance(node.op, Conv)
+    op = replace(node.op, epilogue=Program.parse(text))
+    types = dict(graph.types) | {"y": op.infer(graph.in_types(node))[0]}
+    other = Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants)
+    found = layer_of(other, other.nodes[0])
+    assert isinstance(found, str)
+    assert found.startswith(reason)
+
+
+def test_depthwise_convolutions_are_the_hosts() -> None:
+    rng = np.random.default_rng(1)
+    graph = convolution(rng, (1, 8), (4, 4))
+    node = graph.nodes[0]
+    assert isinstance(node.op, Conv)
+    types = dict(graph.types) | {"x": replace(graph.types["x"], shape=(1, 8, 4, 4))}
+    op = replace(node.op, groups=8)
+    other = Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants)
+    assert layer_of(other, other.nodes[0]) == "it multiplies channel by channel, which the array does to bytes only"
+
+
+def test_the_programs_text_assembles_to_its_bytes(golden: Callable[[str, str], None]) -> None:
+    kinds = [
+        Kind(bfloat16=True, residual=True, cuts=(True, True)),
+        *(Kind(bfloat16=True, starts_partial=a, ends_partial=b) for a, b in ((False, True), (True, True), (True, False))),
+    ]
+    program = core_program(kinds, 0xFE80, 16384)
+    assert assemble(core_text(kinds, 0xFE80)) == program == assemble(disassemble(program))
+    text = disassemble(core_program(kinds[:1], 0xFE80, 16384)).splitlines(keepends=True)
+    first = next(i for i, line in enumerate(text) if line.startswith("max w17"))
+    last = max(i for i, line in enumerate(text) if line.startswith("stbf"))
+    golden("aie/core_bf16.s", "".join(text[first : last + 1]))

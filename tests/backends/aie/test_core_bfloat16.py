@@ -1,0 +1,117 @@
+"""One core's program on bfloat16: values against numpy, in every kind of product, and cycles by block and tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from sparsec.backends.aie.core.program import Kind
+from sparsec.backends.aie.lower.chunks import Chunk
+from sparsec.backends.aie.lower.geometry import BFLOAT16, Share, Window
+from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
+
+Array = np.ndarray[Any, Any]
+BF16 = np.dtype(ml_dtypes.bfloat16)
+STEPS = Share(Window(), 1, 1, 16, BFLOAT16).steps
+
+
+def _bits(x: float) -> int:
+    return int(np.float32(x).view(np.int32))
+
+
+def _whole(rng: np.random.Generator, *shape: int) -> Array:
+    """Small whole numbers, whose sums of products float32 holds exactly, in any order."""
+    return rng.integers(-12, 13, shape).astype(BF16)
+
+
+def _sums(data: Array, offsets: list[int], weights: Array, bias: Array, vectors: int) -> Array:
+    """float64 [positions, 8]."""
+    sums = np.tile(bias.astype(np.float64), (16 * vectors, 1))
+    for offset, block in zip(offsets, weights, strict=True):
+        sums += data[offset // 2 : offset // 2 + 128 * vectors].reshape(-1, 8).astype(np.float64) @ block.astype(np.float64)
+    return sums
+
+
+@pytest.mark.parametrize(("blocks", "vectors"), [(1, 1), (5, 3), (33, 1)])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("cuts", [(False, False), (True, True)])
+@pytest.mark.parametrize("fast", [False, True])
+def test_products(blocks: int, vectors: int, residual: bool, kept: bool, cuts: tuple[bool, bool], fast: bool) -> None:
+    """Two tiles by two chunks, whole numbers: to the last bit, whichever way the simulator takes."""
+    rng = np.random.default_rng([blocks, vectors])
+    last = 64 + 4 * vectors
+    tiles = [_whole(rng, 32 * last + 2 * 128 * vectors) for _ in range(2)]
+    offsets = offsets_of(rng, blocks, vectors, last, 64)
+    weights = _whole(rng, 2, blocks, 8, 8)
+    bias = rng.integers(-500, 500, (2, 8)).astype(np.float32)
+    added = [64 * last + i * 256 * vectors for i in range(2)]
+    kind = Kind(residual=residual, bfloat16=True, cuts=cuts)
+    chunks = [Chunk(bias[i], weights[i], offsets, 0, 0, added[i], 1).pack(STEPS) for i in range(2)]
+    data = [t.view(np.uint8) for t in tiles]
+    bounds = (_bits(-7), _bits(300)) if any(cuts) else None
+    bench = Bench([Kind(), kind], data, chunks, vectors, kept=kept, result_bytes=256, bounds=bounds, fast=fast)
+    results = bench.run()
+    assert len(results) == 4
+    for n, result in enumerate(results):
+        tile, i = tiles[n // 2], n % 2
+        sums = _sums(tile, offsets, weights[i], bias[i], vectors)
+        if residual:
+            sums += tile[added[i] // 2 : added[i] // 2 + 128 * vectors].reshape(-1, 8).astype(np.float64)
+        expected = np.clip(sums, -7 if cuts[0] else None, 300 if cuts[1] else None) if any(cuts) else sums
+        assert np.array_equal(result.view(BF16).reshape(-1, 8), expected.astype(BF16))
+    assert residual or bench.core.stalls["bank"] == 0
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_sums_in_parts(parts: int, vectors: int) -> None:
+    """Partial sums are float32: nothing is rounded to bfloat16 between the parts."""
+    rng = np.random.default_rng([parts, vectors])
+    data = _whole(rng, 32 * 80)
+    ends = [(False, True), (True, True), (True, False)]
+    kinds = [Kind(starts_partial=a, ends_partial=b, bfloat16=True) for a, b in ends]
+    bias = rng.integers(-5000, 5000, 8).astype(np.float32)
+    chunks, total = [], np.tile(bias.astype(np.float64), (16 * vectors, 1))
+    for part in range(parts):
+        offsets, weights = offsets_of(rng, 6, vectors, 80, 64), _whole(rng, 6, 8, 8)
+        kind = 0 if part == 0 else 2 if part == parts - 1 else 1
+        chunks.append(Chunk(bias, weights, offsets, 0, kind=kind, partial=PARTIAL).pack(STEPS))
+        total += _sums(data, offsets, weights, np.zeros(8), vectors)
+    (result,) = Bench(kinds, [data.view(np.uint8)], chunks, vectors, result_bytes=256).run()
+    assert np.array_equal(result.view(BF16).reshape(-1, 8), total.astype(BF16))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_real_numbers_are_within_float32s_sums(fast: bool) -> None:
+    """The bound holds for any order of the sums: as many roundings as additions, then the one to bfloat16."""
+    rng = np.random.default_rng(4)
+    vectors, blocks = 2, 60
+    data, weights = rng.normal(0, 1, 32 * 120).astype(BF16), rng.normal(0, 1, (blocks, 8, 8)).astype(BF16)
+    offsets, bias = offsets_of(rng, blocks, vectors, 112, 64), rng.normal(0, 1, 8).astype(np.float32)
+    chunk = Chunk(bias, weights, offsets, 0).pack(STEPS)
+    (result,) = Bench([Kind(bfloat16=True)], [data.view(np.uint8)], [chunk], vectors, result_bytes=256, fast=fast).run()
+    exact = _sums(data, offsets, weights, bias, vectors)
+    size = _sums(abs(data), offsets, abs(weights), abs(bias), vectors)
+    slack = (8 * blocks + 1) * 2.0**-24 * size
+    assert np.all(
+        abs(result.view(BF16).reshape(-1, 8).astype(np.float64) - exact) <= 1.01 * slack + 2.0**-8 * (abs(exact) + slack)
+    )
+
+
+def test_a_block_takes_eight_cycles_and_a_tile_eight_more() -> None:
+    """Both numbers are the slopes of cycles over blocks and tiles: 128 products a cycle, and two stores for a vector."""
+
+    def cycles(blocks: int, vectors: int) -> int:
+        data = np.zeros(32 * 420, BF16)
+        offsets = [64 * i for i in range(blocks)]
+        chunk = Chunk(np.zeros(8, np.float32), np.ones((blocks, 8, 8), BF16), offsets, 0).pack(STEPS)
+        bench = Bench([Kind(bfloat16=True)], [data.view(np.uint8)], [chunk], vectors, result_bytes=256)
+        bench.run()
+        return bench.core.now
+
+    assert cycles(60, 8) - cycles(40, 8) == 8 * 20 * 8
+    assert cycles(40, 8) - cycles(40, 7) == 40 * 8 + 8

@@ -1,0 +1,103 @@
+"""The pass `bfloat16_out`: what stays in the epilogues of bfloat16 products, and what becomes a node behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.map import Map
+from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.passing.base import Notes
+from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.passes.bfloat16_out import Bfloat16Out
+from tests.passes.helpers import graph_of
+
+CONSTANTS = """
+w: bf16[16, 8]
+b: f32[8]
+c: f32[4, 1]
+k: bf16[8, 2, 1, 1]
+"""
+
+
+def _product(epilogue: str, dtype: str, inputs: str = "", operands: str = ", %b") -> Graph:
+    body = f"""input %x: bf16[1,4,16]
+    {inputs}
+    %y = MatMul(%x, %w{operands}) {{wide=true, epilogue={epilogue!r}}} -> {dtype}[1,4,8]
+    output "y" = %y"""
+    return graph_of(body, constants=CONSTANTS)
+
+
+def _programs(graph: Graph) -> list[str]:
+    programs = []
+    for node in graph.nodes:
+        assert isinstance(node.op, MatMul | Map)
+        programs.append(str(node.op.epilogue if isinstance(node.op, MatMul) else node.op.program))
+    return programs
+
+
+R, F = "input %r: bf16[1,4,8]", "input %f: f32[1,4,8]"
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "dtype", "inputs", "operands", "programs"),
+    [
+        ("", "f32", "", "", ["cast.bf16(a0)", "cast.f32(a0)"]),
+        ("add(a0,a1)", "f32", "", ", %b", ["add(a0,a1);cast.bf16(t0)", "cast.f32(a0)"]),
+        ("add(a0,a1);relu(t0)", "f32", "", ", %b", ["add(a0,a1);relu(t0);cast.bf16(t1)", "cast.f32(a0)"]),
+        (
+            "add(a0,a1);gelu(t0);cast.bf16(t1)",
+            "bf16",
+            "",
+            ", %b",
+            ["add(a0,a1);cast.bf16(t0)", "cast.f32(a0);gelu(t0);cast.bf16(t1)"],
+        ),
+        (
+            "cast.f32(a2);add(a0,a1);add(t1,t0);tanh(t2)",
+            "f32",
+            R,
+            ", %b, %r",
+            ["cast.f32(a2);add(a0,a1);add(t1,t0);cast.bf16(t2)", "cast.f32(a0);tanh(t0)"],
+        ),
+        ("add(a0,a2);add(t0,a1)", "f32", F, ", %f, %b", ["add(a0,a1);cast.bf16(t0)", "cast.f32(a0);add(t0,a1)"]),
+        (
+            "add(a0,a1);sigmoid(t0);mul(t0,t1)",
+            "f32",
+            "",
+            ", %b",
+            ["add(a0,a1);cast.bf16(t0)", "cast.f32(a0);sigmoid(t0);mul(t0,t1)"],
+        ),
+        ("add(a0,a1)", "f32", "", ", %c", ["cast.bf16(a0)", "cast.f32(a0);add(t0,a1)"]),
+        ("mul(a0,2.0);add(t0,a1)", "f32", "", ", %b", ["cast.bf16(a0)", "cast.f32(a0);mul(t0,2.0);add(t1,a1)"]),
+    ],
+)
+def test_what_stays_and_what_follows(epilogue: str, dtype: str, inputs: str, operands: str, programs: list[str]) -> None:
+    """Bias, a bfloat16 residual and bounds stay, nothing else; values are those of the graph before, rounded where it is cut."""
+    graph = _product(epilogue, dtype, inputs, operands)
+    after = run_pipeline(graph, (Bfloat16Out(),))
+    assert _programs(after) == programs
+    assert after.types[after.nodes[0].output].dtype is DType.BF16
+    rng = np.random.default_rng(1)
+    feeds = {v: rng.normal(0, 1, graph.types[v].shape).astype(graph.types[v].dtype.numpy) for v in graph.inputs}
+    before, now = (interpret(g, feeds)["y"].astype(np.float64) for g in (graph, after))
+    assert np.abs(now - before).max() <= 2.0**-6 * max(1.0, np.abs(before).max())
+
+
+def test_what_ends_with_the_rounding_stays_as_it_is() -> None:
+    graph = _product("add(a0,a1);relu(t0);cast.bf16(t1)", "bf16")
+    assert run_pipeline(graph, (Bfloat16Out(),)) == graph
+
+
+def test_groups_stay_as_they_are() -> None:
+    """No array multiplies them, so that rounding would be for nothing."""
+    conv = "{strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), groups=4, wide=true} -> f32[1,8,3,3]"
+    graph = graph_of(f'input %x: bf16[1,8,3,3]\n%y = Conv(%x, %k) {conv}\noutput "y" = %y', constants=CONSTANTS)
+    notes = Notes()
+    after = run_pipeline(graph, (Bfloat16Out(),), notes=notes)
+    assert after == graph
+    assert isinstance(after.nodes[0].op, Conv)
+    assert "its channels are in 4 groups" in " ".join(str(n) for n in notes.entries)
