@@ -72,7 +72,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Row:
-    """A layer at a density: cycles, None where it does not fit."""
+    """A layer at a density: cycles, None where it does not fit, and the roofline: the most cycles of any resource, and which."""
 
     layer: str
     times: int
@@ -80,6 +80,7 @@ class Row:
     macs: int
     cycles: int | None
     seconds: float
+    bound: tuple[str, int] = ("", 0)
 
 
 def shapes_of(name: str) -> Counter[Shape]:
@@ -96,8 +97,8 @@ def shapes_of(name: str) -> Counter[Shape]:
     return found
 
 
-def measure(shape: Shape, density: float, target: str) -> tuple[int | None, float]:
-    """Cycles of the layer's whole stream, and the seconds that simulating took. InternalError for wrong values."""
+def measure(shape: Shape, density: float, target: str) -> tuple[int | None, float, tuple[str, int]]:
+    """Cycles of the layer's whole stream, the seconds that simulating took, and the roofline. InternalError for wrong values."""
     rng = np.random.default_rng(0)
     graph = conv_graph(
         rng,
@@ -116,11 +117,11 @@ def measure(shape: Shape, density: float, target: str) -> tuple[int | None, floa
     try:
         run = _run(graph, feeds, target)
     except FitError:
-        return None, 0.0
+        return None, 0.0, ("", 0)
     seconds = time.perf_counter() - start
     if not np.array_equal(run.outputs["y"], interpret(graph, feeds)["y"]):
         raise InternalError(f"{shape} at density {density}: the array's results are not the interpreter's")
-    return run.cycles, seconds
+    return run.cycles, seconds, run.parts[0].cycles(machine_named(target)).whole.bound
 
 
 def _run(graph: Graph, feeds: Mapping[str, Any], target: str) -> Any:
@@ -136,10 +137,11 @@ def _run(graph: Graph, feeds: Mapping[str, Any], target: str) -> Any:
 
 
 def table(rows: Sequence[Row], peak: int) -> str:
-    """Layers and their sum, each density in columns of its own."""
+    """Layers and their sum, each density in columns of its own; what bounds it is the busiest resource, with its cycles."""
     columns = ["layer", ">times", ">MMAC"]
     for d in DENSITIES:
         columns += [f">cycles at {100 * d:g} %", ">of peak"] if d == 1 else [f">cycles at {100 * d:g} %", ">speed-up"]
+        columns.append("bound by")
     by_layer: dict[str, list[Row]] = {}
     for r in rows:
         by_layer.setdefault(r.layer, []).append(r)
@@ -153,6 +155,7 @@ def table(rows: Sequence[Row], peak: int) -> str:
             sum(f[i].macs * f[i].times for f in whole),
             sum((f[i].cycles or 0) * f[i].times for f in whole),
             0.0,
+            ("roofline", sum(f[i].bound[1] * f[i].times for f in whole)),
         )
         for i, d in enumerate(DENSITIES)
     ]
@@ -164,11 +167,13 @@ def _line(name: str, found: Sequence[Row], peak: int) -> list[str]:
     dense = found[0].cycles
     for r in found:
         if r.cycles is None:
-            cells += ["does not fit", ""]
-        elif r.density == 1:
+            cells += ["does not fit", "", ""]
+            continue
+        if r.density == 1:
             cells += [f"{r.cycles:,}", f"{100 * r.macs / r.cycles / peak:.0f} %"]
         else:
             cells += [f"{r.cycles:,}", f"{dense / r.cycles:.2f}" if dense else ""]
+        cells.append(f"{r.bound[0]} {r.bound[1]:,}")
     return cells
 
 
@@ -178,18 +183,20 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="resnet50", help="of models/")
     parser.add_argument("--target", default="aie2:npu1")
     parser.add_argument("--layers", type=int, default=0, metavar="N", help="only those with most products; 0 is all")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out those with most products")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     machine = machine_named(options.target)
     shapes = sorted(shapes_of(options.model).items(), key=lambda s: -s[0].macs * s[1])
-    shapes = shapes[: options.layers or None]
+    shapes = shapes[options.first : options.first + options.layers if options.layers else None]
     product = Shape((1024, 1024), (32, 32), (1, 1), 1, (0, 0, 0, 0), False)
     rows: list[Row] = []
     for shape, times in [*shapes, (product, 0)]:
         for density in DENSITIES:
-            cycles, seconds = measure(shape, density, options.target)
-            rows.append(Row(str(shape), times, density, shape.macs, cycles, seconds))
-            print(f"{shape}, {100 * density:g} %: {cycles or 'does not fit'} cycles, {seconds:.0f} s", file=sys.stderr)
+            cycles, seconds, bound = measure(shape, density, options.target)
+            rows.append(Row(str(shape), times, density, shape.macs, cycles, seconds, bound))
+            told = f"{cycles:,} cycles, at least {bound[1]:,} by {bound[0]}" if cycles else "does not fit"
+            print(f"{shape}, {100 * density:g} %: {told}, {seconds:.0f} s", file=sys.stderr)
             if options.json:
                 options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
     print(f"{options.model} on {machine.name}, {machine.macs_per_cycle} int8 products a cycle")

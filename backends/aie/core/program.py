@@ -70,10 +70,10 @@ class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
-    results with the sum of both buffers' addresses; how many chunks are `awaited` in all, and how many are `kept` after
-    use before the first is given back; bytes between the 4 vectors; `chunks` for each unit; the address of the first
-    buffer of weights, the size of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the
-    least and the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them.
+    results with the sum of both buffers' addresses; for how many units chunks are `awaited`, and after how many they are no
+    longer `kept`; bytes between the 4 vectors; `chunks` for each unit; the address of the first buffer of weights, the size
+    of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the least and
+    the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them.
     """
 
     units: int
@@ -108,7 +108,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "chunks": 11, "weights": 12, "buffers": 15, "half": 19, "bounds": 24}
+_PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 15, "half": 19, "bounds": 24}
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:

@@ -8,7 +8,7 @@ will carry; the simulator is the judge of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
@@ -22,14 +22,16 @@ _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8)  # of input channels
+_GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
+_JITTER = 0.2  # of what is less busy, that the busiest waits for
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cycles of all tiles by resource, and what comes before and after."""
+    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute."""
 
     compute: float
     data: float
@@ -39,7 +41,7 @@ class Estimate:
     ddr_out: float
     first: float
     last: float
-    overlapped: bool
+    waiting: float
 
     @property
     def bound_by(self) -> str:
@@ -57,9 +59,9 @@ class Estimate:
     @property
     def cycles(self) -> float:
         """Of the layer."""
-        cores = max(self.compute, self.weights) + (0 if self.overlapped else self.data)
-        moved = max(self.data, self.weights, self.results, self.ddr_out)
-        return max(self.first + max(cores, moved), _ARRIVING + self.ddr_in) + self.last
+        cores = max(self.compute, self.weights) + self.waiting
+        moved = max(self.data, self.weights, self.results, self.ddr_out, self.ddr_in - self.first)
+        return self.first + max(cores, moved) + _JITTER * min(cores, moved) + self.last
 
 
 def estimate(machine: Machine, t: Tiling) -> Estimate:
@@ -101,7 +103,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit,
         leaving / t.tiles + block,
-        t.buffers == 2,
+        t.units * unit if t.buffers == 1 else t.tiles * residual if t.splits > 1 else 0.0,
     )
 
 
@@ -141,15 +143,20 @@ def _candidates(
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
-                            if (places := _fits(machine, made)) is not None:
-                                yield made, places
+                            for groups in _GROUPS if splits > 1 else (1,):
+                                made = replace(made, groups=groups)
+                                if (places := _fits(machine, made)) is not None:
+                                    yield made, places
                     if blocks <= 2:
                         break
 
 
 def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
-    planes, streams = len(t.share.window.planes), len(t.mode.data()) // t.mode.grid.columns or 1
-    if t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS:
+    planes, streams = len(t.share.window.planes), t.mode.groups[1]
+    parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
+    if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
+        return None
+    if t.groups * t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS:
         return None
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
         return None

@@ -259,8 +259,8 @@ class LayerControl:
             data_sum=2 * core.data + core.data_step * (t.buffers - 1),
             results=core.results,
             results_sum=2 * core.results + core.results_step,
-            awaited=chunks * t.streamed,
-            kept=chunks * (t.tiles - 1) if t.kept else 0,
+            awaited=t.units // t.tiles * t.streamed,
+            kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
             within=self.share.steps.between,
             chunks=t.unit_chunks(part),
             weights=core.weights,
@@ -443,9 +443,10 @@ class LayerControl:
         ]
         full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
         planes = len(share.window.planes)
-        for i in range(0, len(leaving), planes):
+        leaving *= t.groups
+        for i in range(0, t.splits * planes, planes):
             leaving[i] = replace(leaving[i], acquire=full)
-            leaving[i + planes - 1] = replace(leaving[i + planes - 1], release=free)
+            leaving[-i - 1] = replace(leaving[-i - 1], release=free)
         behind = base + t.source_bytes // 4
         dims = (
             Dim(1, words),
@@ -537,8 +538,8 @@ class LayerControl:
     def _together(
         self, column: int, patterns: Sequence[_Pattern], rows: Sequence[tuple[int, int]]
     ) -> list[tuple[int, int, range]]:
-        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks of
-        each core at a time, where there are descriptors for that."""
+        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks
+        of each core at a time, where there are descriptors for that."""
         most = sum(len(p[2]) for p in patterns)
         found = []
         parts = max(1, _LEAVING_PARTS // most)

@@ -137,7 +137,9 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
     for part in range(tiling.mode.channel_parts):
         blocks = tiling.output_blocks(part)
         made = [_chunks(tiling, b, b - blocks[0], core, kinds) for b in blocks]
-        chunks.append(tuple(c for split in range(tiling.splits) for block in made for c in block[split]))
+        each = max(1, len(made) // tiling.groups)
+        units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
+        chunks.append(tuple(c for at, split in units for block in made[at : at + each] for c in block[split]))
     memory = tuple(in_memory(machine, tiling, column) for column in range(machine.columns))
     return LayerPlan(tiling, tuple(chunks), core, memory)
 
@@ -149,7 +151,8 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     there = layer.shifts.bias[8 * block : 8 * block + 8]
     bias[: there.size] = there
     residual = core.residual + own * tiling.residual_stride if layer.residual else 0
-    further = own * tiling.partial_bytes if tiling.splits > 1 else 0
+    group = max(1, tiling.most_results // tiling.groups)
+    further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further, core.partial[1] + further
     wanted = iter(_kinds(tiling, block))
     packed: list[list[bytes]] = []

@@ -26,7 +26,7 @@ class Tiling:
     weights stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's.
 
     With `splits`, tiles come to cores in so many parts of the input channels, which are units; sums of all output channels of a
-    core are kept from one to the next.
+    core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each.
     """
 
     layer: ConvLayer
@@ -38,6 +38,7 @@ class Tiling:
     kept: bool
     buffers: int
     splits: int = 1
+    groups: int = 1
 
     @cached_property
     def share(self) -> Share:
@@ -57,7 +58,7 @@ class Tiling:
     @property
     def units(self) -> int:
         """Parts of tiles, as they come to a core one after the other."""
-        return self.tiles * self.splits
+        return self.tiles * self.groups * self.splits
 
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
@@ -75,7 +76,8 @@ class Tiling:
 
     def pieces(self, block: int) -> int:
         """Chunks that a block of output channels takes of each part of the input channels."""
-        return max(1, -(-max(self.counts[block]) // self.chunk_blocks))
+        most = max(self.counts[block]) if self.groups == 1 else max(map(max, self.counts))
+        return max(1, -(-most // self.chunk_blocks))
 
     @cached_property
     def chunk_bytes(self) -> int:
@@ -91,7 +93,7 @@ class Tiling:
 
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
-        return self._chunks[part]
+        return self._chunks[part] // self.groups
 
     def chunks(self, part: int) -> int:
         """Chunks of a part of the channels."""
@@ -161,7 +163,7 @@ class Tiling:
     @property
     def half_sums(self) -> int:
         """Bytes of half of all partial sums in a core."""
-        return (self.most_results if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
+        return (self.most_results // self.groups if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:
@@ -208,4 +210,4 @@ class Tiling:
     @property
     def result_ring(self) -> int:
         """Tiles of results that a memory tile holds at a time: two where a lock can count their blocks."""
-        return 2 if 2 * self.most_results <= LOCK_MAXIMUM and self.tiles > 1 else 1
+        return 2 if 2 * self.most_results <= LOCK_MAXIMUM and self.tiles > 1 and self.groups == 1 else 1

@@ -38,9 +38,9 @@ class Bench:
         slots = len(chunks) if kept else 1
         self.chunks = list(chunks) * (1 if kept else len(tiles))
         self.parameters = Parameters(
-            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, len(self.chunks)),
-            *(len(chunks) * (len(tiles) - 1) if kept else 0, (32, 32, 32), len(chunks)),
-            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, 1, vectors // 2, vectors % 2, bounds),
+            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, 1 if kept else len(tiles)),
+            *(len(tiles) - 1 if kept else 0, (32, 32, 32), len(chunks)),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, len(chunks), vectors // 2, vectors % 2, bounds),
         )
         self.slots = slots
         self.results: list[Array] = []
@@ -68,7 +68,7 @@ class Bench:
                 arrived += 1
                 locks[LOCKS.data_free] -= 1
                 continue
-            if meeting.lock == LOCKS.weights_full:
+            if meeting.lock == LOCKS.weights_full and meeting.value:
                 s.write(WEIGHTS + slot * SLOT, np.frombuffer(self.chunks.pop(0), np.uint8), 32)
                 slot = (slot + 1) % self.slots
                 locks[LOCKS.weights_free] -= 1

@@ -19,9 +19,10 @@ from sparsec.backends.aie.lower.choose import candidates, ranked
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
-from sparsec.compiler.errors import FitError
+from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
@@ -73,19 +74,85 @@ def test_any_convolution_is_exact(data: st.DataObject) -> None:
     _check(graph, rng, draw(st.sampled_from(["aie2:npu1", "aie2:2x2", "aie2:3x3"])))
 
 
+def _tilings(graph: Graph, cut: Cut | None = None) -> list[Tiling]:
+    """All that fit, of one cut or of any."""
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    _, _, height, width = graph.types["y"].shape
+    ways = tuple(m for m in modes(NPU.grid) if cut in (None, m.cut))
+    return list(candidates(NPU, layer, ways, height, width))
+
+
 @pytest.mark.parametrize("cut", list(Cut))
 def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
     """Of each cut a few tilings far apart: weights that stay or not, sums in parts, one and two buffers, many tiles and one."""
     rng = np.random.default_rng(3)
     graph = conv_graph(rng, (24, 40), (13, 11), (3, 3), pads=(1, 1, 1, 1), residual=True)
-    layer = conv_layer(graph, graph.nodes[0])
-    assert not isinstance(layer, str)
-    ways = tuple(m for m in modes(NPU.grid) if m.cut is cut)
-    found = list(candidates(NPU, layer, ways, 13, 11))
-    kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in found}
+    kinds = {(t.kept, t.buffers, min(t.tiles, 2), t.in_parts): t for t in _tilings(graph, cut)}
     assert len(kinds) > 3
     for tiling in list(kinds.values())[:: max(1, len(kinds) // 3)]:
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+
+
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
+    """Sums that stay in cores from one part to the next, of some output channels at a time or of all: any size and pattern."""
+    draw = data.draw
+    kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
+    size = draw(st.integers(kernel, 9)), draw(st.integers(kernel, 17))
+    channels = draw(st.sampled_from([128, 250])), draw(st.sampled_from([30, 64]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    pad = kernel // 2
+    graph = conv_graph(
+        rng,
+        channels,
+        size,
+        (kernel, kernel),
+        stride=stride,
+        pads=(pad, pad, pad, pad),
+        residual=draw(st.booleans()),
+        shift=14,
+        residual_shift=12,
+        density=draw(st.sampled_from([1.0, 0.5, 0.1])),
+    )
+    found = [t for t in _tilings(graph) if t.splits > 1 and t.tiles < 5]
+    first = draw(st.integers(0, len(found) - 1))
+    for tiling in [*found[first:], *found[:first]]:
+        try:
+            program = lower_with(graph, NPU, {"conv": tiling})
+        except LimitError:  # its transfers take more descriptors than there are
+            continue
+        _check(graph, rng, program=program)
+        return
+    raise AssertionError("none of the tilings can be lowered")
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_tiles_come_again_for_each_group_of_output_channels(groups: int) -> None:
+    rng = np.random.default_rng(6)
+    graph = conv_graph(rng, (64, 128), (8, 16), shift=13)
+    found = [t for t in _tilings(graph, Cut.BOTH) if t.groups == groups and t.tiles == 2]
+    for kept in (True, False):
+        tiling = next(t for t in found if t.kept is kept)
+        _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+
+
+def test_layers_of_different_cuts_follow_each_other() -> None:
+    """Circuits change between layers, and what one layer leaves in locks and memories does not disturb the next."""
+    rng = np.random.default_rng(8)
+    graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
+    chosen = {}
+    cuts = list(Cut)
+    for node in graph.nodes:
+        layer = conv_layer(graph, node)
+        if isinstance(layer, str):
+            continue
+        _, _, height, width = graph.types[layer.y].shape
+        ways = tuple(m for m in modes(NPU.grid) if m.cut is cuts[len(chosen) % len(cuts)])
+        chosen[node.name] = ranked(NPU, layer, ways, height, width)[0]
+    assert len({t.mode.cut for t in chosen.values()}) == len(cuts)
+    _check(graph, rng, program=lower_with(graph, NPU, chosen))
 
 
 def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
