@@ -150,11 +150,7 @@ def _powers(graph: Graph, node: Node, form: _Form, *, exact: bool = False) -> Sh
         value = node.inputs[1 + index]
         ratio = factor / scale
         if value in graph.constants:
-            data = (
-                np.broadcast_to(np.squeeze(graph.constants[value]), (channels,))
-                if graph.constants[value].size in (1, channels)
-                else None
-            )
+            data = _each_channel(graph.constants[value], -3 if isinstance(node.op, Conv) else -1, channels)
             if data is None or ratio.denominator != 1:
                 return f"it adds the constant {value!r}, which is not a whole number of its sums for every channel"
             bias += data.astype(np.int64) * int(ratio)
@@ -177,6 +173,12 @@ def _powers(graph: Graph, node: Node, form: _Form, *, exact: bool = False) -> Sh
     if not exact and worst >= _EXACT and (residual is not None or shift > _SATURATED or worst >= 1 << 31):
         return f"its sums may reach {worst}, and float32, in which they are scaled, holds whole numbers up to {_EXACT}"
     return Shifts(bias.astype(np.int32), shift, *(residual or (None, 0)))
+
+
+def _each_channel(constant: Array, axis: int, channels: int) -> Array | None:
+    """A constant that is added to every channel alike, as [channels]; None when it differs along another axis than `axis`."""
+    along = constant.ndim >= -axis and constant.shape[axis] == constant.size == channels
+    return np.broadcast_to(constant.reshape(-1), (channels,)) if along or constant.size == 1 else None
 
 
 def _exponent(value: Fraction) -> int | None:

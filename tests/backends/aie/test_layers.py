@@ -137,6 +137,18 @@ def test_sums_leave_as_they_are(data: st.DataObject) -> None:
     _check(_graph({"x": x}, {"w": w, "b": bias}, [(op, ["x", "w", "b"], "y")], "y"), 4, layers=1)
 
 
+@pytest.mark.parametrize("along", [(8, 1, 1), (8, 1), (8,)])
+def test_what_is_added_along_rows_or_columns_is_no_bias(along: tuple[int, ...]) -> None:
+    """Even where there are as many rows and columns as channels."""
+    rng = np.random.default_rng(5)
+    op = Conv((1, 1), (1, 1), (0, 0, 0, 0), epilogue=Program.parse("add(a0,a1)"))
+    constants = {"w": _int8(rng, (8, 8, 1, 1)), "b": rng.integers(-9999, 9999, along).astype(np.int32)}
+    graph = _graph({"x": TensorType(DType.U8, (1, 8, 8, 8))}, constants, [(op, ["x", "w", "b"], "y")], "y")
+    program = _check(graph, 6, layers=int(along == (8, 1, 1)))
+    if along != (8, 1, 1):
+        assert program.reasons["y"] == "it adds the constant 'b', which is not a whole number of its sums for every channel"
+
+
 @settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_bytes_are_scaled_and_added(data: st.DataObject) -> None:
