@@ -152,7 +152,8 @@ def test_layers_of_different_cuts_follow_each_other() -> None:
         ways = tuple(m for m in modes(NPU.grid) if m.cut is cuts[len(chosen) % len(cuts)])
         chosen[node.name] = ranked(NPU, layer, ways, height, width)[0]
     assert len({t.mode.cut for t in chosen.values()}) == len(cuts)
-    _check(graph, rng, program=lower_with(graph, NPU, chosen))
+    reasons = {n.name: "it is left to the host" for n in graph.nodes if n.name not in chosen}
+    _check(graph, rng, program=lower_with(graph, NPU, chosen, reasons))
 
 
 def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
