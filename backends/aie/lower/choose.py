@@ -78,7 +78,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
-    arriving, first, leaving = 0.0, 0.0, 0.0
+    arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
         streams = weight_streams(t, column)
         again = t.streamed if places.slots else 1
@@ -87,6 +87,8 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
             first = max(first, data / (t.splits + t.residual_parts) / word)
+            if t.tiles > 1 and (t.kept or not places.slots):  # all weights come while the first tile is multiplied
+                waiting = max(waiting, weights / word - compute / t.tiles)
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
@@ -101,7 +103,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         t.tiles * t.most_results * block,
         arriving,
         leaving,
-        max(_CONFIGURED, _ARRIVING + first) + unit,
+        max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
         leaving / t.tiles + block,
         t.units * unit if t.buffers == 1 else t.tiles * residual if t.splits > 1 else 0.0,
     )
