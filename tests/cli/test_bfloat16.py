@@ -70,6 +70,6 @@ def test_options_of_quantising_are_for_int8(model: Path, capsys: Out) -> None:
     assert "--calib is for pruning and quantising" in capsys.readouterr().err
 
 
-def test_arrays_refuse_it(model: Path, capsys: Out) -> None:
-    assert main(["compile", str(model), "--target", "aie2:npu1", "--precision", "bf16"]) == 2
-    assert "--precision bf16 is for C libraries: aie2:npu1 does not multiply bfloat16" in capsys.readouterr().err
+def test_systolic_arrays_refuse_it(model: Path, capsys: Out) -> None:
+    assert main(["compile", str(model), "--target", "flexisaga:8x8", "--precision", "bf16"]) == 2
+    assert "is for C libraries and AI-Engine arrays: flexisaga:8x8 does not multiply bfloat16" in capsys.readouterr().err
