@@ -101,7 +101,8 @@ def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
     draw = data.draw
     kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
     size = draw(st.integers(kernel, 9)), draw(st.integers(kernel, 17))
-    channels = draw(st.sampled_from([128, 250])), draw(st.sampled_from([30, 64]))
+    inputs = draw(st.sampled_from([128, 250])) if kernel == 1 else 128  # more taps would make sums that float32 does not hold
+    channels = inputs, draw(st.sampled_from([30, 64]))
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     pad = kernel // 2
     graph = conv_graph(
