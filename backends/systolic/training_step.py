@@ -1,7 +1,7 @@
 """One step of training with bidirectional weight pruning (BDWP; Fang et al., arXiv 2309.13015): values of FF, BP and WU.
 
 Products, masks and updates are an engine's (the array with its units, or numpy); what is between products is the host's. The
-weights of layers are trained; biases and other constants stay as they are.
+weights of layers are trained, and the operands that `training_vectors` names; other constants stay as they are.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.systolic.gradients import host_gradients, program_gradients
+from sparsec.backends.systolic.gradients import host_gradients
 from sparsec.backends.systolic.layers import Layer
 from sparsec.backends.systolic.network import Network
+from sparsec.backends.systolic.scalar_gradients import program_gradients
 from sparsec.backends.systolic.training import Trained
 from sparsec.backends.systolic.training_engine import Engine
 from sparsec.backends.systolic.training_forms import Form, form_of
+from sparsec.backends.systolic.training_vectors import Place, VectorState, dependents, first_vectors
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import ABSENT, Node
 from sparsec.compiler.ops.conv import Conv
@@ -40,10 +42,18 @@ class LayerState:
 
 
 @dataclass(frozen=True)
-class Step:
-    """The layers by node after the step, with the weights that the next one multiplies by, and the loss before it."""
+class States:
+    """All that is trained: layers by node, with the weights that the next step multiplies by, and vectors by place."""
 
     layers: Map[str, LayerState]
+    vectors: Map[Place, VectorState]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The states after a step, and the loss before it."""
+
+    states: States
     loss: float
 
 
@@ -55,8 +65,8 @@ def layer_state(engine: Engine, w: Array, momentum: Array, pruned: bool) -> Laye
     return LayerState(w, momentum, np.stack([engine.kept(p) for p in w]), np.stack([engine.kept(p) for p in turned]))
 
 
-def first_states(network: Network, engine: Engine, layers: Sequence[Trained]) -> dict[str, LayerState]:
-    """Of the layers with weights, with the network's weights and no momenta."""
+def first_states(network: Network, engine: Engine, layers: Sequence[Trained]) -> States:
+    """With the network's weights and no momenta; UsageError for weights that are not float32, or those of several layers."""
     found, seen = dict[str, LayerState](), set[str]()
     for choice, trained in zip(network.choices, layers, strict=True):
         layer = choice.layer
@@ -71,14 +81,14 @@ def first_states(network: Network, engine: Engine, layers: Sequence[Trained]) ->
         if w.dtype != np.float32:
             raise UsageError(f"layer {trained.name!r} multiplies {w.dtype}: float32 networks are trained", node=trained.name)
         found[trained.name] = layer_state(engine, w, np.zeros_like(w), trained.pruned)
-    return found
+    return States(found, first_vectors(network))
 
 
 def train_step(
     network: Network,
     engine: Engine,
     layers: Sequence[Trained],
-    states: Map[str, LayerState],
+    states: States,
     images: Sequence[Map[str, Array]],
     targets: Sequence[Map[str, Array]],
 ) -> Step:
@@ -92,7 +102,7 @@ def train_step(
         loss += 0.5 * sum(float(np.square(e, dtype=np.float64).sum()) for e in errors) / len(images)
         run.receive(port.value, [e / np.float32(len(images)) for e in errors])
     run.backwards()
-    return Step(run.after, loss)
+    return Step(States(run.layers_after, {**states.vectors, **run.vectors_after}), loss)
 
 
 @dataclass
@@ -102,31 +112,47 @@ class _Pass:
     network: Network
     engine: Engine
     trained: Map[str, Trained]
-    states: Map[str, LayerState]
+    states: States
     batch: int
     values: dict[str, Batch] = field(default_factory=dict)
     sums: dict[str, Batch] = field(default_factory=dict)
     gradients: dict[str, Batch] = field(default_factory=dict)
-    after: dict[str, LayerState] = field(default_factory=dict)
-    follows: set[str] = field(default_factory=set)  # values that depend on weights
+    layers_after: dict[str, LayerState] = field(default_factory=dict)
+    vectors_after: dict[Place, VectorState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        graph = self.network.graph
         self.layers = {c.layer.node.name: c.layer for c in self.network.choices}
-        self.values.update({v: [a] * self.batch for v, a in graph.constants.items()})
-        for node in graph.nodes:
-            if node.name in self.states or self.follows.intersection(node.inputs):
-                self.follows.update(node.outputs)
+        self.dependents = dependents(self.network)
+        self.values.update({v: [a] * self.batch for v, a in self.network.graph.constants.items()})
 
     def receive(self, value: str, gradient: Batch) -> None:
         """Add to the gradient of a value, where it depends on weights."""
-        if value in self.follows:
+        if value in self.dependents:
             known = self.gradients.get(value)
             self.gradients[value] = gradient if known is None else [a + b for a, b in zip(known, gradient, strict=True)]
 
-    def operands(self, node: Node, image: int, first: int = 0) -> list[Array]:
-        """Of an image; UsageError for a node that leaves operands out."""
-        return [self.values[v][image] for v in node.inputs[first:] if v != ABSENT]
+    def receive_all(self, node: Node, each: Sequence[Sequence[Array]], first: int = 0) -> None:
+        """Gradients, of every image, of a node's operands from `first` on: for values, or updates of what is trained."""
+        for k, (i, value) in enumerate((i, v) for i, v in enumerate(node.inputs) if i >= first and v != ABSENT):
+            gradient = [found[k] for found in each]
+            state = self.states.vectors.get((node.name, i))
+            if state is None:
+                self.receive(value, gradient)
+                continue
+            whole = np.stack(gradient).sum(axis=0)
+            self.vectors_after[node.name, i] = VectorState(*self.engine.updated(state.value, state.momentum, whole))
+
+    def operands(self, node: Node, image: int, first: int = 0) -> list[Array | None]:
+        """Of an image, from `first` on; None for those left out."""
+        return [self._operand(node, i, image) if v != ABSENT else None for i, v in enumerate(node.inputs) if i >= first]
+
+    def given(self, node: Node, image: int, first: int = 0) -> list[Array]:
+        """The operands without those left out."""
+        return [a for a in self.operands(node, image, first) if a is not None]
+
+    def _operand(self, node: Node, i: int, image: int) -> Array:
+        state = self.states.vectors.get((node.name, i))
+        return self.values[node.inputs[i]][image] if state is None else state.value
 
     def forwards(self, images: Sequence[Map[str, Array]]) -> None:
         """All nodes."""
@@ -139,7 +165,7 @@ class _Pass:
                 results = [apply_epilogue(op.epilogue, s, self.operands(node, i, 2)) for i, s in enumerate(sums)]
                 self.values[node.output] = results
                 continue
-            each = [op.evaluate([self.values[v][i] if v != ABSENT else None for v in node.inputs]) for i in range(self.batch)]
+            each = [op.evaluate(self.operands(node, i)) for i in range(self.batch)]
             self.values.update({v: [results[k] for results in each] for k, v in enumerate(node.outputs)})
 
     def backwards(self) -> None:
@@ -151,17 +177,14 @@ class _Pass:
             if node.name in self.layers:
                 self._layer_backwards(self.layers[node.name], upstream)
                 continue
-            each = [
-                host_gradients(node, self.operands(node, i), self.values[node.output][i], upstream[i]) for i in range(self.batch)
-            ]
-            for k, v in enumerate(v for v in node.inputs if v != ABSENT):
-                self.receive(v, [found[k] for found in each])
+            values = self.values[node.output]
+            self.receive_all(node, [host_gradients(node, self.given(node, i), values[i], upstream[i]) for i in range(self.batch)])
 
     def _product(self, layer: Layer) -> Batch:
         """Sums of a layer, of all images at once where its weights are the same for all."""
         name, form, data = layer.node.name, form_of(self.network.graph, layer), np.stack(self.values[layer.data])
         if layer.constant:
-            return list(form.result(self._products(name, "FF", self.states[name].forwards, form.columns(data))))
+            return list(form.result(self._products(name, "FF", self.states.layers[name].forwards, form.columns(data))))
         found = []
         for i in range(self.batch):
             w = layer.arrangement.matrices(self.values[layer.weights][i])
@@ -176,23 +199,22 @@ class _Pass:
         node, op = layer.node, layer.node.op
         assert isinstance(op, Conv | MatMul)
         each = [
-            program_gradients(node.name, op.epilogue, [self.sums[node.name][i], *self.operands(node, i, 2)], upstream[i])
+            program_gradients(node.name, op.epilogue, [self.sums[node.name][i], *self.given(node, i, 2)], upstream[i])
             for i in range(self.batch)
         ]
-        for k, v in enumerate(node.inputs[2:]):
-            self.receive(v, [found[1 + k] for found in each])
+        self.receive_all(node, [found[1:] for found in each], 2)
         form, data = form_of(self.network.graph, layer), np.stack(self.values[layer.data])
         error = np.stack([found[0] for found in each])
         if not layer.constant:
             for i in range(self.batch):
                 self._computed_backwards(layer, form, data[i : i + 1], error[i : i + 1], i)
             return
-        name, state, sums = node.name, self.states[node.name], form.sums(error)
+        name, state, sums = node.name, self.states.layers[node.name], form.sums(error)
         gradient = self._products(name, "WU", sums, np.swapaxes(form.columns(data), 1, 2))
         if not self.trained[name].first:
             self.receive(layer.data, list(form.spread(self._products(name, "BP", state.backwards, sums))))
         w, momentum = self.engine.updated(state.w, state.momentum, gradient)
-        self.after[name] = layer_state(self.engine, w, momentum, self.trained[name].pruned)
+        self.layers_after[name] = layer_state(self.engine, w, momentum, self.trained[name].pruned)
 
     def _computed_backwards(self, layer: Layer, form: Form, data: Array, error: Array, image: int) -> None:
         """Of a product of two computed matrices, an image: both operands' gradients."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from sparsec.backends.systolic.network import Network
     from sparsec.backends.systolic.training import Schedule, Trained
-    from sparsec.backends.systolic.training_step import Step
+    from sparsec.backends.systolic.training_step import States, Step
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
+    Array = np.ndarray[Any, Any]
+    Arrays = dict[str, Array]
     Feeds = Callable[[Any, int], Arrays]  # from what the graph needs and a number to inputs
 
 MOST = 4_000_000_000  # multiplications of a step whose values are computed
@@ -26,11 +27,12 @@ _TOLERANCE = 1e-4  # of the largest magnitude of a layer: float32 sums in anothe
 
 @dataclass(frozen=True)
 class Values:
-    """What a step computed: the loss before it, layers updated, the largest difference from numpy's weights and momenta (over the
-    largest magnitude of the layer's), and the cycles of SORE and WUVE."""
+    """What a step computed: the loss before it, layers and vectors (biases, scales) updated, the largest difference from numpy's
+    weights and momenta (over the largest magnitude of the layer's), and the cycles of SORE and WUVE."""
 
     loss: float
     layers: int
+    vectors: int
     difference: float
     unit_cycles: int
 
@@ -95,7 +97,8 @@ def _values(
     expected = {name: sum(s.cycles for s in schedule.stages if s.name == name) for name in array.cycles}
     if array.cycles != expected:
         raise VerificationError(f"the step took {array.cycles} cycles by stage, and the schedule says {expected}")
-    return Values(done.loss, len(done.layers), _difference(done, wanted), array.units)
+    states = done.states
+    return Values(done.loss, len(states.layers), len(states.vectors), _difference(done, wanted), array.units)
 
 
 def _difference(done: Step, wanted: Step) -> float:
@@ -103,16 +106,30 @@ def _difference(done: Step, wanted: Step) -> float:
     import numpy as np
 
     worst = abs(done.loss - wanted.loss) / max(wanted.loss, 1e-30)
-    for name, expected in wanted.layers.items():
-        found = done.layers[name]
-        for a, b in ((found.w, expected.w), (found.momentum, expected.momentum)):
-            off, top = float(np.abs(a - b).max(initial=0)), float(np.abs(b).max(initial=0))
-            worst = max(worst, off / top if top else off)
-            if not worst <= _TOLERANCE:
-                raise VerificationError(
-                    f"the weights of {name!r} after the step differ from numpy's by up to {off:.3g}, of {top:.3g}", node=name
-                )
+    for name, a, b, top in _pairs(done.states, wanted.states):
+        off = float(np.abs(a - b).max(initial=0))
+        worst = max(worst, off / top if top else off)
+        if not worst <= _TOLERANCE:
+            raise VerificationError(
+                f"the weights of {name!r} after the step differ from numpy's by up to {off:.3g}, of {top:.3g}", node=name
+            )
     return worst
+
+
+def _pairs(done: States, wanted: States) -> Iterator[tuple[str, Array, Array, float]]:
+    """Weights, vectors and momenta of both, with their nodes and the magnitude that differences are relative to."""
+    for name, layer in wanted.layers.items():
+        yield name, done.layers[name].w, layer.w, _largest(layer.w)
+        yield name, done.layers[name].momentum, layer.momentum, _largest(layer.momentum)
+    # Of all vectors: some gradients are 0 but for rounding, as those of keys' biases before a softmax.
+    top = max((_largest(v.momentum) for v in wanted.vectors.values()), default=0.0)
+    for place, vector in wanted.vectors.items():
+        yield place[0], done.vectors[place].value, vector.value, max(top, _largest(vector.value))
+        yield place[0], done.vectors[place].momentum, vector.momentum, top
+
+
+def _largest(a: Array) -> float:
+    return float(abs(a).max(initial=0))
 
 
 def _show(dense: Schedule, sparse: Schedule, values: Values | str, batch: int, keep: str, *, json: bool) -> None:
@@ -137,7 +154,8 @@ def _show(dense: Schedule, sparse: Schedule, values: Values | str, batch: int, k
     say("")
     if isinstance(values, Values):
         say(
-            f"one step from the loss {values.loss:.6g}, in as many cycles: {values.layers} layers updated, "
+            f"one step from the loss {values.loss:.6g}, in as many cycles: {values.layers} layers and "
+            f"{values.vectors} biases and scales updated, "
             f"to {values.difference:.1e} the weights and momenta of numpy; SORE and WUVE took {values.unit_cycles:,} cycles"
         )
     else:

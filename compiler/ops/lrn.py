@@ -38,12 +38,18 @@ class LRN(Op):
         x = value(inputs, 0)
         if x.size == 0:
             return (x.copy(),)
+        return ((x / self.base(x) ** x.dtype.type(self.beta)).astype(x.dtype, copy=False),)
+
+    def base(self, x: Array) -> Array:
+        """What x is divided by, before its power."""
+        return np.asarray(x.dtype.type(self.bias) + x.dtype.type(self.alpha / self.size) * self.around(x * x))
+
+    def around(self, x: Array, *, turned: bool = False) -> Array:
+        """Sums over every channel's window, or (`turned`) over the channels whose windows it is in."""
         before, after = (min(n, x.shape[1]) for n in ((self.size - 1) // 2, self.size // 2))
-        padded = np.pad(x * x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
-        squares = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1)
-        kind = x.dtype.type
-        base = kind(self.bias) + kind(self.alpha / self.size) * squares
-        return ((x / base ** kind(self.beta)).astype(x.dtype, copy=False),)
+        margins = (after, before) if turned else (before, after)
+        padded = np.pad(x, [(0, 0), margins, *[(0, 0)] * (x.ndim - 2)])
+        return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, before + after + 1, axis=1).sum(axis=-1))
 
     def axes(self, inputs: InTypes) -> AxisMap:
         x = need(inputs, 0, "data")

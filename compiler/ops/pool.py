@@ -55,7 +55,7 @@ class Pool(Op):
         before, after = self.pads[i], self.pads[len(self.kernel) + i]
         return window_extent(extent, self.kernel[i], self.strides[i], self.dilations[i], before, after, ceil=self.ceil)
 
-    def _windows(self, x: Array, fill: float, pad: float | None = None) -> Array:
+    def windows(self, x: Array, fill: float, pad: float | None = None) -> Array:
         """View [N, C, *out, *kernel] of `x` padded with `pad` (default `fill`), and beyond the explicit padding with `fill`."""
         n = len(self.kernel)
         both = [(self.pads[i], self.pads[n + i]) for i in range(n)]
@@ -75,13 +75,16 @@ class Pool(Op):
         window = tuple(range(-n, 0))
         if self.kind == "max":
             lowest = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
-            return (self._windows(x, lowest).max(axis=window),)
+            return (self.windows(x, lowest).max(axis=window),)
         if self.kind == "lp":
-            total = (np.abs(self._windows(x, 0)) ** x.dtype.type(self.p)).sum(axis=window)
+            total = (np.abs(self.windows(x, 0)) ** x.dtype.type(self.p)).sum(axis=window)
             return ((total ** x.dtype.type(1 / self.p)).astype(x.dtype, copy=False),)
+        return ((self.windows(x, 0).sum(axis=window) / self.counts(x)).astype(x.dtype, copy=False),)
+
+    def counts(self, x: Array) -> Array:
+        """What a mean of every window of `x` divides by, [1, 1, *out]."""
         ones = np.ones((1, 1, *x.shape[2:]), x.dtype)
-        count = self._windows(ones, 0, 1.0 if self.include_pad else 0.0).sum(axis=window)
-        return ((self._windows(x, 0).sum(axis=window) / count).astype(x.dtype, copy=False),)
+        return np.asarray(self.windows(ones, 0, 1.0 if self.include_pad else 0.0).sum(axis=tuple(range(-len(self.kernel), 0))))
 
     def axes(self, inputs: InTypes) -> AxisMap:
         x, y, n = need(inputs, 0, "data"), self.infer(inputs)[0], len(self.kernel)
