@@ -1,4 +1,4 @@
-"""A network on an array: a stream a layer, and the network's values with every layer simulated from its bytes."""
+"""A network on an array: a dataflow and a stream a layer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,7 @@ from sparsec.backends.systolic.simulate.counts import Run
 from sparsec.backends.systolic.simulate.run import Level, simulate
 from sparsec.backends.systolic.traffic import Memory, Traffic, total
 from sparsec.compiler.errors import UsageError
-from sparsec.compiler.graph import ABSENT, Graph
-from sparsec.compiler.ops.base import InArrays
-from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.ops.epilogue import apply_epilogue
-from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.passing.runner import run_pipeline
+from sparsec.compiler.graph import Graph
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.pipelines import DEFAULT
 
@@ -75,11 +70,6 @@ class Network:
         return lower(self.machine, [(g, choice.mapping) for g in choice.products()])
 
 
-def plan_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = (), memory: Memory | None = None) -> Network:
-    """An imported graph after passes (batch normalisation folded, epilogues fused), mapped by `map_network`."""
-    return map_network(run_pipeline(graph, PIPELINE), machine, dataflows, memory)
-
-
 def map_network(graph: Graph, machine: Machine, dataflows: Sequence[Dataflow] = (), memory: Memory | None = None) -> Network:
     """The best of `dataflows` (by default those of the machine's family) for every product of a graph as it is.
 
@@ -119,32 +109,3 @@ class NetworkRun:
 
     outputs: Map[str, Array]
     layers: Map[str, Run]
-
-
-def run_network(network: Network, feeds: Map[str, Array], level: Level = Level.FOLDS) -> NetworkRun:
-    """The network's outputs, the products computed by the simulator and the rest, epilogues included, by the interpreter's ops.
-
-    `feeds` are as for `compiler.interpreter.interpret`. This is for networks in memory; `folder` runs what was emitted.
-    """
-    graph, chosen, runs = network.graph, {c.layer.node.name: c for c in network.choices}, dict[str, Run]()
-    values: dict[str, Array] = {**graph.constants, **{name: np.asarray(feeds[name]) for name in graph.inputs}}
-    for node in graph.nodes:
-        operands = [values[v] if v != ABSENT else None for v in node.inputs]
-        if node.name in chosen:
-            results = _simulated(network, chosen[node.name], level, runs, operands)
-        else:
-            results = node.op.evaluate(operands)
-        values.update(zip(node.outputs, results, strict=True))
-    return NetworkRun({p.name: values[p.value] for p in graph.outputs}, runs)
-
-
-def _simulated(network: Network, choice: Choice, level: Level, runs: dict[str, Run], operands: InArrays) -> tuple[Array, ...]:
-    node, data, weights = choice.layer.node, operands[0], operands[1]
-    op = node.op
-    assert isinstance(op, Conv | MatMul) and data is not None and weights is not None
-    layer = choice.layer if choice.layer.constant else choice.layer.bound(weights)
-    made = lower(network.machine, [(g, choice.mapping) for g in choice.products(layer)])
-    shape = op.infer(network.graph.in_types(node))[0].shape
-    run = simulate(made.stream, made.weights, np.ascontiguousarray(data), int(np.prod(shape)), level)
-    runs[node.name] = run
-    return (apply_epilogue(op.epilogue, run.output.reshape(shape), operands[2:]),)

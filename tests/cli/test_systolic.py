@@ -138,10 +138,17 @@ def test_a_training_step(sat: tuple[Path, str], program: Path, capsys: Out) -> N
     folder = str(sat[0])
     assert main(["simulate", folder, "--training", "--batch", "4", "--keep", "2:8", "-q"]) == 0
     out = capsys.readouterr().out
-    assert "cycles a step of 4 with 2:8 weights, " in out and "in as many cycles: 6 layers and 6 biases and scales updated, to " in out
+    assert (
+        "cycles a step of 4 with 2:8 weights, " in out
+        and "in as many cycles: 6 layers and 6 biases and scales updated, to " in out
+    )
     assert main(["simulate", folder, "--training", "--batch", "4", "--json", "-q"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["values"]["layers"] == found["values"]["vectors"] == 6 and 0 <= found["values"]["difference"] < 1e-5 and found["values"]["loss"] > 0
+    assert (
+        found["values"]["layers"] == found["values"]["vectors"] == 6
+        and 0 <= found["values"]["difference"] < 1e-5
+        and found["values"]["loss"] > 0
+    )
     assert main(["simulate", folder, "--training", "--batch", "100000", "--json", "-q"]) == 0
     assert "more than 4 G: choose a smaller --batch" in json.loads(capsys.readouterr().out)["values"]["not computed"]
     stages = found["stages"]

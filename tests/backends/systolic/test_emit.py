@@ -15,13 +15,14 @@ from sparsec.backends.systolic.dataflow import Dataflow
 from sparsec.backends.systolic.emit import Emission, emit
 from sparsec.backends.systolic.explain import columns, rows, totals
 from sparsec.backends.systolic.folder import Emitted, read_folder
-from sparsec.backends.systolic.network import Network, NetworkRun, plan_network, run_network
+from sparsec.backends.systolic.network import Network, NetworkRun
 from sparsec.backends.systolic.stream_error import StreamError
 from sparsec.compiler.errors import UsageError, VerificationError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.passes.pruning.prune import prune_graph, with_weights
 from sparsec.passes.pruning.recipe import make_recipe
+from tests.backends.systolic.networks import plan_network, run_network
 
 
 def planned(name: str) -> Network:

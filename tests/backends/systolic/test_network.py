@@ -10,13 +10,14 @@ from onnx import TensorProto, helper, numpy_helper
 import models
 from sparsec.backends.systolic import SEVEN, Dataflow, Level, parse_machine
 from sparsec.backends.systolic.dataflow import SAT
-from sparsec.backends.systolic.network import Network, NetworkRun, plan_network, run_network, simulate_layer
+from sparsec.backends.systolic.network import Network, NetworkRun, simulate_layer
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
 from sparsec.passes.pruning.prune import prune_graph, with_weights
 from sparsec.passes.pruning.recipe import make_recipe
 from sparsec.passes.quantisation.model import quantise
+from tests.backends.systolic.networks import plan_network, run_network
 
 
 def pruned(graph: Graph, pattern: str) -> Graph:

@@ -8,13 +8,13 @@ import pytest
 import models
 from sparsec.backends.systolic import Dataflow, parse_machine
 from sparsec.backends.systolic.dataflow import DENSE
-from sparsec.backends.systolic.network import plan_network
 from sparsec.backends.systolic.pattern import matched_goal
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.sparsity.text import parse_goal
 from sparsec.passes.pruning.model import prune
 from sparsec.passes.pruning.recipe import make_recipe
+from tests.backends.systolic.networks import plan_network
 
 FORMS = {
     Dataflow.SOS: "block:4x1/taps=each@75%",

@@ -14,7 +14,7 @@ import models
 import sparsec.backends.systolic.traffic as parameters_of
 from sparsec.backends.systolic import SEVEN, Dataflow, Level, Machine, Mapping, lower, parse_machine, product, simulate
 from sparsec.backends.systolic.explain import moved
-from sparsec.backends.systolic.network import Network, plan_network, simulate_layer, with_traffic
+from sparsec.backends.systolic.network import Network, simulate_layer, with_traffic
 from sparsec.backends.systolic.simulate.counts import Run
 from sparsec.backends.systolic.traffic import Memory, Traffic, read_memory, total, traffic
 from sparsec.compiler.errors import UsageError
@@ -22,6 +22,7 @@ from sparsec.compiler.importer.api import import_model
 from sparsec.passes.pruning.prune import prune_graph, with_weights
 from sparsec.passes.pruning.recipe import make_recipe
 from tests.backends.systolic.cases import Case, cases
+from tests.backends.systolic.networks import plan_network
 
 PARAMETERS = Path(parameters_of.__file__).with_name("memory.toml")
 AMPLE = Memory(10**9, 10**9, 10**9, 4.0, 0.3, 4.6, 2.5, 162.5, double=False)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import models
 from sparsec.backends.systolic import Level, parse_machine
-from sparsec.backends.systolic.network import Network, plan_network
+from sparsec.backends.systolic.network import Network
 from sparsec.backends.systolic.training import trained_layers, training_schedule
 from sparsec.backends.systolic.training_engine import ArrayEngine, Engine, NumpyEngine, Optimiser, array_engine
 from sparsec.backends.systolic.training_step import Step, first_states, layer_state, train_step
@@ -21,6 +21,7 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import ABSENT, Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.passes.quantisation.model import quantise
+from tests.backends.systolic.networks import plan_network
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(11)
