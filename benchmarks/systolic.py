@@ -129,7 +129,7 @@ def networks(arguments: argparse.Namespace) -> Records:
     found: Records = []
     low, high = systolic_networks.PAPER
     print(f"pruned over dense weights, best of seven dataflows a layer in both (published: {low} to {high})")
-    for row in systolic_networks.rows(arguments.models, arguments.sides, arguments.sparsities, arguments.channels):
+    for row in systolic_networks.rows(arguments.models, arguments.sides, arguments.sparsities, arguments.vectors):
         alone = "  ".join(f"{name} {row.dense / cycles:.2f}" for name, cycles in row.alone.items())
         best = f"{row.speedup:5.2f} (over dense dataflows {row.dense / row.best:.2f})"
         print(f"{row.model:13} {row.array:16} {row.pattern:28} kept {100 * row.kept:4.1f} %  {best}   {alone}", flush=True)
@@ -190,7 +190,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--training-models", default=",".join(systolic_training.MODELS), help="of the part training")
     parser.add_argument("--sides", default="8,16,32", help="of the arrays of the part networks")
     parser.add_argument("--sparsities", default="50,60,70,80,90", help="in percent")
-    parser.add_argument("--channels", action="store_true", help="prune vectors of channels, for sIS, rather than of outputs")
+    parser.add_argument(
+        "--vectors", choices=systolic_networks.VECTORS, default="outputs", help="pruned together; none: weights one by one"
+    )
     parser.add_argument("--products", type=int, default=20, help="random products of the part rtl")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path, help="a picture of the part networks")

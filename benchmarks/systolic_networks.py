@@ -19,6 +19,7 @@ from sparsec.passes.pruning.recipe import make_recipe
 MODELS = ("resnet50", "vgg16", "mobilenet_v2", "inception_v3")
 SIDES = (8, 16, 32)
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
+VECTORS = ("outputs", "channels", "none")
 PAPER = (1.41, 4.28)  # FlexiSAGA's range of whole-network speed-ups (arXiv 2506.01566, abstract)
 
 
@@ -56,9 +57,10 @@ def final_graph(model: str) -> Graph:
     return run_pipeline(import_model(models.build(model)), PIPELINE)
 
 
-def pruned(graph: Graph, machine: Machine, dataflow: Dataflow, sparsity: float) -> tuple[Graph, str, float]:
+def pruned(graph: Graph, machine: Machine, vectors: str, sparsity: float) -> tuple[Graph, str, float]:
     """The graph with vectors matched to the array's side, their pattern, and the share of the pruned layers' weights kept."""
-    pattern = str(matched_goal(machine, dataflow, sparsity))
+    dataflow = {"outputs": Dataflow.SOS, "channels": Dataflow.SIS}.get(vectors)
+    pattern = str(matched_goal(machine, dataflow, sparsity)) if dataflow else f"unstructured@{100 * sparsity:g}%"
     done = prune_graph(graph, make_recipe({"pattern": pattern}))
     layers = [r for r in done.report.layers if r.status == "pruned"]
     kept = sum(r.kept for r in layers) / max(1, sum(r.elements for r in layers))
@@ -74,8 +76,9 @@ def measure(network: Network, dense: int, structure: int, pattern: str, kept: fl
     return Row(model, network.machine.name, pattern, kept, dense, structure, network.cycles, alone, simulated)
 
 
-def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float], channels: bool = False) -> Iterator[Row]:
-    """Vectors of R outputs, or with `channels` those of R channels, for sIS. Streams are run on the middle array."""
+def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float], vectors: str = VECTORS[0]) -> Iterator[Row]:
+    """Pruned in one of `VECTORS`: those of R outputs, of R channels, for sIS, or none, for csOS. Streams are run on the middle
+    array."""
     for model in names:
         graph = final_graph(model)
         for side in sides:
@@ -83,6 +86,6 @@ def rows(names: Sequence[str], sides: Sequence[int], sparsities: Sequence[float]
             dense = map_network(graph, machine, DENSE).cycles
             structure = map_network(graph, machine).cycles
             for sparsity in sparsities:
-                sparse, pattern, kept = pruned(graph, machine, Dataflow.SIS if channels else Dataflow.SOS, sparsity)
+                sparse, pattern, kept = pruned(graph, machine, vectors, sparsity)
                 network = map_network(sparse, machine)
                 yield measure(network, dense, structure, pattern, kept, model, simulate=side == sides[len(sides) // 2])

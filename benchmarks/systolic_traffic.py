@@ -43,7 +43,7 @@ def rows(model: str, side: int) -> Iterator[TrafficRow]:
     """
     graph, machine = final_graph(model), parse_machine(f"flexisaga:{side}x{side}")
     yield from _rows(graph, machine, model, "dense", DENSE, DENSE)
-    tall, pattern, _ = pruned(graph, machine, Dataflow.SOS, SPARSITY)
+    tall, pattern, _ = pruned(graph, machine, "outputs", SPARSITY)
     yield from _rows(tall, machine, model, pattern, SEVEN, tuple(d for d in SEVEN if d.sparse))
 
 

@@ -10,7 +10,10 @@ from sparsec.compiler.errors import UsageError
 from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity, TileOrder, Unstructured
 
 _NUMBER = r"(\d{1,6})"
-_FORMS = "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, dense"
+_FORMS = (
+    "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, "
+    "flexisaga:16x16:sWS@75%, dense"
+)
 _ALIASES = {"block4": "block:1x4"}  # SparseML's mask_structure; its "2:4" and "unstructured" are the same words here
 
 

@@ -39,6 +39,18 @@ def test_networks_and_traffic(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "polyline" not in picture([])
 
 
+@pytest.mark.parametrize(
+    ("vectors", "pattern", "dense", "sparse"),
+    [("channels", "block:1x4/taps=each@75%", "dIS", "sIS"), ("none", "unstructured@75%", "dOS", "csOS")],
+)
+def test_other_vectors(vectors: str, pattern: str, dense: str, sparse: str, tmp_path: Path) -> None:
+    json_file = tmp_path / "out.json"
+    arguments = ["--parts", "networks", "--models", "tiny_cnn", "--sides", "4", "--sparsities", "75", "--vectors", vectors]
+    assert systolic.main([*arguments, "--json", str(json_file)]) == 0
+    (row,) = json.loads(json_file.read_text())["networks"]
+    assert row["pattern"] == pattern and row["alone"][dense] > 1.5 * row["alone"][sparse]
+
+
 @needs("iverilog")
 def test_rtl_is_compared(capsys: pytest.CaptureFixture[str]) -> None:
     assert systolic.main(["--parts", "rtl", "--products", "2"]) == 0
