@@ -53,8 +53,8 @@ class TrainingRow:
 def rows(names: Sequence[str], arrays: Sequence[str] = ARRAYS, batch: int = BATCH) -> Iterator[TrainingRow]:
     """Every model, array and pattern."""
     for model in names:
-        layers, _ = network_layers(run_pipeline(import_model(models.build(model)), PIPELINE))
-        trained = trained_layers(layers, batch)
+        graph = run_pipeline(import_model(models.build(model)), PIPELINE)
+        trained = trained_layers(graph, network_layers(graph)[0], batch)
         for array in arrays:
             machine = parse_machine(array)
             for (keep, group), bandwidth in product(PATTERNS, BANDWIDTHS):

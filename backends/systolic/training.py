@@ -23,6 +23,7 @@ from sparsec.backends.systolic.gemm import Gemm
 from sparsec.backends.systolic.layers import Layer
 from sparsec.backends.systolic.machine import Machine
 from sparsec.compiler.errors import UsageError
+from sparsec.compiler.graph import Graph
 
 HALF, SINGLE = 2, 4  # bytes an element
 
@@ -32,7 +33,7 @@ class Trained:
     """A layer of a training step: `count` products of W[M, K] by `positions` columns.
 
     `pruned`: its weights are n:m in FF and BP. `weights`: they are weights, which WU updates; else both operands are data, and WU
-    is the other operand's gradient. `first`: nothing before it needs a gradient. `data`: elements that it reads, all in all.
+    is the other operand's gradient. `first`: nothing before it is trained, so it has no BP. `data`: elements that it reads.
     """
 
     name: str
@@ -51,10 +52,20 @@ class Trained:
         return self.count * self.m * self.positions
 
 
-def trained_layers(layers: Sequence[Layer], batch: int) -> tuple[Trained, ...]:
+def dependents(graph: Graph, layers: Sequence[Layer]) -> frozenset[str]:
+    """The values that depend on layers' weights: only these have gradients."""
+    trained, found = {layer.node.name for layer in layers if layer.constant}, set[str]()
+    for node in graph.nodes:
+        if node.name in trained or found.intersection(node.inputs):
+            found.update(node.outputs)
+    return frozenset(found)
+
+
+def trained_layers(graph: Graph, layers: Sequence[Layer], batch: int) -> tuple[Trained, ...]:
     """Layers of a network of batch 1 for a `batch`. The first convolution and the last product of weights stay dense, as in the
     paper, and so do depthwise layers and products of two computed matrices.
     """
+    behind = dependents(graph, layers)
     last = max((i for i, layer in enumerate(layers) if layer.constant), default=-1)
     found = []
     for i, layer in enumerate(layers):
@@ -69,7 +80,7 @@ def trained_layers(layers: Sequence[Layer], batch: int) -> tuple[Trained, ...]:
                 len(layer.gemms) * copies,
                 pruned=inner,
                 weights=layer.constant,
-                first=i == 0,
+                first=layer.constant and layer.data not in behind,
                 data=batch * sum(_elements(g) for g in layer.gemms),
             )
         )

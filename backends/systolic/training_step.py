@@ -17,10 +17,10 @@ from sparsec.backends.systolic.gradients import host_gradients
 from sparsec.backends.systolic.layers import Layer
 from sparsec.backends.systolic.network import Network
 from sparsec.backends.systolic.scalar_gradients import program_gradients
-from sparsec.backends.systolic.training import Trained
+from sparsec.backends.systolic.training import Trained, dependents
 from sparsec.backends.systolic.training_engine import Engine
 from sparsec.backends.systolic.training_forms import Form, form_of
-from sparsec.backends.systolic.training_vectors import Place, VectorState, dependents, first_vectors
+from sparsec.backends.systolic.training_vectors import Place, VectorState, first_vectors
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import ABSENT, Node
 from sparsec.compiler.ops.conv import Conv
@@ -122,7 +122,7 @@ class _Pass:
 
     def __post_init__(self) -> None:
         self.layers = {c.layer.node.name: c.layer for c in self.network.choices}
-        self.dependents = dependents(self.network)
+        self.dependents = dependents(self.network.graph, list(self.layers.values()))
         self.values.update({v: [a] * self.batch for v, a in self.network.graph.constants.items()})
 
     def receive(self, value: str, gradient: Batch) -> None:

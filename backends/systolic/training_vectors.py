@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.systolic.network import Network
+from sparsec.backends.systolic.training import dependents
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Node
 from sparsec.compiler.ops.layer_norm import LayerNorm
@@ -23,16 +24,6 @@ class VectorState:
 
     value: Array
     momentum: Array
-
-
-def dependents(network: Network) -> frozenset[str]:
-    """The values that depend on layers' weights: only these have gradients."""
-    layers = {c.layer.node.name for c in network.choices if c.layer.constant}
-    found = set[str]()
-    for node in network.graph.nodes:
-        if node.name in layers or found.intersection(node.inputs):
-            found.update(node.outputs)
-    return frozenset(found)
 
 
 def first_vectors(network: Network) -> dict[Place, VectorState]:
@@ -52,7 +43,8 @@ def first_vectors(network: Network) -> dict[Place, VectorState]:
 
 def _places(network: Network) -> Iterator[tuple[Node, int]]:
     """Nodes with such operands, and the first of them."""
-    layers, values = {c.layer.node.name for c in network.choices if c.layer.constant}, dependents(network)
+    found = [c.layer for c in network.choices]
+    layers, values = {layer.node.name for layer in found if layer.constant}, dependents(network.graph, found)
     for node in network.graph.nodes:
         if node.name in layers:
             yield node, 2

@@ -54,7 +54,7 @@ def train_systolic(folder: Path, batch: int, keep: str, feeds: Feeds, *, check: 
     network = read_folder(folder).network()
     if network.machine.family != "sat":
         raise UsageError(f"{folder} was compiled for {network.machine.name}: training is for sat:RxC")
-    layers = trained_layers([choice.layer for choice in network.choices], batch)
+    layers = trained_layers(network.graph, [choice.layer for choice in network.choices], batch)
     dense, sparse = training_schedule(network.machine, layers), training_schedule(network.machine, layers, *pruning)
     with Steps("simulate", quiet=quiet) as steps:
         values = _values(network, layers, sparse, pruning, batch, feeds, steps) if check else "not asked for (--no-check)"

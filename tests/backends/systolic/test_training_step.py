@@ -98,13 +98,13 @@ def inputs(net: Network, batch: int) -> tuple[list[dict[str, Array]], list[dict[
 
 
 def stepped(net: Network, engine: Engine, batch: int) -> Step:
-    layers = trained_layers([c.layer for c in net.choices], batch)
+    layers = trained_layers(net.graph, [c.layer for c in net.choices], batch)
     images, targets = inputs(net, batch)
     return train_step(net, engine, layers, first_states(net, engine, layers), images, targets)
 
 
 def engine_of(net: Network, batch: int, pruning: tuple[int, int] = (0, 0), level: Level = Level.FOLDS) -> ArrayEngine:
-    layers = trained_layers([c.layer for c in net.choices], batch)
+    layers = trained_layers(net.graph, [c.layer for c in net.choices], batch)
     return array_engine(net.machine, layers, pruning, Optimiser(RATE, 0.9), level)
 
 
@@ -175,9 +175,16 @@ def test_the_array_computes_what_numpy_does_in_the_cycles_of_the_schedule(name: 
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(np.abs(b).max()))
     for place, vector in plain.states.vectors.items():
         np.testing.assert_allclose(done.states.vectors[place].value, vector.value, rtol=1e-4, atol=1e-5)
-    layers = trained_layers([c.layer for c in net.choices], batch)
+    layers = trained_layers(net.graph, [c.layer for c in net.choices], batch)
     schedule = training_schedule(net.machine, layers, *pruning)
     assert engine.cycles == {s: sum(t.cycles for t in schedule.stages if t.name == s) for s in ("FF", "WU", "BP")}
+
+
+def test_layers_that_nothing_trained_is_before_have_no_backward_pass() -> None:
+    """Queries, keys and values of the first block, here, as embeddings are not trained."""
+    net = network(models.build("tiny_transformer"))
+    first = [t.name for t in trained_layers(net.graph, [c.layer for c in net.choices], 1) if t.first]
+    assert [name.split("/")[-2] for name in first] == ["query", "key", "value"] and all("layer.0" in name for name in first)
 
 
 def test_by_pes_as_by_folds() -> None:
@@ -210,7 +217,7 @@ def test_bidirectional_pruning_is_that_of_numpy() -> None:
         nodes.append(helper.make_node("Gemm", [names[i], f"w{i}"], [out], name=f"fc{i}", transB=1))
         nodes += [helper.make_node("Relu", [out], [names[i + 1]], name=f"relu{i}")] if i < 3 else []
     net = network(onnx_model(nodes, {f"w{i}": w for i, w in enumerate(weights)}, (1, sizes[0])))
-    engine, layers = engine_of(net, batch, (keep, group)), trained_layers([c.layer for c in net.choices], batch)
+    engine, layers = engine_of(net, batch, (keep, group)), trained_layers(net.graph, [c.layer for c in net.choices], batch)
     images, targets = inputs(net, batch)
     x, t = np.concatenate([i["x"] for i in images]).T, np.concatenate([i["y"] for i in targets]).T
     states, momenta = first_states(net, engine, layers), [np.zeros_like(w) for w in weights]
@@ -254,7 +261,7 @@ def test_what_is_not_trained_is_said() -> None:
     data = {name: np.concatenate([a] * 4) for name, a in models.inputs(model).items()}
     net = network(quantise(model, data).proto)
     with pytest.raises(UsageError, match="multiplies int8: float32 networks are trained"):
-        first_states(net, engine_of(net, 1), trained_layers([c.layer for c in net.choices], 1))
+        first_states(net, engine_of(net, 1), trained_layers(net.graph, [c.layer for c in net.choices], 1))
 
 
 def test_a_wrong_sum_is_a_difference() -> None:
