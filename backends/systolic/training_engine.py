@@ -89,13 +89,17 @@ def array_engine(
 
 @dataclass(frozen=True)
 class NumpyEngine:
-    """The same without an array: products by numpy, masks by sorting, updates by their formula."""
+    """The same without an array: products by numpy, masks by sorting, updates by their formula.
+
+    `backwards`: products sum their last terms first, for what the order of float32 sums does to a step.
+    """
 
     pruning: tuple[int, int]
     optimiser: Optimiser
+    backwards: bool = False
 
     def product(self, layer: str, stage: str, w: Array, x: Array) -> Array:
-        return np.asarray(w @ x)
+        return np.asarray(np.ascontiguousarray(w[:, ::-1]) @ np.ascontiguousarray(x[::-1]) if self.backwards else w @ x)
 
     def kept(self, w: Array) -> Array:
         keep, group = self.pruning

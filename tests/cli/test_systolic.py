@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import sparsec.backends.systolic.traffic as parameters_of
+from sparsec.backends.systolic.training_engine import ArrayEngine
 from sparsec.compiler.cli import main
 
 Out = pytest.CaptureFixture[str]
@@ -150,7 +152,7 @@ def test_a_training_step(sat: tuple[Path, str], program: Path, capsys: Out) -> N
         and found["values"]["loss"] > 0
     )
     assert main(["simulate", folder, "--training", "--batch", "100000", "--json", "-q"]) == 0
-    assert "more than 4 G: choose a smaller --batch" in json.loads(capsys.readouterr().out)["values"]["not computed"]
+    assert "more than 16 G: choose a smaller --batch" in json.loads(capsys.readouterr().out)["values"]["not computed"]
     stages = found["stages"]
     assert found["cycles"] == sum(s["cycles"] + s["waiting"] for s in stages) < found["dense"] == sum(s["dense"] for s in stages)
     assert [s["stage"] for s in stages] == ["FF"] * 6 + ["WU", "BP"] * 5 + ["WU"]
@@ -179,3 +181,20 @@ def test_what_systolic_arrays_do_not_have_is_refused(model: Path, program: Path,
     options = ["--target", "flexisaga:8x8", "--pattern", "2:4", *calib, "-o", str(tmp_path / "out"), "-q"]
     assert main(["compile", str(model), *options]) == 2
     assert "a budget of time is predicted for CPUs only: count macs or weights" in capsys.readouterr().err
+
+
+def test_a_step_that_is_not_numpys_is_noticed(sat: tuple[Path, str], capsys: Out, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An element of every weight's gradient that is lost, and one that is no number."""
+    product = ArrayEngine.product
+    for wrong, message in (
+        (0.0, r"the step differs from numpy's by [0-9.e-]+ of the largest"),
+        (np.nan, "differs from numpy's by inf"),
+    ):
+
+        def broken(self: ArrayEngine, layer: str, stage: str, w: np.ndarray, x: np.ndarray, wrong: float = wrong) -> np.ndarray:
+            y = product(self, layer, stage, w, x)
+            return np.where((np.arange(y.size).reshape(y.shape) == 0) & (stage == "WU"), np.float32(wrong), y)
+
+        monkeypatch.setattr(ArrayEngine, "product", broken)
+        assert main(["simulate", str(sat[0]), "--training", "--batch", "2", "-q"]) == 5
+        assert re.search(message, capsys.readouterr().err)
