@@ -187,6 +187,19 @@ def test_layers_that_nothing_trained_is_before_have_no_backward_pass() -> None:
     assert [name.split("/")[-2] for name in first] == ["query", "key", "value"] and all("layer.0" in name for name in first)
 
 
+@pytest.mark.parametrize("name", ["tiny_cnn", "residuals", "tiny_transformer"])
+def test_steps_with_pruned_weights_lower_the_loss(name: str) -> None:
+    net, batch = network(built(name)), MODELS[name]
+    layers, (images, targets) = trained_layers(net.graph, [c.layer for c in net.choices], batch), inputs(net, batch)
+    engine = NumpyEngine((2, 8), Optimiser(0.002, 0.9))
+    states, losses = first_states(net, engine, layers), []
+    for _ in range(8):
+        step = train_step(net, engine, layers, states, images, targets)
+        states = step.states
+        losses.append(step.loss)
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
 def test_by_pes_as_by_folds() -> None:
     net = network(built("convolutions"))
     by_pes, by_folds = engine_of(net, 1, (2, 4), Level.PES), engine_of(net, 1, (2, 4))
