@@ -52,7 +52,8 @@ class PlanarProblem:
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
     `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
-    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them.
+    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them; `y_bytes` is the
+    size of a result.
     """
 
     n: int
@@ -68,6 +69,7 @@ class PlanarProblem:
     data: DType = DType.F32
     packs: bool = False
     reduced: bool = False
+    y_bytes: int = 4
 
     def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
         """Whether there is a kernel of r outputs and s vectors of positions."""
@@ -149,10 +151,11 @@ def _brought(p: PlanarProblem) -> float:
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
     """Cycles to bring a tile's inputs from where they are, and its outputs to where they belong."""
     size = p.n * p.positions * 4
-    x_rate, y_rate = rate(size * p.ic), rate(size * p.oc)
+    result = p.y_bytes * p.oc
+    x_rate, y_rate = rate(size * p.ic), rate(p.n * p.positions * result)
     x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
     y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
-    moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * p.oc * s * isa.vector_bytes / y_rate
+    moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * result * s * isa.lanes / y_rate
     return (
         x_pages
         + y_pages

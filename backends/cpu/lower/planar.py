@@ -132,6 +132,7 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         data,
         data is DType.U8 and packs(4, layer.epilogue, layer.kinds, layer.types),
         layer.types.reduced,
+        layer.types.result.itemsize,
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)
