@@ -26,7 +26,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 7.0, 40.0
-_FOURS, _TOGETHER = 2.5, 1.5  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
+_FOURS, _TOGETHER = 2.5, 2.0  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
 _PAIRS = 4.0  # a vector of pairs of bfloat16 turned into the tile (counted in instructions, not measured)
 
 
@@ -53,7 +53,7 @@ class PlanarProblem:
 
     `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
     of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them; `y_bytes` is the
-    size of a result.
+    size of a result. `apart`: inputs of a vector's positions do not lie side by side, or on lines that those of other taps do.
     """
 
     n: int
@@ -70,6 +70,7 @@ class PlanarProblem:
     packs: bool = False
     reduced: bool = False
     y_bytes: int = 4
+    apart: bool = False
 
     def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
         """Whether there is a kernel of r outputs and s vectors of positions."""
@@ -144,8 +145,7 @@ def _brought(p: PlanarProblem) -> float:
         return _COPY
     if p.data is DType.F32:
         return _TRANSPOSE
-    around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
-    return around * (_FOURS if p.data is DType.U8 else _PAIRS)
+    return (2 if p.apart else 1) * (_FOURS if p.data is DType.U8 else _PAIRS)
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
