@@ -38,8 +38,9 @@ def iteration_dims(graph: Graph, node: Node) -> Dims:
 
 
 def row_fours(op: Conv, w: TensorType) -> int:
-    """Fours of bytes that a kernel row takes where its taps lie side by side, all channels of one before the next; 0 where that is
-    no fewer than the taps are.
+    """Fours of bytes that a kernel row takes where its taps lie side by side, all channels of one before the next.
+
+    0 where that is no fewer than the taps are, and unless:
 
     1. Several channels, fewer than a four has, all of them read by every output.
     2. Taps are side by side, and rows are several: what a row's fours read beyond it lies within the tensor.
