@@ -27,6 +27,7 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 7.0, 40.0
 _FOURS, _TOGETHER = 2.5, 2.0  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
+_APART = 3.0  # times that, from lines that lie apart
 _PAIRS = 4.0  # a vector of pairs of bfloat16 turned into the tile (counted in instructions, not measured)
 
 
@@ -145,7 +146,8 @@ def _brought(p: PlanarProblem) -> float:
         return _COPY
     if p.data is DType.F32:
         return _TRANSPOSE
-    return (2 if p.apart else 1) * (_FOURS if p.data is DType.U8 else _PAIRS)
+    each = _FOURS if p.data is DType.U8 else _PAIRS
+    return _APART * each if p.apart else each
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
