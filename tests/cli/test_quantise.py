@@ -105,3 +105,15 @@ def test_compile_prunes_quantises_keeps_the_model_and_verifies_against_it(model:
     expected = run_ort(kept, x)["output"]
     step = compiled.report.quantisation.values[-1].scale
     np.testing.assert_allclose(compiled.run(x)["output"], expected, atol=8 * step)
+
+
+def test_permuted_blocks_of_bytes_are_used_and_explained(model: Path, capsys: Out) -> None:
+    options = ["--precision", "int8", "--calib", "calib.npz", "--pattern", "block:8x8@50%", "--permute", "gyro"]
+    assert main(["compile", str(model), *options, "--target", "generic", "-q"]) == 0
+    assert "matches onnxruntime to" in capsys.readouterr().out
+    assert main(["explain", "build/tiny/tiny.onnx", "--target", "x86_64+avx512f+vnni", "--json", "-q"]) == 0
+    layers = {layer["node"]: layer for layer in json.loads(capsys.readouterr().out)["layers"]}
+    pointwise = layers["/pointwise/Conv"]
+    assert pointwise["pattern"] == "block:8x8" and 0.4 < pointwise["density"] < 0.6
+    assert {c["kernel"] for c in pointwise["candidates"]} >= {"dense panels", "planar"}
+    assert pointwise["sparse"] or "predicted" in pointwise["why"]

@@ -9,6 +9,7 @@ from typing import Any
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernel import Pointer
 from sparsec.backends.cpu.kernels.elements import INTEGERS, element, ending
+from sparsec.backends.cpu.kernels.saturation import split_saturation
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.scalar import Program
 
@@ -24,6 +25,12 @@ def extra_pointers(types: Sequence[DType]) -> list[Pointer]:
 def heavy(epilogue: Program) -> bool:
     """Whether the program is too long to be written once for every accumulator."""
     return any(s.fn in _HEAVY for s in epilogue.steps)
+
+
+def operations(epilogue: Program) -> int:
+    """Vector instructions that the program takes for an output vector; rounding and saturating to bytes are two of them."""
+    saturation = split_saturation(epilogue)
+    return len(epilogue.steps) if saturation is None else len(saturation[0].steps) + 2
 
 
 @dataclass(frozen=True, slots=True)

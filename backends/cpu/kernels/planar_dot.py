@@ -59,10 +59,8 @@ class PlanarDotKernel(PlanarLists):
 
     def scratch_bytes(self, geometry: PlanarGeometry, isa: Isa) -> int:
         outputs = -(-max(geometry.oc, geometry.panels * self.r) // isa.lanes) * isa.lanes
-        full = self.extras.count("full") if self.packs else 0
         sums = outputs if self.chunked or not self.packs else 0
-        fours = outputs // FOUR * (1 + full) if self.packs else 0
-        return (geometry.chunk_rows + sums + fours) * self.s * isa.vector_bytes
+        return (geometry.chunk_rows + sums) * self.s * isa.vector_bytes
 
     def context(self, isa: Isa) -> dict[str, Any]:
         full = [f"e{i}" for i, kind in enumerate(self.extras) if kind == "full"]

@@ -26,7 +26,8 @@ _TILE_BYTES = (24 << 10, 48 << 10, 192 << 10, 1 << 62)  # of packed inputs: with
 # short run of a planar channel beyond L2, which lies in a page of its own and is not prefetched.
 _WHOLE = 2.0  # whole lines that follow each other come so much faster than the parts of lines that `rate` is about
 _LIST, _COPY, _TRANSPOSE, _SUM, _STORE, _TURN, _PAGE = 12.0, 1.5, 6.0, 2.0, 1.5, 7.0, 40.0
-_FOURS, _TOGETHER = 2.5, 1.5  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
+_FOURS, _TOGETHER = 2.5, 2.0  # a vector of fours of bytes turned into the tile; of outputs put together by fours, and spread
+_APART = 3.0  # times that, from lines that lie apart
 _PAIRS = 4.0  # a vector of pairs of bfloat16 turned into the tile (counted in instructions, not measured)
 
 
@@ -52,7 +53,8 @@ class PlanarProblem:
     `passes`: the epilogue is applied in a pass of its own (as for a blocked output always); it reads `full` tensors.
 
     `data`: the type of the inputs; rows and `ic` are counted in as many channels as a weight row has. `packs` says whether panels
-    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them.
+    of four outputs put their results together, `reduced` whether weights are as `Isa.reduced_cost` wants them; `y_bytes` is the
+    size of a result. `apart`: inputs of a vector's positions do not lie side by side, or on lines that those of other taps do.
     """
 
     n: int
@@ -68,6 +70,8 @@ class PlanarProblem:
     data: DType = DType.F32
     packs: bool = False
     reduced: bool = False
+    y_bytes: int = 4
+    apart: bool = False
 
     def legal(self, r: int, s: int, lists: int, isa: Isa) -> bool:
         """Whether there is a kernel of r outputs and s vectors of positions."""
@@ -142,17 +146,18 @@ def _brought(p: PlanarProblem) -> float:
         return _COPY
     if p.data is DType.F32:
         return _TRANSPOSE
-    around = 2 if p.rows > 2 * p.ic else 1  # several taps: inputs on lines that lie apart
-    return around * (_FOURS if p.data is DType.U8 else _PAIRS)
+    each = _FOURS if p.data is DType.U8 else _PAIRS
+    return _APART * each if p.apart else each
 
 
 def _stored(p: PlanarProblem, isa: Isa, outputs: int, s: int, *, packs: bool) -> float:
     """Cycles to bring a tile's inputs from where they are, and its outputs to where they belong."""
     size = p.n * p.positions * 4
-    x_rate, y_rate = rate(size * p.ic), rate(size * p.oc)
+    result = p.y_bytes * p.oc
+    x_rate, y_rate = rate(size * p.ic), rate(p.n * p.positions * result)
     x_pages = 0.0 if p.x_blocked or x_rate > LEVELS[2][1] else p.ic * _PAGE
     y_pages = 0.0 if p.y_blocked or y_rate > LEVELS[2][1] else p.oc * (1 + p.full) * _PAGE
-    moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * p.oc * s * isa.vector_bytes / y_rate
+    moved = p.ic * s * isa.vector_bytes / x_rate + max(1, p.full) * result * s * isa.lanes / y_rate
     return (
         x_pages
         + y_pages

@@ -43,7 +43,7 @@ class Relayout(Kernel):
 
     `line` says how the innermost positions are laid out on the other side: transpose (positions contiguous), lanes (channels
     contiguous), rows (both sides blocked alike: whole rows are copied), strided (neither), none (direction halo). Vectors
-    transpose float32; bytes are moved one by one there, but for blocks of 4 channels: fours.
+    transpose float32; bytes are moved one by one there, but for blocks of 4 channels, fours, and of 2 or 3, few.
     """
 
     direction: str
@@ -118,8 +118,8 @@ def relayout(source: TensorType, target: TensorType) -> tuple[Relayout, Relayout
     walk = walk.padded(LOOPS)
     line = _line(layout.block, walk, x, y, packs)
     if line == "transpose" and source.dtype is not DType.F32:
-        fours = packs and layout.block == _FOUR and source.dtype.itemsize == 1
-        line = "fours" if fours else "strided"
+        few = packs and 1 < layout.block <= _FOUR and source.dtype.itemsize == 1
+        line = ("fours" if layout.block == _FOUR else "few") if few else "strided"
     kernel = Relayout("pack" if packs else "unpack", line, layout.block, source.dtype)
     return kernel, _geometry(view, layout.block, walk, x, y)
 

@@ -11,7 +11,7 @@ from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel_pack import joined
 from sparsec.backends.cpu.lower.base import blocked, stream_cycles
-from sparsec.backends.cpu.lower.conv_problem import PLANAR_CHANNELS, conv_problem, iteration_dims
+from sparsec.backends.cpu.lower.conv_problem import BYTES, PLANAR_CHANNELS, conv_problem, iteration_dims, row_fours
 from sparsec.backends.cpu.lower.conv_views import conv_op, dense_view, full_operands, is_depthwise, wanted_halo
 from sparsec.backends.cpu.lower.explain import Facts, candidates, considered
 from sparsec.backends.cpu.lower.integers import is_integer, sums_in_float, without_bias
@@ -54,7 +54,9 @@ def narrow_options(graph: Graph, node: Node, isa: Isa, kernels: frozenset[str] |
         return []
     orders: list[Layout] = [blocked(x, 1, isa)]
     if x.shape[1] <= PLANAR_CHANNELS < isa.lanes:
-        orders.insert(0, Blocked(1, 4))
+        orders.insert(0, Blocked(1, BYTES))
+    if x.dtype is DType.U8 and isa.lanes > BYTES and row_fours(op, graph.types[node.inputs[1]]):
+        orders.insert(0, Blocked(1, x.shape[1]))
     options = []
     for layout in orders:
         assert isinstance(layout, Blocked)
@@ -74,9 +76,11 @@ def _plans(graph: Graph, node: Node, source: TensorType, y: TensorType, isa: Isa
     problem = conv_problem(graph, bare, kinds, source, y, full, isa)
     tail = padded_lanes(problem.epilogue, kinds, y.shape[1], isa)
     plans: list[Plan] = [plan_linear(problem, isa, tail)]
-    filters = joined(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups), row_channels(source.dtype, isa))
+    per_row = row_channels(source.dtype, isa)
+    filters = joined(dense_view(graph.constants[node.inputs[1]], conv_op(node).groups), per_row)
+    assert isinstance(source.layout, Blocked)
     listed = plan_sparse(problem, filters, isa, tail)
-    if listed is not None:
+    if listed is not None and source.layout.block % per_row == 0:
         plans.append(listed)
     if source.dtype is DType.BF16:
         plans += filtering_plans(graph, node, problem, source.layout, isa, tail)

@@ -26,6 +26,7 @@ from sparsec.compiler.schedule import Loop
 from sparsec.compiler.types import TensorType
 
 Array = np.ndarray[Any, Any]
+BYTES = 4  # of a lane
 PLANAR_CHANNELS = 4  # up to this many input channels, blocking would read mostly padding
 
 
@@ -34,6 +35,20 @@ def iteration_dims(graph: Graph, node: Node) -> Dims:
     found = node.op.axes(graph.in_types(node)).dims
     reduced = tuple(Loop(d.name, d.extent) for d in found if d.kind is DimKind.REDUCED and d.extent > 1)
     return Dims("N", "OH", "OW", "OC", reduced)
+
+
+def row_fours(op: Conv, w: TensorType) -> int:
+    """Fours of bytes that a kernel row takes where its taps lie side by side, all channels of one before the next.
+
+    0 where that is no fewer than the taps are, and unless:
+
+    1. Several channels, fewer than a four has, all of them read by every output.
+    2. Taps are side by side, and rows are several: what a row's fours read beyond it lies within the tensor.
+    """
+    if w.rank != 4 or op.groups != 1 or not 1 < w.shape[1] < BYTES or op.dilations[1] != 1 or w.shape[2] < 2:
+        return 0
+    fours = -(-w.shape[3] * w.shape[1] // BYTES)
+    return fours if fours < w.shape[3] else 0
 
 
 def conv_problem(
@@ -47,15 +62,16 @@ def conv_problem(
     types = types_of(graph, node, isa)
     per_row = row_channels(types.data, isa)
     inputs = -(-w.shape[1] // per_row)
-    k_run = run_length(inputs, op.groups, lanes // per_row)
+    k_run = run_length(inputs, op.groups, max(1, lanes // per_row))
     groups_of = iter(full)
     images = [_image(strides_of(next(groups_of)), isa) if k == "full" else None for k in kinds]
     shared = op.groups == 1
+    fours = row_fours(op, w) if lanes < BYTES and types.of_bytes else 0
     channels = -(-inputs // k_run) * k_run
     if not shared:  # a panel that straddles groups reads the inputs of all that it touches
         per = w.shape[0] // op.groups
         channels = int(channels * (1 + (isa.lanes - gcd(per, isa.lanes)) / per))
-    taps = prod(w.shape[2:])
+    taps = w.shape[2] * fours or prod(w.shape[2:])
     pointwise = taps == 1 and set(op.strides) == {1} and not any(op.pads)
     bare = all(not t.layout.halo for t in (x, y, *full))  # type: ignore[union-attr]
     flat = pointwise and bare
@@ -87,6 +103,8 @@ def panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) 
     """The weights [OC, IC / groups, KH, KW] with where a blocked or planar input has its channels and taps."""
     layout, s = x.type.layout, x.strides
     assert isinstance(layout, Blocked)
+    if problem.types.of_bytes and layout.block < BYTES:
+        return _adjacent(weights, op, x)
     taps_inside = weights.transpose(0, 2, 3, 1).reshape(weights.shape[0], -1, weights.shape[1])
     channels = blocked_channels(x.type.shape[1], layout.block, s.block)
     taps = tap_offsets(weights.shape[2:], op.dilations, op.pads[:2], s.dims[2:])
@@ -94,3 +112,20 @@ def panel_weights(weights: Array, op: Conv, x: View, problem: Linear, isa: Isa) 
     filters = joined(taps_inside, per_row) if problem.types.data is not DType.F32 else taps_inside
     block = layout.block // per_row if problem.sparse else 0
     return PanelWeights(filters, op.groups, problem.k_run, channels[::per_row], taps, block)
+
+
+def _adjacent(weights: Array, op: Conv, x: View) -> PanelWeights:
+    """Weights whose taps of a kernel row lie side by side, in fours: each four is a tap of its own.
+
+    Zeros fill the last four of the first row, and the first one of any other: so that no byte beyond the tensor is read.
+    """
+    oc, ic, kh, kw = weights.shape
+    fours, row = -(-kw * ic // BYTES), x.strides.dims[2] * op.dilations[0]
+    rows = np.zeros((oc, kh, fours * BYTES), weights.dtype)
+    before = fours * BYTES - kw * ic
+    flat = weights.transpose(0, 2, 3, 1).reshape(oc, kh, kw * ic)
+    rows[:, 0, : kw * ic], rows[:, 1:, before:] = flat[:, 0], flat[:, 1:]
+    first = -op.pads[0] * x.strides.dims[2] - op.pads[1] * x.strides.dims[3]
+    begin = first + np.arange(kh) * row - np.where(np.arange(kh) > 0, before, 0)
+    taps = (begin[:, None] + np.arange(fours) * BYTES).reshape(-1)
+    return PanelWeights(joined(rows, BYTES).reshape(oc, kh * fours, 1), 1, 1, np.zeros(1, np.int64), taps)

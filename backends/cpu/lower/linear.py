@@ -16,7 +16,7 @@ import numpy as np
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
 from sparsec.backends.cpu.kernels.panel import PanelGeometry, PanelKernel
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, operations
 from sparsec.backends.cpu.kernels.panel_plan import PanelProblem, choose
 from sparsec.backends.cpu.kernels.panel_plan import Part as PanelPart
 from sparsec.backends.cpu.lower.base import LowerContext
@@ -115,7 +115,7 @@ def plan_linear(p: Linear, isa: Isa, tail_lanes: int, vectors: int = 0) -> Linea
 def _panel_problem(p: Linear, isa: Isa, blocks: int) -> PanelProblem:
     size, per_row = p.types.data.itemsize, row_channels(p.types.data, isa)
     x_bytes = size * max(p.x.batch * p.n, p.x.row * p.oh, p.ow * p.x_step) * max(1, per_row * p.rows // max(p.x_step, 1))
-    steps, full = len(p.epilogue.steps), p.kinds.count("full")
+    steps, full = operations(p.epilogue), p.kinds.count("full")
     return PanelProblem(p.n, p.oh, p.ow, blocks, p.rows, p.k_run, x_bytes, steps, full, p.lines, p.types)
 
 

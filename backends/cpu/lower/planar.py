@@ -16,7 +16,7 @@ import numpy as np
 
 from sparsec.backends.cpu.isa import Isa
 from sparsec.backends.cpu.kernels.dot import row_channels
-from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, heavy
+from sparsec.backends.cpu.kernels.panel_epilogue import EXTRAS, Types, heavy, operations
 from sparsec.backends.cpu.kernels.panel_pack import joined
 from sparsec.backends.cpu.kernels.planar import PlanarGeometry, PlanarKernel
 from sparsec.backends.cpu.kernels.planar_dot import PlanarDotKernel, packs
@@ -127,11 +127,13 @@ def plan_planar(layer: PlanarLayer, constant: Array, filters: Array, isa: Isa) -
         layer.x.blocked,
         layer.y.blocked,
         heavy(layer.epilogue),
-        len(layer.epilogue.steps),
+        operations(layer.epilogue),
         sum(kind == "full" for kind in layer.kinds),
         data,
         data is DType.U8 and packs(4, layer.epilogue, layer.kinds, layer.types),
         layer.types.reduced,
+        layer.types.result.itemsize,
+        layer.taps > 1 or layer.x.step > isa.lanes,
     )
     density = np.count_nonzero(constant) / max(constant.size, 1)
     return PlanarPlan(layer, choose(problem, isa, ways), density)

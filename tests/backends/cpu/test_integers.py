@@ -87,6 +87,8 @@ LAYERS = {
     "window": Layer(16, 33, 3, epilogue="residual"),
     "strided": Layer(20, 64, 3, 9, stride=2, epilogue="twice"),
     "first": Layer(3, 16, 3, 11, stride=2, epilogue="signed"),
+    "first of 7 taps": Layer(3, 32, 7, 21, stride=2, pads=(0, 0, 0, 0), zero=114, epilogue="shifted"),
+    "first of two channels": Layer(2, 40, 5, 12, stride=2, pads=(1, 2, 0, 3), epilogue="residual"),
     "one": Layer(1, 24, 5, 9, epilogue="real"),
     "grouped": Layer(32, 32, 3, groups=2, epilogue="sums"),
     "narrow groups": Layer(12, 24, 3, groups=6, epilogue="bytes"),
