@@ -7,12 +7,13 @@ from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.control import LayerControl, Traffic, joined
+from sparsec.backends.aie.lower.control import LayerControl, joined
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import LimitError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.control import Circuits, LayerControl, Traffic, enable, joined
+from sparsec.backends.aie.lower.circuits import Circuits
+from sparsec.backends.aie.lower.control import LayerControl, enable, joined
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -13,6 +14,7 @@ from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.sums import with_sums
+from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart

@@ -1,0 +1,136 @@
+"""The control of a core for a layer: its parameters, its buffers' descriptors, and what it is told to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
+from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
+from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl
+from sparsec.backends.aie.lower.writer import MM2S, S2MM
+from sparsec.backends.aie.registers import Tile, register_address
+from sparsec.backends.aie.transaction import BlockWrite, Operation, write
+
+_CORE_DATA = 14  # descriptors of a core for data
+_SKIPPED = 8 * 255 * 8  # words of OVER_EACH_OTHER for one descriptor of a core
+
+
+class CoreControl(TileControl):
+    """Makes the operations of cores."""
+
+    def run(self, column: int, row: int, turn: int) -> Iterator[Operation]:
+        """All of a core; `turn` counts the layers before."""
+        p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
+        _, part = self.mode.parts(column, row)
+        chunks, blocks = len(p.chunks[part]), len(t.output_blocks(part))
+        slots = max(1, chunks) if t.kept else 2
+        told = Parameters(
+            units=t.units,
+            vectors=self.share.tiles,
+            data=core.data,
+            data_sum=2 * core.data + core.data_step * (t.buffers - 1),
+            results=core.results,
+            results_sum=2 * core.results + core.results_step,
+            awaited=t.units // t.tiles * t.streamed,
+            kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
+            within=self.share.steps.between,
+            chunks=t.unit_chunks(part),
+            weights=core.weights,
+            weights_size=t.chunk_bytes,
+            weights_end=core.weights + slots * t.chunk_bytes,
+            data_buffers=t.buffers,
+            weights_buffers=slots,
+            results_buffers=2,
+            residual_buffers=blocks if t.layer.residual else 0,
+            pairs=self.share.tiles // 2,
+            odd=self.share.tiles % 2,
+            bounds=self._bounds(),
+        )
+        at = core.parameters + turn % 2 * PARAMETER_BYTES
+        yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
+        yield from self._core_data(tile, part)
+        weights = CoreDescriptor(
+            core.weights // 4,
+            t.chunk_bytes // 4,
+            iteration=Iteration(t.chunk_bytes // 4, slots),
+            acquire=Acquire(LOCKS.weights_free),
+            release=Release(LOCKS.weights_full),
+        )
+        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
+        vector = LANES * BLOCK * t.layer.result_size // 4
+        results = CoreDescriptor(
+            core.results // 4,
+            t.rows * self.share.lane * vector,
+            (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
+            iteration=Iteration(core.results_step // 4, 2),
+            acquire=Acquire(LOCKS.results_full),
+            release=Release(LOCKS.results_free),
+        )
+        yield from self.writer.chain(tile, MM2S, 0, [(results, None, 0)], blocks * t.tiles)
+        yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
+
+    def _bounds(self) -> tuple[int, int] | None:
+        """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
+        low, high = self.tiling.layer.shifts.bounds
+        if low is high is None:
+            return None
+        if self.tiling.layer.element is BFLOAT16:
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
+            return first, second
+        return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
+
+    def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
+        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
+        t, core = self.tiling, self.plan.core
+        step = core.data_step // 4
+        free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
+        made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
+        if t.layer.residual is None:
+            turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
+            return
+        behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        own, words = t.output_blocks(part), t.residual_stride // 4
+        first = own[0] if own else t.layer.output_blocks
+        before, after = self._skip(first * words), self._skip((t.layer.output_blocks - first - len(own)) * words)
+        parts = max(1, min(4, len(own), _CORE_DATA - len(behind) - len(before) - len(after)))
+        some = [own[len(own) * i // parts : len(own) * (i + 1) // parts] for i in range(parts)]
+        kept = [
+            CoreDescriptor(
+                core.residual // 4 + (blocks[0] - own[0]) * words,
+                len(blocks) * words,
+                acquire=Acquire(LOCKS.residual_free, len(blocks)),
+                release=Release(LOCKS.residual_full, len(blocks)),
+            )
+            for blocks in some
+            if blocks
+        ]
+        yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in (*behind, *before, *kept, *after)], t.tiles)
+
+    def _skip(self, words: int) -> list[CoreDescriptor]:
+        """Take words that the core does not need: over each other, into a place that nothing reads."""
+        found = []
+        while words:
+            taken = min(words, _SKIPPED)
+            words -= taken
+            found.append(CoreDescriptor(self.plan.core.skipped // 4, taken, OVER_EACH_OTHER))
+        return found
+
+
+def _turns(first: int, each: int, step: int, buffers: int) -> Iteration:
+    """Which of the buffers, `step` words apart, are taken one after the other: number `first`, then always `each` later."""
+    if buffers == 1 or each % buffers == 0:
+        return Iteration()
+    return Iteration(step, buffers, first % buffers)
+
+
+def _buffer(base: int, first: int, each: int, step: int, buffers: int) -> dict[str, Any]:
+    """Base and iteration of a descriptor that takes buffers in such turns."""
+    turns = _turns(first, each, step, buffers)
+    return {"base": base if turns.wrap > 1 else base + first % buffers * step, "iteration": turns}

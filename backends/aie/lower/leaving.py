@@ -1,0 +1,49 @@
+"""In which order results leave memory tiles for DDR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sparsec.backends.aie.lower.tiling import Tiling
+
+Pattern = tuple[int, int, list[tuple[int, int]]]
+_LEAVING_PARTS = 5  # descriptors for the results that leave through a channel, if so many do
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The order for a layer."""
+
+    tiling: Tiling
+
+    def patterns(self, column: int, leaving: int) -> list[Pattern]:
+        """Results that leave a column's memory tile through one channel: (first tile, tiles, the rows of cores and the output
+        rows of each of their tiles), tile by tile; tiles without valid rows are left out."""
+        t, channels = self.tiling, self.tiling.mode.leaving(column)
+        wanted = []
+        for i in range(t.tiles):
+            found = []
+            for r in range(leaving, t.mode.grid.core_rows, channels):
+                positions, part = t.mode.parts(column, r)
+                rows = min(t.rows, t.valid_rows(positions) - i * t.rows)
+                if leaving < channels and rows > 0 and t.output_blocks(part):
+                    found.append((r, rows))
+            wanted.append((i, found))
+        groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]
+        return [(g[0][0], len(g), g[0][1]) for g in groups if g[0][1]]
+
+    def together(self, column: int, patterns: Sequence[Pattern], rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, range]]:
+        """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks
+        of each core at a time, where there are descriptors for that."""
+        most = sum(len(p[2]) for p in patterns)
+        found = []
+        parts = max(1, _LEAVING_PARTS // most)
+        for part in range(parts):
+            for r, height in rows:
+                blocks = self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])
+                own = blocks[len(blocks) * part // parts : len(blocks) * (part + 1) // parts]
+                if own:
+                    found.append((r, height, own))
+        return found

@@ -1,0 +1,177 @@
+"""The control of memory tiles for a layer: rings of data, weights and results, and what fills and empties them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
+from sparsec.backends.aie.lower.geometry import LANES
+from sparsec.backends.aie.lower.modes import LEAVING, Stream
+from sparsec.backends.aie.lower.plan import Arrival, data_streams, granule, weight_streams
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl, data_locks, result_locks, weight_locks
+from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
+from sparsec.backends.aie.registers import Tile
+from sparsec.backends.aie.transaction import Operation, write
+
+
+class MemoryControl(TileControl):
+    """Makes the operations of memory tiles."""
+
+    def _set(self, tile: Tile, locks: Pair, free: int) -> Iterator[Operation]:
+        """A ring that is empty: nothing is full, as it was before the first layer and is after each."""
+        yield write(self.grid, tile, f"lock{locks.free}", free)
+
+    def empty(self, tile: Tile) -> Iterator[Operation]:
+        """Rings that are empty, for what comes from DDR."""
+        places = self.plan.memory[tile.column]
+        for i in range(len(places.data)):
+            yield from self._set(tile, data_locks(i), places.ring * (self.tiling.splits + self.tiling.residual_parts))
+        for i in range(len(places.weights)):
+            yield from self._set(tile, weight_locks(i), places.slots)
+
+    def data(self, tile: Tile, arrival: Arrival) -> Parts:
+        """Units of a tile each into its place in the ring."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
+        arriving: Parts = []
+        for i in arrival.data:
+            locks, base = data_locks(i), OWN_WORDS + places.data[i] // 4
+            free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
+            words = t.source_bytes // 4 // t.splits
+            made = [MemoryDescriptor(base + n * words, words, (), ring, free, full) for n in range(t.splits)]
+            behind = base + t.source_bytes // 4
+            words = t.residual_source_bytes // 4 // max(1, t.residual_parts)
+            made += [MemoryDescriptor(behind + n * words, words, (), ring, free, full) for n in range(t.residual_parts)]
+            arriving += [(d, None, 0) for d in made]
+        return arriving
+
+    def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        """Chunks from DDR: through a ring, or some at a time until all are there."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        streams, size = weight_streams(t, tile.column), t.chunk_bytes // 4
+        found: list[tuple[MemoryDescriptor, int]] = []  # and how often
+        for i in arrival.weights:
+            locks, count = weight_locks(i), t.chunks(streams[i].part)
+            base, full = OWN_WORDS + places.weights[i] // 4, Release(OWN_LOCKS + locks.full)
+            if places.slots:
+                free = Acquire(OWN_LOCKS + locks.free)
+                ring = Iteration(size, places.slots)
+                found.append((MemoryDescriptor(base, size, iteration=ring, acquire=free, release=full), count * t.streamed))
+            else:
+                some = granule(count) * size
+                rest = Iteration(some, count // granule(count))
+                found.append((MemoryDescriptor(base, some, iteration=rest, release=full), rest.wrap))
+        if len({times for _, times in found}) == 1:
+            yield from self.writer.chain(tile, S2MM, channel, [(d, None, 0) for d, _ in found], found[0][1])
+            return
+        for made, times in found:
+            yield from self.writer.chain(tile, S2MM, channel, [(made, None, 0)], times)
+
+    def send(self, tile: Tile) -> Iterator[Operation]:
+        """Data as vectors, and weights, from a memory tile to the cores."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
+        for i, stream in enumerate(data_streams(t, tile.column)):
+            yield from self._send_data(tile, stream, OWN_WORDS + places.data[i] // 4, ring, data_locks(i))
+        for i, stream in enumerate(weight_streams(t, tile.column)):
+            yield from self._send_weights(tile, stream, OWN_WORDS + places.weights[i] // 4, weight_locks(i))
+
+    def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: Pair) -> Iterator[Operation]:
+        """Planes of data, of one part of the input channels after the other, then the residual."""
+        t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
+        words = t.layer.element.position_words
+        row = words * source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(s * row))
+        leaving = [
+            MemoryDescriptor(
+                base + part * share.blocks * source.source_rows * row + i * row + words * j,
+                LANES * words * share.plane_vectors,
+                dims,
+                iteration=ring,
+            )
+            for part in range(t.splits)
+            for i, j in share.window.planes
+        ]
+        full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
+        planes = len(share.window.planes)
+        leaving *= t.groups
+        for i in range(0, t.splits * planes, planes):
+            leaving[i] = replace(leaving[i], acquire=full)
+            leaving[-i - 1] = replace(leaving[-i - 1], release=free)
+        behind = base + t.source_bytes // 4
+        dims = (
+            Dim(1, words),
+            Dim(words * share.lane, LANES),
+            Dim(words, share.result_pitch),
+            Dim(words * share.residual_columns),
+        )
+        for n in range(t.residual_parts):
+            length = t.layer.output_blocks * t.residual_stride // 4 // t.residual_parts
+            at = behind + n * (t.residual_source_bytes // 4 // t.residual_parts)
+            leaving.append(MemoryDescriptor(at, length, dims, ring, full, free))
+        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles)
+
+    def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: Pair) -> Iterator[Operation]:
+        t, places, size = self.tiling, self.plan.memory[tile.column], self.tiling.chunk_bytes // 4
+        count = t.chunks(stream.part)
+        full, free = OWN_LOCKS + locks.full, OWN_LOCKS + locks.free
+        if places.slots:
+            ring = Iteration(size, places.slots)
+            out = MemoryDescriptor(base, size, iteration=ring, acquire=Acquire(full), release=Release(free))
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(out, None, 0)], count * t.streamed)
+            return
+        some = granule(count)
+        first = MemoryDescriptor(base, some * size, iteration=Iteration(some * size, count // some), acquire=Acquire(full))
+        yield from self.writer.chain(tile, MM2S, stream.channel, [(first, None, 0)], count // some)
+        yield from self.writer.chain(
+            tile, MM2S, stream.channel, [(MemoryDescriptor(base, count * size), None, 0)], t.streamed - 1
+        )
+
+    def results(self, tile: Tile) -> Iterator[Operation]:
+        """Results from cores into rings, as images; and out of them to the shim."""
+        t, share, places = self.tiling, self.share, self.plan.memory[tile.column]
+        stored, words = t.stored_bytes // 4, 2 * t.layer.result_size
+        dims = (Dim(1, words), Dim(words * share.lane, 4), Dim(words, share.lane), Dim(words * share.stored_columns))
+        length = t.rows * share.lane * 4 * words
+        for r in range(self.grid.core_rows):
+            positions, channels = self.mode.parts(tile.column, r)
+            blocks = len(t.output_blocks(channels))
+            if not blocks:
+                continue
+            locks, valid = result_locks(r), -(-t.valid_rows(positions) // t.rows)
+            yield from self._set(tile, locks, t.result_ring * blocks)
+            kept = MemoryDescriptor(
+                OWN_WORDS + places.results[r] // 4,
+                length,
+                dims,
+                iteration=Iteration(stored, t.result_ring * blocks),
+                acquire=Acquire(OWN_LOCKS + locks.free),
+                release=Release(OWN_LOCKS + locks.full),
+            )
+            yield from self.writer.chain(tile, S2MM, r, [(kept, None, 0)], valid * blocks)
+            discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, length, OVER_EACH_OTHER)
+            yield from self.writer.chain(tile, S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
+        for i, channel in enumerate(LEAVING):
+            patterns = self.leaving.patterns(tile.column, i)
+            for first, count, rows in patterns:
+                leaving = [
+                    self._leaving(tile, r, n, first, own) for r, n, own in self.leaving.together(tile.column, patterns, rows)
+                ]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], count)
+
+    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range) -> MemoryDescriptor:
+        """Some of one tile's results of a core, on their way to the shim."""
+        t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
+        columns = words * self.traffic.y.columns
+        every = t.output_blocks(self.mode.parts(tile.column, row)[1])
+        locks = result_locks(row)
+        return MemoryDescriptor(
+            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + (blocks[0] - every[0]) * stored,
+            len(blocks) * rows * columns,
+            (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(stored)),
+            iteration=Iteration(len(every) * stored, t.result_ring, first % t.result_ring),
+            acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
+            release=Release(OWN_LOCKS + locks.free, len(blocks)),
+        )

@@ -1,0 +1,68 @@
+"""The control of shims for a layer: data and weights out of DDR, results back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
+from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
+from sparsec.backends.aie.lower.plan import Arrival, data_streams
+from sparsec.backends.aie.lower.tile_control import TileControl
+from sparsec.backends.aie.lower.writer import MM2S, S2MM, Part, Parts
+from sparsec.backends.aie.registers import Tile
+from sparsec.backends.aie.transaction import Operation
+
+WEIGHTS, ACTIVATIONS = 0, 1  # the program's arguments
+
+
+class ShimControl(TileControl):
+    """Makes the operations of shims."""
+
+    def results(self, tile: Tile) -> Iterator[Operation]:
+        """Results into their image."""
+        t = self.tiling
+        for i in range(len(LEAVING)):
+            patterns = self.leaving.patterns(tile.column, i)
+            for n, (first, count, rows) in enumerate(patterns):
+                parts = []
+                for r, height, blocks in self.leaving.together(tile.column, patterns, rows):
+                    row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
+                    size = (len(blocks), height, self.traffic.y.columns)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, t.rows, count))
+                yield from self.writer.chain(tile, S2MM, i, parts, count, token=n == len(patterns) - 1)
+
+    def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
+        """The chunks that come through a channel."""
+        plan, size = self.plan, self.tiling.chunk_bytes
+        if not arrival.weights:
+            return
+        order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
+        before = sum(len(plan.stream_order(c, i)) for c, i in order if (c, i) < (tile.column, channel))
+        chunks = len(plan.stream_order(tile.column, channel))
+        times = self.tiling.streamed if plan.memory[tile.column].slots else 1
+        made = ShimDescriptor(0, chunks * size // 4)
+        yield from self.writer.chain(tile, MM2S, channel, [(made, WEIGHTS, self.traffic.weights + before * size)], times)
+
+    def data(self, tile: Tile, arrival: Arrival) -> Parts:
+        """Tiles of data that come through a channel, each with its residual behind it."""
+        t, share, s = self.tiling, self.tiling.source, self.share.window.stride
+        parts: Parts = []
+        streams = data_streams(t, tile.column)
+        for i in arrival.data:
+            row = streams[i].part * t.band
+            above, left = share.window.pads
+            size = (share.blocks, share.source_rows, share.source_columns)
+            parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, t.rows * s, t.tiles))
+            if self.traffic.residual is not None:
+                size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
+                parts.append(self._image(self.traffic.residual, (0, row, 0), size, t.rows, t.tiles))
+        return parts
+
+    def _image(self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], step: int, count: int) -> Part:
+        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, `step` rows apart."""
+        blocks, rows, columns = size
+        words = 2 * image.size
+        dims = (Dim(1, words * columns), Dim(words * image.width, rows), Dim(words * image.width * image.height))
+        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=Iteration(words * image.width * step, count))
+        return made, ACTIVATIONS, image.at(*first)
