@@ -16,13 +16,15 @@ from sparsec.compiler.graph import Graph
 @dataclass(frozen=True)
 class ArrayPart:
     """A segment on the array: its layers' plans, the nodes that are views, its control stream and weights; `ends` counts
-    operations up to each layer's end, the first number those before the first layer."""
+    operations up to each layer's end, the first number those before the first layer, and `late` says what keeps each layer from
+    beginning while the one before computes."""
 
     plans: tuple[LayerPlan, ...]
     views: tuple[View, ...]
     control: Transaction
     weights: bytes
     ends: tuple[int, ...]
+    late: tuple[str, ...]
 
 
 @dataclass(frozen=True)

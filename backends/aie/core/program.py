@@ -48,7 +48,8 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """A core's locks by number: what is full or free of the buffers of data, weights, results and parameters."""
+    """A core's locks by number: what is full or free of the buffers of data, weights, results and residual, and which layers,
+    of even and odd turns, it may begin."""
 
     data_free: int = 0
     data_full: int = 1
@@ -56,8 +57,8 @@ class Locks:
     weights_full: int = 3
     results_free: int = 4
     results_full: int = 5
-    layer_free: int = 6
-    layer_full: int = 7
+    layer_even: int = 6
+    layer_odd: int = 7
     residual_free: int = 8
     residual_full: int = 9
 

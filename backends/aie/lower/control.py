@@ -7,7 +7,8 @@ are used for what; `core_control`, `memory_control` and `shim_control` make what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from enum import Enum
 from itertools import groupby
 
 from sparsec.backends.aie.lower.core_control import CoreControl
@@ -17,9 +18,22 @@ from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
 from sparsec.backends.aie.lower.tile_control import Traffic
-from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts, Writer
-from sparsec.backends.aie.registers import CORE_ENABLE, Grid, Tile
+from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts, Writer, queue_of
+from sparsec.backends.aie.registers import CORE_ENABLE, Direction, Grid, Tile
 from sparsec.backends.aie.transaction import Operation, Sync, write
+
+
+class Stage(Enum):
+    """What an operation has to wait for."""
+
+    CONFIGURE = "nothing: it changes nothing that the layer before uses"
+    ARRIVE = "the results of the layer before in DDR"
+    TAKE = "the cores, which the layer before uses"
+    SEND = "the circuits"
+    LEAVE = "room among descriptors and in queues"
+
+
+Staged = tuple[Stage, Operation]
 
 
 def enable(grid: Grid) -> Iterator[Operation]:
@@ -29,30 +43,47 @@ def enable(grid: Grid) -> Iterator[Operation]:
 
 
 class LayerControl:
-    """Makes the operations of one layer."""
+    """Makes the operations of one layer. `turn` counts the layers before.
 
-    def __init__(self, grid: Grid, plan: LayerPlan, traffic: Traffic) -> None:
-        self.grid, self.plan, self.tiling = grid, plan, plan.tiling
-        self.writer = Writer(grid, plan.layer.node)
-        self.core = CoreControl(grid, plan, traffic, self.writer)
-        self.memory = MemoryControl(grid, plan, traffic, self.writer)
-        self.shim = ShimControl(grid, plan, traffic, self.writer)
+    With `weights_first`, weights come into memory tiles while the layer before computes. Operations are in the order in which an
+    idle array wants them: what lets data and weights arrive, what computes, then what lets results leave memory tiles and the
+    array. `needed`, `kept` and `taken` are the descriptors up to the second, third and last of these.
+    """
 
-    def arrive(self) -> Iterator[Operation]:
+    def __init__(self, grid: Grid, plan: LayerPlan, traffic: Traffic, turn: int = 0, *, weights_first: bool = False) -> None:
+        self.grid, self.plan, self.tiling, self.weights_first = grid, plan, plan.tiling, weights_first
+        self.writer = Writer(grid, plan.layer.node, turn)
+        tools = (grid, plan, traffic, self.writer, turn)
+        self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
+        self.arriving, self.computing = list(self._arrive()), list(self._compute())
+        self.needed = self.writer.taken()
+        self.leaving = [op for c in range(grid.columns) for op in self.memory.results(Tile(c, 1))]
+        self.kept = self.writer.taken()
+        self.leaving_array = [op for c in range(grid.columns) for op in self.shim.results(Tile(c, 0))]
+        self.taken = self.writer.taken()
+
+    def _arrive(self) -> Iterator[Staged]:
         """Let data and weights come from DDR into memory tiles: needs the circuits of these."""
         for c in range(self.grid.columns):
-            yield from self._arrive(c)
+            yield from _all(Stage.CONFIGURE, self.memory.empty(Tile(c, 1)))
+            for i, arrival in enumerate(self.plan.memory[c].arrivals):
+                yield from self._arrive_through(c, i, arrival)
 
-    def compute(self, turn: int) -> Iterator[Operation]:
-        """Cores and what moves to and from them, then wait for the results in DDR. `turn` counts the layers before."""
+    def _compute(self) -> Iterator[Staged]:
+        """Cores and what moves to and from them."""
         for c in range(self.grid.columns):
-            yield from self.memory.send(Tile(c, 1))
+            yield from self._tasks(Stage.SEND, self.memory.send(Tile(c, 1)))
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
-                yield from self.core.run(c, r, turn)
-        for c in range(self.grid.columns):
-            yield from self.memory.results(Tile(c, 1))
-            yield from self.shim.results(Tile(c, 0))
+                yield from self._tasks(Stage.TAKE, self.core.run(c, r), S2MM)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All of the layer's, without the circuits and the wait."""
+        return [*(op for _, op in (*self.arriving, *self.computing)), *self.leaving, *self.leaving_array]
+
+    def finish(self) -> Iterator[Operation]:
+        """Wait for the results in DDR, and for cores that make more than these."""
         leaving = Leaving(self.tiling)
         for i in range(len(LEAVING)):
             wanted = [bool(leaving.patterns(c, i)) for c in range(self.grid.columns)]
@@ -60,39 +91,60 @@ class LayerControl:
                 columns = list(group)
                 if there:
                     yield Sync(Tile(columns[0], 0), S2MM, i, columns=len(columns))
+        if self.all_cores:
+            yield Sync(self.tiling.mode.core(0, 0), MM2S, 0, self.grid.columns, self.grid.core_rows)
+            return
+        for c in range(self.grid.columns):
+            for r in range(self.grid.core_rows):
+                if self._has_results(c, r):
+                    yield Sync(self.tiling.mode.core(c, r), MM2S, 0)
 
-    def _arrive(self, column: int) -> Iterator[Operation]:
-        """From DDR through both channels of a column's shim into rings, or to where weights are whole."""
-        yield from self.memory.empty(Tile(column, 1))
-        for i, arrival in enumerate(self.plan.memory[column].arrivals):
-            yield from self._arrive_through(column, i, arrival)
+    @property
+    def all_cores(self) -> bool:
+        """Whether all cores have results, so that one knows when they have finished."""
+        return all(self._has_results(c, r) for c in range(self.grid.columns) for r in range(self.grid.core_rows))
 
-    def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Operation]:
-        """The first tiles of data, weights, then the rest of data."""
+    def _has_results(self, column: int, row: int) -> bool:
+        return bool(self.tiling.output_blocks(self.tiling.mode.parts(column, row)[1]))
+
+    def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Staged]:
+        """The first tiles of data, weights, then the rest of data; or weights, then data."""
         ends = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
-        before = min(arrival.before, self.tiling.tiles)
+        before = 0 if self.weights_first else min(arrival.before, self.tiling.tiles)
         tasks = []
         for (tile, direction, number), parts in zip(ends, self._data_parts(column, arrival), strict=True):
             if parts:
-                first = yield from self.writer.write(tile, number, parts)
+                first = yield from _configured(self.writer.write(tile, number, parts))
                 tasks.append((tile, direction, number, first))
         for task in tasks:
-            yield from self.writer.start(*task, before)
-        yield from self.memory.weights(Tile(column, 1), ARRIVING[channel], arrival)
-        yield from self.shim.weights(Tile(column, 0), channel, arrival)
+            yield from _all(Stage.ARRIVE, self.writer.start(*task, before))
+        when = Stage.CONFIGURE if self.weights_first else Stage.ARRIVE
+        yield from self._tasks(when, self.memory.weights(Tile(column, 1), ARRIVING[channel], arrival))
+        yield from self._tasks(when, self.shim.weights(Tile(column, 0), channel, arrival))
         for task in tasks:
-            yield from self.writer.start(*task, self.tiling.tiles - before)
+            into = self.weights_first and task[1] is S2MM
+            yield from _all(Stage.CONFIGURE if into else Stage.ARRIVE, self.writer.start(*task, self.tiling.tiles - before))
 
     def _data_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
         """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""
         return self.memory.data(Tile(column, 1), arrival), self.shim.data(Tile(column, 0), arrival)
 
+    def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:
+        """Operations of which those that start tasks (of channels of a direction) have to wait."""
+        for op in operations:
+            queue = queue_of(self.grid, op)
+            yield stage if queue and direction in (None, queue[1]) else Stage.CONFIGURE, op
 
-def joined(parts: Iterable[Iterable[Operation]]) -> tuple[tuple[Operation, ...], tuple[int, ...]]:
-    """All operations, and how many there are up to the end of each part."""
-    operations: list[Operation] = []
-    ends = []
-    for part in parts:
-        operations += part
-        ends.append(len(operations))
-    return tuple(operations), tuple(ends)
+
+def _all(stage: Stage, operations: Iterable[Operation]) -> Iterator[Staged]:
+    return ((stage, op) for op in operations)
+
+
+def _configured(operations: Generator[Operation, None, int]) -> Generator[Staged, None, int]:
+    """Descriptors that are written at once, and what their writer returns."""
+    while True:
+        try:
+            op = next(operations)
+        except StopIteration as stop:
+            return int(stop.value)
+        yield Stage.CONFIGURE, op

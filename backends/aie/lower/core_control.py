@@ -24,8 +24,8 @@ _SKIPPED = 8 * 255 * 8  # words of OVER_EACH_OTHER for one descriptor of a core
 class CoreControl(TileControl):
     """Makes the operations of cores."""
 
-    def run(self, column: int, row: int, turn: int) -> Iterator[Operation]:
-        """All of a core; `turn` counts the layers before."""
+    def run(self, column: int, row: int) -> Iterator[Operation]:
+        """All of a core. A token tells when its results have left."""
         p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
         _, part = self.mode.parts(column, row)
         chunks, blocks = len(p.chunks[part]), len(t.output_blocks(part))
@@ -52,7 +52,7 @@ class CoreControl(TileControl):
             odd=self.share.tiles % 2,
             bounds=self._bounds(),
         )
-        at = core.parameters + turn % 2 * PARAMETER_BYTES
+        at = core.parameters + self.turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
         yield from self._core_data(tile, part)
         weights = CoreDescriptor(
@@ -72,8 +72,8 @@ class CoreControl(TileControl):
             acquire=Acquire(LOCKS.results_full),
             release=Release(LOCKS.results_free),
         )
-        yield from self.writer.chain(tile, MM2S, 0, [(results, None, 0)], blocks * t.tiles)
-        yield write(self.grid, tile, f"lock{LOCKS.layer_full}", 1)
+        yield from self.writer.chain(tile, MM2S, 0, [(results, None, 0)], blocks * t.tiles, token=True)
+        yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
 
     def _bounds(self) -> tuple[int, int] | None:
         """The bounds of results as words of 4 bytes, or of a float32, where there are any."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.control import LayerControl, joined
+from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
@@ -93,6 +93,5 @@ class Fitting:
             core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
-        control = LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
-        joined((control.arrive(), control.compute(0)))
+        LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds

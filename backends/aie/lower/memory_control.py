@@ -10,7 +10,7 @@ from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration,
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
 from sparsec.backends.aie.lower.plan import Arrival, data_streams, granule, weight_streams
-from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl, data_locks, result_locks, weight_locks
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation, write
@@ -27,9 +27,9 @@ class MemoryControl(TileControl):
         """Rings that are empty, for what comes from DDR."""
         places = self.plan.memory[tile.column]
         for i in range(len(places.data)):
-            yield from self._set(tile, data_locks(i), places.ring * (self.tiling.splits + self.tiling.residual_parts))
+            yield from self._set(tile, self.data_locks(i), places.ring * (self.tiling.splits + self.tiling.residual_parts))
         for i in range(len(places.weights)):
-            yield from self._set(tile, weight_locks(i), places.slots)
+            yield from self._set(tile, self.weight_locks(i), places.slots)
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
         """Units of a tile each into its place in the ring."""
@@ -37,7 +37,7 @@ class MemoryControl(TileControl):
         ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
         arriving: Parts = []
         for i in arrival.data:
-            locks, base = data_locks(i), OWN_WORDS + places.data[i] // 4
+            locks, base = self.data_locks(i), OWN_WORDS + places.data[i] // 4
             free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
             words = t.source_bytes // 4 // t.splits
             made = [MemoryDescriptor(base + n * words, words, (), ring, free, full) for n in range(t.splits)]
@@ -53,7 +53,7 @@ class MemoryControl(TileControl):
         streams, size = weight_streams(t, tile.column), t.chunk_bytes // 4
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         for i in arrival.weights:
-            locks, count = weight_locks(i), t.chunks(streams[i].part)
+            locks, count = self.weight_locks(i), t.chunks(streams[i].part)
             base, full = OWN_WORDS + places.weights[i] // 4, Release(OWN_LOCKS + locks.full)
             if places.slots:
                 free = Acquire(OWN_LOCKS + locks.free)
@@ -74,9 +74,9 @@ class MemoryControl(TileControl):
         t, places = self.tiling, self.plan.memory[tile.column]
         ring = Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring)
         for i, stream in enumerate(data_streams(t, tile.column)):
-            yield from self._send_data(tile, stream, OWN_WORDS + places.data[i] // 4, ring, data_locks(i))
+            yield from self._send_data(tile, stream, OWN_WORDS + places.data[i] // 4, ring, self.data_locks(i))
         for i, stream in enumerate(weight_streams(t, tile.column)):
-            yield from self._send_weights(tile, stream, OWN_WORDS + places.weights[i] // 4, weight_locks(i))
+            yield from self._send_weights(tile, stream, OWN_WORDS + places.weights[i] // 4, self.weight_locks(i))
 
     def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: Pair) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual."""
@@ -140,7 +140,7 @@ class MemoryControl(TileControl):
             blocks = len(t.output_blocks(channels))
             if not blocks:
                 continue
-            locks, valid = result_locks(r), -(-t.valid_rows(positions) // t.rows)
+            locks, valid = self.result_locks(r), -(-t.valid_rows(positions) // t.rows)
             yield from self._set(tile, locks, t.result_ring * blocks)
             kept = MemoryDescriptor(
                 OWN_WORDS + places.results[r] // 4,
@@ -166,7 +166,7 @@ class MemoryControl(TileControl):
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         columns = words * self.traffic.y.columns
         every = t.output_blocks(self.mode.parts(tile.column, row)[1])
-        locks = result_locks(row)
+        locks = self.result_locks(row)
         return MemoryDescriptor(
             OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + (blocks[0] - every[0]) * stored,
             len(blocks) * rows * columns,

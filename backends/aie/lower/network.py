@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.circuits import Circuits
-from sparsec.backends.aie.lower.control import LayerControl, enable, joined
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
-from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
+from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Grid
-from sparsec.backends.aie.transaction import Operation, Transaction
+from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
@@ -112,19 +111,11 @@ def _array_part(
     images: Mapping[str, Image],
 ) -> ArrayPart:
     weights = bytearray()
-    circuits = Circuits(grid)
-    plans, streams = [], []
-    for turn, tiling in enumerate(tilings):
+    layers: list[tuple[LayerPlan, Traffic]] = []
+    for tiling in tilings:
         plan = plan_layer(machine, tiling, kinds)
-        layer = plan.layer
-        near, far = circuits.change(tiling.mode)
-        control = LayerControl(grid, plan, Traffic.of(layer, images, len(weights)))
-        try:
-            made: list[Operation] = [*(enable(grid) if not turn else ()), *near, *control.arrive(), *far, *control.compute(turn)]
-        except LimitError as exc:
-            raise LimitError(str(exc), node=layer.node) from exc
+        layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-        plans.append(plan)
-        streams.append(made)
-    operations, ends = joined(streams)
-    return ArrayPart(tuple(plans), segment.views, Transaction(grid, operations), bytes(weights), (0, *ends))
+    made = sequence(grid, layers)
+    plans = tuple(plan for plan, _ in layers)
+    return ArrayPart(plans, segment.views, Transaction(grid, made.operations), bytes(weights), made.ends, made.late)

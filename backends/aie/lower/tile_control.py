@@ -15,6 +15,7 @@ from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import Writer
 from sparsec.backends.aie.registers import Grid
 
+_LOCKS = 32  # of a memory tile for one layer
 OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 
 
@@ -24,21 +25,6 @@ class Pair:
 
     full: int
     free: int
-
-
-def data_locks(stream: int) -> Pair:
-    """Of a stream of data: units in its ring."""
-    return Pair(2 * stream, 2 * stream + 1)
-
-
-def weight_locks(stream: int) -> Pair:
-    """Of a stream of weights: chunks."""
-    return Pair(8 + 2 * stream, 9 + 2 * stream)
-
-
-def result_locks(row: int) -> Pair:
-    """Of the core in a row: its results."""
-    return Pair(16 + 2 * row, 17 + 2 * row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +46,13 @@ class Traffic:
 
 @dataclass(frozen=True)
 class TileControl:
-    """Makes the operations of one layer for tiles of one kind."""
+    """Makes the operations of one layer for tiles of one kind. `turn` counts the layers before: neighbours share no locks."""
 
     grid: Grid
     plan: LayerPlan
     traffic: Traffic
     writer: Writer
+    turn: int
 
     @property
     def tiling(self) -> Tiling:
@@ -81,6 +68,22 @@ class TileControl:
     def mode(self) -> Mode:
         """How cores share it."""
         return self.plan.tiling.mode
+
+    def data_locks(self, stream: int) -> Pair:
+        """Of a stream of data: units in its ring."""
+        return self._pair(stream)
+
+    def weight_locks(self, stream: int) -> Pair:
+        """Of a stream of weights: chunks."""
+        return self._pair(4 + stream)
+
+    def result_locks(self, row: int) -> Pair:
+        """Of the core in a row: its results."""
+        return self._pair(8 + row)
+
+    def _pair(self, number: int) -> Pair:
+        first = self.turn % 2 * _LOCKS + 2 * number
+        return Pair(first, first + 1)
 
     @property
     def leaving(self) -> Leaving:

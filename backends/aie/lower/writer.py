@@ -7,23 +7,25 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sparsec.backends.aie.descriptors import Descriptor
-from sparsec.backends.aie.registers import DMAS, Direction, Grid, Kind, Tile, register_address
-from sparsec.backends.aie.transaction import Operation, Patch, Task, start, write_descriptor
+from sparsec.backends.aie.registers import DMAS, Direction, Grid, Kind, Tile, register_address, register_name, split
+from sparsec.backends.aie.transaction import Operation, Patch, Task, Write, start, write_descriptor
 from sparsec.compiler.errors import FitError
 
 Part = tuple[Descriptor, int | None, int]  # a descriptor; for a shim the argument and offset of its base
 Parts = list[Part]
+Taken = dict[Tile, Counter[int]]
 S2MM, MM2S = Direction.S2MM, Direction.MM2S
 _REPEATS = 256  # that one task does
 
 
 @dataclass
 class _Descriptors:
-    """Gives out the numbers of a tile's descriptors."""
+    """Gives out the numbers of a tile's descriptors, from the first or from the last on."""
 
     grid: Grid
     tile: Tile
     node: str
+    backwards: bool
     used: Counter[int] = field(default_factory=Counter)
 
     def take(self, channel: int) -> int:
@@ -40,14 +42,15 @@ class _Descriptors:
                 node=self.node,
             )
         self.used[half] += 1
-        return half * each + self.used[half] - 1
+        own = self.used[half]
+        return half * each + (each - own if self.backwards else own - 1)
 
 
 class Writer:
-    """Writes the descriptors and tasks of one layer."""
+    """Writes the descriptors and tasks of one layer. `turn` counts the layers before: numbers come from both ends in turns."""
 
-    def __init__(self, grid: Grid, node: str) -> None:
-        self.grid, self.node = grid, node
+    def __init__(self, grid: Grid, node: str, turn: int) -> None:
+        self.grid, self.node, self.turn = grid, node, turn
         self._descriptors: dict[Tile, _Descriptors] = {}
 
     def chain(
@@ -87,5 +90,33 @@ class Writer:
             yield start(self.grid, tile, direction, channel, Task(first, times, token and not repeat))
 
     def _take(self, tile: Tile, channel: int) -> int:
-        made = self._descriptors.setdefault(tile, _Descriptors(self.grid, tile, self.node))
+        made = self._descriptors.setdefault(tile, _Descriptors(self.grid, tile, self.node, self.turn % 2 == 1))
         return made.take(channel)
+
+    def taken(self) -> Taken:
+        """How many descriptors are given out, by tile and by half of a memory tile."""
+        return {tile: Counter(d.used) for tile, d in self._descriptors.items()}
+
+
+def without_room(grid: Grid, some: Taken, others: Taken) -> str:
+    """The first tile that has too few descriptors for both, in words; "" where there is none."""
+    for tile, own in some.items():
+        kind = grid.kind(tile)
+        each = DMAS[kind].descriptors // (2 if kind is Kind.MEMORY else 1)
+        for half, count in own.items():
+            both = count + others.get(tile, Counter())[half]
+            if both > each:
+                return f"{kind.value} tile {tile} has {each} descriptors, and both layers want {both}"
+    return ""
+
+
+def queue_of(grid: Grid, operation: Operation) -> tuple[Tile, Direction, int] | None:
+    """The channel whose queue an operation puts a task into, None where it does something else."""
+    if not isinstance(operation, Write):
+        return None
+    tile, offset = split(operation.address)
+    name = register_name(grid.kind(tile), offset)
+    if not name.endswith(".queue"):
+        return None
+    channel = name.removesuffix(".queue")
+    return tile, Direction[channel[:4].upper()], int(channel[4:])

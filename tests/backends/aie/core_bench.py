@@ -56,7 +56,7 @@ class Bench:
                     self.results.append(s.memory[RESULTS : RESULTS + self.result_bytes].copy())
                     locks[LOCKS.results_free] += 1
                 continue
-            if meeting.lock == LOCKS.layer_full:
+            if meeting.lock in (LOCKS.layer_even, LOCKS.layer_odd):
                 if arrived:
                     assert not any(locks[i] for i in (LOCKS.data_free, LOCKS.weights_free))
                     return self.results
