@@ -21,9 +21,11 @@ _CHUNK, _TILE = 65, 60  # cycles of a core for a chunk and a unit of data beside
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
-_SPLITS = (1, 2, 4, 8)  # of input channels
+_SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
+_LEAST = 16  # products of 8 output channels in a part of the input channels
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
+_MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.2  # of what is less busy, that the busiest waits for
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
@@ -73,7 +75,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
     source = t.source_bytes + t.residual_source_bytes
-    residual = t.layer.output_blocks * t.residual_stride / word + _TRANSFER * 6 if t.layer.residual else 0
+    residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
     compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
@@ -131,11 +133,12 @@ def _candidates(
     machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int
 ) -> Iterator[tuple[Tiling, list[MemoryPlaces]]]:
     """All tilings that fit, with their places in memory tiles."""
+    taps = layer.window.kernel[0] * layer.window.kernel[1]
     for mode in modes:
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         for splits in _SPLITS:
-            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks < 8 * splits):
+            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
@@ -158,7 +161,11 @@ def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
         return None
-    if t.groups * t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS:
+    if not t.in_turn and (t.groups * t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS):
+        return None
+    if t.layer.residual and t.splits > 8:
+        return None
+    if t.skips and t.residual_words > _MOST_SKIPPED:
         return None
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
         return None

@@ -112,18 +112,20 @@ class LayerControl:
         ends = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
         before = 0 if self.weights_first else min(arrival.before, self.tiling.tiles)
         tasks = []
-        for (tile, direction, number), parts in zip(ends, self._data_parts(column, arrival), strict=True):
+        turns = self.tiling.splits if self.tiling.in_turn and len(arrival.data) == 1 else 1
+        for (tile, direction, number), parts, each in zip(ends, self._data_parts(column, arrival), (turns, 1), strict=True):
             if parts:
                 first = yield from _configured(self.writer.write(tile, number, parts))
-                tasks.append((tile, direction, number, first))
-        for task in tasks:
-            yield from _all(Stage.ARRIVE, self.writer.start(*task, before))
+                tasks.append(((tile, direction, number, first), each))
+        for task, each in tasks:
+            yield from _all(Stage.ARRIVE, self.writer.start(*task, before * each))
         when = Stage.CONFIGURE if self.weights_first else Stage.ARRIVE
         yield from self._tasks(when, self.memory.weights(Tile(column, 1), ARRIVING[channel], arrival))
         yield from self._tasks(when, self.shim.weights(Tile(column, 0), channel, arrival))
-        for task in tasks:
+        for task, each in tasks:
             into = self.weights_first and task[1] is S2MM
-            yield from _all(Stage.CONFIGURE if into else Stage.ARRIVE, self.writer.start(*task, self.tiling.tiles - before))
+            rest = (self.tiling.tiles - before) * each
+            yield from _all(Stage.CONFIGURE if into else Stage.ARRIVE, self.writer.start(*task, rest))
 
     def _data_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
         """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,12 @@ from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
-from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl
+from sparsec.backends.aie.lower.tile_control import TileControl
 from sparsec.backends.aie.lower.writer import MM2S, S2MM
 from sparsec.backends.aie.registers import Tile, register_address
 from sparsec.backends.aie.transaction import BlockWrite, Operation, write
 
 _CORE_DATA = 14  # descriptors of a core for data
-_SKIPPED = 8 * 255 * 8  # words of OVER_EACH_OTHER for one descriptor of a core
 
 
 class CoreControl(TileControl):
@@ -91,35 +91,42 @@ class CoreControl(TileControl):
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
         made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
+        turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
         if t.layer.residual is None:
-            turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
             yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
             return
+        if t.tiles == 1:
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in self._residual(part, _CORE_DATA - 1)], 1)
+            return
         behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
-        own, words = t.output_blocks(part), t.residual_stride // 4
-        first = own[0] if own else t.layer.output_blocks
-        before, after = self._skip(first * words), self._skip((t.layer.output_blocks - first - len(own)) * words)
-        parts = max(1, min(4, len(own), _CORE_DATA - len(behind) - len(before) - len(after)))
-        some = [own[len(own) * i // parts : len(own) * (i + 1) // parts] for i in range(parts)]
-        kept = [
-            CoreDescriptor(
-                core.residual // 4 + (blocks[0] - own[0]) * words,
-                len(blocks) * words,
-                acquire=Acquire(LOCKS.residual_free, len(blocks)),
-                release=Release(LOCKS.residual_full, len(blocks)),
-            )
-            for blocks in some
-            if blocks
-        ]
-        yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in (*behind, *before, *kept, *after)], t.tiles)
+        behind += self._residual(part, _CORE_DATA - len(behind))
+        yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
 
-    def _skip(self, words: int) -> list[CoreDescriptor]:
-        """Take words that the core does not need: over each other, into a place that nothing reads."""
-        found = []
-        while words:
-            taken = min(words, _SKIPPED)
-            words -= taken
-            found.append(CoreDescriptor(self.plan.core.skipped // 4, taken, OVER_EACH_OTHER))
+    def _residual(self, part: int, most: int) -> list[CoreDescriptor]:
+        """The residual of a tile, of which every `channel_parts`-th block is the core's own: it lands on those before it, each a
+        word further, so that it is what stays. At most so many descriptors."""
+        t, every = self.tiling, self.mode.channel_parts
+        own, words, stride = len(t.output_blocks(part)), t.residual_words, t.residual_stride // 4
+        alone = int(0 < part + 1 < every)  # fewer blocks come before the first one
+        pieces = max(1, min(4, own - alone, most - 2))
+        cuts = sorted({0, *(alone + (own - alone) * i // pieces for i in range(pieces + 1))}) if own else [0]
+        found, taken = [], 0
+        for first, end in pairwise(cuts):
+            blocks = end - first
+            over = every if first else part + 1
+            found.append(
+                CoreDescriptor(
+                    self.plan.core.residual // 4 + first * stride - (over - 1),
+                    blocks * over * words,
+                    (Dim(1, words), Dim(1, over), Dim(stride)) if every > 1 else (),
+                    acquire=Acquire(LOCKS.residual_free, blocks),
+                    release=Release(LOCKS.residual_full, blocks),
+                )
+            )
+            taken += blocks * over
+        if rest := t.layer.output_blocks - taken:
+            found.append(CoreDescriptor(self.plan.core.skipped // 4, rest * words, (Dim(1, words), Dim(1, rest), Dim(1))))
         return found
 
 

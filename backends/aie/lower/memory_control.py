@@ -40,6 +40,9 @@ class MemoryControl(TileControl):
             locks, base = self.data_locks(i), OWN_WORDS + places.data[i] // 4
             free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
             words = t.source_bytes // 4 // t.splits
+            if t.in_turn and len(arrival.data) == 1:
+                turns = Iteration(words, places.ring * t.splits)
+                return [(MemoryDescriptor(base, words, (), turns, free, full), None, 0)]
             made = [MemoryDescriptor(base + n * words, words, (), ring, free, full) for n in range(t.splits)]
             behind = base + t.source_bytes // 4
             words = t.residual_source_bytes // 4 // max(1, t.residual_parts)
@@ -81,23 +84,21 @@ class MemoryControl(TileControl):
     def _send_data(self, tile: Tile, stream: Stream, base: int, ring: Iteration, locks: Pair) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual."""
         t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
+        planes = len(share.window.planes)
         words = t.layer.element.position_words
         row = words * source.source_columns
-        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(s * row))
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
+        size, parts = share.blocks * source.source_rows * row, t.splits
+        if t.in_turn:
+            ring, parts = Iteration(size, ring.wrap * t.splits), 1
         leaving = [
-            MemoryDescriptor(
-                base + part * share.blocks * source.source_rows * row + i * row + words * j,
-                LANES * words * share.plane_vectors,
-                dims,
-                iteration=ring,
-            )
-            for part in range(t.splits)
+            MemoryDescriptor(base + part * size + i * row + words * j, LANES * words * share.plane_vectors, dims, ring)
+            for part in range(parts)
             for i, j in share.window.planes
         ]
         full, free = Acquire(OWN_LOCKS + locks.full), Release(OWN_LOCKS + locks.free)
-        planes = len(share.window.planes)
         leaving *= t.groups
-        for i in range(0, t.splits * planes, planes):
+        for i in range(0, parts * planes, planes):
             leaving[i] = replace(leaving[i], acquire=full)
             leaving[-i - 1] = replace(leaving[-i - 1], release=free)
         behind = base + t.source_bytes // 4
@@ -108,10 +109,10 @@ class MemoryControl(TileControl):
             Dim(words * share.residual_columns),
         )
         for n in range(t.residual_parts):
-            length = t.layer.output_blocks * t.residual_stride // 4 // t.residual_parts
+            length = t.layer.output_blocks * t.residual_words // t.residual_parts
             at = behind + n * (t.residual_source_bytes // 4 // t.residual_parts)
             leaving.append(MemoryDescriptor(at, length, dims, ring, full, free))
-        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles)
+        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles * t.splits // parts)
 
     def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: Pair) -> Iterator[Operation]:
         t, places, size = self.tiling, self.plan.memory[tile.column], self.tiling.chunk_bytes // 4
@@ -168,7 +169,7 @@ class MemoryControl(TileControl):
         every = t.output_blocks(self.mode.parts(tile.column, row)[1])
         locks = self.result_locks(row)
         return MemoryDescriptor(
-            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + (blocks[0] - every[0]) * stored,
+            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + every.index(blocks[0]) * stored,
             len(blocks) * rows * columns,
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(stored)),
             iteration=Iteration(len(every) * stored, t.result_ring, first % t.result_ring),

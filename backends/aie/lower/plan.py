@@ -136,7 +136,7 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
     chunks = []
     for part in range(tiling.mode.channel_parts):
         blocks = tiling.output_blocks(part)
-        made = [_chunks(tiling, b, b - blocks[0], core, kinds) for b in blocks]
+        made = [_chunks(tiling, b, own, core, kinds) for own, b in enumerate(blocks)]
         each = max(1, len(made) // tiling.groups)
         units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
         chunks.append(tuple(c for at, split in units for block in made[at : at + each] for c in block[split]))
@@ -209,7 +209,7 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         0,
         tiling.unit_bytes,
         tiling.buffers * tiling.unit_bytes,
-        demand["data"],
+        demand["data"] + tiling.residual_lead * bool(tiling.layer.residual),
         weights,
         results + tiling.result_quad,  # the first store of a chunk lands before its results
         tiling.result_bytes + tiling.result_quad,
@@ -267,6 +267,8 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
     fewest = min(RING, tiling.tiles)
     all_tiles = tiling.tiles if tiling.tiles * (tiling.splits + tiling.residual_parts) <= LOCK_MAXIMUM else fewest
     most = max((tiling.chunks(s.part) for s in weights), default=0)
+    if fewest * tiling.splits > LOCK_MAXIMUM:
+        return 0, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
         if ring * data + whole <= room and tiling.streamed > 1:
             return ring, 0

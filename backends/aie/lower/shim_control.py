@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
@@ -29,7 +30,8 @@ class ShimControl(TileControl):
                 for r, height, blocks in self.leaving.together(tile.column, patterns, rows):
                     row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
                     size = (len(blocks), height, self.traffic.y.columns)
-                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, t.rows, count))
+                    steps = (blocks.step, 1)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, Iteration(t.rows, count), steps))
                 yield from self.writer.chain(tile, S2MM, i, parts, count, token=n == len(patterns) - 1)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
@@ -53,16 +55,26 @@ class ShimControl(TileControl):
             row = streams[i].part * t.band
             above, left = share.window.pads
             size = (share.blocks, share.source_rows, share.source_columns)
-            parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, t.rows * s, t.tiles))
+            steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
+            parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, tiles, steps))
             if self.traffic.residual is not None:
                 size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
-                parts.append(self._image(self.traffic.residual, (0, row, 0), size, t.rows, t.tiles))
+                parts.append(self._image(self.traffic.residual, (0, row, 0), size, Iteration(t.rows, t.tiles)))
         return parts
 
-    def _image(self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], step: int, count: int) -> Part:
-        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, `count` times, `step` rows apart."""
+    def _image(
+        self,
+        image: Image,
+        first: tuple[int, int, int],
+        size: tuple[int, int, int],
+        tiles: Iteration,
+        steps: tuple[int, int] = (1, 1),
+    ) -> Part:
+        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, blocks and rows `steps` apart; then
+        that of the next of the `tiles`, whose step is in rows."""
         blocks, rows, columns = size
         words = 2 * image.size
-        dims = (Dim(1, words * columns), Dim(words * image.width, rows), Dim(words * image.width * image.height))
-        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=Iteration(words * image.width * step, count))
+        row = words * image.width
+        dims = (Dim(1, words * columns), Dim(steps[1] * row, rows), Dim(steps[0] * row * image.height))
+        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=replace(tiles, step=row * tiles.step))
         return made, ACTIVATIONS, image.at(*first)

@@ -18,6 +18,7 @@ SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
+_ALIGN = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Tiling:
         return -(-self.band // self.rows)
 
     @property
+    def in_turn(self) -> bool:
+        """Whether parts of tiles lie and move one like the other, so that one descriptor serves all."""
+        return self.layer.residual is None and self.groups == 1
+
+    @property
     def units(self) -> int:
         """Parts of tiles, as they come to a core one after the other."""
         return self.tiles * self.groups * self.splits
@@ -65,9 +71,9 @@ class Tiling:
         return max(0, min(self.band, self.height - part * self.band))
 
     def output_blocks(self, part: int) -> range:
-        """The blocks of output channels of a part of the channels."""
-        each = -(-self.layer.output_blocks // self.mode.channel_parts)
-        return range(min(part * each, self.layer.output_blocks), min((part + 1) * each, self.layer.output_blocks))
+        """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the
+        order of channels serves them alike."""
+        return range(part, self.layer.output_blocks, self.mode.channel_parts)
 
     @cached_property
     def counts(self) -> tuple[tuple[int, ...], ...]:
@@ -115,14 +121,24 @@ class Tiling:
         return self.share.data_vectors * self.layer.element.vector_bytes
 
     @property
+    def residual_words(self) -> int:
+        """Words of the residual of 8 channels that come to a core: whole rows."""
+        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes // 4
+
+    @property
     def residual_stride(self) -> int:
-        """Bytes of the residual of 8 channels in a core: whole rows."""
-        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes
+        """Bytes from the residual of 8 channels in a core to that of the next, with room for a word of each other part."""
+        return -(-4 * (self.residual_words + self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
+
+    @property
+    def residual_lead(self) -> int:
+        """Bytes before the first: for what lands there and is another part's."""
+        return -(-4 * (self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
 
     @property
     def residual_bytes(self) -> int:
         """Bytes of one tile's residual in a core: of its own channels."""
-        return self.most_results * self.residual_stride if self.layer.residual else 0
+        return self.residual_lead + self.most_results * self.residual_stride if self.layer.residual else 0
 
     @property
     def residual_parts(self) -> int:
