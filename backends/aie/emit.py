@@ -85,6 +85,7 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
+    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}
     made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
     taken = [*((p.layer.x, p.layer.residual) for p in part.plans), *(v.inputs for v in part.views)]
     read = dict.fromkeys(v for values in taken for v in values if v is not None and v not in made)
@@ -93,7 +94,7 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
         "control": f"{folder}/control.bin",
         "weights": f"{folder}/weights.bin",
         "inputs": list(read),
-        "outputs": made,
+        "outputs": [v for v in made if v not in inner],
         "layers": layers,
         "views": [v.node for v in part.views],
     }

@@ -17,7 +17,7 @@ from sparsec.backends.aie.lower.memory_control import MemoryControl
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
-from sparsec.backends.aie.lower.tile_control import Traffic
+from sparsec.backends.aie.lower.tile_control import ALONE, Links, Traffic
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts, Writer, queue_of
 from sparsec.backends.aie.registers import CORE_ENABLE, Direction, Grid, Tile
 from sparsec.backends.aie.transaction import Operation, Sync, write
@@ -50,10 +50,19 @@ class LayerControl:
     array. `needed`, `kept` and `taken` are the descriptors up to the second, third and last of these.
     """
 
-    def __init__(self, grid: Grid, plan: LayerPlan, traffic: Traffic, turn: int = 0, *, weights_first: bool = False) -> None:
-        self.grid, self.plan, self.tiling, self.weights_first = grid, plan, plan.tiling, weights_first
+    def __init__(
+        self,
+        grid: Grid,
+        plan: LayerPlan,
+        traffic: Traffic,
+        turn: int = 0,
+        links: Links = ALONE,
+        *,
+        weights_first: bool = False,
+    ) -> None:
+        self.grid, self.plan, self.tiling, self.links, self.weights_first = grid, plan, plan.tiling, links, weights_first
         self.writer = Writer(grid, plan.layer.node, turn)
-        tools = (grid, plan, traffic, self.writer, turn)
+        tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
         self.arriving, self.computing = list(self._arrive()), list(self._compute())
         self.needed = self.writer.taken()
@@ -72,6 +81,8 @@ class LayerControl:
     def _compute(self) -> Iterator[Staged]:
         """Cores and what moves to and from them."""
         for c in range(self.grid.columns):
+            yield from _all(Stage.TAKE, self.memory.begin(Tile(c, 1)))
+        for c in range(self.grid.columns):
             yield from self._tasks(Stage.SEND, self.memory.send(Tile(c, 1)))
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
@@ -82,8 +93,10 @@ class LayerControl:
         """All of the layer's, without the circuits and the wait."""
         return [*(op for _, op in (*self.arriving, *self.computing)), *self.leaving, *self.leaving_array]
 
-    def finish(self) -> Iterator[Operation]:
-        """Wait for the results in DDR, and for cores that make more than these."""
+    def in_ddr(self) -> Iterator[Operation]:
+        """Wait for the results in DDR, if they go there."""
+        if not self.links.leaves:
+            return
         leaving = Leaving(self.tiling)
         for i in range(len(LEAVING)):
             wanted = [bool(leaving.patterns(c, i)) for c in range(self.grid.columns)]
@@ -91,6 +104,11 @@ class LayerControl:
                 columns = list(group)
                 if there:
                     yield Sync(Tile(columns[0], 0), S2MM, i, columns=len(columns))
+
+    def finish(self) -> Iterator[Operation]:
+        """Wait for the cores, which make more than leaves for DDR, and for results that stay in memory tiles."""
+        for r in range(self.grid.core_rows if self.links.stays else 0):
+            yield Sync(Tile(0, 1), S2MM, r, self.grid.columns)
         if self.all_cores:
             yield Sync(self.tiling.mode.core(0, 0), MM2S, 0, self.grid.columns, self.grid.core_rows)
             return

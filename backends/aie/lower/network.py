@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
+from sparsec.backends.aie.lower.chaining import handed_over
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -15,8 +16,9 @@ from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
-from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
 from sparsec.backends.aie.registers import Grid
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
@@ -83,7 +85,7 @@ def lower_with(
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
             own = [t for layer in segment.layers for t in ways[layer.node]]
-            parts.append(_array_part(grid, machine, segment, own, kinds, images))
+            parts.append(_array_part(grid, machine, segment, own, kinds, images, graph, cut.views))
         else:
             parts.append(HostPart(segment.graph))
     parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
@@ -109,6 +111,8 @@ def _array_part(
     tilings: Sequence[Tiling],
     kinds: Sequence[Kind],
     images: Mapping[str, Image],
+    graph: Graph,
+    views: Mapping[str, View],
 ) -> ArrayPart:
     weights = bytearray()
     layers: list[tuple[LayerPlan, Traffic]] = []
@@ -116,6 +120,9 @@ def _array_part(
         plan = plan_layer(machine, tiling, kinds)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-    made = sequence(grid, layers)
+    over = handed_over(graph, views, tilings)
+    made = sequence(grid, layers, [not why for why, _ in over], [leaves for _, leaves in over])
     plans = tuple(plan for plan, _ in layers)
-    return ArrayPart(plans, segment.views, Transaction(grid, made.operations), bytes(weights), made.ends, made.late)
+    why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
+    stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))
+    return ArrayPart(plans, segment.views, Transaction(grid, made.operations), bytes(weights), made.ends, made.late, stays)

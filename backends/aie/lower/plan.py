@@ -55,7 +55,8 @@ class MemoryPlaces:
     `slots` chunks a stream, or whole (0).
 
     Results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is in one place for
-    all layers: they may come when the next one's data do.
+    all layers: they may come when the next one's data do. Where data stayed from the layer before, residuals have rings of their
+    own.
     """
 
     data: tuple[int, ...]
@@ -65,6 +66,7 @@ class MemoryPlaces:
     results: tuple[int, ...]
     discarded: int
     arrivals: tuple[Arrival, Arrival]
+    residual: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.placement import placed, weights_before_data, weights_beside
+from sparsec.backends.aie.lower.placement import Placed, placements, weights_before_data
 from sparsec.backends.aie.lower.plan import LayerPlan
-from sparsec.backends.aie.lower.tile_control import Traffic
+from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
@@ -21,63 +21,101 @@ _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 @dataclass(frozen=True, slots=True)
 class Sequenced:
-    """The operations of a segment, how many there are up to each layer's end (the first number: before the first), and by layer
-    what keeps it from beginning while the one before computes, "" where nothing does."""
+    """The operations of a segment, how many there are up to each layer's end (the first number: before the first), by layer what
+    keeps it from beginning while the one before computes, "" where nothing does, and how it meets its neighbours."""
 
     operations: tuple[Operation, ...]
     ends: tuple[int, ...]
     late: tuple[str, ...]
+    links: tuple[Links, ...]
 
 
-def sequence(grid: Grid, layers: Sequence[tuple[LayerPlan, Traffic]]) -> Sequenced:
+def sequence(
+    grid: Grid, layers: Sequence[tuple[LayerPlan, Traffic]], stay: Sequence[bool] = (), leave: Sequence[bool] = ()
+) -> Sequenced:
     """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
-    beside that one's; when its results are there, the data follow. LimitError names a layer that does not fit."""
-    circuits, operations = Circuits(grid), list(enable(grid))
-    ends, late = [0], []
-    before: LayerControl | None = None
-    for turn, (plan, traffic) in enumerate(layers):
-        near, far = circuits.change(plan.tiling.mode)
+    beside that one's; when its results are there, the data follow.
+
+    By layer, `stay` says whether results may stay in memory tiles for the next, `leave` whether they then go to DDR as well,
+    which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
+    """
+    places = placements([plan for plan, _ in layers], stay or [False] * len(layers))
+    made = _Sequence(grid)
+    for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
+        links = Links(placed.here, placed.stays, not placed.stays or not leave or leave[i])
         try:
-            control, early, why = _control(grid, placed(plan, turn), traffic, turn, before, again=bool(near))
+            made.add(placed, traffic, links)
         except LimitError as exc:
-            raise LimitError(str(exc), node=plan.layer.node) from exc
-        late.append(why)
-        if before is None:
-            operations += _in_order(near, far, control)
-        elif early:
-            stages = _staged(grid, before, control)
-            operations += [*stages[Stage.CONFIGURE], *before.finish()]
-            ends.append(len(operations))
-            operations += [*near, *stages[Stage.ARRIVE], *stages[Stage.TAKE], *far, *stages[Stage.SEND], *stages[Stage.LEAVE]]
+            raise LimitError(str(exc), node=placed.plan.layer.node) from exc
+    made.end()
+    return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
+
+
+class _Sequence:
+    """Adds layers one after the other."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.circuits = grid, Circuits(grid)
+        self.operations = list(enable(grid))
+        self.ends, self.late, self.links = [0], list[str](), list[Links]()
+        self._before: LayerControl | None = None
+        self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
+
+    def add(self, placed: Placed, traffic: Traffic, links: Links) -> None:
+        """The next layer."""
+        near, far = self.circuits.change(placed.plan.tiling.mode)
+        control, early, why = self._control(placed, traffic, links, again=bool(near))
+        self.operations += self._awaited
+        self._awaited = []
+        if early and self._before is not None:
+            stages = _staged(self.grid, self._before, control)
+            self.operations += stages[Stage.CONFIGURE]
+            self._finish(lasting=links.here)
+            rest = stages[Stage.LEAVE]
+            if rest:
+                rest = [*self._awaited, *rest]
+                self._awaited = []
+            self.operations += [*near, *stages[Stage.ARRIVE], *stages[Stage.TAKE], *far, *stages[Stage.SEND], *rest]
         else:
-            operations += before.finish()
-            ends.append(len(operations))
-            operations += _in_order(near, far, control)
-        before = control
-    if before is not None:
-        operations += before.finish()
-        ends.append(len(operations))
-    return Sequenced(tuple(operations), tuple(ends), tuple(late))
+            self._finish(lasting=False)
+            self.operations += _in_order(near, far, control)
+        self._before = control
+        self.late.append(why)
+        self.links.append(links)
 
+    def end(self) -> None:
+        """Wait for the last one."""
+        self.operations += self._awaited
+        self._finish(lasting=False)
 
-def _control(
-    grid: Grid, plan: LayerPlan, traffic: Traffic, turn: int, before: LayerControl | None, *, again: bool
-) -> tuple[LayerControl, bool, str]:
-    """The control of a layer, whether it begins early, and why not all of it does; `again`: circuits from DDR change."""
-    why = "it is the first" if before is None else "not all cores have results in the layer before"
-    if before is not None and before.all_cores:
-        late = ""
-        if again:
-            late = "circuits from DDR change"
-        elif not weights_before_data(plan):
-            late = "they come behind its data"
-        elif not weights_beside(plan, before.plan):
-            late = "they have no place in memory tiles beside the layer before"
-        control = LayerControl(grid, plan, traffic, turn, weights_first=not late)
-        why = without_room(grid, control.needed, before.taken)
-        if not why:
-            return control, True, late and f"its weights come later: {late}"
-    return LayerControl(grid, plan, traffic, turn), False, why
+    def _finish(self, *, lasting: bool) -> None:
+        """Wait for the last layer; for results in DDR later, if they are `lasting` in memory tiles."""
+        if self._before is None:
+            return
+        if lasting:
+            self._awaited = list(self._before.in_ddr())
+        else:
+            self.operations += self._before.in_ddr()
+        self.operations += self._before.finish()
+        self.ends.append(len(self.operations))
+
+    def _control(self, placed: Placed, traffic: Traffic, links: Links, *, again: bool) -> tuple[LayerControl, bool, str]:
+        """The control of a layer, whether it begins early, and why not all of it does; `again`: circuits from DDR change."""
+        before, plan, turn = self._before, placed.plan, len(self.late)
+        why = "it is the first" if before is None else "not all cores have results in the layer before"
+        if before is not None and before.all_cores:
+            late = ""
+            if again:
+                late = "circuits from DDR change"
+            elif not (links.here or weights_before_data(plan)):
+                late = "they come behind its data"
+            elif not placed.early:
+                late = "they have no place in memory tiles beside the layer before"
+            control = LayerControl(self.grid, plan, traffic, turn, links, weights_first=not late)
+            why = without_room(self.grid, control.needed, before.taken)
+            if not why:
+                return control, True, late and f"its weights come later: {late}"
+        return LayerControl(self.grid, plan, traffic, turn, links), False, why
 
 
 def _in_order(near: Iterable[Operation], far: Iterable[Operation], control: LayerControl) -> list[Operation]:

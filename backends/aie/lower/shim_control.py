@@ -23,7 +23,7 @@ class ShimControl(TileControl):
     def results(self, tile: Tile) -> Iterator[Operation]:
         """Results into their image."""
         t = self.tiling
-        for i in range(len(LEAVING)):
+        for i in range(len(LEAVING) if self.links.leaves else 0):
             patterns = self.leaving.patterns(tile.column, i)
             for n, (first, count, rows) in enumerate(patterns):
                 parts = []
@@ -56,7 +56,8 @@ class ShimControl(TileControl):
             above, left = share.window.pads
             size = (share.blocks, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, tiles, steps))
+            if not self.links.here:
+                parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, tiles, steps))
             if self.traffic.residual is not None:
                 size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
                 parts.append(self._image(self.traffic.residual, (0, row, 0), size, Iteration(t.rows, t.tiles)))

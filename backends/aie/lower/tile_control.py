@@ -44,6 +44,19 @@ class Traffic:
         return Traffic(images[layer.x].part(first, read), images[layer.y].part(first, made), residual, weights)
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins; whether its results stay
+    there; and whether they leave for DDR."""
+
+    here: bool = False
+    stays: bool = False
+    leaves: bool = True
+
+
+ALONE = Links()
+
+
 @dataclass(frozen=True)
 class TileControl:
     """Makes the operations of one layer for tiles of one kind. `turn` counts the layers before: neighbours share no locks."""
@@ -53,6 +66,7 @@ class TileControl:
     traffic: Traffic
     writer: Writer
     turn: int
+    links: Links
 
     @property
     def tiling(self) -> Tiling:
@@ -80,6 +94,10 @@ class TileControl:
     def result_locks(self, row: int) -> Pair:
         """Of the core in a row: its results."""
         return self._pair(8 + row)
+
+    def residual_locks(self, stream: int) -> Pair:
+        """Of residuals beside data that are here: parts in their ring."""
+        return self._pair(12 + stream)
 
     def _pair(self, number: int) -> Pair:
         first = self.turn % 2 * _LOCKS + 2 * number
