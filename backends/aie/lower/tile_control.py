@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, What
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import Writer
 from sparsec.backends.aie.registers import Grid
@@ -26,19 +26,17 @@ class Pair:
     free: int
 
 
-def data_locks(stream: int) -> Pair:
-    """Of a stream of data: units in its ring."""
-    return Pair(2 * stream, 2 * stream + 1)
+def locks(places: MemoryPlaces, what: What, number: int) -> Pair:
+    """Of a portion: parts of tiles or chunks."""
+    kinds = list(What)
+    first = sum(len(places.portions(k)) for k in kinds[: kinds.index(what)])
+    return Pair(2 * (first + number), 2 * (first + number) + 1)
 
 
-def weight_locks(stream: int) -> Pair:
-    """Of a stream of weights: chunks."""
-    return Pair(8 + 2 * stream, 9 + 2 * stream)
-
-
-def result_locks(row: int) -> Pair:
+def result_locks(places: MemoryPlaces, row: int) -> Pair:
     """Of the core in a row: its results."""
-    return Pair(16 + 2 * row, 17 + 2 * row)
+    first = sum(len(places.portions(k)) for k in What)
+    return Pair(2 * (first + row), 2 * (first + row) + 1)
 
 
 @dataclass(frozen=True, slots=True)
