@@ -31,14 +31,15 @@ def apart(before: Tiling, after: Tiling) -> str:
 def _without_count(before: Tiling, after: Tiling) -> str:
     """What descriptors and locks cannot count, or reach."""
     parts, blocks = before.mode.channel_parts, before.layer.output_blocks
-    columns = before.mode.sizes[0]
-    if columns > 2:
+    grid = before.mode.grid
+    sent = {s.part: s.memory.column for s in before.mode.data()}
+    if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
         return "memory tiles reach only their neighbours"
     if blocks < parts:
         return "not all cores have results"
     if blocks % parts and before.tiles > 1:
         return "cores have unequal numbers of results in each tile"
-    if before.most_results * before.tiles > LOCK_MAXIMUM or after.tiles * after.splits > LOCK_MAXIMUM:
+    if before.most_results * before.tiles > LOCK_MAXIMUM or after.tiles * after.parts > LOCK_MAXIMUM:
         return "there are more of its parts than locks count"
     return ""
 

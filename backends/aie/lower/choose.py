@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory, weight_streams
+from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -68,29 +70,29 @@ class Estimate:
 
 def estimate(machine: Machine, t: Tiling) -> Estimate:
     """What a tiling takes."""
-    return _estimate(machine, t, [in_memory(machine, t, c) for c in range(machine.columns)])
+    return _estimate(machine, t, in_memory(machine, t))
 
 
 def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    source = t.source_bytes + t.residual_source_bytes
     residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
     compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
-    arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
+    arriving, first, leaving, waiting = 0.0, t.source_bytes / t.splits / word, 0.0, 0.0
     for column, places in enumerate(memory):
-        streams = weight_streams(t, column)
         again = t.streamed if places.slots else 1
         for arrival in places.arrivals:
-            data = len(arrival.data) * source
-            weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
+            data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
+            data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
+            weights = again * t.chunk_bytes * sum(places.weights[i].count for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
-            first = max(first, data / (t.splits + t.residual_parts) / word)
-            if t.tiles > 1 and (t.kept or not places.slots):  # all weights come while the first tile is multiplied
-                waiting = max(waiting, weights / word - compute / t.tiles)
+            if weights:
+                first = max(first, data / word)
+                if t.tiles > 1 and (t.kept or not places.slots):  # all weights come while the first tile is multiplied
+                    waiting = max(waiting, weights / word - compute / t.tiles)
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
@@ -115,13 +117,11 @@ def _compute(t: Tiling, part: int) -> float:
     """Cycles of a core for a tile."""
     size = t.layer.element.bytes
     quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
-    products, ends, chunks = 0, 0, 0
-    for b in t.output_blocks(part):
-        n = t.pieces(b)
-        products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
-        ends += quad + 16 * (t.splits * n - 1)
-        chunks += t.splits * n
-    return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
+    own = slice(part, None, t.mode.channel_parts)
+    counts, pieces = t.counts[own], t.all_pieces[own]
+    products = int(np.maximum(2 * pieces[:, None], counts + counts % 2).sum())
+    ends = quad * len(pieces) + 16 * int((t.splits * pieces - 1).sum())
+    return t.share.tiles * (4 * size * products + ends) + _CHUNK * t.splits * int(pieces.sum())
 
 
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
@@ -131,7 +131,7 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 
 def _candidates(
     machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int
-) -> Iterator[tuple[Tiling, list[MemoryPlaces]]]:
+) -> Iterator[tuple[Tiling, tuple[MemoryPlaces, ...]]]:
     """All tilings that fit, with their places in memory tiles."""
     taps = layer.window.kernel[0] * layer.window.kernel[1]
     for mode in modes:
@@ -156,12 +156,13 @@ def _candidates(
                         break
 
 
-def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
+def _fits(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
     planes, streams = len(t.share.window.planes), t.mode.groups[1]
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
         return None
-    if not t.in_turn and (t.groups * t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS):
+    explicit = max(t.groups * planes, streams) * t.parts + t.residual_parts
+    if (not t.in_turn or (t.tiles > 1 and streams == 1)) and explicit > _MOST_DESCRIPTORS + t.residual_parts:
         return None
     if t.layer.residual and t.splits > 8:
         return None
@@ -175,7 +176,7 @@ def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
         return None
     try:
         in_core(machine, t)
-        return [in_memory(machine, t, column) for column in range(machine.columns)]
+        return in_memory(machine, t)
     except FitError:
         return None
 

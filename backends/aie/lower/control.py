@@ -13,7 +13,7 @@ from itertools import groupby
 
 from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
-from sparsec.backends.aie.lower.memory_control import MemoryControl
+from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
 from sparsec.backends.aie.lower.plan import Arrival, LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
@@ -130,7 +130,8 @@ class LayerControl:
         ends = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
         before = 0 if self.weights_first else min(arrival.before, self.tiling.tiles)
         tasks = []
-        turns = self.tiling.splits if self.tiling.in_turn and len(arrival.data) == 1 else 1
+        places = self.plan.memory[column]
+        turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) else 1
         for (tile, direction, number), parts, each in zip(ends, self._data_parts(column, arrival), (turns, 1), strict=True):
             if parts:
                 first = yield from _configured(self.writer.write(tile, number, parts))

@@ -3,95 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
-from sparsec.backends.aie.lower.plan import Arrival, data_streams, granule, weight_streams
+from sparsec.backends.aie.lower.plan import Arrival, Portion, What, granule
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation, write
 
 
-@dataclass(frozen=True, slots=True)
-class _Ring:
-    """Where parts of tiles lie: the first word, what changes from tile to tile, and locks."""
-
-    base: int
-    turns: Iteration
-    locks: Pair
+def arrives_in_turn(tiling: Tiling, arrival: Arrival) -> bool:
+    """Whether one descriptor takes all parts of all tiles that come through a channel."""
+    return tiling.in_turn and len(arrival.data) == 1
 
 
 class MemoryControl(TileControl):
     """Makes the operations of memory tiles."""
 
-    def _set(self, tile: Tile, locks: Pair, free: int) -> Iterator[Operation]:
+    def _set(self, tile: Tile, pair: Pair, free: int) -> Iterator[Operation]:
         """A ring that is empty: nothing is full, as it was before the first layer and is after each."""
-        yield write(self.grid, tile, f"lock{locks.free}", free)
+        yield write(self.grid, tile, f"lock{pair.free}", free)
 
     def empty(self, tile: Tile) -> Iterator[Operation]:
         """Rings that are empty, for what comes from DDR."""
-        t, places = self.tiling, self.plan.memory[tile.column]
-        for i in range(len(places.data)):
-            if not self.links.here:
-                yield from self._set(tile, self.data_locks(i), places.ring * (t.splits + t.residual_parts))
-            elif t.residual_parts:
-                yield from self._set(tile, self.residual_locks(i), places.ring * t.residual_parts)
-        for i in range(len(places.weights)):
-            yield from self._set(tile, self.weight_locks(i), places.slots)
+        places = self.plan.memory[tile.column]
+        for what in What:
+            for i, p in enumerate(places.portions(what)):
+                free = places.slots if what is What.WEIGHTS else places.ring * p.count
+                if what is not What.DATA or not self.links.here:
+                    yield from self._set(tile, self.locks(places, what, i), free)
 
     def begin(self, tile: Tile) -> Iterator[Operation]:
         """Data that are here may be sent to cores."""
-        for i in range(len(self.plan.memory[tile.column].data) if self.links.here else 0):
-            yield write(self.grid, tile, f"lock{self.data_locks(i).full}", self.tiling.tiles * self.tiling.splits)
+        places = self.plan.memory[tile.column]
+        for i, p in enumerate(places.data if self.links.here else ()):
+            yield write(self.grid, tile, f"lock{self.locks(places, What.DATA, i).full}", self.tiling.tiles * p.count)
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
-        """Units of a tile each into its place in the ring; only the residual where the data are here."""
+        """Parts of a tile each into its place in the ring, then those of its residual."""
         t, places = self.tiling, self.plan.memory[tile.column]
         arriving: Parts = []
-        for i in arrival.data:
-            ring, residual = self._data_ring(tile, i), self._residual_ring(tile, i)
-            words = t.source_bytes // 4 // t.splits
-            free, full = Acquire(OWN_LOCKS + ring.locks.free), Release(OWN_LOCKS + ring.locks.full)
-            if t.in_turn and len(arrival.data) == 1 and not self.links.here:
-                turns = Iteration(words, places.ring * t.splits)
-                return [(MemoryDescriptor(ring.base, words, (), turns, free, full), None, 0)]
-            for n in range(0 if self.links.here else t.splits):
-                arriving.append((MemoryDescriptor(ring.base + n * words, words, (), ring.turns, free, full), None, 0))
-            words = t.residual_source_bytes // 4 // max(1, t.residual_parts)
-            free, full = Acquire(OWN_LOCKS + residual.locks.free), Release(OWN_LOCKS + residual.locks.full)
-            for n in range(t.residual_parts):
-                arriving.append((MemoryDescriptor(residual.base + n * words, words, (), residual.turns, free, full), None, 0))
+        for what, chosen, size in (
+            (What.DATA, arrival.data, t.part_bytes // 4),
+            (What.RESIDUAL, arrival.residual, t.residual_part_bytes // 4),
+        ):
+            for i in chosen:
+                p, own = places.portions(what)[i], self.locks(places, what, i)
+                base, ring, count = OWN_WORDS + p.at // 4, Iteration(p.count * size, places.ring), p.count
+                if arrives_in_turn(t, arrival):
+                    ring, count = Iteration(size, places.ring * p.count), 1
+                made = MemoryDescriptor(base, size, (), ring, Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full))
+                arriving += [(replace(made, base=base + n * size), None, 0) for n in range(count)]
         return arriving
-
-    def _data_ring(self, tile: Tile, stream: int) -> _Ring:
-        t, places = self.tiling, self.plan.memory[tile.column]
-        base, locks = OWN_WORDS + places.data[stream] // 4, self.data_locks(stream)
-        if self.links.here:
-            return _Ring(base, Iteration(t.source_bytes // 4, t.tiles), locks)
-        return _Ring(base, Iteration((t.source_bytes + t.residual_source_bytes) // 4, places.ring), locks)
-
-    def _residual_ring(self, tile: Tile, stream: int) -> _Ring:
-        t, places = self.tiling, self.plan.memory[tile.column]
-        if self.links.here:
-            turns = Iteration(max(1, t.residual_source_bytes // 4), places.ring)
-            return _Ring(OWN_WORDS + places.residual[stream] // 4, turns, self.residual_locks(stream))
-        ring = self._data_ring(tile, stream)
-        return replace(ring, base=ring.base + t.source_bytes // 4)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
         """Chunks from DDR: through a ring, or some at a time until all are there."""
         t, places = self.tiling, self.plan.memory[tile.column]
-        streams, size = weight_streams(t, tile.column), t.chunk_bytes // 4
+        size = t.chunk_bytes // 4
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         for i in arrival.weights:
-            locks, count = self.weight_locks(i), t.chunks(streams[i].part)
-            base, full = OWN_WORDS + places.weights[i] // 4, Release(OWN_LOCKS + locks.full)
+            own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
+            base, full = OWN_WORDS + places.weights[i].at // 4, Release(OWN_LOCKS + own.full)
             if places.slots:
-                free = Acquire(OWN_LOCKS + locks.free)
+                free = Acquire(OWN_LOCKS + own.free)
                 ring = Iteration(size, places.slots)
                 found.append((MemoryDescriptor(base, size, iteration=ring, acquire=free, release=full), count * t.streamed))
             else:
@@ -106,64 +85,90 @@ class MemoryControl(TileControl):
 
     def send(self, tile: Tile) -> Iterator[Operation]:
         """Data as vectors, and weights, from a memory tile to the cores."""
-        t, places = self.tiling, self.plan.memory[tile.column]
-        for i, stream in enumerate(data_streams(t, tile.column)):
-            yield from self._send_data(tile, stream, self._data_ring(tile, i), self._residual_ring(tile, i))
-        for i, stream in enumerate(weight_streams(t, tile.column)):
-            yield from self._send_weights(tile, stream, OWN_WORDS + places.weights[i] // 4, self.weight_locks(i))
+        for stream in self.mode.data():
+            if stream.memory == tile:
+                yield from self._send_data(tile, stream)
+        for stream in self.mode.weights():
+            if stream.memory == tile and self.tiling.chunks(stream.part):
+                yield from self._send_weights(tile, stream)
 
-    def _send_data(self, tile: Tile, stream: Stream, ring: _Ring, residual: _Ring) -> Iterator[Operation]:
+    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
+        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back."""
+        column, i = at
+        places, side = self.plan.memory[column], 1 + column - tile.column
+        p, own = places.portions(what)[i], self.locks(places, what, i)
+        lock = side * OWN_LOCKS
+        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
+
+    def _send_data(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual."""
-        t, share, source, s = self.tiling, self.share, self.tiling.source, self.share.window.stride
-        planes = len(share.window.planes)
+        t, share, tiles = self.tiling, self.share, self._held(tile, What.DATA)
+        sources = self.plan.sources(What.DATA, stream)
+        size, planes = t.part_bytes // 4, self._planes()
+        if t.in_turn and (t.tiles == 1 or len(sources) == 1):
+            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+                turns = Iteration(size, tiles * p.count)
+                leaving = [replace(d, base=base + d.base, iteration=turns) for d in planes]
+                leaving[0] = replace(leaving[0], acquire=full)
+                leaving[-1] = replace(leaving[-1], release=free)
+                yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles * p.count)
+            return
+        every = []
+        for group in range(t.groups):
+            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+                turns = Iteration(p.count * size, tiles)
+                for n in range(p.count):
+                    leaving = [replace(d, base=base + n * size + d.base, iteration=turns) for d in planes]
+                    leaving[0] = replace(leaving[0], acquire=None if group else full)
+                    leaving[-1] = replace(leaving[-1], release=None if group < t.groups - 1 else free)
+                    every += leaving
         words = t.layer.element.position_words
-        row = words * source.source_columns
-        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
-        size, parts, turns = share.blocks * source.source_rows * row, t.splits, ring.turns
-        if t.in_turn:
-            turns, parts = Iteration(size, turns.wrap * t.splits), 1
-        leaving = [
-            MemoryDescriptor(ring.base + part * size + i * row + words * j, LANES * words * share.plane_vectors, dims, turns)
-            for part in range(parts)
-            for i, j in share.window.planes
-        ]
-        full, free = Acquire(OWN_LOCKS + ring.locks.full), Release(OWN_LOCKS + ring.locks.free)
-        leaving *= t.groups
-        for i in range(0, parts * planes, planes):
-            leaving[i] = replace(leaving[i], acquire=full)
-            leaving[-i - 1] = replace(leaving[-i - 1], release=free)
-        full, free = Acquire(OWN_LOCKS + residual.locks.full), Release(OWN_LOCKS + residual.locks.free)
         dims = (
             Dim(1, words),
             Dim(words * share.lane, LANES),
             Dim(words, share.result_pitch),
             Dim(words * share.residual_columns),
         )
-        for n in range(t.residual_parts):
-            length = t.layer.output_blocks * t.residual_words // t.residual_parts
-            at = residual.base + n * (t.residual_source_bytes // 4 // t.residual_parts)
-            leaving.append(MemoryDescriptor(at, length, dims, residual.turns, full, free))
-        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles * t.splits // parts)
+        for at in self.plan.sources(What.RESIDUAL, stream):
+            p, base, full, free = self._source(tile, What.RESIDUAL, at)
+            length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
+            turns = Iteration(p.count * size, self._held(tile, What.RESIDUAL))
+            every += [MemoryDescriptor(base + n * size, length, dims, turns, full, free) for n in range(p.count)]
+        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in every], t.tiles)
 
-    def _send_weights(self, tile: Tile, stream: Stream, base: int, locks: Pair) -> Iterator[Operation]:
-        t, places, size = self.tiling, self.plan.memory[tile.column], self.tiling.chunk_bytes // 4
-        count = t.chunks(stream.part)
-        full, free = OWN_LOCKS + locks.full, OWN_LOCKS + locks.free
-        if places.slots:
-            ring = Iteration(size, places.slots)
-            out = MemoryDescriptor(base, size, iteration=ring, acquire=Acquire(full), release=Release(free))
-            yield from self.writer.chain(tile, MM2S, stream.channel, [(out, None, 0)], count * t.streamed)
+    def _held(self, tile: Tile, what: What) -> int:
+        """Tiles that memory holds at a time."""
+        return self.tiling.tiles if what is What.DATA and self.links.here else self.plan.memory[tile.column].ring
+
+    def _planes(self) -> list[MemoryDescriptor]:
+        """A part of the input channels, counted from its start."""
+        t, share, s = self.tiling, self.share, self.share.window.stride
+        words = t.layer.element.position_words
+        row = words * t.source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
+        length = LANES * words * share.plane_vectors * t.splits // t.parts
+        return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
+
+    def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
+        t, size, slots = self.tiling, self.tiling.chunk_bytes // 4, self.plan.memory[tile.column].slots
+        sources = self.plan.sources(What.WEIGHTS, stream)
+        if slots:
+            p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
+            out = MemoryDescriptor(base, size, iteration=Iteration(size, slots), acquire=full, release=free)
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(out, None, 0)], p.count * t.streamed)
             return
-        some = granule(count)
-        first = MemoryDescriptor(base, some * size, iteration=Iteration(some * size, count // some), acquire=Acquire(full))
-        yield from self.writer.chain(tile, MM2S, stream.channel, [(first, None, 0)], count // some)
-        yield from self.writer.chain(
-            tile, MM2S, stream.channel, [(MemoryDescriptor(base, count * size), None, 0)], t.streamed - 1
-        )
+        whole: Parts = []
+        for at in sources:
+            p, base, full, _ = self._source(tile, What.WEIGHTS, at)
+            some = granule(p.count)
+            first = MemoryDescriptor(base, some * size, iteration=Iteration(some * size, p.count // some), acquire=full)
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(first, None, 0)], p.count // some)
+            whole.append((MemoryDescriptor(base, p.count * size), None, 0))
+        yield from self.writer.chain(tile, MM2S, stream.channel, whole, t.streamed - 1)
 
     def results(self, tile: Tile) -> Iterator[Operation]:
         """Results from cores into rings, as images, or to where they stay; and out of memory to the shim."""
-        t = self.tiling
+        t, places = self.tiling, self.plan.memory[tile.column]
         for r in range(self.grid.core_rows):
             positions, channels = self.mode.parts(tile.column, r)
             blocks = len(t.output_blocks(channels))
@@ -172,13 +177,13 @@ class MemoryControl(TileControl):
             if self.links.stays:
                 yield from self.writer.chain(tile, S2MM, r, [(self._staying(tile, r), None, 0)], t.tiles * blocks, token=True)
                 continue
-            locks, valid = self.result_locks(r), -(-t.valid_rows(positions) // t.rows)
+            locks, valid = self.result_locks(places, r), -(-t.valid_rows(positions) // t.rows)
             yield from self._set(tile, locks, t.result_ring * blocks)
             turns = Iteration(t.stored_bytes // 4, t.result_ring * blocks)
             free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
-            kept = self._taken(self.plan.memory[tile.column].results[r], turns, free, full)
+            kept = self._taken(places.results[r], turns, free, full)
             yield from self.writer.chain(tile, S2MM, r, [(kept, None, 0)], valid * blocks)
-            discarded = MemoryDescriptor(OWN_WORDS + self.plan.memory[tile.column].discarded // 4, kept.length, OVER_EACH_OTHER)
+            discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, kept.length, OVER_EACH_OTHER)
             yield from self.writer.chain(tile, S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
         for i, channel in enumerate(LEAVING if self.links.leaves else ()):
             patterns = self.leaving.patterns(tile.column, i)
@@ -190,12 +195,12 @@ class MemoryControl(TileControl):
 
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
         """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
-        t = self.tiling
+        t, places = self.tiling, self.plan.memory[tile.column]
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
         turns = Iteration(step * t.stored_bytes // 4, blocks * t.tiles)
-        full = Release(OWN_LOCKS + self.result_locks(row).full) if self.links.leaves else None
-        return self._taken(self.plan.memory[tile.column].results[row], turns, None, full)
+        full = Release(OWN_LOCKS + self.result_locks(places, row).full) if self.links.leaves else None
+        return self._taken(places.results[row], turns, None, full)
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""
@@ -207,14 +212,15 @@ class MemoryControl(TileControl):
     def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range) -> MemoryDescriptor:
         """Some of one tile's results of a core, on their way to the shim."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
+        places = self.plan.memory[tile.column]
         columns = words * self.traffic.y.columns
         every = t.output_blocks(self.mode.parts(tile.column, row)[1])
-        locks, stays = self.result_locks(row), self.links.stays
+        locks, stays = self.result_locks(places, row), self.links.stays
         apart = stored * (every.step if stays else 1)
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
         ring = t.tiles if stays else t.result_ring
         return MemoryDescriptor(
-            OWN_WORDS + self.plan.memory[tile.column].results[row] // 4 + every.index(blocks[0]) * apart,
+            OWN_WORDS + places.results[row] // 4 + every.index(blocks[0]) * apart,
             len(blocks) * rows * columns,
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
             iteration=Iteration(tile_words, ring, first % ring),

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, cached_property
+from itertools import pairwise
 
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.switch import Channel, Flow
@@ -32,12 +33,14 @@ CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One MM2S channel of a memory tile, the part of the data or weights that it sends, and the cores that take it."""
+    """One MM2S channel of a memory tile, the part of the data or weights that it sends, and the cores that take it. `sources` are
+    the columns whose shims bring it, the memory tile's own or next to it; channels that read there are the first four."""
 
     memory: Tile
     channel: int
     part: int
     cores: tuple[Tile, ...]
+    sources: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,23 +100,38 @@ class Mode:
 
     @cache  # noqa: B019 - there are few modes
     def data(self) -> tuple[Stream, ...]:
-        """The streams of data, from the first column of each group."""
+        """The streams of data, each from the columns of its group of cores."""
         rows, columns = self.groups[1], self.sizes[0]
-        return tuple(
-            Stream(Tile(p // rows * columns, 1), p % rows, p, self._cores(positions=p)) for p in range(self.position_parts)
-        )
+        found = []
+        for p in range(self.position_parts):
+            sender, sources = _spread(p // rows * columns, columns)
+            before = sum(s == sender for s, _ in self._few())
+            found.append(Stream(Tile(sender, 1), before + p % rows, p, self._cores(positions=p), sources))
+        return tuple(found)
 
     @cache  # noqa: B019
     def weights(self) -> tuple[Stream, ...]:
-        """The streams of weights, spread over the columns that take them; behind the channels of data."""
+        """The streams of weights, spread over the columns that take them; behind the channels of data, unless there are so few
+        of them that each comes from several columns."""
+        if few := self._few():
+            return tuple(Stream(Tile(at, 1), 0, p, self._cores(channels=p), sources) for p, (at, sources) in enumerate(few))
         columns, rows = self.sizes
         used = [sum(s.memory.column == c for s in self.data()) for c in range(self.grid.columns)]
         found = []
         for p in range(self.channel_parts):
             column = p // rows + p % rows % self.groups[0] * columns
-            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p)))
+            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p), (column,)))
             used[column] += 1
         return tuple(found)
+
+    @cache  # noqa: B019
+    def _few(self) -> list[tuple[int, tuple[int, ...]]]:
+        """By stream of weights its sender and the columns it comes from, where there are more columns than streams."""
+        n, columns = self.channel_parts, self.grid.columns
+        if n >= columns:
+            return []
+        cuts = [p * columns // n for p in range(n + 1)]
+        return [_spread(first, end - first) for first, end in pairwise(cuts)]
 
     @cache  # noqa: B019
     def leaving(self, column: int) -> int:
@@ -133,6 +151,12 @@ class Mode:
         for streams, channel in ((self.data(), CORE_DATA), (self.weights(), CORE_WEIGHTS)):
             found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
         return found
+
+
+def _spread(first: int, columns: int) -> tuple[int, tuple[int, ...]]:
+    """A column out of several, and those of them whose memory it reaches."""
+    sender = first + min(1, columns - 1) if columns > 2 else first
+    return sender, tuple(c for c in range(first, first + columns) if abs(c - sender) <= 1)
 
 
 def modes(grid: Grid) -> tuple[Mode, ...]:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
-from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, data_streams, weight_streams
+from sparsec.backends.aie.lower.modes import Stream
+from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, Portion
 
 _Span = tuple[int, int]  # bytes from, and up to
 
@@ -61,58 +62,107 @@ def placements(plans: Sequence[LayerPlan], joined: Sequence[bool]) -> list[Place
             raise AssertionError(f"layer {plans[k].layer.node!r} does not fit memory tiles that its plan fits")
 
 
-def owner(plan: LayerPlan, column: int, row: int) -> tuple[int, int]:
-    """The column whose memory tile sends the positions of a core to cores, and the number of that stream there."""
-    mode = plan.tiling.mode
-    part = mode.parts(column, row)[0]
-    stream = next(s for s in mode.data() if s.part == part)
-    return stream.memory.column, data_streams(plan.tiling, stream.memory.column).index(stream)
+def owner(plan: LayerPlan, column: int, row: int) -> Stream:
+    """The stream of data with the positions of a core, whose memory tile would send its results as data of the next layer."""
+    part = plan.tiling.mode.parts(column, row)[0]
+    return next(s for s in plan.tiling.mode.data() if s.part == part)
 
 
 def _place(
     plan: LayerPlan, top: bool, before: Sequence[_Held] | None, *, here: bool, stays: bool, early: bool
 ) -> tuple[LayerPlan, list[_Held]] | None:
     """The plan with its places, and what it holds; None where that has no room."""
-    t, limit = plan.tiling, plan.memory[0].discarded
-    held, places, staying = [], [], []
-    tile = t.residual_source_bytes if here else t.source_bytes + t.residual_source_bytes
-    for column, old in enumerate(plan.memory):
-        streams = len(data_streams(t, column))
-        rows = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
-        weights = [(old.slots or t.chunks(s.part)) * t.chunk_bytes for s in weight_streams(t, column)]
-        data = [old.ring * tile] * streams
-        kept = [t.tiles * t.layer.output_blocks * t.stored_bytes] * streams if stays else []
-        results = [] if stays else [t.result_ring * n * t.stored_bytes for n in rows]
-        first = before[column].staying if here and before is not None else None
-        busy: list[_Span] = [first] if first is not None else []
-        around = [*busy, *(before[column].spans if early and before is not None else ())]
-        bases = []
-        for sizes, others in ((weights, around), (kept, busy), (data, busy), (results, busy)):
-            at = _fit(others, sum(sizes), limit, top)
+    held, places = [], []
+    for column in range(len(plan.memory)):
+        staying = before[column].staying if here and before is not None else None
+        wanted = _Wanted.of(plan, column, here=here, stays=stays)
+        around = before[column].spans if early and before is not None else []
+        made = wanted.placed(plan.memory[0].discarded, top, [staying] if staying else [], around)
+        if made is None:
+            return None
+        bases, own = made
+        held.append(own)
+        places.append(_with_places(plan, column, bases, staying, here=here))
+    found = replace(plan, memory=tuple(places))
+    return (_with_staying(found, held) if stays else found), held
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Bytes of what a layer holds in one memory tile: weights, results that stay, data and residual, results that leave."""
+
+    weights: list[int]
+    staying: list[int]
+    data: list[int]
+    residual: list[int]
+    results: list[int]
+
+    @staticmethod
+    def of(plan: LayerPlan, column: int, *, here: bool, stays: bool) -> _Wanted:
+        t, m = plan.tiling, plan.memory[column]
+        own = [s for s in t.mode.data() if s.memory.column == column]
+        blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
+        return _Wanted(
+            [(m.slots or p.count) * t.chunk_bytes for p in m.weights],
+            [_staying_bytes(plan)] * len(own) if stays else [],
+            [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
+            [m.ring * p.count * t.residual_part_bytes for p in m.residual],
+            [] if stays else [t.result_ring * n * t.stored_bytes for n in blocks],
+        )
+
+    def placed(self, limit: int, top: bool, busy: list[_Span], around: Sequence[_Span]) -> tuple[list[list[int]], _Held] | None:
+        """Where all of it is, weights clear of what is `around` as well; None where there is no room."""
+        busy, bases = list(busy), []
+        for sizes in (self.weights, self.staying, self.data, self.residual, self.results):
+            at = _fit([*busy, *(around if sizes is self.weights else ())], sum(sizes), limit, top)
             if at is None:
                 return None
             if sizes:
                 busy.append((at, at + sum(sizes)))
             bases.append([at + sum(sizes[:i]) for i in range(len(sizes))])
-        held.append(_Held(busy, (bases[1][0], bases[1][0] + sum(kept)) if kept else None))
-        staying.append(bases[1])
-        each = t.tiles * t.source_bytes
-        own = [first[0] + i * each for i in range(streams)] if first is not None else bases[2]
-        made = replace(old, weights=tuple(bases[0]), data=tuple(own), results=tuple(bases[3]), residual=tuple(bases[2]))
-        places.append(made)
-    found = replace(plan, memory=tuple(places))
-    return (_with_staying(found, staying) if stays else found), held
+        return bases, _Held(busy, (bases[1][0], bases[1][0] + sum(self.staying)) if self.staying else None)
 
 
-def _with_staying(plan: LayerPlan, staying: Sequence[Sequence[int]]) -> LayerPlan:
-    """Results of each core where they stay, as its own memory tile counts: before its first byte in its western neighbour."""
+def _staying_bytes(plan: LayerPlan) -> int:
+    """Results of a stream's positions: all tiles, all channels."""
+    return plan.tiling.tiles * plan.tiling.layer.output_blocks * plan.tiling.stored_bytes
+
+
+def _with_places(
+    plan: LayerPlan, column: int, bases: Sequence[Sequence[int]], staying: _Span | None, *, here: bool
+) -> MemoryPlaces:
+    """A memory tile's places; data that stayed from the layer before are one portion a stream, and do not arrive."""
+    t, m = plan.tiling, plan.memory[column]
+    weights, _, data, residual, results = bases
+    found = replace(
+        m,
+        weights=tuple(replace(p, at=at) for p, at in zip(m.weights, weights, strict=True)),
+        residual=tuple(replace(p, at=at) for p, at in zip(m.residual, residual, strict=True)),
+        results=tuple(results),
+    )
+    if not here:
+        return replace(found, data=tuple(replace(p, at=at) for p, at in zip(m.data, data, strict=True)))
+    first, last = (replace(a, data=()) for a in m.arrivals)
+    own = [s for s in t.mode.data() if s.memory.column == column]
+    at = staying[0] if staying else 0
+    here = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
+    return replace(found, data=here, arrivals=(first, last))
+
+
+def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:
+    """Results of each core where they stay, as its own memory tile counts: a neighbour's are before its first byte, or behind."""
     t = plan.tiling
     memory: list[MemoryPlaces] = []
     for column, places in enumerate(plan.memory):
         found = []
         for r in range(t.mode.grid.core_rows):
-            there, stream = owner(plan, column, r)
-            found.append(staying[there][stream] + t.mode.parts(column, r)[1] * t.stored_bytes - 4 * (column - there) * OWN_WORDS)
+            stream = owner(plan, column, r)
+            there = stream.memory.column
+            number = [s for s in t.mode.data() if s.memory.column == there].index(stream)
+            span = held[there].staying
+            assert span is not None
+            at = span[0] + number * _staying_bytes(plan) + t.mode.parts(column, r)[1] * t.stored_bytes
+            found.append(at - 4 * (column - there) * OWN_WORDS)
         memory.append(replace(places, results=tuple(found)))
     return replace(plan, memory=tuple(memory))
 
@@ -127,4 +177,6 @@ def _fit(busy: Sequence[_Span], size: int, limit: int, top: bool) -> int | None:
 def weights_before_data(plan: LayerPlan) -> bool:
     """Whether weights can come before all data: where both share a channel, cores or memory tiles have to take all of them
     without computing."""
-    return all(plan.tiling.kept or not m.slots or not (a.data and a.weights) for m in plan.memory for a in m.arrivals)
+    return all(
+        plan.tiling.kept or not m.slots or not ((a.data or a.residual) and a.weights) for m in plan.memory for a in m.arrivals
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 WEIGHT_SLOTS = 48  # of a memory tile's ring at most
 _DISCARDED_BYTES = 2048
+_HALVED = 2  # columns at most that a stream comes from whose portions come in halves: each is a task of its sender
 _GRANULES = 60  # that a lock and an iteration count, of weights that a memory tile holds whole
 
 
@@ -39,34 +41,57 @@ class CorePlaces:
     parameters: int
 
 
+class What(Enum):
+    """What memory tiles hold until it goes to cores."""
+
+    DATA = "data"
+    RESIDUAL = "residual"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What a memory tile holds of a stream at byte address `at`: `count` of the parts of a tile, or of the chunks, from the
+    `first` on."""
+
+    stream: Stream
+    first: int
+    count: int
+    at: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What comes through one shim channel: streams of data and of weights of the column's memory tile, by their number there.
-    So many tiles of data come `before` the weights, the rest behind them."""
+    """What comes through one shim channel: portions by their number in the column's memory tile. So many tiles of data and
+    residual come `before` the weights, the rest behind them."""
 
     data: tuple[int, ...]
+    residual: tuple[int, ...]
     weights: tuple[int, ...]
     before: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlaces:
-    """Byte addresses in one memory tile. `data` and `weights` by stream; data are a ring of `ring` tiles, weights a ring of
-    `slots` chunks a stream, or whole (0).
+    """What one memory tile holds. Portions of data and residual are rings of `ring` tiles, those of weights rings of `slots`
+    chunks, or whole (0).
 
-    Results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is in one place for
-    all layers: they may come when the next one's data do. Where data stayed from the layer before, residuals have rings of their
-    own.
+    Byte addresses: results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is
+    in one place for all layers: they may come when the next one's data do.
     """
 
-    data: tuple[int, ...]
+    data: tuple[Portion, ...]
+    residual: tuple[Portion, ...]
+    weights: tuple[Portion, ...]
     ring: int
-    weights: tuple[int, ...]
     slots: int
     results: tuple[int, ...]
     discarded: int
     arrivals: tuple[Arrival, Arrival]
-    residual: tuple[int, ...] = ()
+
+    def portions(self, what: What) -> tuple[Portion, ...]:
+        """Those of one kind."""
+        return {What.DATA: self.data, What.RESIDUAL: self.residual, What.WEIGHTS: self.weights}[what]
 
 
 @dataclass(frozen=True)
@@ -91,12 +116,18 @@ class LayerPlan:
 
     def stream_order(self, column: int, arrival: int) -> list[bytes]:
         """The chunks that come through one channel of a shim in their order: in turns where streams are of one length."""
-        streams, places = weight_streams(self.tiling, column), self.memory[column]
-        found = [self.chunks[streams[i].part] for i in places.arrivals[arrival].weights]
+        places = self.memory[column]
+        portions = [places.weights[i] for i in places.arrivals[arrival].weights]
+        found = [self.chunks[p.stream.part][p.first : p.first + p.count] for p in portions]
         if len({len(f) for f in found}) > 1:
             return [c for chunks in found for c in chunks]
         size = 1 if places.slots or not found else granule(len(found[0]))
         return [c for at in range(0, len(found[0]) if found else 0, size) for f in found for c in f[at : at + size]]
+
+    def sources(self, what: What, stream: Stream) -> list[tuple[int, int]]:
+        """Where a stream's portions are, in their order: columns, and numbers in these."""
+        found = [(c, i) for c, m in enumerate(self.memory) for i, p in enumerate(m.portions(what)) if p.stream is stream]
+        return sorted(found, key=lambda at: self.memory[at[0]].portions(what)[at[1]].first)
 
 
 def granule(chunks: int) -> int:
@@ -104,14 +135,27 @@ def granule(chunks: int) -> int:
     return next(n for n in range(-(-chunks // _GRANULES), chunks + 1) if chunks % n == 0)
 
 
-def data_streams(tiling: Tiling, column: int) -> list[Stream]:
-    """The streams of data from a column's memory tile."""
-    return [s for s in tiling.mode.data() if s.memory.column == column]
+def _portions(streams: Sequence[Stream], column: int, total: int, *, halves: bool = False) -> list[Portion]:
+    """What comes through a column's shim, of streams of `total` parts each. With `halves`, in two where it is all of one stream,
+    so that both channels bring it."""
+    found = []
+    for s in streams:
+        n, i = len(s.sources), s.sources.index(column) if column in s.sources else -1
+        first, end = (total * i // n, total * (i + 1) // n) if i >= 0 else (0, 0)
+        if end > first:
+            found.append(Portion(s, first, end - first))
+    if halves and len(found) == 1 and found[0].count > 1 and len(found[0].stream.sources) <= _HALVED:
+        p = found[0]
+        half = p.count - p.count // 2
+        return [replace(p, count=half), replace(p, first=p.first + half, count=p.count - half)]
+    return found
 
 
-def weight_streams(tiling: Tiling, column: int) -> list[Stream]:
-    """The streams of weights from a column's memory tile, those that have any chunks."""
-    return [s for s in tiling.mode.weights() if s.memory.column == column and tiling.chunks(s.part)]
+def _weights(tiling: Tiling, column: int, spread: bool) -> list[Portion]:
+    """The weights that come through a column's shim: those that its own memory tile sends, or parts if they are `spread`."""
+    streams = [s if spread else replace(s, sources=(s.memory.column,)) for s in tiling.mode.weights()]
+    found = [p for s in streams for p in _portions([s], column, tiling.chunks(s.part))]
+    return found if spread else [replace(p, stream=tiling.mode.weights()[p.stream.part]) for p in found]
 
 
 def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
@@ -142,8 +186,7 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
         each = max(1, len(made) // tiling.groups)
         units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
         chunks.append(tuple(c for at, split in units for block in made[at : at + each] for c in block[split]))
-    memory = tuple(in_memory(machine, tiling, column) for column in range(machine.columns))
-    return LayerPlan(tiling, tuple(chunks), core, memory)
+    return LayerPlan(tiling, tuple(chunks), core, in_memory(machine, tiling))
 
 
 def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[bytes]]:
@@ -227,52 +270,69 @@ def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
     return at + SUM_BYTES // 2, at + apart + SUM_BYTES // 2
 
 
-def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
-    """Rings and weights in the memory tile of a column. FitError when they are too large."""
+def in_memory(machine: Machine, tiling: Tiling) -> tuple[MemoryPlaces, ...]:
+    """Rings and weights in the memory tiles, by column. FitError when they are too large.
+
+    Streams of weights that come through several columns' shims are held whole: if that does not fit, they come through one.
+    """
+    if any(len(s.sources) > 1 for s in tiling.mode.weights()):
+        try:
+            return tuple(_in_memory(machine, tiling, column, spread=True) for column in range(machine.columns))
+        except FitError:
+            pass
+    return tuple(_in_memory(machine, tiling, column, spread=False) for column in range(machine.columns))
+
+
+def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -> MemoryPlaces:
     mode, size = tiling.mode, machine.memory.data_bytes
-    data, weights = data_streams(tiling, column), weight_streams(tiling, column)
+    data = _portions(mode.data(), column, tiling.parts, halves=True)
+    residual = _portions(mode.data(), column, tiling.residual_parts, halves=True)
+    weights = _weights(tiling, column, spread)
     rows = range(mode.grid.core_rows)
-    tile = tiling.source_bytes + tiling.residual_source_bytes
+    tile = tiling.part_bytes * sum(p.count for p in data) + tiling.residual_part_bytes * sum(p.count for p in residual)
     rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
     room = size - sum(rings) - _DISCARDED_BYTES
-    ring, slots = _rings(tiling, tile * len(data), weights, room)
+    ring, slots = _rings(tiling, tile, weights, room, whole=spread or tiling.streamed > 1)
     chunk = tiling.chunk_bytes
-    arrivals = _arrivals(tiling, tile, data, weights, ring, slots)
-    uneven = slots and any(len({tiling.chunks(weights[i].part) for i in a.weights}) > 1 for a in arrivals)
-    if not ring or uneven:  # rings are filled in turns
+    arrivals = _arrivals(tiling, data, residual, weights, ring, slots)
+    uneven = slots and any(len({weights[i].count for i in a.weights}) > 1 for a in arrivals)
+    if not ring or uneven or (spread and slots):  # rings are filled in turns
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
-            demand=f"{min(RING, tiling.tiles) * tile * len(data):,} bytes of data, {sum(rings):,} of results, "
+            demand=f"{min(RING, tiling.tiles) * tile:,} bytes of data, {sum(rings):,} of results, "
             f"at least {2 * chunk * len(weights):,} of weights",
             bound=f"{size:,} bytes",
             remedy="use an array with more columns",
             node=tiling.layer.node,
         )
-    at = ring * tile * len(data)
-    places = []
-    for s in weights:
-        places.append(at)
-        at += (slots or tiling.chunks(s.part)) * chunk
-    ring_at = [at + sum(rings[:r]) for r in rows]
-    data_at = tuple(ring * tile * i for i in range(len(data)))
-    return MemoryPlaces(data_at, ring, tuple(places), slots, tuple(ring_at), size - _DISCARDED_BYTES, arrivals)
+    at = 0
+    placed: list[list[Portion]] = []
+    for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, chunk)):
+        placed.append([])
+        for p in portions:
+            placed[-1].append(replace(p, at=at))
+            at += (slots or p.count if portions is weights else p.count) * each
+    ring_at = tuple(at + sum(rings[:r]) for r in rows)
+    parts = tuple(map(tuple, placed))
+    return MemoryPlaces(parts[0], parts[1], parts[2], ring, slots, ring_at, size - _DISCARDED_BYTES, arrivals)
 
 
-def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> tuple[int, int]:
+def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, whole: bool) -> tuple[int, int]:
     """Tiles of data (0: none fit) and chunks of a stream of weights (0: all of them) that a memory tile holds at a time.
 
     Weights that cores ask for again are held whole if at all possible, then data of all tiles, so that they can come before
     the weights through the same channel.
     """
     chunk = tiling.chunk_bytes * len(weights)
-    whole = sum(tiling.chunks(s.part) for s in weights) * tiling.chunk_bytes
+    every = sum(p.count for p in weights) * tiling.chunk_bytes
     fewest = min(RING, tiling.tiles)
-    all_tiles = tiling.tiles if tiling.tiles * (tiling.splits + tiling.residual_parts) <= LOCK_MAXIMUM else fewest
-    most = max((tiling.chunks(s.part) for s in weights), default=0)
-    if fewest * tiling.splits > LOCK_MAXIMUM:
+    parts = tiling.parts + tiling.residual_parts
+    all_tiles = tiling.tiles if tiling.tiles * parts <= LOCK_MAXIMUM else fewest
+    most = max((p.count for p in weights), default=0)
+    if fewest * tiling.parts > LOCK_MAXIMUM:
         return 0, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
-        if ring * data + whole <= room and tiling.streamed > 1:
+        if ring * data + every <= room and whole:
             return ring, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
         slots = min((room - ring * data) // chunk, WEIGHT_SLOTS, most) if weights else 0
@@ -282,23 +342,24 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
 
 
 def _arrivals(
-    tiling: Tiling, tile: int, data: Sequence[Stream], weights: Sequence[Stream], ring: int, slots: int
+    tiling: Tiling, data: Sequence[Portion], residual: Sequence[Portion], weights: Sequence[Portion], ring: int, slots: int
 ) -> tuple[Arrival, Arrival]:
-    """Streams by shim channel. Data and weights share channels where the first of them never wait for the second.
+    """Portions by shim channel. Data and weights share channels where the first of them never wait for the second.
 
     Weights that have places of their own come behind the first tile of data, others behind all tiles if these have.
     """
     held = ring >= tiling.tiles
     before = 1 if tiling.kept or not slots else tiling.tiles
-    sizes = {("data", i): tile * tiling.tiles for i in range(len(data))}
     again = tiling.streamed if slots else 1
-    sizes |= {("weights", i): again * tiling.chunks(s.part) * tiling.chunk_bytes for i, s in enumerate(weights)}
-    found: list[dict[str, list[int]]] = [{"data": [], "weights": []}, {"data": [], "weights": []}]
+    sizes = {(What.DATA, i): p.count * tiling.tiles * tiling.part_bytes for i, p in enumerate(data)}
+    sizes |= {(What.RESIDUAL, i): p.count * tiling.tiles * tiling.residual_part_bytes for i, p in enumerate(residual)}
+    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.chunk_bytes for i, p in enumerate(weights)}
+    found: list[dict[What, list[int]]] = [{what: [] for what in What} for _ in range(2)]
     loads = [0, 0]
     apart = not held and slots > 0 and not tiling.kept
     for (what, i), size in sorted(sizes.items(), key=lambda s: -s[1]):
-        channel = int(what == "weights") if apart else loads.index(min(loads))
+        channel = int(what is What.WEIGHTS) if apart else loads.index(min(loads))
         found[channel][what].append(i)
         loads[channel] += size
-    first, second = (Arrival(tuple(sorted(f["data"])), tuple(sorted(f["weights"])), before) for f in found)
+    first, second = (Arrival(*(tuple(sorted(f[what])) for what in What), before) for f in found)
     return first, second

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
-from sparsec.backends.aie.lower.plan import Arrival, data_streams
+from sparsec.backends.aie.lower.plan import Arrival
 from sparsec.backends.aie.lower.tile_control import TileControl
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Part, Parts
 from sparsec.backends.aie.registers import Tile
@@ -50,17 +50,18 @@ class ShimControl(TileControl):
         """Tiles of data that come through a channel, each with its residual behind it."""
         t, share, s = self.tiling, self.tiling.source, self.share.window.stride
         parts: Parts = []
-        streams = data_streams(t, tile.column)
-        for i in arrival.data:
-            row = streams[i].part * t.band
-            above, left = share.window.pads
-            size = (share.blocks, share.source_rows, share.source_columns)
+        places = self.plan.memory[tile.column]
+        above, left = share.window.pads
+        for p in (places.data[i] for i in arrival.data):
+            row, each = p.stream.part * t.band, share.blocks // t.parts
+            size = (p.count * each, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            if not self.links.here:
-                parts.append(self._image(self.traffic.x, (0, row * s - above, -left), size, tiles, steps))
-            if self.traffic.residual is not None:
-                size = (t.layer.output_blocks, share.residual_rows, share.residual_columns)
-                parts.append(self._image(self.traffic.residual, (0, row, 0), size, Iteration(t.rows, t.tiles)))
+            parts.append(self._image(self.traffic.x, (p.first * each, row * s - above, -left), size, tiles, steps))
+        for p in (places.residual[i] for i in arrival.residual):
+            assert self.traffic.residual is not None
+            row, each = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts
+            size = (p.count * each, share.residual_rows, share.residual_columns)
+            parts.append(self._image(self.traffic.residual, (p.first * each, row, 0), size, Iteration(t.rows, t.tiles)))
         return parts
 
     def _image(

@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, What
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import Writer
 from sparsec.backends.aie.registers import Grid
@@ -83,21 +83,14 @@ class TileControl:
         """How cores share it."""
         return self.plan.tiling.mode
 
-    def data_locks(self, stream: int) -> Pair:
-        """Of a stream of data: units in its ring."""
-        return self._pair(stream)
+    def locks(self, places: MemoryPlaces, what: What, number: int) -> Pair:
+        """Of a portion in a memory tile: parts of tiles or chunks."""
+        kinds = list(What)
+        return self._pair(sum(len(places.portions(k)) for k in kinds[: kinds.index(what)]) + number)
 
-    def weight_locks(self, stream: int) -> Pair:
-        """Of a stream of weights: chunks."""
-        return self._pair(4 + stream)
-
-    def result_locks(self, row: int) -> Pair:
+    def result_locks(self, places: MemoryPlaces, row: int) -> Pair:
         """Of the core in a row: its results."""
-        return self._pair(8 + row)
-
-    def residual_locks(self, stream: int) -> Pair:
-        """Of residuals beside data that are here: parts in their ring."""
-        return self._pair(12 + stream)
+        return self._pair(sum(len(places.portions(k)) for k in What) + row)
 
     def _pair(self, number: int) -> Pair:
         first = self.turn % 2 * _LOCKS + 2 * number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,15 @@ from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VEC
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
+Array = np.ndarray[Any, Any]
+
 QUAD = TILE_VECTORS * LANES * BLOCK  # elements that a core multiplies together
 SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
 _ALIGN = 32
+_PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class Tiling:
         """Tiles of a band."""
         return -(-self.band // self.rows)
 
+    @cached_property
+    def parts(self) -> int:
+        """Parts of a tile in memory tiles, some of which come through one shim and others through the next: of one plane there
+        may be more than cores get it in."""
+        if len(self.layer.window.planes) > 1 or self.groups > 1:
+            return self.splits
+        found = range(max(_PARTS, self.splits), 0, -1)
+        return next(n for n in found if self.layer.input_blocks % n == 0 and n % self.splits == 0)
+
     @property
     def in_turn(self) -> bool:
         """Whether parts of tiles lie and move one like the other, so that one descriptor serves all."""
@@ -75,15 +88,22 @@ class Tiling:
         order of channels serves them alike."""
         return range(part, self.layer.output_blocks, self.mode.channel_parts)
 
+    @property
+    def counts(self) -> Array:
+        """Nonzero blocks of weights, int [blocks of output channels, parts of the input channels]."""
+        return self.layer.counts(self.splits)
+
     @cached_property
-    def counts(self) -> tuple[tuple[int, ...], ...]:
-        """Nonzero blocks of weights, by block of output channels and part of the input channels."""
-        return tuple(tuple(map(int, row)) for row in self.layer.counts(self.splits))
+    def all_pieces(self) -> Array:
+        """Chunks of each part of the input channels, int [blocks of output channels]."""
+        most = self.counts.max(axis=1)
+        if self.groups > 1:
+            most[:] = most.max()
+        return np.maximum(1, -(-most // self.chunk_blocks))
 
     def pieces(self, block: int) -> int:
         """Chunks that a block of output channels takes of each part of the input channels."""
-        most = max(self.counts[block]) if self.groups == 1 else max(map(max, self.counts))
-        return max(1, -(-most // self.chunk_blocks))
+        return int(self.all_pieces[block])
 
     @cached_property
     def chunk_bytes(self) -> int:
@@ -95,7 +115,8 @@ class Tiling:
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
-        return tuple(sum(self.pieces(b) for b in self.output_blocks(p)) for p in range(self.mode.channel_parts))
+        parts = self.mode.channel_parts
+        return tuple(int(self.all_pieces[p::parts].sum()) for p in range(parts))
 
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
@@ -169,7 +190,7 @@ class Tiling:
     @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
-        return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
+        return self.splits > 1 or bool(self.all_pieces.max() > 1)
 
     @property
     def partial_bytes(self) -> int:
@@ -204,6 +225,16 @@ class Tiling:
         """One tile of data in a memory tile."""
         source = self.source
         return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
+
+    @property
+    def part_bytes(self) -> int:
+        """One part of a tile in a memory tile."""
+        return self.source_bytes // self.parts
+
+    @property
+    def residual_part_bytes(self) -> int:
+        """One part of the residual of a tile in a memory tile."""
+        return self.residual_source_bytes // max(1, self.residual_parts)
 
     @property
     def residual_source_bytes(self) -> int:
