@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
@@ -100,6 +101,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
+    turns = Leaving(t).turns(0, Leaving(t).patterns(0, 0)) if t.tiles == 1 else 1
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
@@ -108,7 +110,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         arriving,
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
-        leaving / t.tiles + block,
+        leaving / (t.tiles * turns) + block,
         t.units * unit if t.buffers == 1 else t.tiles * residual if t.splits > 1 else 0.0,
     )
 

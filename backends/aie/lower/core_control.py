@@ -18,6 +18,7 @@ from sparsec.backends.aie.lower.writer import MM2S, S2MM
 from sparsec.backends.aie.registers import Tile, register_address
 from sparsec.backends.aie.transaction import BlockWrite, Operation, write
 
+_LEAST_WORDS = 400  # of a residual at a time: a descriptor takes some cycles to begin
 _CORE_DATA = 14  # descriptors of a core for data
 
 
@@ -97,37 +98,57 @@ class CoreControl(TileControl):
             return
         if t.tiles == 1:
             yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
-            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in self._residual(part, _CORE_DATA - 1)], 1)
+            for one, times in self._residual(part):
+                yield from self.writer.chain(tile, S2MM, CORE_DATA, [(one, None, 0)], times)
             return
         behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
-        behind += self._residual(part, _CORE_DATA - len(behind))
+        behind += self._residual_pieces(part, _CORE_DATA - len(behind))
         yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
 
-    def _residual(self, part: int, most: int) -> list[CoreDescriptor]:
-        """The residual of a tile, of which every `channel_parts`-th block is the core's own: it lands on those before it, each a
-        word further, so that it is what stays. At most so many descriptors."""
-        t, every = self.tiling, self.mode.channel_parts
-        own, words, stride = len(t.output_blocks(part)), t.residual_words, t.residual_stride // 4
-        alone = int(0 < part + 1 < every)  # fewer blocks come before the first one
+    def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
+        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, what comes behind
+        them; and how often each."""
+        t = self.tiling
+        own, every = len(t.output_blocks(part)), self.mode.channel_parts
+        alone = int(own > 0 and every > 1)
+        found = [(self._piece(part, 0, 1), 1)] if alone else []
+        if rest := own - alone:
+            fitting = (n for n in range(1, rest + 1) if rest % n == 0 and n * every * t.residual_words >= _LEAST_WORDS)
+            few = next(fitting, rest)
+            turns = Iteration(few * t.residual_stride // 4, rest // few)
+            found.append((replace(self._piece(part, alone, alone + few), iteration=turns), rest // few))
+        return [*found, *((d, 1) for d in self._others(part))]
+
+    def _residual_pieces(self, part: int, most: int) -> list[CoreDescriptor]:
+        """The residual of one of several tiles in at most so many descriptors."""
+        own = len(self.tiling.output_blocks(part))
+        alone = int(own > 0 and self.mode.channel_parts > 1)
         pieces = max(1, min(4, own - alone, most - 2))
         cuts = sorted({0, *(alone + (own - alone) * i // pieces for i in range(pieces + 1))}) if own else [0]
-        found, taken = [], 0
-        for first, end in pairwise(cuts):
-            blocks = end - first
-            over = every if first else part + 1
-            found.append(
-                CoreDescriptor(
-                    self.plan.core.residual // 4 + first * stride - (over - 1),
-                    blocks * over * words,
-                    (Dim(1, words), Dim(1, over), Dim(stride)) if every > 1 else (),
-                    acquire=Acquire(LOCKS.residual_free, blocks),
-                    release=Release(LOCKS.residual_full, blocks),
-                )
-            )
-            taken += blocks * over
-        if rest := t.layer.output_blocks - taken:
-            found.append(CoreDescriptor(self.plan.core.skipped // 4, rest * words, (Dim(1, words), Dim(1, rest), Dim(1))))
-        return found
+        return [*(self._piece(part, first, end) for first, end in pairwise(cuts)), *self._others(part)]
+
+    def _piece(self, part: int, first: int, end: int) -> CoreDescriptor:
+        """The residual of some of the core's blocks: every `channel_parts`-th that comes is its own, and lands on those before
+        it, each a word further, so that it is what stays."""
+        t, every = self.tiling, self.mode.channel_parts
+        words, stride, blocks = t.residual_words, t.residual_stride // 4, end - first
+        over = every if first else part + 1  # fewer blocks come before the first one
+        return CoreDescriptor(
+            self.plan.core.residual // 4 + first * stride - (over - 1) * (every > 1),
+            blocks * over * words if every > 1 else blocks * words,
+            (Dim(1, words), Dim(1, over), Dim(stride)) if every > 1 else (),
+            acquire=Acquire(LOCKS.residual_free, blocks),
+            release=Release(LOCKS.residual_full, blocks),
+        )
+
+    def _others(self, part: int) -> list[CoreDescriptor]:
+        """What comes behind the core's last block."""
+        t, every = self.tiling, self.mode.channel_parts
+        own, words = len(t.output_blocks(part)), t.residual_words
+        taken = (own - 1) * every + part + 1 if own else 0
+        rest = t.layer.output_blocks - taken
+        place = self.plan.core.skipped // 4
+        return [CoreDescriptor(place, rest * words, (Dim(1, words), Dim(1, rest), Dim(1)))] if rest else []
 
 
 def _turns(first: int, each: int, step: int, buffers: int) -> Iteration:

@@ -187,11 +187,11 @@ class MemoryControl(TileControl):
             yield from self.writer.chain(tile, S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
         for i, channel in enumerate(LEAVING if self.links.leaves else ()):
             patterns = self.leaving.patterns(tile.column, i)
+            turns = self.leaving.turns(tile.column, patterns)
             for first, count, rows in patterns:
-                leaving = [
-                    self._leaving(tile, r, n, first, own) for r, n, own in self.leaving.together(tile.column, patterns, rows)
-                ]
-                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], count)
+                together = self.leaving.together(tile.column, patterns, rows)
+                leaving = [self._leaving(tile, r, n, first, own, turns) for r, n, own in together]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], count * turns)
 
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
         """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
@@ -209,7 +209,7 @@ class MemoryControl(TileControl):
         dims = (Dim(1, words), Dim(words * lane, 4), Dim(words, lane), Dim(words * self.share.stored_columns))
         return MemoryDescriptor(OWN_WORDS + base // 4, t.rows * lane * 4 * words, dims, turns, free, full)
 
-    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range) -> MemoryDescriptor:
+    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range, turns: int) -> MemoryDescriptor:
         """Some of one tile's results of a core, on their way to the shim."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         places = self.plan.memory[tile.column]
@@ -223,7 +223,7 @@ class MemoryControl(TileControl):
             OWN_WORDS + places.results[row] // 4 + every.index(blocks[0]) * apart,
             len(blocks) * rows * columns,
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
-            iteration=Iteration(tile_words, ring, first % ring),
+            iteration=Iteration(len(blocks) * apart, turns) if turns > 1 else Iteration(tile_words, ring, first % ring),
             acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
             release=None if stays else Release(OWN_LOCKS + locks.free, len(blocks)),
         )

@@ -25,14 +25,17 @@ class ShimControl(TileControl):
         t = self.tiling
         for i in range(len(LEAVING) if self.links.leaves else 0):
             patterns = self.leaving.patterns(tile.column, i)
+            turns = self.leaving.turns(tile.column, patterns)
             for n, (first, count, rows) in enumerate(patterns):
                 parts = []
                 for r, height, blocks in self.leaving.together(tile.column, patterns, rows):
                     row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
                     size = (len(blocks), height, self.traffic.y.columns)
-                    steps = (blocks.step, 1)
-                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, Iteration(t.rows, count), steps))
-                yield from self.writer.chain(tile, S2MM, i, parts, count, token=n == len(patterns) - 1)
+                    steps, again = (blocks.step, 1), Iteration(t.rows, count)
+                    if turns > 1:
+                        again = Iteration(len(blocks) * blocks.step * self.traffic.y.height, turns)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, again, steps))
+                yield from self.writer.chain(tile, S2MM, i, parts, count * turns, token=n == len(patterns) - 1)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
         """The chunks that come through a channel."""
@@ -73,7 +76,7 @@ class ShimControl(TileControl):
         steps: tuple[int, int] = (1, 1),
     ) -> Part:
         """A part of an image in DDR: `size` blocks, rows and columns from `first` on, blocks and rows `steps` apart; then
-        that of the next of the `tiles`, whose step is in rows."""
+        that of the next of the `tiles`, or turns, whose step is in rows."""
         blocks, rows, columns = size
         words = 2 * image.size
         row = words * image.width
