@@ -15,7 +15,7 @@ import numpy as np
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory
+from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -30,6 +30,7 @@ _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.2  # of what is less busy, that the busiest waits for
+_LONGER = 1.5  # than the best way, from where on others are not looked at
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
@@ -78,7 +79,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
     residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
-    compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
+    compute = _compute(t)
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
@@ -115,26 +116,18 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     )
 
 
-def _compute(t: Tiling, part: int) -> float:
-    """Cycles of a core for a tile."""
+def _compute(t: Tiling) -> float:
+    """Cycles of the core that has most to do."""
     size = t.layer.element.bytes
     quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
-    own = slice(part, None, t.mode.channel_parts)
-    counts, pieces = t.counts[own], t.all_pieces[own]
-    products = int(np.maximum(2 * pieces[:, None], counts + counts % 2).sum())
-    ends = quad * len(pieces) + 16 * int((t.splits * pieces - 1).sum())
-    return t.share.tiles * (4 * size * products + ends) + _CHUNK * t.splits * int(pieces.sum())
+    counts, pieces = t.counts, t.all_pieces
+    products = np.maximum(2 * pieces[:, None], counts + counts % 2).sum(axis=1)
+    each = t.share.tiles * (4 * size * products + quad + 16 * (t.splits * pieces - 1)) + _CHUNK * t.splits * pieces
+    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
-def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
-    """All tilings that fit."""
-    yield from (t for t, _ in _candidates(machine, layer, modes, height, width))
-
-
-def _candidates(
-    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int
-) -> Iterator[tuple[Tiling, tuple[MemoryPlaces, ...]]]:
-    """All tilings that fit, with their places in memory tiles."""
+def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
+    """All tilings that fit a core."""
     taps = layer.window.kernel[0] * layer.window.kernel[1]
     for mode in modes:
         band = -(-height // mode.position_parts)
@@ -152,41 +145,54 @@ def _candidates(
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
                             for groups in _GROUPS if splits > 1 else (1,):
                                 made = replace(made, groups=groups)
-                                if (places := _fits(machine, made)) is not None:
-                                    yield made, places
+                                if _fits(machine, made):
+                                    yield made
                     if blocks <= 2:
                         break
 
 
-def _fits(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
+def _fits(machine: Machine, t: Tiling) -> bool:
+    """Whether descriptors and locks can count it, and a core has room."""
     planes, streams = len(t.share.window.planes), t.mode.groups[1]
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
-        return None
+        return False
     explicit = max(t.groups * planes, streams) * t.parts + t.residual_parts
     if (not t.in_turn or (t.tiles > 1 and streams == 1)) and explicit > _MOST_DESCRIPTORS + t.residual_parts:
-        return None
+        return False
     if t.layer.residual and t.splits > 8:
-        return None
+        return False
     if t.skips and t.residual_words > _MOST_SKIPPED:
-        return None
+        return False
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
-        return None
+        return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
-        return None
-    if sum(t.core_demand.values()) > machine.core.data_bytes:
-        return None
+        return False
+    return sum(t.core_demand.values()) <= machine.core.data_bytes
+
+
+def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
+    """What memory tiles hold; None where it does not fit."""
     try:
-        in_core(machine, t)
         return in_memory(machine, t)
     except FitError:
         return None
 
 
 def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[Tiling]:
-    """The tilings that fit, the cheapest first by the model. FitError when there are none."""
-    ways = _candidates(machine, layer, modes, height, width)
-    found = [(_estimate(machine, t, places).cycles, i, t) for i, (t, places) in enumerate(ways)]
+    """The tilings that fit, the cheapest first by the model, without those that take much longer.
+
+    FitError when there are none.
+    """
+    found: list[tuple[float, int, Tiling]] = []
+    least = float("inf")
+    for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
+        weights = t.streamed * t.most_chunks * t.chunk_bytes / machine.streams.bytes_per_cycle
+        if max(_compute(t), weights) > _LONGER * least or (places := _places(machine, t)) is None:
+            continue
+        cycles = _estimate(machine, t, places).cycles
+        least = min(least, cycles)
+        found.append((cycles, i, t))
     if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",

@@ -134,6 +134,17 @@ class Mode:
         return [_spread(first, end - first) for first, end in pairwise(cuts)]
 
     @cache  # noqa: B019
+    def arriving(self, column: int, *, weights: bool, spread: bool = True) -> tuple[tuple[Stream, int, int], ...]:
+        """What comes through a column's shim: streams, which of their portions and of how many. Without `spread`, all of a
+        stream comes through the column that sends it."""
+        found = []
+        for s in self.weights() if weights else self.data():
+            sources = s.sources if spread else (s.memory.column,)
+            if column in sources:
+                found.append((s, sources.index(column), len(sources)))
+        return tuple(found)
+
+    @cache  # noqa: B019
     def leaving(self, column: int) -> int:
         """How many channels take results from the memory tile of a column to DDR."""
         taken = {s.channel for s in (*self.data(), *self.weights()) if s.memory.column == column}

@@ -135,27 +135,18 @@ def granule(chunks: int) -> int:
     return next(n for n in range(-(-chunks // _GRANULES), chunks + 1) if chunks % n == 0)
 
 
-def _portions(streams: Sequence[Stream], column: int, total: int, *, halves: bool = False) -> list[Portion]:
+def _portions(arriving: Sequence[tuple[Stream, int, int]], total: int, *, halves: bool = False) -> list[Portion]:
     """What comes through a column's shim, of streams of `total` parts each. With `halves`, in two where it is all of one stream,
     so that both channels bring it."""
     found = []
-    for s in streams:
-        n, i = len(s.sources), s.sources.index(column) if column in s.sources else -1
-        first, end = (total * i // n, total * (i + 1) // n) if i >= 0 else (0, 0)
+    for s, i, n in arriving:
+        first, end = total * i // n, total * (i + 1) // n
+        if end - first > 1 and halves and len(arriving) == 1 and n <= _HALVED:
+            half = (first + end + 1) // 2
+            return [Portion(s, first, half - first), Portion(s, half, end - half)]
         if end > first:
             found.append(Portion(s, first, end - first))
-    if halves and len(found) == 1 and found[0].count > 1 and len(found[0].stream.sources) <= _HALVED:
-        p = found[0]
-        half = p.count - p.count // 2
-        return [replace(p, count=half), replace(p, first=p.first + half, count=p.count - half)]
     return found
-
-
-def _weights(tiling: Tiling, column: int, spread: bool) -> list[Portion]:
-    """The weights that come through a column's shim: those that its own memory tile sends, or parts if they are `spread`."""
-    streams = [s if spread else replace(s, sources=(s.memory.column,)) for s in tiling.mode.weights()]
-    found = [p for s in streams for p in _portions([s], column, tiling.chunks(s.part))]
-    return found if spread else [replace(p, stream=tiling.mode.weights()[p.stream.part]) for p in found]
 
 
 def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
@@ -285,9 +276,11 @@ def in_memory(machine: Machine, tiling: Tiling) -> tuple[MemoryPlaces, ...]:
 
 def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -> MemoryPlaces:
     mode, size = tiling.mode, machine.memory.data_bytes
-    data = _portions(mode.data(), column, tiling.parts, halves=True)
-    residual = _portions(mode.data(), column, tiling.residual_parts, halves=True)
-    weights = _weights(tiling, column, spread)
+    arriving = mode.arriving(column, weights=False)
+    data = _portions(arriving, tiling.parts, halves=True)
+    residual = _portions(arriving, tiling.residual_parts, halves=True)
+    streams = mode.arriving(column, weights=True, spread=spread)
+    weights = [p for s in streams for p in _portions([s], tiling.chunks(s[0].part))]
     rows = range(mode.grid.core_rows)
     tile = tiling.part_bytes * sum(p.count for p in data) + tiling.residual_part_bytes * sum(p.count for p in residual)
     rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
@@ -310,7 +303,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, chunk)):
         placed.append([])
         for p in portions:
-            placed[-1].append(replace(p, at=at))
+            placed[-1].append(Portion(p.stream, p.first, p.count, at))
             at += (slots or p.count if portions is weights else p.count) * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
