@@ -13,15 +13,15 @@ from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 Array = np.ndarray[Any, Any]
 
 _OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf", "setf"))
-_OF_INTEGERS = frozenset(("mac", "mul", "mace", "mule", "ups"))
+_OF_INTEGERS = frozenset(("mac", "mace", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
 
 def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], list[Array]]:
     """The sums by accumulator, products that follow one another as one; and lines of 32 bytes by address number.
 
-    Products between which something is stored, or another accumulator takes the sum, stay apart. A product that was joined to the one before it becomes "none", so that
-    the numbers by which stores name sums stay as they are.
+    Products between which something is stored, or another accumulator takes the sum, stay apart. A product that was joined to the
+    one before it becomes "none", so that the numbers by which stores name sums stay as they are.
     """
     lines = [w // 32 for w in where]
     found: dict[int, list[Sum]] = {}
@@ -70,13 +70,34 @@ def _put(total: Array, half: int, others: Sequence[Array]) -> Array:
     return total
 
 
+def _begins(sums: Sequence[Sum]) -> int | None:
+    """After which of its sums nothing of an accumulator is what was there before them."""
+    known = np.zeros((4, 2), np.bool_)  # by row and half of the channels
+    for i, s in enumerate(sums):
+        if s.name in ("row", "clr"):
+            return i
+        if s.name == "setc":
+            known[s.numbers[0]] = True
+        elif s.name == "setf":
+            known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
+        elif s.name == "take":
+            known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
+        elif s.name != "none" and not (s.name == "macbf" and known[:, s.numbers[0]].all()):
+            return None
+        if known.all():
+            return i
+    return None
+
+
 class Operands:
-    """Where vectors are: lines of 32 bytes, int64 [iterations, executions], by number; and which do not move."""
+    """Where vectors are: lines of 32 bytes, int64 [iterations, executions], by number; which do not move; and, as far as is known
+    yet, from which of its sums on an accumulator depends on nothing before."""
 
     def __init__(self, lines: Sequence[Array]) -> None:
         self.lines = lines
         self.times = lines[0].shape[0] if lines else 1
         self.fixed = [bool((n == n[:1]).all()) for n in lines]
+        self.begins: dict[int, int | None] = {}
 
 
 class Values:
@@ -98,21 +119,9 @@ class Values:
 
     def _begins(self, c: int) -> int | None:
         """From which of its sums on nothing of an accumulator is what the iteration before left there."""
-        known = np.zeros((4, 2), np.bool_)  # by row and half of the channels
-        for i, s in enumerate(self._sums.get(c, ())):
-            if s.name in ("row", "clr", "mul", "mule"):
-                return i
-            if s.name == "setc":
-                known[s.numbers[0]] = True
-            elif s.name == "setf":
-                known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
-            elif s.name == "take":
-                known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
-            elif s.name != "none" and not (s.name == "macbf" and known[:, s.numbers[0]].all()):
-                return None
-            if known.all():
-                return i
-        return None
+        if c not in self._operands.begins:
+            self._operands.begins[c] = _begins(self._sums.get(c, ()))
+        return self._operands.begins[c]
 
     def _after(self, c: int, count: int) -> Array | None:
         """int32 [iterations, 4, 8]: the accumulator after so many of its sums."""
@@ -168,8 +177,9 @@ class Values:
         if s.name == "ups":
             moved: Array = total + shifted(self._vector(s.vectors[0])[:, 0], *s.numbers)
             return moved
-        made = self._products(s) if s.name in ("mac", "mul") else self._lanes(s)
-        return made if s.name in ("mul", "mule") else total + made
+        made = self._products(s) if s.name == "mac" else self._lanes(s)
+        summed: Array = total + made
+        return summed
 
     def _floats(self, total: Array, s: Sum) -> Array:
         """What an instruction of float32 makes of the sums."""

@@ -55,8 +55,9 @@ class Step:
 class Sum:
     """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have.
 
-    Beside instructions: `take` sets the accumulator, or its half (-1: all), to the sum of others after so many of their sums; its
-    numbers are the half, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from memory.
+    Beside instructions: `take` sets the accumulator, or its half (-1: all), to the sum of others after so many of their
+    sums; its numbers are the half, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
+    memory. A product that sets, and a load that shifts, are `clr` and what is added then.
     """
 
     name: str
@@ -197,9 +198,12 @@ class Tracer:
             trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
         numbers: tuple[int, ...] = ()
-        if name in ("mac", "mul"):
+        if name in ("mul", "mule"):
+            name = "mac" if name == "mul" else "mace"
+            trace.sums.setdefault(o[0], []).append(Sum("clr", (), ()))
+        if name == "mac":
             vectors, numbers = [v[o[1]], *(v[n] for n in _pairs(o[2]))], (o[3],)
-        elif name in ("mace", "mule"):
+        elif name == "mace":
             vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
         elif name == "row":
             vectors = [v[o[1]]]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory, weight_streams
@@ -17,7 +19,8 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-_CHUNK, _TILE = 65, 60  # cycles of a core for a chunk and a unit of data beside products
+_CHUNK, _TILE = 32, 30  # cycles of a core for a chunk and a unit of data beside products
+_GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
@@ -112,12 +115,11 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
 def _compute(t: Tiling, part: int) -> float:
     """Cycles of a core for a tile."""
     size = t.layer.element.bytes
-    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
     products, ends, chunks = 0, 0, 0
     for b in t.output_blocks(part):
         n = t.pieces(b)
-        products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
-        ends += quad + 16 * (t.splits * n - 1)
+        products += sum(max(LEAST_BLOCKS[False] * n, count + count % 2) for count in t.counts[b])
+        ends += _GOING_ON[t.layer.element] * (t.splits * n - 1)
         chunks += t.splits * n
     return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
 

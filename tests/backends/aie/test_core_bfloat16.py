@@ -93,7 +93,9 @@ def test_real_numbers_are_within_float32s_sums(fast: bool) -> None:
     data, weights = rng.normal(0, 1, 32 * 120).astype(BF16), rng.normal(0, 1, (blocks, 8, 8)).astype(BF16)
     offsets, bias = offsets_of(rng, blocks, vectors, 112, 64), rng.normal(0, 1, 8).astype(np.float32)
     chunk = Chunk(bias, weights, offsets, 0)
-    (result,) = Bench([Kind(bfloat16=True)], [data.view(np.uint8)], [chunk], vectors, steps=STEPS, result_bytes=256, fast=fast).run()
+    (result,) = Bench(
+        [Kind(bfloat16=True)], [data.view(np.uint8)], [chunk], vectors, steps=STEPS, result_bytes=256, fast=fast
+    ).run()
     exact = _sums(data, offsets, weights, bias, vectors)
     size = _sums(abs(data), offsets, abs(weights), abs(bias), vectors)
     slack = (8 * blocks + 1) * 2.0**-24 * size
