@@ -139,12 +139,10 @@ class Core:
         if pointers := self._code.pointers[self.pc]:
             self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
-        taken = name == "jmp" or (
-            steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
-        )
+        to = self._target(steering) if steering is not None else None
         run_bundle(self.state, bundle)
-        if taken and steering is not None:
-            self.pc = steering.operands[-1]
+        if to is not None:
+            self.pc = to
             self.stalls["jump"] += self.latencies.jump
             self.board.advance(self.latencies.jump)
             return
@@ -152,6 +150,15 @@ class Core:
             self._begin_loop(*steering.operands)
             return
         self._go_on(self.pc + 1)
+
+    def _target(self, steering: Instruction) -> int | None:
+        """Where a jump goes, if this is one and is taken."""
+        name, operands, r = steering.form.name, steering.operands, self.state.r
+        taken = {"jmp": lambda: True, "jz": lambda: r[operands[0]] == 0, "jnz": lambda: r[operands[0]] != 0}
+        taken |= {"jzd": lambda: r[operands[0]] == 1, "jmpr": lambda: True}
+        if name not in taken or not taken[name]():
+            return None
+        return r[operands[0]] if name == "jmpr" else operands[-1]
 
     def _go_on(self, pc: int) -> None:
         """Continue at `pc`, or at the start of the loops that end there."""

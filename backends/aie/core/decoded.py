@@ -15,7 +15,8 @@ from sparsec.backends.aie.core.timing import Latencies, Timed
 from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf"))
+_ADDING = ("macc", "macec", "macbfc", "addmac", "addmace", "addmacbf")
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", *_ADDING))
 _KEPT_NESTS = 128
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
@@ -20,7 +22,8 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-_CHUNK, _TILE = 65, 60  # cycles of a core for a chunk and a unit of data beside products
+_CHUNK, _TILE = 32, 30  # cycles of a core for a chunk and a unit of data beside products
+_GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
@@ -119,10 +122,10 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
 def _compute(t: Tiling) -> float:
     """Cycles of the core that has most to do."""
     size = t.layer.element.bytes
-    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
     counts, pieces = t.counts, t.all_pieces
-    products = np.maximum(2 * pieces[:, None], counts + counts % 2).sum(axis=1)
-    each = t.share.tiles * (4 * size * products + quad + 16 * (t.splits * pieces - 1)) + _CHUNK * t.splits * pieces
+    products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
+    going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import Kind
+from sparsec.backends.aie.core.program import Kind, entries
 from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -189,18 +189,17 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     residual = core.residual + own * tiling.residual_stride if layer.residual else 0
     group = max(1, tiling.most_results // tiling.groups)
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
-    partial = core.partial[0] + further, core.partial[1] + further
+    partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, block))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         packed.append([])
         for i in range(tiling.pieces(block)):
-            part, s = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), layer.shifts
-            kind = next(wanted)
-            shifts, number = (s.shift, s.residual_shift), kinds.index(kind)
-            made = Chunk(bias, whole[part], offsets[part], *shifts, residual, number, partial, kind.ends_partial)
-            packed[-1].append(made.pack(share.steps).ljust(tiling.chunk_bytes, b"\0"))
+            part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
+            entry = entries(tuple(kinds))[kinds.index(kind)]
+            made = Chunk(bias, whole[part], offsets[part], entry, residual, partial, kind.starts_partial)
+            packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(tiling.chunk_bytes, b"\0"))
     return packed
 
 

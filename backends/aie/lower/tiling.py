@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
-from sparsec.backends.aie.lower.chunks import chunk_bytes
-from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
+from sparsec.backends.aie.lower.geometry import BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 
@@ -108,10 +108,18 @@ class Tiling:
     @cached_property
     def chunk_bytes(self) -> int:
         """Bytes of the largest chunk: all take as much."""
-        most = int(np.minimum(self.counts, self.chunk_blocks).max())
         element = self.layer.element
         each = element.vector_bytes if self.layer.depthwise else element.block_bytes
-        return chunk_bytes(most, each, self.in_parts and element is not BFLOAT16)
+        return chunk_bytes(self._most_blocks, each, self.in_parts)
+
+    @property
+    def chunk_start(self) -> int:
+        """Where the blocks of a chunk begin within it."""
+        return table_end(self._most_blocks, self.in_parts)
+
+    @cached_property
+    def _most_blocks(self) -> int:
+        return int(np.minimum(self.counts, self.chunk_blocks).max())
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:

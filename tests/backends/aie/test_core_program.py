@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, Parameters
-from sparsec.backends.aie.lower.chunks import Chunk, Steps
+from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.shift import requantise_by_shift
 from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
@@ -37,8 +37,8 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
     weights = rng.integers(-127, 128, (2, blocks, 8, 8), np.int8)
     bias = rng.integers(-5000, 5000, (2, 8), np.int32)
     added = [32 * last + i * 128 * vectors for i in range(2)]
-    chunks = [Chunk(bias[i], weights[i], offsets, 9 + i, 6, added[i], 1).pack(Steps()) for i in range(2)]
-    bench = Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, kept=kept)
+    chunks = [Chunk(bias[i], weights[i], offsets, 1, added[i]) for i in range(2)]
+    bench = Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, shifts=(9, 6), kept=kept)
     results = bench.run()
     assert len(results) == 4
     for n, result in enumerate(results):
@@ -48,7 +48,7 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
             more = data[added[i] : added[i] + 128 * vectors].view(np.uint8 if signed else np.int8)
             sums += more.reshape(-1, 8).astype(np.int64) << 6
         assert np.array_equal(
-            result.reshape(-1, 8), requantise_by_shift(sums, 9 + i, 0, DType.I8 if signed else DType.U8).view(np.uint8)
+            result.reshape(-1, 8), requantise_by_shift(sums, 9, 0, DType.I8 if signed else DType.U8).view(np.uint8)
         )
     assert residual or bench.core.stalls["bank"] == 0
 
@@ -64,9 +64,9 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     for part in range(parts):
         offsets, weights = offsets_of(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
-        chunks.append(Chunk(bias, weights, offsets, 9, 0, 0, kind, PARTIAL, kind < 2).pack(Steps()))
+        chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
-    (result,) = Bench(kinds, [data], chunks, vectors).run()
+    (result,) = Bench(kinds, [data], chunks, vectors, shifts=(9, 0)).run()
     assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
 
 
@@ -75,26 +75,26 @@ def test_depthwise() -> None:
     data = rng.integers(0, 256, 32 * 40, np.uint8)
     offsets = [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
     weights, bias = rng.integers(-127, 128, (9, 8), np.int8), rng.integers(-999, 999, 8, np.int32)
-    (result,) = Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 7).pack(Steps())], 2).run()
+    (result,) = Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 0)], 2, shifts=(7, 0)).run()
     assert np.array_equal(
         result.reshape(-1, 8), requantise_by_shift(_sums(data, offsets, weights, bias, 2, False), 7, 0, DType.U8)
     )
 
 
-def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:
+def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
     """Both numbers are the slopes of cycles over blocks and tiles: what the machine's ports and its matrix unit allow."""
 
     def cycles(blocks: int, vectors: int) -> int:
         data = np.zeros(32 * 900, np.uint8)
         offsets = [32 * i for i in range(blocks)]
-        chunk = Chunk(np.zeros(8, np.int32), np.ones((blocks, 8, 8), np.int8), offsets, 4).pack(Steps())
+        chunk = Chunk(np.zeros(8, np.int32), np.ones((blocks, 8, 8), np.int8), offsets, 0)
         bench = Bench([Kind()], [data], [chunk], vectors)
         bench.run()
         return bench.core.now
 
     assert cycles(60, 8) - cycles(40, 8) == 8 * 20 * 4
-    assert cycles(40, 8) - cycles(40, 7) == 40 * 4 + 4
+    assert cycles(40, 8) - cycles(40, 7) == 40 * 4
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0), *[0] * 10, (0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0, 0), *[0] * 12, (0, 0)).words()) <= PARAMETER_BYTES
