@@ -129,6 +129,11 @@ def _compute(t: Tiling) -> float:
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
+def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
+    """All tilings that fit."""
+    yield from (t for t in _candidates(machine, layer, modes, height, width) if _places(machine, t) is not None)
+
+
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
     """All tilings that fit a core."""
     taps = layer.window.kernel[0] * layer.window.kernel[1]

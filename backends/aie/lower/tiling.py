@@ -62,9 +62,9 @@ class Tiling:
 
     @cached_property
     def parts(self) -> int:
-        """Parts of a tile in memory tiles, some of which come through one shim and others through the next: of one plane there
-        may be more than cores get it in."""
-        if len(self.layer.window.planes) > 1 or self.groups > 1:
+        """Parts of a tile in memory tiles, some of which come through one channel and others through the next: of one plane there
+        may be more than cores get it in, where a column has one stream of data."""
+        if len(self.layer.window.planes) > 1 or self.groups > 1 or self.mode.groups[1] > 1:
             return self.splits
         found = range(max(_PARTS, self.splits), 0, -1)
         return next(n for n in found if self.layer.input_blocks % n == 0 and n % self.splits == 0)
