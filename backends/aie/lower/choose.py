@@ -145,9 +145,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for pieces in (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2):
-                    blocks = -(-most // pieces)
-                    blocks += blocks % 2
+                for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
@@ -155,8 +153,12 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
-                    if blocks <= 2:
-                        break
+
+
+def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
+    """Blocks of a chunk, of at most so many in so many pieces: even numbers."""
+    found = (-(-most // n) for n in pieces)
+    return sorted({n + n % 2 for n in found}, reverse=True)
 
 
 def _fits(machine: Machine, t: Tiling) -> bool:

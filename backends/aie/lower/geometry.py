@@ -219,11 +219,6 @@ class Share:
         return LANES * self.lane
 
     @property
-    def residual_rows(self) -> int:
-        """Rows of a residual in the memory tile: results with what lies between and behind them."""
-        return -(-self.tiles * TILE_VECTORS // self.result_pitch)
-
-    @property
     def residual_columns(self) -> int:
         """Columns of a residual in the memory tile."""
         return (LANES - 1) * self.lane + self.result_pitch

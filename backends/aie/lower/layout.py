@@ -47,7 +47,7 @@ def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     below = last * share.window.stride - above + share.source_reach
     found = [(layer.y, (0, 0, t.height, t.width)), (layer.x, (above, left, below, share.source_columns - left))]
     if layer.residual:
-        found.append((layer.residual, (0, 0, last + share.residual_rows, share.residual_columns)))
+        found.append((layer.residual, (0, 0, last + share.rows, share.residual_columns)))
     return found
 
 

@@ -63,7 +63,7 @@ class ShimControl(TileControl):
         for p in (places.residual[i] for i in arrival.residual):
             assert self.traffic.residual is not None
             row, each = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts
-            size = (p.count * each, share.residual_rows, share.residual_columns)
+            size = (p.count * each, share.rows, share.residual_columns)
             parts.append(self._image(self.traffic.residual, (p.first * each, row, 0), size, Iteration(t.rows, t.tiles)))
         return parts
 

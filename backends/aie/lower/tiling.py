@@ -152,7 +152,7 @@ class Tiling:
     @property
     def residual_words(self) -> int:
         """Words of the residual of 8 channels that come to a core: whole rows."""
-        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes // 4
+        return self.share.rows * self.share.result_pitch * self.layer.element.vector_bytes // 4
 
     @property
     def residual_stride(self) -> int:
@@ -249,7 +249,7 @@ class Tiling:
         """One tile of the residual in a memory tile."""
         if not self.layer.residual:
             return 0
-        positions = self.share.residual_rows * self.share.residual_columns
+        positions = self.share.rows * self.share.residual_columns
         return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
     @property
