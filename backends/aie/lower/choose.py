@@ -86,11 +86,12 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
-    arriving, first, leaving, waiting = 0.0, t.source_bytes / t.splits / word, 0.0, 0.0
+    arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
         for arrival in places.arrivals:
             data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
+            first = max(first, min(data, t.source_bytes / t.splits) / word)
             data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
             weights = again * t.chunk_bytes * sum(places.weights[i].count for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
@@ -115,7 +116,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
         leaving / (t.tiles * turns) + block,
-        t.units * unit if t.buffers == 1 else t.tiles * residual if t.splits > 1 else 0.0,
+        (t.units * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
 
 
