@@ -28,7 +28,7 @@ _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
-_LEAST = 16  # products of 8 output channels in a part of the input channels
+_LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
@@ -137,7 +137,7 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
     """All tilings that fit a core."""
-    taps = layer.window.kernel[0] * layer.window.kernel[1]
+    taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
