@@ -9,7 +9,8 @@ from itertools import groupby
 from sparsec.backends.aie.lower.tiling import Tiling
 
 Pattern = tuple[int, int, list[tuple[int, int]]]
-_LEAVING_PARTS = 5  # descriptors for the results that leave through a channel, if so many do
+_LEAVING_DESCRIPTORS = 5  # for the results that leave through a channel, if so many do
+_LEAVING_PARTS = 4  # of the results of one tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +35,21 @@ class Leaving:
         groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]
         return [(g[0][0], len(g), g[0][1]) for g in groups if g[0][1]]
 
-    def together(self, column: int, patterns: Sequence[Pattern], rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, range]]:
+    def parts(self, column: int, pattern: Pattern) -> int:
+        """In how many parts of equal size the results of a single tile leave, by one descriptor for each core; 1 for tiles."""
+        blocks = [len(self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])) for r, _ in pattern[2]]
+        found = range(_LEAVING_PARTS if pattern[1] == 1 and len(set(blocks)) == 1 else 1, 0, -1)
+        return next(n for n in found if blocks[0] % n == 0)
+
+    def together(self, column: int, patterns: Sequence[Pattern], pattern: Pattern) -> list[tuple[int, int, range]]:
         """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks
-        of each core at a time, where there are descriptors for that."""
+        of each core at a time, as many as there are `parts`, or descriptors."""
+        once = self.parts(column, pattern)
         most = sum(len(p[2]) for p in patterns)
+        parts = once if once > 1 else max(1, _LEAVING_DESCRIPTORS // most)
         found = []
-        parts = max(1, _LEAVING_PARTS // most)
-        for part in range(parts):
-            for r, height in rows:
+        for part in range(parts if once == 1 else 1):
+            for r, height in pattern[2]:
                 blocks = self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])
                 own = blocks[len(blocks) * part // parts : len(blocks) * (part + 1) // parts]
                 if own:
