@@ -106,7 +106,8 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
-    turns = Leaving(t).turns(0, Leaving(t).patterns(0, 0)) if t.tiles == 1 else 1
+    leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
+    turns = Leaving(t).parts(0, leave[0]) if leave else 1
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,

@@ -7,7 +7,8 @@ are used for what; `core_control`, `memory_control` and `shim_control` make what
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
@@ -34,6 +35,16 @@ class Stage(Enum):
 
 
 Staged = tuple[Stage, Operation]
+Early = Sequence[Sequence[float]]  # words by column and channel
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    """A chain that is written: its queue, its first descriptor, and how often it runs for each tile."""
+
+    queue: tuple[Tile, Direction, int]
+    first: int
+    each: int = 1
 
 
 def enable(grid: Grid) -> Iterator[Operation]:
@@ -45,7 +56,8 @@ def enable(grid: Grid) -> Iterator[Operation]:
 class LayerControl:
     """Makes the operations of one layer. `turn` counts the layers before.
 
-    With `weights_first`, weights come into memory tiles while the layer before computes. Operations are in the order in which an
+    With `early`, weights come into memory tiles while the layer before computes: so many words through each channel of each
+    column's shim at most. Operations are in the order in which an
     idle array wants them: what lets data and weights arrive, what computes, then what lets results leave memory tiles and the
     array. `needed`, `kept` and `taken` are the descriptors up to the second, third and last of these.
     """
@@ -58,9 +70,9 @@ class LayerControl:
         turn: int = 0,
         links: Links = ALONE,
         *,
-        weights_first: bool = False,
+        early: Early | None = None,
     ) -> None:
-        self.grid, self.plan, self.tiling, self.links, self.weights_first = grid, plan, plan.tiling, links, weights_first
+        self.grid, self.plan, self.tiling, self.links, self.early = grid, plan, plan.tiling, links, early
         self.writer = Writer(grid, plan.layer.node, turn)
         tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
@@ -126,25 +138,53 @@ class LayerControl:
         return bool(self.tiling.output_blocks(self.tiling.mode.parts(column, row)[1]))
 
     def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Staged]:
-        """The first tiles of data, weights, then the rest of data; or weights, then data."""
-        ends = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
-        before = 0 if self.weights_first else min(arrival.before, self.tiling.tiles)
-        tasks = []
+        """Weights that come early, the first tiles of data, the rest of the weights, then that of the data."""
+        memory, shim = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
         places = self.plan.memory[column]
-        turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) else 1
-        for (tile, direction, number), parts, each in zip(ends, self._data_parts(column, arrival), (turns, 1), strict=True):
+        turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) and arrival.data else 1
+        data: list[_Tasks] = []
+        for queue, parts, each in zip((memory, shim), self._data_parts(column, arrival), (turns, 1), strict=True):
             if parts:
-                first = yield from _configured(self.writer.write(tile, number, parts))
-                tasks.append(((tile, direction, number, first), each))
-        for task, each in tasks:
-            yield from _all(Stage.ARRIVE, self.writer.start(*task, before * each))
-        when = Stage.CONFIGURE if self.weights_first else Stage.ARRIVE
-        yield from self._tasks(when, self.memory.weights(Tile(column, 1), ARRIVING[channel], arrival))
-        yield from self._tasks(when, self.shim.weights(Tile(column, 0), channel, arrival))
-        for task, each in tasks:
-            into = self.weights_first and task[1] is S2MM
-            rest = (self.tiling.tiles - before) * each
-            yield from _all(Stage.CONFIGURE if into else Stage.ARRIVE, self.writer.start(*task, rest))
+                data.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
+        chains = self.memory.weights(Tile(column, 1), arrival)
+        early = self._early(column, channel, arrival, chains)
+        words = early * sum(part[0].length for part in chains[0][0]) if chains else 0
+        weights: list[tuple[_Tasks, int, int]] = []  # so often early, so often later
+        for parts, times in chains:
+            first = yield from _configured(self.writer.write(memory[0], memory[2], parts))
+            now = times if words and len(chains) > 1 else early
+            weights.append((_Tasks(memory, first), now, times - now))
+        if len(chains) > 1 and early:
+            words = sum(times * sum(part[0].length for part in parts) for parts, times in chains)
+        for n, (part, times) in enumerate(self.shim.weights(Tile(column, 0), channel, arrival, words)):
+            first = yield from _configured(self.writer.write(shim[0], shim[2], [part]))
+            weights.append((_Tasks(shim, first), times if n == 0 and words else 0, times if n or not words else 0))
+        before = min(arrival.before, self.tiling.tiles)
+        late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
+        for task, now, _ in weights:
+            yield from _all(Stage.CONFIGURE, self.writer.start(*task.queue, task.first, now))
+        for task in data:
+            yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, before * task.each))
+        for task, _, then in weights:
+            yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, then))
+        for task in data:
+            rest = (self.tiling.tiles - before) * task.each
+            yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, rest))
+
+    def _early(self, column: int, channel: int, arrival: Arrival, chains: Sequence[tuple[Parts, int]]) -> int:
+        """How often the chain of weights runs before the layer before has finished: as far as there is time, and room where cores
+        do not take weights before they have data."""
+        if self.early is None or not chains:
+            return 0
+        time = self.early[column][channel]
+        if len(chains) > 1:
+            return int(sum(times * sum(part[0].length for part in parts) for parts, times in chains) <= time)
+        (parts, times), slots = chains[0], self.plan.memory[column].slots
+        often = min(times, int(time // sum(part[0].length for part in parts)))
+        if slots and not self.tiling.kept:
+            once = times // self.tiling.streamed
+            return min(often, slots if arrival.data or arrival.residual else once, once)
+        return often
 
     def _data_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
         """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""

@@ -10,9 +10,9 @@ from sparsec.backends.aie.lower.geometry import BLOCK
 from sparsec.backends.aie.lower.tiling import Tiling
 
 Pattern = tuple[int, int, list[tuple[int, int]]]
-_LEAVING_PARTS = 5  # descriptors for the results that leave through a channel, if so many do
-_MOST_TURNS = 32  # of descriptors for one tile
-_LEAST_WORDS = 192  # of a descriptor in turns: to start it takes some cycles
+_LEAVING_DESCRIPTORS = 5  # for the results that leave through a channel, if so many do
+_LEAVING_PARTS = 32  # of the results of one tile
+_LEAST_WORDS = 192  # of a part: to start a descriptor takes some cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +37,26 @@ class Leaving:
         groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]
         return [(g[0][0], len(g), g[0][1]) for g in groups if g[0][1]]
 
-    def turns(self, column: int, patterns: Sequence[Pattern]) -> int:
-        """How often the descriptors of `together` are carried out for a tile, each time for further blocks of channels: more
-        than once where there is one tile, and all cores have as many blocks."""
-        if self.tiling.tiles > 1 or not patterns:
+    def parts(self, column: int, pattern: Pattern) -> int:
+        """In how many parts of equal size the results of a single tile leave, by one descriptor for each core; 1 for tiles."""
+        blocks = [len(self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])) for r, _ in pattern[2]]
+        if pattern[1] > 1 or len(set(blocks)) > 1:
             return 1
-        counts = {len(self._own(column, r)): height for r, height in patterns[0][2]}
-        (blocks, height) = next(iter(counts.items()))
-        words = height * self.tiling.width * BLOCK * self.tiling.layer.result_size // 4
-        fitting = (n for n in range(min(blocks, _MOST_TURNS), 1, -1) if blocks % n == 0 and blocks // n * words >= _LEAST_WORDS)
-        return next(fitting, 1) if len(counts) == 1 else 1
+        t = self.tiling
+        words = min(height for _, height in pattern[2]) * t.width * BLOCK * t.layer.result_size // 4
+        found = range(min(_LEAVING_PARTS, blocks[0]), 1, -1)
+        return next((n for n in found if blocks[0] % n == 0 and blocks[0] // n * words >= _LEAST_WORDS), 1)
 
-    def _own(self, column: int, row: int) -> range:
-        return self.tiling.output_blocks(self.tiling.mode.parts(column, row)[1])
-
-    def together(self, column: int, patterns: Sequence[Pattern], rows: Sequence[tuple[int, int]]) -> list[tuple[int, int, range]]:
+    def together(self, column: int, patterns: Sequence[Pattern], pattern: Pattern) -> list[tuple[int, int, range]]:
         """(row of cores, output rows, blocks of channels) of results of a tile, in the order in which they leave: some blocks
-        of each core at a time, where there are descriptors for that; the first ones if there are several turns."""
-        if (turns := self.turns(column, patterns)) > 1:
-            return [(r, height, own[: len(own) // turns]) for r, height in rows if (own := self._own(column, r))]
+        of each core at a time, as many as there are `parts`, or descriptors."""
+        once = self.parts(column, pattern)
         most = sum(len(p[2]) for p in patterns)
+        parts = once if once > 1 else max(1, _LEAVING_DESCRIPTORS // most)
         found = []
-        parts = max(1, _LEAVING_PARTS // most)
-        for part in range(parts):
-            for r, height in rows:
-                blocks = self._own(column, r)
+        for part in range(parts if once == 1 else 1):
+            for r, height in pattern[2]:
+                blocks = self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])
                 own = blocks[len(blocks) * part // parts : len(blocks) * (part + 1) // parts]
                 if own:
                     found.append((r, height, own))

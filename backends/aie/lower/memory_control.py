@@ -61,8 +61,8 @@ class MemoryControl(TileControl):
                 arriving += [(replace(made, base=base + n * size), None, 0) for n in range(count)]
         return arriving
 
-    def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
-        """Chunks from DDR: through a ring, or some at a time until all are there."""
+    def weights(self, tile: Tile, arrival: Arrival) -> list[tuple[Parts, int]]:
+        """Chunks from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
         t, places = self.tiling, self.plan.memory[tile.column]
         size = t.chunk_bytes // 4
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
@@ -78,10 +78,8 @@ class MemoryControl(TileControl):
                 rest = Iteration(some, count // granule(count))
                 found.append((MemoryDescriptor(base, some, iteration=rest, release=full), rest.wrap))
         if len({times for _, times in found}) == 1:
-            yield from self.writer.chain(tile, S2MM, channel, [(d, None, 0) for d, _ in found], found[0][1])
-            return
-        for made, times in found:
-            yield from self.writer.chain(tile, S2MM, channel, [(made, None, 0)], times)
+            return [([(d, None, 0) for d, _ in found], found[0][1])]
+        return [([(made, None, 0)], times) for made, times in found]
 
     def send(self, tile: Tile) -> Iterator[Operation]:
         """Data as vectors, and weights, from a memory tile to the cores."""
@@ -187,11 +185,10 @@ class MemoryControl(TileControl):
             yield from self.writer.chain(tile, S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
         for i, channel in enumerate(LEAVING if self.links.leaves else ()):
             patterns = self.leaving.patterns(tile.column, i)
-            turns = self.leaving.turns(tile.column, patterns)
-            for first, count, rows in patterns:
-                together = self.leaving.together(tile.column, patterns, rows)
-                leaving = [self._leaving(tile, r, n, first, own, turns) for r, n, own in together]
-                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], count * turns)
+            for pattern in patterns:
+                times, together = self.leaving.parts(tile.column, pattern), self.leaving.together(tile.column, patterns, pattern)
+                leaving = [self._leaving(tile, r, n, pattern[0], own, times) for r, n, own in together]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern[1] * times)
 
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
         """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
@@ -209,8 +206,8 @@ class MemoryControl(TileControl):
         dims = (Dim(1, words), Dim(words * lane, 4), Dim(words, lane), Dim(words * self.share.stored_columns))
         return MemoryDescriptor(OWN_WORDS + base // 4, t.rows * lane * 4 * words, dims, turns, free, full)
 
-    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range, turns: int) -> MemoryDescriptor:
-        """Some of one tile's results of a core, on their way to the shim."""
+    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range, parts: int) -> MemoryDescriptor:
+        """Some of one tile's results of a core, on their way to the shim; with `parts`, one of these after the other."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         places = self.plan.memory[tile.column]
         columns = words * self.traffic.y.columns
@@ -219,11 +216,13 @@ class MemoryControl(TileControl):
         apart = stored * (every.step if stays else 1)
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
         ring = t.tiles if stays else t.result_ring
+        turns = Iteration(tile_words, ring, first % ring) if parts == 1 else Iteration(len(blocks) * apart, parts)
+        begin = every.index(blocks[0]) * apart + (0 if parts == 1 else first % ring * tile_words)
         return MemoryDescriptor(
-            OWN_WORDS + places.results[row] // 4 + every.index(blocks[0]) * apart,
+            OWN_WORDS + places.results[row] // 4 + begin,
             len(blocks) * rows * columns,
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
-            iteration=Iteration(len(blocks) * apart, turns) if turns > 1 else Iteration(tile_words, ring, first % ring),
+            iteration=turns,
             acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
             release=None if stays else Release(OWN_LOCKS + locks.free, len(blocks)),
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import handed_over
+from sparsec.backends.aie.lower.choose import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -121,7 +122,8 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     over = handed_over(graph, views, tilings)
-    made = sequence(grid, layers, [not why for why, _ in over], [leaves for _, leaves in over])
+    cycles = [estimate(machine, t).cycles for t in tilings]
+    made = sequence(grid, layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
     stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))

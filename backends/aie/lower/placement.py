@@ -172,11 +172,3 @@ def _fit(busy: Sequence[_Span], size: int, limit: int, top: bool) -> int | None:
     starts = [limit - size, *(a - size for a, _ in busy)] if top else [0, *(b for _, b in busy)]
     free = [at for at in starts if 0 <= at <= limit - size and all(at + size <= a or b <= at for a, b in busy)]
     return (max if top else min)(free, default=None)
-
-
-def weights_before_data(plan: LayerPlan) -> bool:
-    """Whether weights can come before all data: where both share a channel, cores or memory tiles have to take all of them
-    without computing."""
-    return all(
-        plan.tiling.kept or not m.slots or not ((a.data or a.residual) and a.weights) for m in plan.memory for a in m.arrivals
-    )

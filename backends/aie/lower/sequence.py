@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.placement import Placed, placements, weights_before_data
+from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
@@ -16,6 +17,7 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
+_USED = 0.8  # of the time of a layer, to bring weights of the next one
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -31,20 +33,24 @@ class Sequenced:
 
 
 def sequence(
-    grid: Grid, layers: Sequence[tuple[LayerPlan, Traffic]], stay: Sequence[bool] = (), leave: Sequence[bool] = ()
+    grid: Grid,
+    layers: Sequence[tuple[LayerPlan, Traffic]],
+    cycles: Sequence[float],
+    stay: Sequence[bool],
+    leave: Sequence[bool],
 ) -> Sequenced:
     """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
     beside that one's; when its results are there, the data follow.
 
-    By layer, `stay` says whether results may stay in memory tiles for the next, `leave` whether they then go to DDR as well,
-    which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
+    By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
+    they then go to DDR as well, which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
     """
-    places = placements([plan for plan, _ in layers], stay or [False] * len(layers))
+    places = placements([plan for plan, _ in layers], stay)
     made = _Sequence(grid)
     for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
-        links = Links(placed.here, placed.stays, not placed.stays or not leave or leave[i])
+        links = Links(placed.here, placed.stays, not placed.stays or leave[i])
         try:
-            made.add(placed, traffic, links)
+            made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
         except LimitError as exc:
             raise LimitError(str(exc), node=placed.plan.layer.node) from exc
     made.end()
@@ -61,10 +67,10 @@ class _Sequence:
         self._before: LayerControl | None = None
         self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
 
-    def add(self, placed: Placed, traffic: Traffic, links: Links) -> None:
-        """The next layer."""
+    def add(self, placed: Placed, traffic: Traffic, links: Links, cycles: float) -> None:
+        """The next layer; the one before takes about so many `cycles`."""
         near, far = self.circuits.change(placed.plan.tiling.mode)
-        control, early, why = self._control(placed, traffic, links, again=bool(near))
+        control, early, why = self._control(placed, traffic, links, cycles, again=bool(near))
         self.operations += self._awaited
         self._awaited = []
         if early and self._before is not None:
@@ -99,7 +105,9 @@ class _Sequence:
         self.operations += self._before.finish()
         self.ends.append(len(self.operations))
 
-    def _control(self, placed: Placed, traffic: Traffic, links: Links, *, again: bool) -> tuple[LayerControl, bool, str]:
+    def _control(
+        self, placed: Placed, traffic: Traffic, links: Links, cycles: float, *, again: bool
+    ) -> tuple[LayerControl, bool, str]:
         """The control of a layer, whether it begins early, and why not all of it does; `again`: circuits from DDR change."""
         before, plan, turn = self._before, placed.plan, len(self.late)
         why = "it is the first" if before is None else "not all cores have results in the layer before"
@@ -107,11 +115,9 @@ class _Sequence:
             late = ""
             if again:
                 late = "circuits from DDR change"
-            elif not (links.here or weights_before_data(plan)):
-                late = "they come behind its data"
             elif not placed.early:
                 late = "they have no place in memory tiles beside the layer before"
-            control = LayerControl(self.grid, plan, traffic, turn, links, weights_first=not late)
+            control = LayerControl(self.grid, plan, traffic, turn, links, early=None if late else _time(before.plan, cycles))
             why = without_room(self.grid, control.needed, before.taken)
             if not why:
                 return control, True, late and f"its weights come later: {late}"
@@ -133,13 +139,27 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
     leaving = Stage.LEAVE if without_room(grid, control.kept, before.taken) else Stage.CONFIGURE
     array = Stage.LEAVE if without_room(grid, control.taken, before.taken) else Stage.CONFIGURE
     staged = [*control.arriving, *control.computing, *((leaving, op) for op in control.leaving)]
-    for wanted, op in (*staged, *((array, op) for op in control.leaving_array)):
+    for i, (wanted, op) in enumerate((*staged, *((array, op) for op in control.leaving_array))):
         stage, queue = wanted, queue_of(grid, op)
         if queue and stage is Stage.CONFIGURE:
             queued[queue] += 1
             if queued[queue] > _QUEUED:
-                stage = Stage.LEAVE
+                stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE
         in_core = isinstance(op, (Write, BlockWrite)) and grid.kind(split(op.address)[0]) is Kind.CORE
         (cores if in_core and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
     return stages
+
+
+def _time(before: LayerPlan, cycles: float) -> list[list[float]]:
+    """Words that the channels from DDR can bring while the layer before computes, beside its data and residual."""
+    t = before.tiling
+    found = []
+    for places in before.memory:
+        used = [
+            sum(places.data[i].count for i in a.data) * t.part_bytes
+            + sum(places.residual[i].count for i in a.residual) * t.residual_part_bytes
+            for a in places.arrivals
+        ]
+        found.append([max(0.0, _USED * cycles - t.tiles * u / WORD_BYTES) for u in used])
+    return found

@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
 from sparsec.backends.aie.lower.plan import Arrival
 from sparsec.backends.aie.lower.tile_control import TileControl
-from sparsec.backends.aie.lower.writer import MM2S, S2MM, Part, Parts
+from sparsec.backends.aie.lower.writer import S2MM, Part, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation
 
@@ -25,29 +25,33 @@ class ShimControl(TileControl):
         t = self.tiling
         for i in range(len(LEAVING) if self.links.leaves else 0):
             patterns = self.leaving.patterns(tile.column, i)
-            turns = self.leaving.turns(tile.column, patterns)
-            for n, (first, count, rows) in enumerate(patterns):
-                parts = []
-                for r, height, blocks in self.leaving.together(tile.column, patterns, rows):
+            for n, (first, count, _) in enumerate(patterns):
+                parts, times = [], self.leaving.parts(tile.column, patterns[n])
+                for r, height, blocks in self.leaving.together(tile.column, patterns, patterns[n]):
                     row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
                     size = (len(blocks), height, self.traffic.y.columns)
-                    steps, again = (blocks.step, 1), Iteration(t.rows, count)
-                    if turns > 1:
-                        again = Iteration(len(blocks) * blocks.step * self.traffic.y.height, turns)
-                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, again, steps))
-                yield from self.writer.chain(tile, S2MM, i, parts, count * turns, token=n == len(patterns) - 1)
+                    steps = (blocks.step, 1)
+                    further = len(blocks) * blocks.step * self.traffic.y.height  # rows from one part of channels to the next
+                    turns = Iteration(t.rows, count) if times == 1 else Iteration(further, times)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, turns, steps))
+                yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=n == len(patterns) - 1)
 
-    def weights(self, tile: Tile, channel: int, arrival: Arrival) -> Iterator[Operation]:
-        """The chunks that come through a channel."""
+    def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
+        """The chunks that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
         plan, size = self.plan, self.tiling.chunk_bytes
         if not arrival.weights:
-            return
+            return []
         order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
         before = sum(len(plan.stream_order(c, i)) for c, i in order if (c, i) < (tile.column, channel))
-        chunks = len(plan.stream_order(tile.column, channel))
+        words = len(plan.stream_order(tile.column, channel)) * size // 4
         times = self.tiling.streamed if plan.memory[tile.column].slots else 1
-        made = ShimDescriptor(0, chunks * size // 4)
-        yield from self.writer.chain(tile, MM2S, channel, [(made, WEIGHTS, self.traffic.weights + before * size)], times)
+        at = self.traffic.weights + before * size
+        if early in (0, words):
+            found = [((ShimDescriptor(0, words), WEIGHTS, at), 1)] if early else []
+            return [*found, *([((ShimDescriptor(0, words), WEIGHTS, at), times - len(found))] if times > len(found) else [])]
+        first, rest = (ShimDescriptor(0, early), WEIGHTS, at), (ShimDescriptor(0, words - early), WEIGHTS, at + 4 * early)
+        whole = [((ShimDescriptor(0, words), WEIGHTS, at), times - 1)] if times > 1 else []
+        return [(first, 1), (rest, 1), *whole]
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
         """Tiles of data that come through a channel, each with its residual behind it."""
