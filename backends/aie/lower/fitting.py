@@ -93,5 +93,5 @@ class Fitting:
             core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
-        LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
+        LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds

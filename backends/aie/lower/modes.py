@@ -7,7 +7,7 @@ same weights), channels over all cores suit small images with many. In between, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, cached_property
 from itertools import pairwise
@@ -170,9 +170,16 @@ def _spread(first: int, columns: int) -> tuple[int, tuple[int, ...]]:
     return sender, tuple(c for c in range(first, first + columns) if abs(c - sender) <= 1)
 
 
+def cut_over(grid: Grid) -> Grid:
+    """The part of an array that layers are cut over: as many rows of cores as a memory tile has channels to take results from,
+    the lowest ones."""
+    return replace(grid, core_rows=min(grid.core_rows, min(ARRIVING)))
+
+
 def modes(grid: Grid) -> tuple[Mode, ...]:
-    """The cuts that an array has channels for: a memory tile feeds, and is fed by, up to four cores of its column."""
-    if grid.core_rows > min(ARRIVING) or grid.core_rows > grid.columns:
+    """The cuts that an array has channels for, where every column has a shim below one memory tile."""
+    grid = cut_over(grid)
+    if grid.core_rows > grid.columns or grid.memory_rows != 1 or not all(grid.has_dma(Tile(c, 0)) for c in range(grid.columns)):
         return ()
     cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
     cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []

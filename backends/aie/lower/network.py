@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.choose import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
-from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.modes import cut_over, modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import sequence
@@ -20,7 +20,6 @@ from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
-from sparsec.backends.aie.registers import Grid
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
@@ -35,9 +34,10 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     if not ways:
         raise FitError(
             f"any layer on {machine.name}",
-            demand=f"{machine.rows} rows of cores in {machine.columns} columns",
-            bound="up to 4 rows, and as many columns: a memory tile takes the results of its column's cores, one channel each",
-            remedy="compile for aie2:npu1 or a smaller square",
+            demand=f"{machine.rows} rows of cores in {machine.columns} columns, {len(machine.shim.columns)} of which reach DDR, "
+            f"with {machine.memory_rows} memory tiles each",
+            bound="as many columns as rows, four of these at most, and a shim that reaches DDR and a memory tile in each",
+            remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])
     layers, reasons = layers_of(graph)
@@ -75,7 +75,6 @@ def lower_with(
 
     `passed_over` says by node why the array computes it in none of the ways that were thought cheaper.
     """
-    grid = machine.grid
     ways = {node: t if isinstance(t, tuple) else (t,) for node, t in tilings.items()}
     layers = {node: parts[0].layer for node, parts in ways.items()}
     cut = partition(graph, layers, layers_of(graph)[1] if reasons is None else reasons)
@@ -86,7 +85,7 @@ def lower_with(
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
             own = [t for layer in segment.layers for t in ways[layer.node]]
-            parts.append(_array_part(grid, machine, segment, own, kinds, images, graph, cut.views))
+            parts.append(_array_part(machine, segment, own, kinds, images, graph, cut.views))
         else:
             parts.append(HostPart(segment.graph))
     parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
@@ -106,7 +105,6 @@ def lower_with(
 
 
 def _array_part(
-    grid: Grid,
     machine: Machine,
     segment: ArraySegment,
     tilings: Sequence[Tiling],
@@ -123,8 +121,10 @@ def _array_part(
         weights += plan.weights
     over = handed_over(graph, views, tilings)
     cycles = [estimate(machine, t).cycles for t in tilings]
-    made = sequence(grid, layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
+    made = sequence(cut_over(machine.grid), layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
     stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))
-    return ArrayPart(plans, segment.views, Transaction(grid, made.operations), bytes(weights), made.ends, made.late, stays)
+    return ArrayPart(
+        plans, segment.views, Transaction(machine.grid, made.operations), bytes(weights), made.ends, made.late, stays
+    )

@@ -210,8 +210,16 @@ def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(FitError, match=r"layer 'conv' on aie2:npu1 does not fit: .* the bound is 65,536 bytes of a core"):
         ranked(NPU, layer, modes(NPU.grid), 1, 898)
     small = conv_graph(np.random.default_rng(1), (8, 8), (8, 8))
-    with pytest.raises(FitError, match="up to 4 rows"):
-        compile_for(small, "aie2:8x8")
+    with pytest.raises(FitError, match="8 rows of cores in 38 columns, 12 of which reach DDR, with 2 memory tiles each"):
+        compile_for(small, "aie2:ve2802")
+
+
+def test_of_more_rows_four_compute() -> None:
+    rng = np.random.default_rng(4)
+    graph = conv_graph(rng, (40, 90), (17, 9), (3, 3), pads=(1, 1, 1, 1), residual=True)
+    run = _check(graph, rng, "aie2:6x6")
+    busy = {t.row for t, core in run.parts[0].finished.array.cores.items() if core.core.products}
+    assert busy == {2, 3, 4, 5}
 
 
 @pytest.mark.parametrize(
