@@ -31,6 +31,8 @@ MEETINGS = {
     "done": ("done", False),
 }
 
+_JUMPS = ("jz", "jnz", "jzd", "jmpr")  # by what a register holds
+
 MOST_BUNDLES = 1 << 21  # one by one, from one meeting to the next
 _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
@@ -153,12 +155,15 @@ class Core:
 
     def _target(self, steering: Instruction) -> int | None:
         """Where a jump goes, if this is one and is taken."""
-        name, operands, r = steering.form.name, steering.operands, self.state.r
-        taken = {"jmp": lambda: True, "jz": lambda: r[operands[0]] == 0, "jnz": lambda: r[operands[0]] != 0}
-        taken |= {"jzd": lambda: r[operands[0]] == 1, "jmpr": lambda: True}
-        if name not in taken or not taken[name]():
+        name, operands = steering.form.name, steering.operands
+        if name == "jmp":
+            return operands[0]
+        if name not in _JUMPS:
             return None
-        return r[operands[0]] if name == "jmpr" else operands[-1]
+        value = self.state.r[operands[0]]
+        if name == "jmpr":
+            return value
+        return operands[1] if {"jz": value == 0, "jnz": value != 0, "jzd": value == 1}[name] else None
 
     def _go_on(self, pc: int) -> None:
         """Continue at `pc`, or at the start of the loops that end there."""

@@ -190,6 +190,9 @@ _SCALARS = (
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
 )
 
+ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}
+"""Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
+
 FORMS: Mapping[Slot, tuple[Form, ...]] = {
     Slot.A: _LOADS,
     Slot.B: _LOADS,

@@ -168,8 +168,7 @@ class Values:
             return total
         if s.name == "setf":
             total = total.copy()
-            rows = slice(2 * s.numbers[0], 2 * s.numbers[0] + 2)
-            total[:, rows] = widened(self._vector(s.vectors[0])[:, 0]).reshape(-1, 2, 8)
+            total[:, 2 * s.numbers[0] : 2 * s.numbers[0] + 2] = widened(self._vector(s.vectors[0])[:, 0]).reshape(-1, 2, 8)
             return total
         if s.name in _OF_FLOATS:
             with np.errstate(all="ignore"):

@@ -10,14 +10,13 @@ import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.execute import ACTIONS, State
-from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
+from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instruction, Slot
 
 Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_ADDING = {"macc": "mac", "macec": "mace", "macbfc": "macbf", "addmac": "mac", "addmace": "mace", "addmacbf": "macbf"}
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *_ADDING))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 
 
@@ -189,10 +188,10 @@ class Tracer:
 
     def _sum(self, i: Instruction, trace: Trace) -> None:
         o, name, v = i.operands, i.form.name, self.vectors
-        if name in _ADDING:
+        if name in ADDING:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
-            name, o = _ADDING[name], (o[0], *o[1 + len(sources) :])
+            name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
             taken = Sum("take", (o[3] if name == "macbf" else -1, *counts), ())
             trace.fixed += taken.numbers
             trace.sums.setdefault(o[0], []).append(taken)

@@ -70,6 +70,76 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("blocks", [1, 9])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_last_part_adds_a_residual_or_leaves_sums(wide: bool, blocks: int, signed: bool) -> None:
+    """Bytes take a residual beside the partial sums; int32 sums are stored as they are."""
+    rng, vectors = np.random.default_rng([wide, blocks, signed]), 3
+    data = rng.integers(0, 256, 32 * 80 + 128 * vectors, np.uint8)
+    last = Kind(signed=(signed, not signed and not wide, False), residual=not wide, starts_partial=True, wide=wide)
+    kinds = [Kind(signed=(signed, False, False), ends_partial=True), last]
+    bias = rng.integers(-5000, 5000, 8, np.int32)
+    chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
+    for kind in (0, 1):
+        offsets, weights = offsets_of(rng, blocks, vectors, 80), rng.integers(-127, 128, (blocks, 8, 8), np.int8)
+        chunks.append(Chunk(bias, weights, offsets, kind, 0 if wide else 32 * 80, PARTIAL[0], kind > 0))
+        total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, signed)
+    (result,) = Bench(kinds, [data], chunks, vectors, shifts=(9, 6), result_bytes=512 if wide else 128).run()
+    if wide:
+        assert np.array_equal(result.view(np.int32).reshape(-1, 8), total)
+        return
+    total += data[32 * 80 :].view(np.uint8 if signed else np.int8).reshape(-1, 8).astype(np.int64) << 6
+    assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
+
+
+@pytest.mark.parametrize("cuts", [(True, False), (False, True), (True, True)])
+def test_results_within_bounds(cuts: tuple[bool, bool]) -> None:
+    rng, vectors = np.random.default_rng(3), 3
+    data, offsets = rng.integers(0, 256, 32 * 80, np.uint8), offsets_of(rng, 5, vectors, 80)
+    weights, bias = rng.integers(-127, 128, (2, 5, 8, 8), np.int8), rng.integers(-5000, 5000, 8, np.int32)
+    chunks = [Chunk(bias, w, offsets, 0) for w in weights]
+    bench = Bench([Kind(cuts=cuts)], [data], chunks, vectors, shifts=(9, 0), bounds=(0x14141414, 0x60606060))
+    for result, w in zip(bench.run(), weights, strict=True):
+        expected = requantise_by_shift(_sums(data, offsets, w, bias, vectors, False), 9, 0, DType.U8)
+        expected = np.clip(expected, 0x14 if cuts[0] else 0, 0x60 if cuts[1] else 255)
+        assert np.array_equal(result.reshape(-1, 8), expected)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_maxima(kept: bool) -> None:
+    rng, vectors = np.random.default_rng(4), 2
+    data, offsets = rng.integers(0, 256, 32 * 40, np.uint8), [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
+    chunks = [Chunk(np.zeros(8, np.int32), np.ones((9, 8), np.int8), [o + 32 * n for o in offsets], 0) for n in range(2)]
+    results = Bench([Kind(depthwise=True, maximum=True)], [data], chunks, vectors, kept=kept).run()
+    for n, result in enumerate(results):
+        expected = np.max([data[o + 32 * n : o + 32 * n + 128 * vectors] for o in offsets], axis=0)
+        assert np.array_equal(result, expected)
+
+
+def test_a_chunk_takes_as_many_cycles_as_its_last_sums_and_the_next_ones_header() -> None:
+    """Slopes of cycles over chunks and over 4 vectors, without locks: what is beside products, and what fetching sums costs."""
+
+    def cycles(kind: Kind, chunks: int, vectors: int) -> int:
+        weights, bias, offsets = np.ones((8, 8, 8), np.int8), np.zeros(8, np.int32), [32 * i for i in range(8)]
+        partial = kind.starts_partial or kind.ends_partial
+        made = Chunk(bias, weights, offsets, 0, partial=PARTIAL[0] * partial, goes_on=kind.starts_partial)
+        bench = Bench([kind], [np.zeros(32 * 400, np.uint8)], [made] * chunks, vectors)
+        bench.run()
+        return bench.core.now - bench.core.stalls["bank"]
+
+    for kind, chunk, quad in (
+        (Kind(), 19, 0),
+        (Kind(residual=True), 22, 0),
+        (Kind(ends_partial=True), 24, 0),
+        (Kind(starts_partial=True, ends_partial=True), 26, 6),
+        (Kind(starts_partial=True), 23, 5),
+        (Kind(depthwise=True), 19, 0),
+    ):
+        assert cycles(kind, 5, 4) - cycles(kind, 4, 4) == 4 * (32 + quad) + chunk, kind.name
+        assert cycles(kind, 4, 5) - cycles(kind, 4, 4) == 4 * (32 + quad), kind.name
+
+
 def test_depthwise() -> None:
     rng = np.random.default_rng(1)
     data = rng.integers(0, 256, 32 * 40, np.uint8)
