@@ -17,7 +17,7 @@ from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory
+from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -32,7 +32,8 @@ _LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input cha
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
-_JITTER = 0.2  # of what is less busy, that the busiest waits for
+_JITTER = 0.1  # of what is less busy, that the busiest waits for
+_CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
 _LONGER = 1.5  # than the best way, from where on others are not looked at
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
@@ -82,7 +83,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
     residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
-    compute = _compute(t)
+    compute = _compute(t) * (1 if weights_gap(machine, t) is not None else _CONFLICTS)
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER

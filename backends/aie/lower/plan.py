@@ -231,12 +231,9 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             remedy="use an array with more cores",
             node=tiling.layer.node,
         )
-    spare = size - sum(demand.values())
-    weights = demand["data"] + demand["residual"]
-    first = tiling.chunk_bytes if not tiling.kept else 0  # so that one buffer of weights comes where the other is not read
-    gap = -(weights + first) % bank
-    if gap <= spare:
-        spare, weights = spare - gap, weights + gap
+    gap = weights_gap(machine, tiling) or 0
+    spare = size - sum(demand.values()) - gap
+    weights = demand["data"] + demand["residual"] + gap
     results = weights + demand["weights"]
     gap = -(results + demand["results"]) % bank
     at = results + demand["results"] + (gap if gap <= spare else 0)
@@ -251,6 +248,15 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         _partial(tiling, at, bank, size - at - demand["parameters"]),
         size - demand["parameters"],
     )
+
+
+def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
+    """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one buffer of weights comes
+    where the other is not read; None where there is no room for that."""
+    demand, bank = tiling.core_demand, machine.core.data_bytes // machine.core.data_banks
+    first = tiling.chunk_bytes if not tiling.kept else 0
+    gap = -(demand["data"] + demand["residual"] + first) % bank
+    return gap if gap <= machine.core.data_bytes - sum(demand.values()) else None
 
 
 def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
