@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
@@ -57,9 +58,9 @@ class LayerControl:
     """Makes the operations of one layer. `turn` counts the layers before.
 
     With `early`, weights come into memory tiles while the layer before computes: so many words through each channel of each
-    column's shim at most. Operations are in the order in which an
-    idle array wants them: what lets data and weights arrive, what computes, then what lets results leave memory tiles and the
-    array. `needed`, `kept` and `taken` are the descriptors up to the second, third and last of these.
+    column's shim at most. Operations are in the order in which an idle array wants them: what lets data and weights arrive, what
+    computes, then what lets results leave memory tiles and the array. `weights_late` are the words of weights by column and
+    channel that do not come early, `needed`, `kept` and `taken` the descriptors up to the second, third and last of these.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class LayerControl:
         self.writer = Writer(grid, plan.layer.node, turn)
         tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
+        self.weights_late: dict[tuple[int, int], int] = {}
         self.arriving, self.computing = list(self._arrive()), list(self._compute())
         self.needed = self.writer.taken()
         self.leaving = [op for c in range(grid.columns) for op in self.memory.results(Tile(c, 1))]
@@ -159,6 +161,9 @@ class LayerControl:
         for n, (part, times) in enumerate(self.shim.weights(Tile(column, 0), channel, arrival, words)):
             first = yield from _configured(self.writer.write(shim[0], shim[2], [part]))
             weights.append((_Tasks(shim, first), times if n == 0 and words else 0, times if n or not words else 0))
+        times = self.tiling.streamed if places.slots else 1
+        size = self.tiling.chunk_bytes // WORD_BYTES
+        self.weights_late[column, channel] = len(self.plan.stream_order(column, channel)) * times * size - words
         before = min(arrival.before, self.tiling.tiles)
         late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
         for task, now, _ in weights:

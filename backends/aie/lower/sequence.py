@@ -117,7 +117,7 @@ class _Sequence:
                 late = "circuits from DDR change"
             elif not placed.early:
                 late = "they have no place in memory tiles beside the layer before"
-            control = LayerControl(self.grid, plan, traffic, turn, links, early=None if late else _time(before.plan, cycles))
+            control = LayerControl(self.grid, plan, traffic, turn, links, early=None if late else _time(before, cycles))
             why = without_room(self.grid, control.needed, before.taken)
             if not why:
                 return control, True, late and f"its weights come later: {late}"
@@ -151,15 +151,15 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
     return stages
 
 
-def _time(before: LayerPlan, cycles: float) -> list[list[float]]:
-    """Words that the channels from DDR can bring while the layer before computes, beside its data and residual."""
-    t = before.tiling
-    found = []
-    for places in before.memory:
+def _time(before: LayerControl, cycles: float) -> list[list[float]]:
+    """Words that the channels from DDR can bring while the layer before computes, beside what they bring for that one."""
+    t, found = before.tiling, []
+    for column, places in enumerate(before.plan.memory):
         used = [
             sum(places.data[i].count for i in a.data) * t.part_bytes
             + sum(places.residual[i].count for i in a.residual) * t.residual_part_bytes
             for a in places.arrivals
         ]
-        found.append([max(0.0, _USED * cycles - t.tiles * u / WORD_BYTES) for u in used])
+        late = [before.weights_late[column, i] for i in range(len(used))]
+        found.append([max(0.0, _USED * cycles - t.tiles * u / WORD_BYTES - n) for u, n in zip(used, late, strict=True)])
     return found
