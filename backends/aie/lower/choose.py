@@ -94,7 +94,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
             first = max(first, min(data, t.source_bytes / t.splits) / word)
             data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
-            weights = again * t.chunk_bytes * sum(places.weights[i].count for i in arrival.weights)
+            weights = again * sum(places.weights[i].count * t.slots[places.weights[i].stream.part] for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
             if weights:
                 first = max(first, data / word)
