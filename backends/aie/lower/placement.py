@@ -145,8 +145,8 @@ def _with_places(
     first, last = (replace(a, data=()) for a in m.arrivals)
     own = [s for s in t.mode.data() if s.memory.column == column]
     at = staying[0] if staying else 0
-    here = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
-    return replace(found, data=here, arrivals=(first, last))
+    stayed = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
+    return replace(found, data=stayed, arrivals=(first, last))
 
 
 def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:

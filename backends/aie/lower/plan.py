@@ -358,5 +358,8 @@ def _arrivals(
         channel = int(what is What.WEIGHTS) if apart else loads.index(min(loads))
         found[channel][what].append(i)
         loads[channel] += size
-    first, second = (Arrival(*(tuple(sorted(f[what])) for what in What), before) for f in found)
+    first, second = (
+        Arrival(tuple(sorted(f[What.DATA])), tuple(sorted(f[What.RESIDUAL])), tuple(sorted(f[What.WEIGHTS])), before)
+        for f in found
+    )
     return first, second

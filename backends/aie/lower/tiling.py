@@ -99,7 +99,8 @@ class Tiling:
         most = self.counts.max(axis=1)
         if self.groups > 1:
             most[:] = most.max()
-        return np.maximum(1, -(-most // self.chunk_blocks))
+        found: Array = np.maximum(1, -(-most // self.chunk_blocks))
+        return found
 
     def pieces(self, block: int) -> int:
         """Chunks that a block of output channels takes of each part of the input channels."""
