@@ -154,15 +154,14 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     group = max(1, tiling.most_results // tiling.groups)
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further if tiling.in_parts else 0
-    wanted = iter(_kinds(tiling, block))
+    wanted, begins = iter(_kinds(tiling, block)), dict(zip(kinds, entries(tuple(kinds)), strict=True))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         packed.append([])
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
-            entry = entries(tuple(kinds))[kinds.index(kind)]
-            made = Chunk(bias, whole[part], offsets[part], entry, residual, partial, kind.starts_partial)
+            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, partial, kind.starts_partial)
             packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(tiling.chunk_bytes, b"\0"))
     return packed
 
