@@ -191,14 +191,14 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted, slot = iter(_kinds(tiling, block)), tiling.slots[block % tiling.mode.channel_parts]
+    begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         packed.append([])
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
-            entry = entries(tuple(kinds))[kinds.index(kind)]
-            made = Chunk(bias, whole[part], offsets[part], entry, residual, partial, kind.starts_partial)
+            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, partial, kind.starts_partial)
             packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(slot, b"\0"))
     return packed
 
