@@ -110,7 +110,7 @@ class _Sequence:
     ) -> tuple[LayerControl, bool, str]:
         """The control of a layer, whether it begins early, and why not all of it does; `again`: circuits from DDR change."""
         before, plan, turn = self._before, placed.plan, len(self.late)
-        why = "it is the first" if before is None else "not all cores have results in the layer before"
+        why = "not all cores have results in the layer before"
         if before is not None and before.all_cores:
             late = ""
             if again:
@@ -121,7 +121,8 @@ class _Sequence:
             why = without_room(self.grid, control.needed, before.taken)
             if not why:
                 return control, True, late and f"its weights come later: {late}"
-        return LayerControl(self.grid, plan, traffic, turn, links), False, why
+        late = "" if before is None else f"it begins when the layer before has finished: {why}"
+        return LayerControl(self.grid, plan, traffic, turn, links), False, late
 
 
 def _in_order(near: Iterable[Operation], far: Iterable[Operation], control: LayerControl) -> list[Operation]:
