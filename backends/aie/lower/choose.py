@@ -22,7 +22,7 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-_CHUNK, _TILE = 32, 30  # cycles of a core for a chunk and a unit of data beside products
+_CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
@@ -94,7 +94,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
             first = max(first, min(data, t.source_bytes / t.splits) / word)
             data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
-            weights = again * t.chunk_bytes * sum(places.weights[i].count for i in arrival.weights)
+            weights = again * sum(places.weights[i].count * t.slots[places.weights[i].stream.part] for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
             if weights:
                 first = max(first, data / word)

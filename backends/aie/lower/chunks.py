@@ -105,6 +105,6 @@ def table_end(most: int, goes_on: bool) -> int:
     return -(-(HEADER_BYTES + 2 * (_stored(most, goes_on) - 1)) // 32) * 32
 
 
-def chunk_bytes(most: int, block_bytes: int, goes_on: bool) -> int:
-    """What a chunk of at most so many blocks takes, where some go on with partial sums or none does."""
-    return -(-(table_end(most, goes_on) + _stored(most, goes_on) * block_bytes) // _ALIGN) * _ALIGN
+def chunk_bytes(most: int, block_bytes: int, goes_on: bool, start: int) -> int:
+    """What a chunk of at most so many blocks takes, from `start` on, where some go on with partial sums or none does."""
+    return -(-(start + _stored(most, goes_on) * block_bytes) // _ALIGN) * _ALIGN

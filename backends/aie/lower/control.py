@@ -162,8 +162,7 @@ class LayerControl:
             first = yield from _configured(self.writer.write(shim[0], shim[2], [part]))
             weights.append((_Tasks(shim, first), times if n == 0 and words else 0, times if n or not words else 0))
         times = self.tiling.streamed if places.slots else 1
-        size = self.tiling.chunk_bytes // WORD_BYTES
-        self.weights_late[column, channel] = len(self.plan.stream_order(column, channel)) * times * size - words
+        self.weights_late[column, channel] = sum(map(len, self.plan.stream_order(column, channel))) // WORD_BYTES * times - words
         before = min(arrival.before, self.tiling.tiles)
         late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
         for task, now, _ in weights:

@@ -43,8 +43,8 @@ class CoreControl(TileControl):
             within=self.share.steps.registers,
             chunks=t.unit_chunks(part),
             weights=core.weights,
-            weights_size=t.chunk_bytes,
-            weights_end=core.weights + slots * t.chunk_bytes,
+            weights_size=t.slots[part],
+            weights_end=core.weights + slots * t.slots[part],
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
             blocks=t.chunk_start,
@@ -60,8 +60,8 @@ class CoreControl(TileControl):
         yield from self._core_data(tile, part)
         weights = CoreDescriptor(
             core.weights // 4,
-            t.chunk_bytes // 4,
-            iteration=Iteration(t.chunk_bytes // 4, slots),
+            t.slots[part] // 4,
+            iteration=Iteration(t.slots[part] // 4, slots),
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )

@@ -64,10 +64,10 @@ class MemoryControl(TileControl):
     def weights(self, tile: Tile, arrival: Arrival) -> list[tuple[Parts, int]]:
         """Chunks from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
         t, places = self.tiling, self.plan.memory[tile.column]
-        size = t.chunk_bytes // 4
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         for i in arrival.weights:
             own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
+            size = t.slots[places.weights[i].stream.part] // 4
             base, full = OWN_WORDS + places.weights[i].at // 4, Release(OWN_LOCKS + own.full)
             if places.slots:
                 free = Acquire(OWN_LOCKS + own.free)
@@ -148,7 +148,7 @@ class MemoryControl(TileControl):
         return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
-        t, size, slots = self.tiling, self.tiling.chunk_bytes // 4, self.plan.memory[tile.column].slots
+        t, size, slots = self.tiling, self.tiling.slots[stream.part] // 4, self.plan.memory[tile.column].slots
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])

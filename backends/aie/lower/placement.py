@@ -103,7 +103,7 @@ class _Wanted:
         own = [s for s in t.mode.data() if s.memory.column == column]
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
         return _Wanted(
-            [(m.slots or p.count) * t.chunk_bytes for p in m.weights],
+            [(m.slots or p.count) * t.slots[p.stream.part] for p in m.weights],
             [_staying_bytes(plan)] * len(own) if stays else [],
             [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
             [m.ring * p.count * t.residual_part_bytes for p in m.residual],
@@ -145,8 +145,8 @@ def _with_places(
     first, last = (replace(a, data=()) for a in m.arrivals)
     own = [s for s in t.mode.data() if s.memory.column == column]
     at = staying[0] if staying else 0
-    kept = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
-    return replace(found, data=kept, arrivals=(first, last))
+    stayed = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
+    return replace(found, data=stayed, arrivals=(first, last))
 
 
 def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:

@@ -190,16 +190,16 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     group = max(1, tiling.most_results // tiling.groups)
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further if tiling.in_parts else 0
-    wanted = iter(_kinds(tiling, block))
+    wanted, slot = iter(_kinds(tiling, block)), tiling.slots[block % tiling.mode.channel_parts]
+    begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         packed.append([])
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
-            entry = entries(tuple(kinds))[kinds.index(kind)]
-            made = Chunk(bias, whole[part], offsets[part], entry, residual, partial, kind.starts_partial)
-            packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(tiling.chunk_bytes, b"\0"))
+            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, partial, kind.starts_partial)
+            packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(slot, b"\0"))
     return packed
 
 
@@ -291,25 +291,24 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
     room = size - sum(rings) - _DISCARDED_BYTES
     ring, slots = _rings(tiling, tile, weights, room, whole=spread or tiling.streamed > 1)
-    chunk = tiling.chunk_bytes
     arrivals = _arrivals(tiling, data, residual, weights, ring, slots)
     uneven = slots and any(len({weights[i].count for i in a.weights}) > 1 for a in arrivals)
     if not ring or uneven or (spread and slots):  # rings are filled in turns
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
             demand=f"{min(RING, tiling.tiles) * tile:,} bytes of data, {sum(rings):,} of results, "
-            f"at least {2 * chunk * len(weights):,} of weights",
+            f"at least {2 * sum(tiling.slots[p.stream.part] for p in weights):,} of weights",
             bound=f"{size:,} bytes",
             remedy="use an array with more columns",
             node=tiling.layer.node,
         )
     at = 0
     placed: list[list[Portion]] = []
-    for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, chunk)):
+    for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, 0)):
         placed.append([])
         for p in portions:
             placed[-1].append(Portion(p.stream, p.first, p.count, at))
-            at += (slots or p.count if portions is weights else p.count) * each
+            at += (slots or p.count) * tiling.slots[p.stream.part] if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
     return MemoryPlaces(parts[0], parts[1], parts[2], ring, slots, ring_at, size - _DISCARDED_BYTES, arrivals)
@@ -321,8 +320,8 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, 
     Weights that cores ask for again are held whole if at all possible, then data of all tiles, so that they can come before
     the weights through the same channel.
     """
-    chunk = tiling.chunk_bytes * len(weights)
-    every = sum(p.count for p in weights) * tiling.chunk_bytes
+    chunk = sum(tiling.slots[p.stream.part] for p in weights)
+    every = sum(p.count * tiling.slots[p.stream.part] for p in weights)
     fewest = min(RING, tiling.tiles)
     parts = tiling.parts + tiling.residual_parts
     all_tiles = tiling.tiles if tiling.tiles * parts <= LOCK_MAXIMUM else fewest
@@ -351,7 +350,7 @@ def _arrivals(
     again = tiling.streamed if slots else 1
     sizes = {(What.DATA, i): p.count * tiling.tiles * tiling.part_bytes for i, p in enumerate(data)}
     sizes |= {(What.RESIDUAL, i): p.count * tiling.tiles * tiling.residual_part_bytes for i, p in enumerate(residual)}
-    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.chunk_bytes for i, p in enumerate(weights)}
+    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.slots[p.stream.part] for i, p in enumerate(weights)}
     found: list[dict[What, list[int]]] = [{what: [] for what in What} for _ in range(2)]
     loads = [0, 0]
     apart = not held and slots > 0 and not tiling.kept
@@ -359,5 +358,8 @@ def _arrivals(
         channel = int(what is What.WEIGHTS) if apart else loads.index(min(loads))
         found[channel][what].append(i)
         loads[channel] += size
-    first, second = (Arrival(*(tuple(sorted(f[what])) for what in What), before) for f in found)
+    first, second = (
+        Arrival(tuple(sorted(f[What.DATA])), tuple(sorted(f[What.RESIDUAL])), tuple(sorted(f[What.WEIGHTS])), before)
+        for f in found
+    )
     return first, second

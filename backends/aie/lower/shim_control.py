@@ -38,14 +38,14 @@ class ShimControl(TileControl):
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
         """The chunks that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
-        plan, size = self.plan, self.tiling.chunk_bytes
+        plan = self.plan
         if not arrival.weights:
             return []
         order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
-        before = sum(len(plan.stream_order(c, i)) for c, i in order if (c, i) < (tile.column, channel))
-        words = len(plan.stream_order(tile.column, channel)) * size // 4
+        before = sum(len(chunk) for c, i in order if (c, i) < (tile.column, channel) for chunk in plan.stream_order(c, i))
+        words = sum(map(len, plan.stream_order(tile.column, channel))) // 4
         times = self.tiling.streamed if plan.memory[tile.column].slots else 1
-        at = self.traffic.weights + before * size
+        at = self.traffic.weights + before
         if early in (0, words):
             found = [((ShimDescriptor(0, words), WEIGHTS, at), 1)] if early else []
             return [*found, *([((ShimDescriptor(0, words), WEIGHTS, at), times - len(found))] if times > len(found) else [])]

@@ -99,18 +99,26 @@ class Tiling:
         most = self.counts.max(axis=1)
         if self.groups > 1:
             most[:] = most.max()
-        return np.maximum(1, -(-most // self.chunk_blocks))
+        found: Array = np.maximum(1, -(-most // self.chunk_blocks))
+        return found
 
     def pieces(self, block: int) -> int:
         """Chunks that a block of output channels takes of each part of the input channels."""
         return int(self.all_pieces[block])
 
-    @cached_property
+    @property
     def chunk_bytes(self) -> int:
-        """Bytes of the largest chunk: all take as much."""
-        element = self.layer.element
+        """Bytes of the largest chunk."""
+        return max(self.slots)
+
+    @cached_property
+    def slots(self) -> tuple[int, ...]:
+        """Bytes of the largest chunk of each part of the output channels: all of the part take as much."""
+        element, n = self.layer.element, self.mode.channel_parts
         each = element.vector_bytes if self.layer.depthwise else element.block_bytes
-        return chunk_bytes(self._most_blocks, each, self.in_parts)
+        blocks = np.minimum(self.counts, self.chunk_blocks)
+        most = (int(blocks[p::n].max(initial=0)) for p in range(n))
+        return tuple(chunk_bytes(m, each, self.in_parts, self.chunk_start) for m in most)
 
     @property
     def chunk_start(self) -> int:

@@ -20,6 +20,7 @@ from sparsec.backends.aie.lower.choose import candidates, ranked
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.plan import What, in_memory
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
@@ -133,6 +134,31 @@ def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
     found = [t for t in _tilings(graph) if t.splits > 1 and t.tiles < 5]
     first = draw(st.integers(0, len(found) - 1))
     _check(graph, rng, program=_first_lowered(graph, [*found[first:], *found[:first]]))
+
+
+@pytest.mark.parametrize(
+    ("cut", "data", "weights"),
+    [
+        (Cut.BOTH, [{0}, {1}, {2}, {3}], [{0}, {1}, {2}, {3}]),
+        (Cut.POSITIONS, [{c} for c in range(4) for _ in range(4)], [{0, 1, 2}]),
+        (Cut.CHANNELS, [{0, 1, 2}], [{c} for c in range(4) for _ in range(4)]),
+        (Cut.PAIRS, [{0, 1}, {2, 3}], [{0}, {2}, {0}, {2}, {1}, {3}, {1}, {3}]),
+        (Cut.HALVES, [{c} for c in range(4) for _ in range(2)], [{0, 1}, {2, 3}]),
+    ],
+)
+def test_streams_come_through_the_shims_near_their_sender(cut: Cut, data: list[set[int]], weights: list[set[int]]) -> None:
+    """Every part and chunk once, in the memory of a column whose locks and bytes the sender's channel reaches."""
+    graph = conv_graph(np.random.default_rng(3), (64, 128), (16, 16), (3, 3), pads=(1, 1, 1, 1))
+    tiling = next(t for t in _tilings(graph, cut) if t.splits == 4 and t.groups == 1)
+    memory = in_memory(NPU, tiling)
+    for what, expected, total in ((What.DATA, data, tiling.parts), (What.WEIGHTS, weights, 0)):
+        streams = tiling.mode.weights() if what is What.WEIGHTS else tiling.mode.data()
+        for stream, columns in zip(streams, expected, strict=True):
+            found = [(c, p) for c, m in enumerate(memory) for p in m.portions(what) if p.stream is stream]
+            covered = sorted(i for _, p in found for i in range(p.first, p.first + p.count))
+            assert covered == list(range(total or tiling.chunks(stream.part)))
+            assert {c for c, _ in found} == columns
+            assert columns == {stream.memory.column} or stream.channel < 4
 
 
 @pytest.mark.parametrize("groups", [2, 4])
