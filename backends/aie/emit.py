@@ -27,7 +27,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
-FORMAT = 2
+FORMAT = 3
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
@@ -84,7 +84,11 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
-    layers = [_layer(plan, graph, first, end) for plan, (first, end) in zip(part.plans, pairwise(part.ends), strict=True)]
+    layers = [
+        _layer(plan, graph, ends) | {"begins_late": late, "stays": s.stays, "leaves": s.leaves, "not_kept": s.why}
+        for plan, ends, late, s in zip(part.plans, pairwise(part.ends), part.late, part.staying, strict=True)
+    ]
+    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}
     made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
     taken = [*((p.layer.x, p.layer.residual) for p in part.plans), *(v.inputs for v in part.views)]
     read = dict.fromkeys(v for values in taken for v in values if v is not None and v not in made)
@@ -93,20 +97,20 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
         "control": f"{folder}/control.bin",
         "weights": f"{folder}/weights.bin",
         "inputs": list(read),
-        "outputs": made,
+        "outputs": [v for v in made if v not in inner],
         "layers": layers,
         "views": [v.node for v in part.views],
     }
 
 
-def _layer(plan: LayerPlan, graph: Graph, first: int, end: int) -> dict[str, Any]:
+def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, Any]:
     t, layer = plan.tiling, plan.layer
     node = next(n for n in graph if n.name == layer.node)
     return {
         "node": layer.node,
         "channels": layer.part_of(graph),
         "origin": list(node.origin),
-        "operations": [first, end],
+        "operations": list(ends),
         "macs": layer.macs(graph),
         "element": layer.element.name,
         "blocks": sum(layer.block_counts),

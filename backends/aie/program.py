@@ -13,16 +13,28 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.graph import Graph
 
 
+@dataclass(frozen=True, slots=True)
+class Staying:
+    """Whether a layer's results stay in memory tiles for the next one, whether they go to DDR, and why they do not stay."""
+
+    stays: bool
+    leaves: bool
+    why: str
+
+
 @dataclass(frozen=True)
 class ArrayPart:
     """A segment on the array: its layers' plans, the nodes that are views, its control stream and weights; `ends` counts
-    operations up to each layer's end, the first number those before the first layer."""
+    operations up to each layer's end, the first number those before the first layer, and `late` says what keeps each layer from
+    beginning while the one before computes, `staying` what becomes of its results."""
 
     plans: tuple[LayerPlan, ...]
     views: tuple[View, ...]
     control: Transaction
     weights: bytes
     ends: tuple[int, ...]
+    late: tuple[str, ...]
+    staying: tuple[Staying, ...]
 
 
 @dataclass(frozen=True)

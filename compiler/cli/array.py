@@ -75,4 +75,15 @@ def _how(layer: Mapping[str, Any]) -> str:
     blocks = "" if layer["blocks"] == layer["all_blocks"] else f"; {layer['blocks']} of {layer['all_blocks']} blocks of weights"
     part = f"channels {layer['channels'][0]} to {layer['channels'][1]}; " if layer["channels"] else ""
     buffers = "; one buffer of data, so that loading and multiplying take turns" if layer["data_buffers"] == 1 else ""
-    return f"{part}{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"
+    how = f"{part}{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"
+    return f"{how}; {_neighbours(layer)}"
+
+
+def _neighbours(layer: Mapping[str, Any]) -> str:
+    """What becomes of a layer's results, and when it begins, in words."""
+    if layer["stays"]:
+        results = "results stay in memory tiles for the next layer" + (" and go to DDR" if layer["leaves"] else ", never in DDR")
+    else:
+        results = f"results go to DDR, as {layer['not_kept']}"
+    late = layer["begins_late"]
+    return results + (f"; {late}" if late else "")

@@ -32,11 +32,28 @@ _LABEL = re.compile(r"([A-Za-z_]\w*):")
 _NAMED = {
     ({Slot.A: "a.", Slot.B: "b."}.get(slot, "") + form.name): (slot, form) for slot, forms in FORMS.items() for form in forms
 }
-_TARGETS = {"jz": 1, "jnz": 1, "jmp": 0}  # which operand is a bundle
+_TARGETS = {"jz": 1, "jnz": 1, "jzd": 1, "jmp": 0}  # which operand is a bundle
 
 
 def assemble(text: str, symbols: Mapping[str, int] | None = None) -> bytes:
     """The bytes of a program. UsageError names the line that is wrong."""
+    labels, lines = _parsed(text)
+    parts = []
+    for at, (number, line) in enumerate(lines):
+        try:
+            parts.append(encode_bundle(_bundle(line, at, labels, symbols or {})))
+        except UsageError as exc:
+            raise UsageError(f"line {number}: {exc}") from exc
+    return b"".join(parts)
+
+
+def labels_of(text: str) -> dict[str, int]:
+    """The bundle that each label of a program stands before. UsageError names the line of a label that is there twice."""
+    return _parsed(text)[0]
+
+
+def _parsed(text: str) -> tuple[dict[str, int], list[tuple[int, str]]]:
+    """The labels of a text, and the lines of its bundles with their numbers."""
     labels: dict[str, int] = {}
     lines: list[tuple[int, str]] = []
     for number, raw in enumerate(text.splitlines(), 1):
@@ -47,13 +64,7 @@ def assemble(text: str, symbols: Mapping[str, int] | None = None) -> bytes:
             labels[found[1]] = len(lines)
         elif line:
             lines.append((number, line))
-    parts = []
-    for at, (number, line) in enumerate(lines):
-        try:
-            parts.append(encode_bundle(_bundle(line, at, labels, symbols or {})))
-        except UsageError as exc:
-            raise UsageError(f"line {number}: {exc}") from exc
-    return b"".join(parts)
+    return labels, lines
 
 
 def _bundle(line: str, at: int, labels: Mapping[str, int], symbols: Mapping[str, int]) -> dict[Slot, Instruction]:

@@ -31,6 +31,8 @@ MEETINGS = {
     "done": ("done", False),
 }
 
+_JUMPS = ("jz", "jnz", "jzd", "jmpr")  # by what a register holds
+
 MOST_BUNDLES = 1 << 21  # one by one, from one meeting to the next
 _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
@@ -139,12 +141,10 @@ class Core:
         if pointers := self._code.pointers[self.pc]:
             self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
-        taken = name == "jmp" or (
-            steering is not None and name in ("jz", "jnz") and (self.state.r[steering.operands[0]] == 0) == (name == "jz")
-        )
+        to = self._target(steering) if steering is not None else None
         run_bundle(self.state, bundle)
-        if taken and steering is not None:
-            self.pc = steering.operands[-1]
+        if to is not None:
+            self.pc = to
             self.stalls["jump"] += self.latencies.jump
             self.board.advance(self.latencies.jump)
             return
@@ -152,6 +152,18 @@ class Core:
             self._begin_loop(*steering.operands)
             return
         self._go_on(self.pc + 1)
+
+    def _target(self, steering: Instruction) -> int | None:
+        """Where a jump goes, if this is one and is taken."""
+        name, operands = steering.form.name, steering.operands
+        if name == "jmp":
+            return operands[0]
+        if name not in _JUMPS:
+            return None
+        value = self.state.r[operands[0]]
+        if name == "jmpr":
+            return value
+        return operands[1] if {"jz": value == 0, "jnz": value != 0, "jzd": value == 1}[name] else None
 
     def _go_on(self, pc: int) -> None:
         """Continue at `pc`, or at the start of the loops that end there."""

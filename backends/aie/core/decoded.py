@@ -9,13 +9,13 @@ from functools import lru_cache
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import read_registers, written_registers
 from sparsec.backends.aie.core.execute import STEERING, State
-from sparsec.backends.aie.core.instructions import BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
+from sparsec.backends.aie.core.instructions import ADDING, BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
 from sparsec.backends.aie.core.nests import Nest
 from sparsec.backends.aie.core.timing import Latencies, Timed
 from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf"))
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", *ADDING))
 _KEPT_NESTS = 128
 
 

@@ -94,6 +94,12 @@ def saturated(sums: Array, shift: int, signed: int) -> Array:
     return requantise_by_shift(sums, shift, 0, DType.I8 if signed else DType.U8).view(np.uint8)
 
 
+def shifted(data: Array, shift: int, signed: int) -> Array:
+    """int32 [..., 4, 8]: bytes `data` [..., 32] shifted left by `shift`."""
+    sums: Array = data.view(_BYTES[signed]).astype(np.int32).reshape(*data.shape[:-1], 4, 8) << shift
+    return sums
+
+
 def products(a: Array, b: Array, signed: int) -> Array:
     """int32 [4, 8]: 32 bytes `a` as [4, 8] times 64 bytes `b` as int8 [8, 8]."""
     sums: Array = a.view(_BYTES[signed]).reshape(4, 8).astype(np.int32) @ b.view(np.int8).reshape(8, 8).astype(np.int32)
@@ -167,6 +173,39 @@ def _load_scalar(s: State, o: tuple[int, ...], dtype: Any) -> Commit:
     return commit
 
 
+def _load_pointer(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[1]]
+    value = int(s.read(address, 2, 2).view(np.uint16)[0])
+
+    def commit() -> None:
+        s.p[o[1]] = address + o[2]
+        s.p[o[0]] = value
+
+    return commit
+
+
+def _load_sums(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[1]]
+    sums = shifted(s.read(address, 32, 32), s.r[o[2]], o[3])
+
+    def commit() -> None:
+        s.sums(o[0])[:] = sums
+        s.p[o[1]] = address + o[4]
+
+    return commit
+
+
+def _load_floats(s: State, o: tuple[int, ...]) -> Commit:
+    address = s.p[o[2]]
+    values = widened(s.read(address, 32, 32)).reshape(2, 8)
+
+    def commit() -> None:
+        s.floats(o[0])[2 * o[1] : 2 * o[1] + 2] = values
+        s.p[o[2]] = address + o[3]
+
+    return commit
+
+
 def _load_step(s: State, o: tuple[int, ...]) -> Commit:
     address = s.p[o[1]]
     value = 32 * int(s.read(address, 2, 2).view(np.int16)[0])
@@ -196,6 +235,32 @@ def _accumulate(target: Array, value: Array, keep: bool) -> Commit:
         target[:] = total
 
     return commit
+
+
+def _plus(s: State, o: tuple[int, ...], sources: int, of: Callable[[State, int], Array], product: Array) -> Commit:
+    """A target set to the sum of the first `sources` accumulators behind it, and products."""
+    total = product
+    with np.errstate(all="ignore"):
+        for c in o[1 : 1 + sources]:
+            total = total + of(s, c)
+
+    def commit() -> None:
+        of(s, o[0])[:] = total
+
+    return commit
+
+
+def _sums_of(s: State, o: tuple[int, ...], sources: int, made: Callable[[State, tuple[int, ...]], Array]) -> Commit:
+    return _plus(s, o, sources, State.sums, made(s, (o[0], *o[1 + sources :])))
+
+
+def _floats_of(s: State, o: tuple[int, ...], sources: int) -> Commit:
+    product = products_bf16(s.x(o[1 + sources]), s.x(o[2 + sources]))
+    return _plus(s, o, sources, lambda state, c: state.half(c, o[-1]), product)
+
+
+def _matrix(s: State, o: tuple[int, ...]) -> Array:
+    return products(s.w[o[1]], s.x(o[2]), o[3])
 
 
 def _lanes(s: State, o: tuple[int, ...]) -> Array:
@@ -230,19 +295,22 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldh": lambda s, o: _load_scalar(s, o, np.uint16),
     "ldm": _load_step,
     "ldc": _load_quarter,
+    "ldp": _load_pointer,
+    "ldu": _load_sums,
+    "ldbf": _load_floats,
     "srs": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), o[4]),
     "srsm": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), s.m[o[4]]),
     "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
     "stc": lambda s, o: _store(s, o[2], s.c[o[0], 32 * o[1] : 32 * o[1] + 32].copy(), o[3]),
     "st": lambda s, o: _store(s, o[1], np.array([s.r[o[0]]], np.int32).view(np.uint8), o[2]),
     "stbf": lambda s, o: _store(s, o[2], rounded(s.floats(o[0])[2 * o[1] : 2 * o[1] + 2].reshape(16)), o[3]),
-    "mac": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), True),
-    "mul": lambda s, o: _accumulate(s.sums(o[0]), products(s.w[o[1]], s.x(o[2]), o[3]), False),
+    "mac": lambda s, o: _accumulate(s.sums(o[0]), _matrix(s, o), True),
+    "mul": lambda s, o: _accumulate(s.sums(o[0]), _matrix(s, o), False),
     "mace": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), True),
     "mule": lambda s, o: _accumulate(s.sums(o[0]), _lanes(s, o), False),
     "row": lambda s, o: _accumulate(s.sums(o[0]), np.tile(s.w[o[1]].view(np.int32), (4, 1)), False),
     "setc": _quarter,
-    "ups": lambda s, o: _accumulate(s.sums(o[0]), s.w[o[1]].view(_BYTES[o[3]]).astype(np.int32).reshape(4, 8) << s.r[o[2]], True),
+    "ups": lambda s, o: _accumulate(s.sums(o[0]), shifted(s.w[o[1]], s.r[o[2]], o[3]), True),
     "max": lambda s, o: _bytewise(s, o, np.maximum),
     "min": lambda s, o: _bytewise(s, o, np.minimum),
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
@@ -250,6 +318,12 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "addbf": lambda s, o: _accumulate(s.floats(o[0]), widened(s.x(o[1])).reshape(4, 8), True),
     "maxf": lambda s, o: _accumulate(s.floats(o[0]), np.maximum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "minf": lambda s, o: _accumulate(s.floats(o[0]), np.minimum(s.floats(o[0]), as_float(s.r[o[1]])), False),
+    "macc": lambda s, o: _sums_of(s, o, 1, _matrix),
+    "macec": lambda s, o: _sums_of(s, o, 1, _lanes),
+    "macbfc": lambda s, o: _floats_of(s, o, 1),
+    "addmac": lambda s, o: _sums_of(s, o, 2, _matrix),
+    "addmace": lambda s, o: _sums_of(s, o, 2, _lanes),
+    "addmacbf": lambda s, o: _floats_of(s, o, 2),
     "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),
@@ -262,5 +336,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "paddr": lambda s, o: _set_list(s.p, o[0], s.p[o[1]] + s.r[o[2]]),
     "pmov": lambda s, o: _set_list(s.p, o[0], s.p[o[1]]),
     "movm": lambda s, o: _set_list(s.m, o[0], s.r[o[1]]),
+    "movz": lambda s, o: _set_list(s.r, o[0], s.r[o[1]] if s.r[o[2]] == 0 else s.r[o[0]]),
+    "jzd": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[0]] - 1)),
 }
-STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jmp", "acq", "rel", "acqr", "relr", "done"))
+STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jzd", "jmp", "jmpr", "acq", "rel", "acqr", "relr", "done"))

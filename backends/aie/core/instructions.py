@@ -7,8 +7,8 @@ program memory (AMD AM020, "AIE-ML Architecture").
 A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), scalar (28). A slot is its opcode in the lowest
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
-Registers: r0-r15 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
-bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c7 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
+Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
+bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
 bfloat16 adds to the first or last 4 channels, its half).
 """
 
@@ -26,8 +26,8 @@ BUNDLE_BYTES = 16
 class Slot(Enum):
     """The parts of a bundle: lowest bit, width, and bits of the opcode."""
 
-    A = (0, 24, 3)
-    B = (24, 24, 3)
+    A = (0, 24, 4)
+    B = (24, 24, 4)
     STORE = (48, 24, 3)
     VECTOR = (72, 28, 5)
     SCALAR = (100, 28, 5)
@@ -77,12 +77,12 @@ class Field:
         return COUNTS.get(self.kind, 1 << self.bits) - 1
 
 
-COUNTS = {"r": 16, "p": 8, "m": 8, "w": 24, "x": 12, "c": 8}  # registers by letter
+COUNTS = {"r": 32, "p": 8, "m": 8, "w": 24, "x": 12, "c": 9}  # registers by letter
 
-_R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 4), ("p", 3), ("m", 3), ("w", 5), ("x", 4), ("c", 4)))
-_STEP = Field("i", 13, 32)  # after a 256-bit access
+_R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 5), ("p", 3), ("m", 3), ("w", 5), ("x", 4), ("c", 4)))
+_STEP = Field("i", 12, 32)  # after a 256-bit access
 _SHORT_STEP = Field("i", 7, 32)
-_FORMAT = Field("u", 2)  # of 8-bit data: 0 unsigned, 1 signed
+_FORMAT = Field("u", 1)  # of 8-bit data: 0 unsigned, 1 signed
 _HALF = Field("u", 1)  # of an accumulator: the first or the last positions or channels
 
 
@@ -118,10 +118,13 @@ class Form:
 _LOADS = (
     Form("ldw", 1, (_W, _P, _STEP), ">=-", "w = 32 bytes at p; p += step"),
     Form("ldwm", 2, (_W, _P, _M), ">=<", "w = 32 bytes at p; p += m"),
-    Form("ld", 3, (_R, _P, Field("i", 13, 4)), ">=-", "r = int32 at p; p += step"),
-    Form("ldh", 4, (_R, _P, Field("i", 13, 2)), ">=-", "r = uint16 at p; p += step"),
+    Form("ld", 3, (_R, _P, Field("i", 12, 4)), ">=-", "r = int32 at p; p += step"),
+    Form("ldh", 4, (_R, _P, Field("i", 12, 2)), ">=-", "r = uint16 at p; p += step"),
+    Form("ldm", 5, (_M, _P, Field("i", 12, 2)), ">=-", "m = 32 * int16 at p; p += step"),
     Form("ldc", 6, (_C, Field("u", 2), _P, _SHORT_STEP), ">-=-", "the quarter of c = 32 bytes at p, the rest stays; p += step"),
-    Form("ldm", 5, (_M, _P, Field("i", 13, 2)), ">=-", "m = 32 * int16 at p; p += step"),
+    Form("ldp", 7, (_P, _P, Field("i", 12, 2)), ">=-", "p = uint16 at p'; p' += step"),
+    Form("ldu", 8, (_C, _P, _R, _FORMAT, _SHORT_STEP), ">=<--", "c[i] = the byte i at p << r; p += step"),
+    Form("ldbf", 9, (_C, _HALF, _P, _SHORT_STEP), ">-=-", "2 positions of c = 16 bfloat16 at p as float32; p += step"),
 )
 _STORES = (
     Form(
@@ -152,10 +155,16 @@ _VECTORS = (
     Form("addbf", 12, (_C, _X), "=<", "c[i] += x[i], 32 lanes, float32 and bfloat16"),
     Form("maxf", 13, (_C, _R), "=<", "c[i] = the greater of c[i] and r, 32 lanes, float32"),
     Form("minf", 14, (_C, _R), "=<", "c[i] = the lesser of c[i] and r, 32 lanes, float32"),
+    Form("macc", 15, (_C, _C, _W, _X, _FORMAT), "><<<-", "as mac, c = c' + the products"),
+    Form("macec", 16, (_C, _C, _W, _W, _FORMAT), "><<<-", "as mace, c = c' + the products"),
+    Form("macbfc", 17, (_C, _C, _X, _X, _HALF), "><<<-", "as macbf, the half of c = that of c' + the products, the rest stays"),
+    Form("addmac", 18, (_C, _C, _C, _W, _X, _FORMAT), "><<<<-", "as mac, c = c' + c'' + the products"),
+    Form("addmace", 19, (_C, _C, _C, _W, _W, _FORMAT), "><<<<-", "as mace, c = c' + c'' + the products"),
+    Form("addmacbf", 20, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as macbf, the half of c = those of c' and c'' + the products"),
 )
-_IMM = Field("i", 15)
+_IMM = Field("i", 13)
 _SCALARS = (
-    Form("movi", 1, (_R, Field("i", 19)), ">-", "r = number"),
+    Form("movi", 1, (_R, Field("i", 18)), ">-", "r = number"),
     Form("movh", 2, (_R, Field("u", 16)), "=-", "upper half of r = number"),
     Form("addi", 3, (_R, _R, _IMM), "><-", "first r = second r + number"),
     Form("add", 4, (_R, _R, _R), "><<", "first r = the others' sum"),
@@ -169,6 +178,9 @@ _SCALARS = (
     Form("loop", 12, (_R, Field("u", 10)), "<-", "the next bundles r times, at no cost; r = 0 skips them"),
     Form("jz", 13, (_R, Field("u", 10)), "<-", "continue at the bundle when r = 0"),
     Form("jnz", 14, (_R, Field("u", 10)), "<-", "continue at the bundle when r != 0"),
+    Form("jzd", 22, (_R, Field("u", 10)), "=-", "r -= 1; continue at the bundle when that makes 0"),
+    Form("jmpr", 23, (_R,), "<", "continue at the bundle r"),
+    Form("movz", 24, (_R, _R, _R), "=<<", "first r = second r when third r = 0"),
     Form("jmp", 15, (Field("u", 10),), "-", "continue at the bundle"),
     Form("acq", 16, (Field("u", 6), _IMM), "--", "wait until the lock is at least number, and take it off"),
     Form("rel", 17, (Field("u", 6), _IMM), "--", "add number to the lock"),
@@ -177,6 +189,9 @@ _SCALARS = (
     Form("done", 18, (), "", "stop"),
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
 )
+
+ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}
+"""Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 
 FORMS: Mapping[Slot, tuple[Form, ...]] = {
     Slot.A: _LOADS,

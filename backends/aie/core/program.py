@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 
 import jinja2
 
-from sparsec.backends.aie.core.assembly import assemble
+from sparsec.backends.aie.core.assembly import assemble, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.compiler.errors import FitError
 
-HEADER_BYTES = 52  # of a chunk: bias and control
-LEAST_BLOCKS = {False: 2, True: 4}  # of a chunk, by whether it ends with partial sums
+HEADER_BYTES = 64  # of a chunk: control and bias
+LEAST_BLOCKS = {False: 4, True: 6}  # of a chunk, by whether it goes on with partial sums of bytes
+FIRST_STORE_BYTES = 256  # before partial sums: where a chunk's first stores land, as those of a vector before its first
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Locks:
-    """A core's locks by number: what is full or free of the buffers of data, weights, results and parameters."""
+    """A core's locks by number: what is full or free of the buffers of data, weights, results and residual, and which layers,
+    of even and odd turns, it may begin."""
 
     data_free: int = 0
     data_full: int = 1
@@ -56,8 +59,8 @@ class Locks:
     weights_full: int = 3
     results_free: int = 4
     results_full: int = 5
-    layer_free: int = 6
-    layer_full: int = 7
+    layer_even: int = 6
+    layer_odd: int = 7
     residual_free: int = 8
     residual_full: int = 9
 
@@ -69,11 +72,13 @@ LOCKS = Locks()
 class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
-    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and
-    results with the sum of both buffers' addresses; for how many units chunks are `awaited`, and after how many they are no
-    longer `kept`; bytes between the 4 vectors; `chunks` for each unit; the address of the first buffer of weights, the size
-    of one and the end of all; buffers of each kind; `vectors` in `pairs` and an `odd` one; the least and
-    the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them.
+    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of
+    4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
+    `awaited`, and after how many they are no longer `kept`; bytes from one load of the 4 vectors to the next (`within`, see
+    `Steps.registers`); `chunks` for each unit; the address of the first buffer of weights, the size of one and the end of all;
+    shifts of sums and of the residual; where in a chunk `blocks` begin; bytes from one half of partial sums to the other;
+    buffers of each kind; the least and the greatest result, each as the 4 bytes of a word or a float32, where results are cut
+    to them.
     """
 
     units: int
@@ -84,17 +89,19 @@ class Parameters:
     results_sum: int
     awaited: int
     kept: int
-    within: tuple[int, int, int]
+    within: tuple[int, int, int, int]
     chunks: int
     weights: int
     weights_size: int
     weights_end: int
+    shift: int
+    added_shift: int
+    blocks: int
+    halves: int
     data_buffers: int
     weights_buffers: int
     results_buffers: int
     residual_buffers: int
-    pairs: int
-    odd: int
     bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
@@ -108,7 +115,14 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"data_sum": 3, "awaited": 6, "chunks": 11, "weights": 12, "buffers": 15, "half": 19, "bounds": 24}
+_PLACES = {"buffers": 20, "bounds": 24}
+
+
+@lru_cache(maxsize=64)
+def entries(kinds: tuple[Kind, ...]) -> tuple[int, ...]:
+    """The bundle that each kind of product begins with, as chunks name it; more kinds behind them change nothing."""
+    labels = labels_of(core_text(kinds, 0))
+    return tuple(labels[k.name] for k in kinds)
 
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
@@ -139,7 +153,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    more = {"steps_offset": HEADER_BYTES + 2, **places}
+    more = {"steps_offset": HEADER_BYTES, **places}
     return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 

@@ -7,26 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import as_float, rounded, saturated, widened
+from sparsec.backends.aie.core.execute import as_float, rounded, saturated, shifted, widened
 from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
 
-_OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf"))
-_OF_INTEGERS = frozenset(("mac", "mul", "mace", "mule", "ups"))
+_OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf", "setf"))
+_OF_INTEGERS = frozenset(("mac", "mace", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
 
 def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], list[Array]]:
     """The sums by accumulator, products that follow one another as one; and lines of 32 bytes by address number.
 
-    Products between which something is stored stay apart. A product that was joined to the one before it becomes "none", so that
-    the numbers by which stores name sums stay as they are.
+    Products between which something is stored, or another accumulator takes the sum, stay apart. A product that was joined to the
+    one before it becomes "none", so that the numbers by which stores name sums stay as they are.
     """
     lines = [w // 32 for w in where]
     found: dict[int, list[Sum]] = {}
+    taken: dict[int, set[int]] = {}
+    for s in (s for sums in trace.sums.values() for s in sums if s.name == "take"):
+        for c, count in zip(s.numbers[1::2], s.numbers[2::2], strict=True):
+            taken.setdefault(c, set()).add(count)
     for c, sums in trace.sums.items():
-        stops = {s.after for s in trace.stores if s.name != "stw" and s.accumulator == c}
+        stops = {s.after for s in trace.stores if s.name != "stw" and s.accumulator == c} | taken.get(c, set())
         made = found[c] = list(sums)
         first = 0
         for i in range(1, len(made) + 1):
@@ -55,13 +59,45 @@ def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
     made[which[0]] = Sum(first.name, first.numbers, tuple(vectors))
 
 
+def _put(total: Array, half: int, others: Sequence[Array]) -> Array:
+    """`total` with the sum of others in it, or in a half of its channels."""
+    with np.errstate(all="ignore"):
+        made = sum((o.view(total.dtype) if total.dtype == np.float32 else o for o in others), np.zeros_like(total))
+    if half < 0:
+        return made
+    total = total.copy()
+    total[:, :, 4 * half : 4 * half + 4] = made[:, :, 4 * half : 4 * half + 4]
+    return total
+
+
+def _begins(sums: Sequence[Sum]) -> int | None:
+    """After which of its sums nothing of an accumulator is what was there before them."""
+    known = np.zeros((4, 2), np.bool_)  # by row and half of the channels
+    for i, s in enumerate(sums):
+        if s.name in ("row", "clr"):
+            return i
+        if s.name == "setc":
+            known[s.numbers[0]] = True
+        elif s.name == "setf":
+            known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
+        elif s.name == "take":
+            known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
+        elif s.name != "none" and not (s.name == "macbf" and known[:, s.numbers[0]].all()):
+            return None
+        if known.all():
+            return i
+    return None
+
+
 class Operands:
-    """Where vectors are: lines of 32 bytes, int64 [iterations, executions], by number; and which do not move."""
+    """Where vectors are: lines of 32 bytes, int64 [iterations, executions], by number; which do not move; and, as far as is known
+    yet, from which of its sums on an accumulator depends on nothing before."""
 
     def __init__(self, lines: Sequence[Array]) -> None:
         self.lines = lines
         self.times = lines[0].shape[0] if lines else 1
         self.fixed = [bool((n == n[:1]).all()) for n in lines]
+        self.begins: dict[int, int | None] = {}
 
 
 class Values:
@@ -75,33 +111,29 @@ class Values:
         """
         self._lines = memory.reshape(-1, 32)
         self._sums, self._operands, self._before = sums, operands, before
-        self._finals: dict[int, Array | None] = {}
+        self._known: dict[tuple[int, int], Array | None] = {}
 
     def final(self, c: int) -> Array | None:
         """int32 [iterations, 4, 8]: the accumulator at the end of each; None when it goes on over iterations."""
-        if c not in self._finals:
-            self._finals[c] = self._after(c, len(self._sums[c])) if self._begins(c) is not None else None
-        return self._finals[c]
+        return self._after(c, len(self._sums[c])) if self._begins(c) is not None else None
 
     def _begins(self, c: int) -> int | None:
-        """From which of its sums on an accumulator depends on nothing before the iteration."""
-        rows: set[int] = set()
-        for i, s in enumerate(self._sums.get(c, ())):
-            if s.name in ("row", "clr", "mul", "mule"):
-                return i
-            if s.name != "setc":
-                return None
-            rows.add(s.numbers[0])
-            if len(rows) == 4:
-                return i
-        return None
+        """From which of its sums on nothing of an accumulator is what the iteration before left there."""
+        if c not in self._operands.begins:
+            self._operands.begins[c] = _begins(self._sums.get(c, ()))
+        return self._operands.begins[c]
 
     def _after(self, c: int, count: int) -> Array | None:
         """int32 [iterations, 4, 8]: the accumulator after so many of its sums."""
+        if (c, count) not in self._known:
+            self._known[c, count] = self._summed(c, count)
+        return self._known[c, count]
+
+    def _summed(self, c: int, count: int) -> Array | None:
         begins = self._begins(c)
         times = self._operands.times
         if begins is None or count <= begins:
-            if any(s.name == "setc" for s in self._sums.get(c, ())[:count]):
+            if any(s.name in ("setc", "setf", "take") for s in self._sums.get(c, ())[:count]):
                 return None
             before = np.broadcast_to(self._before[c].view(np.int32).reshape(4, 8), (times, 4, 8))
             if c not in self._sums:
@@ -114,7 +146,12 @@ class Values:
             return None
         total = np.zeros((times, 4, 8), np.float32 if floats else np.int64)
         for s in self._sums[c][:count]:
-            if s.name != "none":
+            if s.name == "take":
+                others = [self._after(*source) for source in zip(s.numbers[1::2], s.numbers[2::2], strict=True)]
+                if any(o is None for o in others):
+                    return None
+                total = _put(total, s.numbers[0], [o for o in others if o is not None])
+            elif s.name != "none":
                 total = self._taken(total, s)
         return total.view(np.int32) if floats else total.astype(np.int32)
 
@@ -129,15 +166,19 @@ class Values:
             total = total.copy()
             total[:, s.numbers[0]] = self._vector(s.vectors[0])[:, 0].view(stored)
             return total
+        if s.name == "setf":
+            total = total.copy()
+            total[:, 2 * s.numbers[0] : 2 * s.numbers[0] + 2] = widened(self._vector(s.vectors[0])[:, 0]).reshape(-1, 2, 8)
+            return total
         if s.name in _OF_FLOATS:
             with np.errstate(all="ignore"):
                 return self._floats(total, s)
         if s.name == "ups":
-            data = self._vector(s.vectors[0]).view(np.int8 if s.numbers[1] else np.uint8).reshape(-1, 4, 8)
-            moved: Array = total + (data.astype(np.int32) << s.numbers[0])
+            moved: Array = total + shifted(self._vector(s.vectors[0])[:, 0], *s.numbers)
             return moved
-        made = self._products(s) if s.name in ("mac", "mul") else self._lanes(s)
-        return made if s.name in ("mul", "mule") else total + made
+        made = self._products(s) if s.name == "mac" else self._lanes(s)
+        summed: Array = total + made
+        return summed
 
     def _floats(self, total: Array, s: Sum) -> Array:
         """What an instruction of float32 makes of the sums."""

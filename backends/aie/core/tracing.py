@@ -10,14 +10,14 @@ import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.execute import ACTIONS, State
-from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
+from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instruction, Slot
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc"))
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf"))
-_SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "pmov", "loop"))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
+_SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 
 
 def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:
@@ -52,7 +52,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have."""
+    """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have.
+
+    Beside instructions: `take` sets the accumulator, or its half (-1: all), to the sum of others after so many of their
+    sums; its numbers are the half, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
+    memory. A product that sets, and a load that shifts, are `clr` and what is added then.
+    """
 
     name: str
     numbers: tuple[int, ...]
@@ -128,10 +133,13 @@ class Tracer:
 
     def _bundle(self, bundle: Bundle, trace: Trace) -> tuple[int, ...]:
         s, touched, after = self.state, [], []
-        for slot in (Slot.STORE, Slot.A, Slot.B):  # a store reads what a load of its bundle has not written yet
+        for slot in (Slot.STORE, Slot.VECTOR, Slot.A, Slot.B):  # stores and sums read what loads of their bundle write after that
             if slot not in bundle:
                 continue
             i = bundle[slot]
+            if slot is Slot.VECTOR:
+                self._sum(i, trace)
+                continue
             pointer = i.operands[i.form.pointer]
             touched.append(trace.note(s.p[pointer]))
             last = i.operands[-1]
@@ -143,13 +151,10 @@ class Tracer:
             if i.form.name == "ldm":
                 trace.tables.append(touched[-1])
                 after.append((s.m, i.operands[0], 32 * int(s.read(s.p[pointer], 2, 2).view(np.int16)[0])))
-            elif i.form.name == "ldc":
-                loaded = Sum("setc", (i.operands[1],), (trace.note(s.p[pointer]),))
-                trace.sums.setdefault(i.operands[0], []).append(loaded)
+            elif i.form.name in ("ldc", "ldu", "ldbf"):
+                self._load_sums(i, s.p[pointer], trace)
             else:
                 after.append((self.vectors, i.operands[0], s.p[pointer]))
-        if Slot.VECTOR in bundle:
-            self._sum(bundle[Slot.VECTOR], trace)
         commit = (
             ACTIONS[name](s, scalar.operands)
             if (scalar := bundle.get(Slot.SCALAR)) and (name := scalar.form.name) != "loop"
@@ -170,13 +175,34 @@ class Tracer:
         trace.fixed += numbers
         trace.stores.append(Stored(address, name, o[0], len(trace.sums.get(o[0], ())), 0, numbers))
 
+    def _load_sums(self, i: Instruction, address: int, trace: Trace) -> None:
+        """A load into an accumulator."""
+        o, where = i.operands, (trace.note(address),)
+        made = {
+            "ldc": lambda: [Sum("setc", (o[1],), where)],
+            "ldbf": lambda: [Sum("setf", (o[1],), where)],
+            "ldu": lambda: [Sum("clr", (), ()), Sum("ups", (self.state.r[o[2]], o[3]), where)],
+        }[i.form.name]()
+        trace.fixed += made[-1].numbers
+        trace.sums.setdefault(o[0], []).extend(made)
+
     def _sum(self, i: Instruction, trace: Trace) -> None:
         o, name, v = i.operands, i.form.name, self.vectors
+        if name in ADDING:
+            sources = o[1:3] if name.startswith("add") else o[1:2]
+            counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
+            name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
+            taken = Sum("take", (o[3] if name == "macbf" else -1, *counts), ())
+            trace.fixed += taken.numbers
+            trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
         numbers: tuple[int, ...] = ()
-        if name in ("mac", "mul"):
+        if name in ("mul", "mule"):
+            name = "mac" if name == "mul" else "mace"
+            trace.sums.setdefault(o[0], []).append(Sum("clr", (), ()))
+        if name == "mac":
             vectors, numbers = [v[o[1]], *(v[n] for n in _pairs(o[2]))], (o[3],)
-        elif name in ("mace", "mule"):
+        elif name == "mace":
             vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
         elif name == "row":
             vectors = [v[o[1]]]

@@ -10,21 +10,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import MemoryPlaces, in_core, in_memory, weight_streams
+from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-_CHUNK, _TILE = 65, 60  # cycles of a core for a chunk and a unit of data beside products
+_CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
-_SPLITS = (1, 2, 4, 8)  # of input channels
+_SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
+_LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
-_JITTER = 0.2  # of what is less busy, that the busiest waits for
+_MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
+_JITTER = 0.1  # of what is less busy, that the busiest waits for
+_CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
+_LONGER = 1.5  # than the best way, from where on others are not looked at
 _LONGEST = 64  # what a descriptor's iteration counts, and a lock
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
@@ -66,29 +76,30 @@ class Estimate:
 
 def estimate(machine: Machine, t: Tiling) -> Estimate:
     """What a tiling takes."""
-    return _estimate(machine, t, [in_memory(machine, t, c) for c in range(machine.columns)])
+    return _estimate(machine, t, in_memory(machine, t))
 
 
 def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    source = t.source_bytes + t.residual_source_bytes
-    residual = t.layer.output_blocks * t.residual_stride / word + _TRANSFER * 6 if t.layer.residual else 0
-    compute = t.units * _TILE + t.tiles * max(_compute(t, p) for p in range(mode.channel_parts))
+    residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
+    compute = _compute(t) * (1 if weights_gap(machine, t) is not None else _CONFLICTS)
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
     block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
     arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
-        streams = weight_streams(t, column)
         again = t.streamed if places.slots else 1
         for arrival in places.arrivals:
-            data = len(arrival.data) * source
-            weights = sum(again * t.chunks(streams[i].part) * t.chunk_bytes for i in arrival.weights)
+            data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
+            first = max(first, min(data, t.source_bytes / t.splits) / word)
+            data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
+            weights = again * sum(places.weights[i].count * t.slots[places.weights[i].stream.part] for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
-            first = max(first, data / (t.splits + t.residual_parts) / word)
-            if t.tiles > 1 and (t.kept or not places.slots):  # all weights come while the first tile is multiplied
-                waiting = max(waiting, weights / word - compute / t.tiles)
+            if weights:
+                first = max(first, data / word)
+                if t.tiles > 1 and (t.kept or not places.slots):  # all weights come while the first tile is multiplied
+                    waiting = max(waiting, weights / word - compute / t.tiles)
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
@@ -96,6 +107,8 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
+    leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
+    turns = Leaving(t).parts(0, leave[0]) if leave else 1
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
@@ -104,79 +117,95 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         arriving,
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
-        leaving / t.tiles + block,
-        t.units * unit if t.buffers == 1 else t.tiles * residual if t.splits > 1 else 0.0,
+        leaving / (t.tiles * turns) + block,
+        (t.units * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
 
 
-def _compute(t: Tiling, part: int) -> float:
-    """Cycles of a core for a tile."""
+def _compute(t: Tiling) -> float:
+    """Cycles of the core that has most to do."""
     size = t.layer.element.bytes
-    quad = (8 if t.layer.residual else 4) * size  # cycles of 4 vectors beside products
-    products, ends, chunks = 0, 0, 0
-    for b in t.output_blocks(part):
-        n = t.pieces(b)
-        products += sum(max(2 * n, count + count % 2) for count in t.counts[b])
-        ends += quad + 16 * (t.splits * n - 1)
-        chunks += t.splits * n
-    return t.share.tiles * (4 * size * products + ends) + _CHUNK * chunks
+    counts, pieces = t.counts, t.all_pieces
+    products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
+    going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces
+    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
     """All tilings that fit."""
-    yield from (t for t, _ in _candidates(machine, layer, modes, height, width))
+    yield from (t for t in _candidates(machine, layer, modes, height, width) if _places(machine, t) is not None)
 
 
-def _candidates(
-    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int
-) -> Iterator[tuple[Tiling, list[MemoryPlaces]]]:
-    """All tilings that fit, with their places in memory tiles."""
+def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
+    """All tilings that fit a core."""
+    taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         for splits in _SPLITS:
-            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks < 8 * splits):
+            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for pieces in (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2):
-                    blocks = -(-most // pieces)
-                    blocks += blocks % 2
+                for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
                             for groups in _GROUPS if splits > 1 else (1,):
                                 made = replace(made, groups=groups)
-                                if (places := _fits(machine, made)) is not None:
-                                    yield made, places
-                    if blocks <= 2:
-                        break
+                                if _fits(machine, made):
+                                    yield made
 
 
-def _fits(machine: Machine, t: Tiling) -> list[MemoryPlaces] | None:
+def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
+    """Blocks of a chunk, of at most so many in so many pieces: even numbers."""
+    found = (-(-most // n) for n in pieces)
+    return sorted({n + n % 2 for n in found}, reverse=True)
+
+
+def _fits(machine: Machine, t: Tiling) -> bool:
+    """Whether descriptors and locks can count it, and a core has room."""
     planes, streams = len(t.share.window.planes), t.mode.groups[1]
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
-        return None
-    if t.groups * t.splits * planes > _MOST_DESCRIPTORS or t.splits * streams > _MOST_DESCRIPTORS:
-        return None
+        return False
+    explicit = max(t.groups * planes, streams) * t.parts + t.residual_parts
+    if (not t.in_turn or (t.tiles > 1 and streams == 1)) and explicit > _MOST_DESCRIPTORS + t.residual_parts:
+        return False
+    if t.layer.residual and t.splits > 8:
+        return False
+    if t.skips and t.residual_words > _MOST_SKIPPED:
+        return False
     if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
-        return None
+        return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
-        return None
-    if sum(t.core_demand.values()) > machine.core.data_bytes:
-        return None
+        return False
+    return sum(t.core_demand.values()) <= machine.core.data_bytes
+
+
+def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
+    """What memory tiles hold; None where it does not fit."""
     try:
-        in_core(machine, t)
-        return [in_memory(machine, t, column) for column in range(machine.columns)]
+        return in_memory(machine, t)
     except FitError:
         return None
 
 
 def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[Tiling]:
-    """The tilings that fit, the cheapest first by the model. FitError when there are none."""
-    ways = _candidates(machine, layer, modes, height, width)
-    found = [(_estimate(machine, t, places).cycles, i, t) for i, (t, places) in enumerate(ways)]
+    """The tilings that fit, the cheapest first by the model, without those that take much longer.
+
+    FitError when there are none.
+    """
+    found: list[tuple[float, int, Tiling]] = []
+    least = float("inf")
+    for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
+        weights = t.streamed * t.most_chunks * t.chunk_bytes / machine.streams.bytes_per_cycle
+        if max(_compute(t), weights) > _LONGER * least or (places := _places(machine, t)) is None:
+            continue
+        cycles = _estimate(machine, t, places).cycles
+        least = min(least, cycles)
+        found.append((cycles, i, t))
     if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import HEADER_BYTES, LEAST_BLOCKS
+from sparsec.backends.aie.core.program import FIRST_STORE_BYTES, HEADER_BYTES, LEAST_BLOCKS
 from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
 
-_ALIGN = 64
+_ALIGN = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,10 @@ class Steps:
         return sum(self.within) + self.inner
 
     @property
-    def between(self) -> tuple[int, int, int]:
-        """Bytes from the last load of a vector to the first of the next."""
-        first, second, third = self.within
-        return first - self.inner, second - self.inner, third - self.inner
+    def registers(self) -> tuple[int, int, int, int]:
+        """Bytes from one load to the next as the program keeps them: between vectors, behind those within one of two loads."""
+        first, second, third = (step - self.inner for step in self.within)
+        return (self.inner, first, second, third) if self.inner else (first, second, third, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +43,37 @@ class Chunk:
     """8 output channels' weights against one activation tile.
 
     `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
-    tile's start to each block's data, multiples of 32; `shift` and `added_shift` are the right shift of sums and the left
-    shift of the residual, which is at the address `residual`; `kind` is the kind of product's number in the
-    program; `partial` are the addresses of both halves of the partial sums, which `ends_partial` leaves there. Of bfloat16,
-    `bias` is float32, `blocks` are bfloat16, and there are no shifts.
+    tile's start to each block's data, multiples of 32; `entry` is the bundle that its kind of product begins with; `partial` is
+    the address of the first half of the partial sums that it goes on with (`goes_on`) or leaves, `residual` that of the
+    residual. Of bfloat16, `bias` is float32 and `blocks` are bfloat16.
     """
 
     bias: Array
     blocks: Array
     offsets: Sequence[int]
-    shift: int
-    added_shift: int = 0
+    entry: int
     residual: int = 0
-    kind: int = 0
-    partial: tuple[int, int] = (0, 0)
-    ends_partial: bool = False
+    partial: int = 0
+    goes_on: bool = False
 
-    def pack(self, steps: Steps) -> bytes:
-        """The chunk's bytes, a multiple of 64. LimitError when data lie further apart than a step holds."""
+    def pack(self, steps: Steps, start: int) -> bytes:
+        """The chunk's bytes, a multiple of 32, with blocks from `start` on (`table_end` of the layer's longest chunk). LimitError
+        when data lie further apart than a step holds."""
         blocks, offsets = self._even()
         n = len(offsets)
-        table = [(b - a - steps.span) // 32 for a, b in pairwise(offsets)] + [0]
+        table = [(b - a - steps.span) // 32 for a, b in pairwise(offsets)]
         if outside := [t for t in table if not -(2**15) <= t < 2**15]:
             raise LimitError(
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
-        start = table_end(n)
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        control = [self.kind, (n - self._least) // 2, start, offsets[0] // 32, onward % 2**16, self.shift]
-        control += [*self.partial, self.residual // 32, self.added_shift]
+        partial = max(0, self.partial - FIRST_STORE_BYTES)
+        control = [offsets[0] // 32, self.entry, (n - self._least) // 2, onward % 2**16, table[0] % 2**16]
+        control += [partial or self.residual, self.residual]
         parts = [
+            np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias.nbytes, b"\0"),
             self.bias.tobytes(),
-            np.array(control, np.uint16).tobytes(),
-            np.array(table, np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
+            np.array([*table[1:], 0], np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
             blocks.tobytes(),
         ]
         whole = b"".join(parts)
@@ -83,7 +81,7 @@ class Chunk:
 
     @property
     def _least(self) -> int:
-        return LEAST_BLOCKS[self.ends_partial and self.blocks.dtype == np.int8]
+        return LEAST_BLOCKS[self.goes_on and self.blocks.dtype == np.int8]
 
     def _even(self) -> tuple[Array, Sequence[int]]:
         """Blocks as they are stored and their offsets, an even number, as the program takes them in pairs, and not too few."""
@@ -97,12 +95,16 @@ class Chunk:
         return np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), blocks.dtype))), offsets
 
 
-def table_end(blocks: int) -> int:
-    """Where the blocks of a chunk begin, behind so many steps."""
-    return -(-(HEADER_BYTES + 2 * blocks) // 32) * 32
+def _stored(blocks: int, goes_on: bool) -> int:
+    """Blocks that so many are stored as."""
+    return max(LEAST_BLOCKS[goes_on], blocks + blocks % 2)
 
 
-def chunk_bytes(blocks: int, block_bytes: int, alternates: bool) -> int:
-    """What a chunk of so many blocks takes, with one or two sets of accumulators in turns."""
-    n = max(LEAST_BLOCKS[alternates], blocks + blocks % 2)
-    return -(-(table_end(n) + n * block_bytes) // _ALIGN) * _ALIGN
+def table_end(most: int, goes_on: bool) -> int:
+    """Where the blocks of chunks of at most so many begin, behind their steps."""
+    return -(-(HEADER_BYTES + 2 * (_stored(most, goes_on) - 1)) // 32) * 32
+
+
+def chunk_bytes(most: int, block_bytes: int, goes_on: bool, start: int) -> int:
+    """What a chunk of at most so many blocks takes, from `start` on, where some go on with partial sums or none does."""
+    return -(-(start + _stored(most, goes_on) * block_bytes) // _ALIGN) * _ALIGN

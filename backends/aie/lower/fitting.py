@@ -7,12 +7,13 @@ from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.control import LayerControl, Traffic, joined
+from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import LimitError
@@ -92,6 +93,5 @@ class Fitting:
             core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
-        control = LayerControl(self.machine.grid, plan, Traffic.of(tiling.layer, images, 0))
-        joined((control.arrive(), control.compute(0)))
+        LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds

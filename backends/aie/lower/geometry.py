@@ -194,9 +194,19 @@ class Share:
         return 2 * self.steps.on if self.folded else self.steps.on
 
     @property
+    def row_step(self) -> int:
+        """Input rows in the memory tile from one row of a plane to the next: kernels of one row leave out those between."""
+        return 1 if self.window.kernel[0] == 1 else self.window.stride
+
+    @property
     def source_rows(self) -> int:
         """Input rows in the memory tile: whole strides, so that planes of different rows walk alike."""
-        return self.window.stride * self.plane_rows
+        return self.row_step * self.plane_rows
+
+    @property
+    def source_reach(self) -> int:
+        """Input rows from the first in the memory tile to behind the last."""
+        return (self.source_rows - 1) * (self.window.stride // self.row_step) + 1
 
     @property
     def source_columns(self) -> int:
@@ -207,11 +217,6 @@ class Share:
     def stored_columns(self) -> int:
         """Output columns that cores make of a row, the value's own first."""
         return LANES * self.lane
-
-    @property
-    def residual_rows(self) -> int:
-        """Rows of a residual in the memory tile: results with what lies between and behind them."""
-        return -(-self.tiles * TILE_VECTORS // self.result_pitch)
 
     @property
     def residual_columns(self) -> int:

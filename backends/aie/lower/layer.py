@@ -102,9 +102,14 @@ class ConvLayer:
 
     def counts(self, parts: int) -> Array:
         """Nonzero blocks of weights, int [output blocks, parts of the input channels]."""
-        filled = self._filled
-        found: Array = filled.reshape(filled.shape[0], parts, -1).sum(axis=2)
-        return found
+        if parts not in self._counts:
+            filled = self._filled
+            self._counts[parts] = filled.reshape(filled.shape[0], parts, -1).sum(axis=2)
+        return self._counts[parts]
+
+    @cached_property
+    def _counts(self) -> dict[int, Array]:
+        return {}
 
     @property
     def output_blocks(self) -> int:

@@ -44,10 +44,10 @@ def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     layer, share = t.layer, t.source
     above, left = layer.window.pads
     last = (t.mode.position_parts - 1) * t.band + (t.tiles - 1) * t.rows  # the first row of the last tile
-    below = last * share.window.stride - above + share.source_rows
+    below = last * share.window.stride - above + share.source_reach
     found = [(layer.y, (0, 0, t.height, t.width)), (layer.x, (above, left, below, share.source_columns - left))]
     if layer.residual:
-        found.append((layer.residual, (0, 0, last + share.residual_rows, share.residual_columns)))
+        found.append((layer.residual, (0, 0, last + share.rows, share.residual_columns)))
     return found
 
 

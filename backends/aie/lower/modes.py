@@ -7,9 +7,10 @@ same weights), channels over all cores suit small images with many. In between, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, cached_property
+from itertools import pairwise
 
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.switch import Channel, Flow
@@ -32,12 +33,14 @@ CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One MM2S channel of a memory tile, the part of the data or weights that it sends, and the cores that take it."""
+    """One MM2S channel of a memory tile, the part of the data or weights that it sends, and the cores that take it. `sources` are
+    the columns whose shims bring it, the memory tile's own or next to it; channels that read there are the first four."""
 
     memory: Tile
     channel: int
     part: int
     cores: tuple[Tile, ...]
+    sources: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,22 +100,48 @@ class Mode:
 
     @cache  # noqa: B019 - there are few modes
     def data(self) -> tuple[Stream, ...]:
-        """The streams of data, from the first column of each group."""
+        """The streams of data, each from the columns of its group of cores."""
         rows, columns = self.groups[1], self.sizes[0]
-        return tuple(
-            Stream(Tile(p // rows * columns, 1), p % rows, p, self._cores(positions=p)) for p in range(self.position_parts)
-        )
+        found = []
+        for p in range(self.position_parts):
+            sender, sources = _spread(p // rows * columns, columns)
+            before = sum(s == sender for s, _ in self._few())
+            found.append(Stream(Tile(sender, 1), before + p % rows, p, self._cores(positions=p), sources))
+        return tuple(found)
 
     @cache  # noqa: B019
     def weights(self) -> tuple[Stream, ...]:
-        """The streams of weights, spread over the columns that take them; behind the channels of data."""
+        """The streams of weights, spread over the columns that take them; behind the channels of data, unless there are so few
+        of them that each comes from several columns."""
+        if few := self._few():
+            return tuple(Stream(Tile(at, 1), 0, p, self._cores(channels=p), sources) for p, (at, sources) in enumerate(few))
         columns, rows = self.sizes
         used = [sum(s.memory.column == c for s in self.data()) for c in range(self.grid.columns)]
         found = []
         for p in range(self.channel_parts):
             column = p // rows + p % rows % self.groups[0] * columns
-            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p)))
+            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p), (column,)))
             used[column] += 1
+        return tuple(found)
+
+    @cache  # noqa: B019
+    def _few(self) -> list[tuple[int, tuple[int, ...]]]:
+        """By stream of weights its sender and the columns it comes from, where there are more columns than streams."""
+        n, columns = self.channel_parts, self.grid.columns
+        if n >= columns:
+            return []
+        cuts = [p * columns // n for p in range(n + 1)]
+        return [_spread(first, end - first) for first, end in pairwise(cuts)]
+
+    @cache  # noqa: B019
+    def arriving(self, column: int, *, weights: bool, spread: bool = True) -> tuple[tuple[Stream, int, int], ...]:
+        """What comes through a column's shim: streams, which of their portions and of how many. Without `spread`, all of a
+        stream comes through the column that sends it."""
+        found = []
+        for s in self.weights() if weights else self.data():
+            sources = s.sources if spread else (s.memory.column,)
+            if column in sources:
+                found.append((s, sources.index(column), len(sources)))
         return tuple(found)
 
     @cache  # noqa: B019
@@ -135,9 +164,22 @@ class Mode:
         return found
 
 
+def _spread(first: int, columns: int) -> tuple[int, tuple[int, ...]]:
+    """A column out of several, and those of them whose memory it reaches."""
+    sender = first + min(1, columns - 1) if columns > 2 else first
+    return sender, tuple(c for c in range(first, first + columns) if abs(c - sender) <= 1)
+
+
+def cut_over(grid: Grid) -> Grid:
+    """The part of an array that layers are cut over: as many rows of cores as a memory tile has channels to take results from,
+    the lowest ones."""
+    return replace(grid, core_rows=min(grid.core_rows, min(ARRIVING)))
+
+
 def modes(grid: Grid) -> tuple[Mode, ...]:
-    """The cuts that an array has channels for: a memory tile feeds, and is fed by, up to four cores of its column."""
-    if grid.core_rows > min(ARRIVING) or grid.core_rows > grid.columns:
+    """The cuts that an array has channels for, where every column has a shim below one memory tile."""
+    grid = cut_over(grid)
+    if grid.core_rows > grid.columns or grid.memory_rows != 1 or not all(grid.has_dma(Tile(c, 0)) for c in range(grid.columns)):
         return ()
     cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
     cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.control import Circuits, LayerControl, Traffic, enable, joined
+from sparsec.backends.aie.lower.chaining import handed_over
+from sparsec.backends.aie.lower.choose import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
-from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.modes import cut_over, modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
-from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
+from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
+from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
-from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
-from sparsec.backends.aie.registers import Grid
-from sparsec.backends.aie.transaction import Operation, Transaction
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
+from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
@@ -31,9 +34,10 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     if not ways:
         raise FitError(
             f"any layer on {machine.name}",
-            demand=f"{machine.rows} rows of cores in {machine.columns} columns",
-            bound="up to 4 rows, and as many columns: a memory tile takes the results of its column's cores, one channel each",
-            remedy="compile for aie2:npu1 or a smaller square",
+            demand=f"{machine.rows} rows of cores in {machine.columns} columns, {len(machine.shim.columns)} of which reach DDR, "
+            f"with {machine.memory_rows} memory tiles each",
+            bound="as many columns as rows, four of these at most, and a shim that reaches DDR and a memory tile in each",
+            remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])
     layers, reasons = layers_of(graph)
@@ -71,7 +75,6 @@ def lower_with(
 
     `passed_over` says by node why the array computes it in none of the ways that were thought cheaper.
     """
-    grid = machine.grid
     ways = {node: t if isinstance(t, tuple) else (t,) for node, t in tilings.items()}
     layers = {node: parts[0].layer for node, parts in ways.items()}
     cut = partition(graph, layers, layers_of(graph)[1] if reasons is None else reasons)
@@ -82,7 +85,7 @@ def lower_with(
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
             own = [t for layer in segment.layers for t in ways[layer.node]]
-            parts.append(_array_part(grid, machine, segment, own, kinds, images))
+            parts.append(_array_part(machine, segment, own, kinds, images, graph, cut.views))
         else:
             parts.append(HostPart(segment.graph))
     parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
@@ -102,27 +105,26 @@ def lower_with(
 
 
 def _array_part(
-    grid: Grid,
     machine: Machine,
     segment: ArraySegment,
     tilings: Sequence[Tiling],
     kinds: Sequence[Kind],
     images: Mapping[str, Image],
+    graph: Graph,
+    views: Mapping[str, View],
 ) -> ArrayPart:
     weights = bytearray()
-    circuits = Circuits(grid)
-    plans, streams = [], []
-    for turn, tiling in enumerate(tilings):
+    layers: list[tuple[LayerPlan, Traffic]] = []
+    for tiling in tilings:
         plan = plan_layer(machine, tiling, kinds)
-        layer = plan.layer
-        near, far = circuits.change(tiling.mode)
-        control = LayerControl(grid, plan, Traffic.of(layer, images, len(weights)))
-        try:
-            made: list[Operation] = [*(enable(grid) if not turn else ()), *near, *control.arrive(), *far, *control.compute(turn)]
-        except LimitError as exc:
-            raise LimitError(str(exc), node=layer.node) from exc
+        layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-        plans.append(plan)
-        streams.append(made)
-    operations, ends = joined(streams)
-    return ArrayPart(tuple(plans), segment.views, Transaction(grid, operations), bytes(weights), (0, *ends))
+    over = handed_over(graph, views, tilings)
+    cycles = [estimate(machine, t).cycles for t in tilings]
+    made = sequence(cut_over(machine.grid), layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
+    plans = tuple(plan for plan, _ in layers)
+    why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
+    stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))
+    return ArrayPart(
+        plans, segment.views, Transaction(machine.grid, made.operations), bytes(weights), made.ends, made.late, stays
+    )

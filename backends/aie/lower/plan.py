@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import Kind
+from sparsec.backends.aie.core.program import Kind, entries
 from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -21,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 WEIGHT_SLOTS = 48  # of a memory tile's ring at most
 _DISCARDED_BYTES = 2048
+_HALVED = 2  # columns at most that a stream comes from whose portions come in halves: each is a task of its sender
 _GRANULES = 60  # that a lock and an iteration count, of weights that a memory tile holds whole
 
 
@@ -39,32 +41,57 @@ class CorePlaces:
     parameters: int
 
 
+class What(Enum):
+    """What memory tiles hold until it goes to cores."""
+
+    DATA = "data"
+    RESIDUAL = "residual"
+    WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What a memory tile holds of a stream at byte address `at`: `count` of the parts of a tile, or of the chunks, from the
+    `first` on."""
+
+    stream: Stream
+    first: int
+    count: int
+    at: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What comes through one shim channel: streams of data and of weights of the column's memory tile, by their number there.
-    So many tiles of data come `before` the weights, the rest behind them."""
+    """What comes through one shim channel: portions by their number in the column's memory tile. So many tiles of data and
+    residual come `before` the weights, the rest behind them."""
 
     data: tuple[int, ...]
+    residual: tuple[int, ...]
     weights: tuple[int, ...]
     before: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlaces:
-    """Byte addresses in one memory tile. `data` and `weights` by stream; data are a ring of `ring` tiles, weights a ring of
-    `slots` chunks a stream, or whole (0).
+    """What one memory tile holds. Portions of data and residual are rings of `ring` tiles, those of weights rings of `slots`
+    chunks, or whole (0).
 
-    Results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is in one place for
-    all layers: they may come when the next one's data do.
+    Byte addresses: results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is
+    in one place for all layers: they may come when the next one's data do.
     """
 
-    data: tuple[int, ...]
+    data: tuple[Portion, ...]
+    residual: tuple[Portion, ...]
+    weights: tuple[Portion, ...]
     ring: int
-    weights: tuple[int, ...]
     slots: int
     results: tuple[int, ...]
     discarded: int
     arrivals: tuple[Arrival, Arrival]
+
+    def portions(self, what: What) -> tuple[Portion, ...]:
+        """Those of one kind."""
+        return {What.DATA: self.data, What.RESIDUAL: self.residual, What.WEIGHTS: self.weights}[what]
 
 
 @dataclass(frozen=True)
@@ -89,12 +116,18 @@ class LayerPlan:
 
     def stream_order(self, column: int, arrival: int) -> list[bytes]:
         """The chunks that come through one channel of a shim in their order: in turns where streams are of one length."""
-        streams, places = weight_streams(self.tiling, column), self.memory[column]
-        found = [self.chunks[streams[i].part] for i in places.arrivals[arrival].weights]
+        places = self.memory[column]
+        portions = [places.weights[i] for i in places.arrivals[arrival].weights]
+        found = [self.chunks[p.stream.part][p.first : p.first + p.count] for p in portions]
         if len({len(f) for f in found}) > 1:
             return [c for chunks in found for c in chunks]
         size = 1 if places.slots or not found else granule(len(found[0]))
         return [c for at in range(0, len(found[0]) if found else 0, size) for f in found for c in f[at : at + size]]
+
+    def sources(self, what: What, stream: Stream) -> list[tuple[int, int]]:
+        """Where a stream's portions are, in their order: columns, and numbers in these."""
+        found = [(c, i) for c, m in enumerate(self.memory) for i, p in enumerate(m.portions(what)) if p.stream is stream]
+        return sorted(found, key=lambda at: self.memory[at[0]].portions(what)[at[1]].first)
 
 
 def granule(chunks: int) -> int:
@@ -102,14 +135,18 @@ def granule(chunks: int) -> int:
     return next(n for n in range(-(-chunks // _GRANULES), chunks + 1) if chunks % n == 0)
 
 
-def data_streams(tiling: Tiling, column: int) -> list[Stream]:
-    """The streams of data from a column's memory tile."""
-    return [s for s in tiling.mode.data() if s.memory.column == column]
-
-
-def weight_streams(tiling: Tiling, column: int) -> list[Stream]:
-    """The streams of weights from a column's memory tile, those that have any chunks."""
-    return [s for s in tiling.mode.weights() if s.memory.column == column and tiling.chunks(s.part)]
+def _portions(arriving: Sequence[tuple[Stream, int, int]], total: int, *, halves: bool = False) -> list[Portion]:
+    """What comes through a column's shim, of streams of `total` parts each. With `halves`, in two where it is all of one stream,
+    so that both channels bring it."""
+    found = []
+    for s, i, n in arriving:
+        first, end = total * i // n, total * (i + 1) // n
+        if end - first > 1 and halves and len(arriving) == 1 and n <= _HALVED:
+            half = (first + end + 1) // 2
+            return [Portion(s, first, half - first), Portion(s, half, end - half)]
+        if end > first:
+            found.append(Portion(s, first, end - first))
+    return found
 
 
 def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
@@ -136,12 +173,11 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
     chunks = []
     for part in range(tiling.mode.channel_parts):
         blocks = tiling.output_blocks(part)
-        made = [_chunks(tiling, b, b - blocks[0], core, kinds) for b in blocks]
+        made = [_chunks(tiling, b, own, core, kinds) for own, b in enumerate(blocks)]
         each = max(1, len(made) // tiling.groups)
         units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
         chunks.append(tuple(c for at, split in units for block in made[at : at + each] for c in block[split]))
-    memory = tuple(in_memory(machine, tiling, column) for column in range(machine.columns))
-    return LayerPlan(tiling, tuple(chunks), core, memory)
+    return LayerPlan(tiling, tuple(chunks), core, in_memory(machine, tiling))
 
 
 def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[bytes]]:
@@ -153,18 +189,17 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     residual = core.residual + own * tiling.residual_stride if layer.residual else 0
     group = max(1, tiling.most_results // tiling.groups)
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
-    partial = core.partial[0] + further, core.partial[1] + further
-    wanted = iter(_kinds(tiling, block))
+    partial = core.partial[0] + further if tiling.in_parts else 0
+    wanted, slot = iter(_kinds(tiling, block)), tiling.slots[block % tiling.mode.channel_parts]
+    begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
     packed: list[list[bytes]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         packed.append([])
         for i in range(tiling.pieces(block)):
-            part, s = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), layer.shifts
-            kind = next(wanted)
-            shifts, number = (s.shift, s.residual_shift), kinds.index(kind)
-            made = Chunk(bias, whole[part], offsets[part], *shifts, residual, number, partial, kind.ends_partial)
-            packed[-1].append(made.pack(share.steps).ljust(tiling.chunk_bytes, b"\0"))
+            part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
+            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, partial, kind.starts_partial)
+            packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(slot, b"\0"))
     return packed
 
 
@@ -196,12 +231,9 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             remedy="use an array with more cores",
             node=tiling.layer.node,
         )
-    spare = size - sum(demand.values())
-    weights = demand["data"] + demand["residual"]
-    first = tiling.chunk_bytes if not tiling.kept else 0  # so that one buffer of weights comes where the other is not read
-    gap = -(weights + first) % bank
-    if gap <= spare:
-        spare, weights = spare - gap, weights + gap
+    gap = weights_gap(machine, tiling) or 0
+    spare = size - sum(demand.values()) - gap
+    weights = demand["data"] + demand["residual"] + gap
     results = weights + demand["weights"]
     gap = -(results + demand["results"]) % bank
     at = results + demand["results"] + (gap if gap <= spare else 0)
@@ -209,13 +241,22 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         0,
         tiling.unit_bytes,
         tiling.buffers * tiling.unit_bytes,
-        demand["data"],
+        demand["data"] + tiling.residual_lead * bool(tiling.layer.residual),
         weights,
         results + tiling.result_quad,  # the first store of a chunk lands before its results
         tiling.result_bytes + tiling.result_quad,
         _partial(tiling, at, bank, size - at - demand["parameters"]),
         size - demand["parameters"],
     )
+
+
+def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
+    """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one buffer of weights comes
+    where the other is not read; None where there is no room for that."""
+    demand, bank = tiling.core_demand, machine.core.data_bytes // machine.core.data_banks
+    first = tiling.chunk_bytes if not tiling.kept else 0
+    gap = -(demand["data"] + demand["residual"] + first) % bank
+    return gap if gap <= machine.core.data_bytes - sum(demand.values()) else None
 
 
 def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
@@ -225,50 +266,70 @@ def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
     return at + SUM_BYTES // 2, at + apart + SUM_BYTES // 2
 
 
-def in_memory(machine: Machine, tiling: Tiling, column: int) -> MemoryPlaces:
-    """Rings and weights in the memory tile of a column. FitError when they are too large."""
+def in_memory(machine: Machine, tiling: Tiling) -> tuple[MemoryPlaces, ...]:
+    """Rings and weights in the memory tiles, by column. FitError when they are too large.
+
+    Streams of weights that come through several columns' shims are held whole: if that does not fit, they come through one.
+    """
+    if any(len(s.sources) > 1 for s in tiling.mode.weights()):
+        try:
+            return tuple(_in_memory(machine, tiling, column, spread=True) for column in range(machine.columns))
+        except FitError:
+            pass
+    return tuple(_in_memory(machine, tiling, column, spread=False) for column in range(machine.columns))
+
+
+def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -> MemoryPlaces:
     mode, size = tiling.mode, machine.memory.data_bytes
-    data, weights = data_streams(tiling, column), weight_streams(tiling, column)
+    arriving = mode.arriving(column, weights=False)
+    data = _portions(arriving, tiling.parts, halves=True)
+    residual = _portions(arriving, tiling.residual_parts, halves=True)
+    streams = mode.arriving(column, weights=True, spread=spread)
+    weights = [p for s in streams for p in _portions([s], tiling.chunks(s[0].part))]
     rows = range(mode.grid.core_rows)
-    tile = tiling.source_bytes + tiling.residual_source_bytes
+    tile = tiling.part_bytes * sum(p.count for p in data) + tiling.residual_part_bytes * sum(p.count for p in residual)
     rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
     room = size - sum(rings) - _DISCARDED_BYTES
-    ring, slots = _rings(tiling, tile * len(data), weights, room)
-    chunk = tiling.chunk_bytes
-    arrivals = _arrivals(tiling, tile, data, weights, ring, slots)
-    uneven = slots and any(len({tiling.chunks(weights[i].part) for i in a.weights}) > 1 for a in arrivals)
-    if not ring or uneven:  # rings are filled in turns
+    ring, slots = _rings(tiling, tile, weights, room, whole=spread or tiling.streamed > 1)
+    arrivals = _arrivals(tiling, data, residual, weights, ring, slots)
+    uneven = slots and any(len({weights[i].count for i in a.weights}) > 1 for a in arrivals)
+    if not ring or uneven or (spread and slots):  # rings are filled in turns
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
-            demand=f"{min(RING, tiling.tiles) * tile * len(data):,} bytes of data, {sum(rings):,} of results, "
-            f"at least {2 * chunk * len(weights):,} of weights",
+            demand=f"{min(RING, tiling.tiles) * tile:,} bytes of data, {sum(rings):,} of results, "
+            f"at least {2 * sum(tiling.slots[p.stream.part] for p in weights):,} of weights",
             bound=f"{size:,} bytes",
             remedy="use an array with more columns",
             node=tiling.layer.node,
         )
-    at = ring * tile * len(data)
-    places = []
-    for s in weights:
-        places.append(at)
-        at += (slots or tiling.chunks(s.part)) * chunk
-    ring_at = [at + sum(rings[:r]) for r in rows]
-    data_at = tuple(ring * tile * i for i in range(len(data)))
-    return MemoryPlaces(data_at, ring, tuple(places), slots, tuple(ring_at), size - _DISCARDED_BYTES, arrivals)
+    at = 0
+    placed: list[list[Portion]] = []
+    for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, 0)):
+        placed.append([])
+        for p in portions:
+            placed[-1].append(Portion(p.stream, p.first, p.count, at))
+            at += (slots or p.count) * tiling.slots[p.stream.part] if portions is weights else p.count * each
+    ring_at = tuple(at + sum(rings[:r]) for r in rows)
+    parts = tuple(map(tuple, placed))
+    return MemoryPlaces(parts[0], parts[1], parts[2], ring, slots, ring_at, size - _DISCARDED_BYTES, arrivals)
 
 
-def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> tuple[int, int]:
+def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, whole: bool) -> tuple[int, int]:
     """Tiles of data (0: none fit) and chunks of a stream of weights (0: all of them) that a memory tile holds at a time.
 
     Weights that cores ask for again are held whole if at all possible, then data of all tiles, so that they can come before
     the weights through the same channel.
     """
-    chunk = tiling.chunk_bytes * len(weights)
-    whole = sum(tiling.chunks(s.part) for s in weights) * tiling.chunk_bytes
+    chunk = sum(tiling.slots[p.stream.part] for p in weights)
+    every = sum(p.count * tiling.slots[p.stream.part] for p in weights)
     fewest = min(RING, tiling.tiles)
-    all_tiles = tiling.tiles if tiling.tiles * (tiling.splits + tiling.residual_parts) <= LOCK_MAXIMUM else fewest
-    most = max((tiling.chunks(s.part) for s in weights), default=0)
+    parts = tiling.parts + tiling.residual_parts
+    all_tiles = tiling.tiles if tiling.tiles * parts <= LOCK_MAXIMUM else fewest
+    most = max((p.count for p in weights), default=0)
+    if fewest * tiling.parts > LOCK_MAXIMUM:
+        return 0, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
-        if ring * data + whole <= room and tiling.streamed > 1:
+        if ring * data + every <= room and whole:
             return ring, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
         slots = min((room - ring * data) // chunk, WEIGHT_SLOTS, most) if weights else 0
@@ -278,23 +339,27 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Stream], room: int) -> t
 
 
 def _arrivals(
-    tiling: Tiling, tile: int, data: Sequence[Stream], weights: Sequence[Stream], ring: int, slots: int
+    tiling: Tiling, data: Sequence[Portion], residual: Sequence[Portion], weights: Sequence[Portion], ring: int, slots: int
 ) -> tuple[Arrival, Arrival]:
-    """Streams by shim channel. Data and weights share channels where the first of them never wait for the second.
+    """Portions by shim channel. Data and weights share channels where the first of them never wait for the second.
 
     Weights that have places of their own come behind the first tile of data, others behind all tiles if these have.
     """
     held = ring >= tiling.tiles
     before = 1 if tiling.kept or not slots else tiling.tiles
-    sizes = {("data", i): tile * tiling.tiles for i in range(len(data))}
     again = tiling.streamed if slots else 1
-    sizes |= {("weights", i): again * tiling.chunks(s.part) * tiling.chunk_bytes for i, s in enumerate(weights)}
-    found: list[dict[str, list[int]]] = [{"data": [], "weights": []}, {"data": [], "weights": []}]
+    sizes = {(What.DATA, i): p.count * tiling.tiles * tiling.part_bytes for i, p in enumerate(data)}
+    sizes |= {(What.RESIDUAL, i): p.count * tiling.tiles * tiling.residual_part_bytes for i, p in enumerate(residual)}
+    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.slots[p.stream.part] for i, p in enumerate(weights)}
+    found: list[dict[What, list[int]]] = [{what: [] for what in What} for _ in range(2)]
     loads = [0, 0]
     apart = not held and slots > 0 and not tiling.kept
     for (what, i), size in sorted(sizes.items(), key=lambda s: -s[1]):
-        channel = int(what == "weights") if apart else loads.index(min(loads))
+        channel = int(what is What.WEIGHTS) if apart else loads.index(min(loads))
         found[channel][what].append(i)
         loads[channel] += size
-    first, second = (Arrival(tuple(sorted(f["data"])), tuple(sorted(f["weights"])), before) for f in found)
+    first, second = (
+        Arrival(tuple(sorted(f[What.DATA])), tuple(sorted(f[What.RESIDUAL])), tuple(sorted(f[What.WEIGHTS])), before)
+        for f in found
+    )
     return first, second

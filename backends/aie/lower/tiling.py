@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES
-from sparsec.backends.aie.lower.chunks import chunk_bytes
-from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
+from sparsec.backends.aie.lower.geometry import BLOCK, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
+
+Array = np.ndarray[Any, Any]
 
 QUAD = TILE_VECTORS * LANES * BLOCK  # elements that a core multiplies together
 SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
+_ALIGN = 32
+_PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,20 @@ class Tiling:
         """Tiles of a band."""
         return -(-self.band // self.rows)
 
+    @cached_property
+    def parts(self) -> int:
+        """Parts of a tile in memory tiles, some of which come through one channel and others through the next: of one plane there
+        may be more than cores get it in, where a column has one stream of data."""
+        if len(self.layer.window.planes) > 1 or self.groups > 1 or self.mode.groups[1] > 1:
+            return self.splits
+        found = range(max(_PARTS, self.splits), 0, -1)
+        return next(n for n in found if self.layer.input_blocks % n == 0 and n % self.splits == 0)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether parts of tiles lie and move one like the other, so that one descriptor serves all."""
+        return self.layer.residual is None and self.groups == 1
+
     @property
     def units(self) -> int:
         """Parts of tiles, as they come to a core one after the other."""
@@ -65,31 +84,55 @@ class Tiling:
         return max(0, min(self.band, self.height - part * self.band))
 
     def output_blocks(self, part: int) -> range:
-        """The blocks of output channels of a part of the channels."""
-        each = -(-self.layer.output_blocks // self.mode.channel_parts)
-        return range(min(part * each, self.layer.output_blocks), min((part + 1) * each, self.layer.output_blocks))
+        """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the
+        order of channels serves them alike."""
+        return range(part, self.layer.output_blocks, self.mode.channel_parts)
+
+    @property
+    def counts(self) -> Array:
+        """Nonzero blocks of weights, int [blocks of output channels, parts of the input channels]."""
+        return self.layer.counts(self.splits)
 
     @cached_property
-    def counts(self) -> tuple[tuple[int, ...], ...]:
-        """Nonzero blocks of weights, by block of output channels and part of the input channels."""
-        return tuple(tuple(map(int, row)) for row in self.layer.counts(self.splits))
+    def all_pieces(self) -> Array:
+        """Chunks of each part of the input channels, int [blocks of output channels]."""
+        most = self.counts.max(axis=1)
+        if self.groups > 1:
+            most[:] = most.max()
+        found: Array = np.maximum(1, -(-most // self.chunk_blocks))
+        return found
 
     def pieces(self, block: int) -> int:
         """Chunks that a block of output channels takes of each part of the input channels."""
-        most = max(self.counts[block]) if self.groups == 1 else max(map(max, self.counts))
-        return max(1, -(-most // self.chunk_blocks))
+        return int(self.all_pieces[block])
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the largest chunk."""
+        return max(self.slots)
 
     @cached_property
-    def chunk_bytes(self) -> int:
-        """Bytes of the largest chunk: all take as much."""
-        most = int(np.minimum(self.counts, self.chunk_blocks).max())
-        element = self.layer.element
+    def slots(self) -> tuple[int, ...]:
+        """Bytes of the largest chunk of each part of the output channels: all of the part take as much."""
+        element, n = self.layer.element, self.mode.channel_parts
         each = element.vector_bytes if self.layer.depthwise else element.block_bytes
-        return chunk_bytes(most, each, self.in_parts and element is not BFLOAT16)
+        blocks = np.minimum(self.counts, self.chunk_blocks)
+        most = (int(blocks[p::n].max(initial=0)) for p in range(n))
+        return tuple(chunk_bytes(m, each, self.in_parts, self.chunk_start) for m in most)
+
+    @property
+    def chunk_start(self) -> int:
+        """Where the blocks of a chunk begin within it."""
+        return table_end(self._most_blocks, self.in_parts)
+
+    @cached_property
+    def _most_blocks(self) -> int:
+        return int(np.minimum(self.counts, self.chunk_blocks).max())
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
-        return tuple(sum(self.pieces(b) for b in self.output_blocks(p)) for p in range(self.mode.channel_parts))
+        parts = self.mode.channel_parts
+        return tuple(int(self.all_pieces[p::parts].sum()) for p in range(parts))
 
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
@@ -115,14 +158,24 @@ class Tiling:
         return self.share.data_vectors * self.layer.element.vector_bytes
 
     @property
+    def residual_words(self) -> int:
+        """Words of the residual of 8 channels that come to a core: whole rows."""
+        return self.share.rows * self.share.result_pitch * self.layer.element.vector_bytes // 4
+
+    @property
     def residual_stride(self) -> int:
-        """Bytes of the residual of 8 channels in a core: whole rows."""
-        return self.share.residual_rows * self.share.result_pitch * self.layer.element.vector_bytes
+        """Bytes from the residual of 8 channels in a core to that of the next, with room for a word of each other part."""
+        return -(-4 * (self.residual_words + self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
+
+    @property
+    def residual_lead(self) -> int:
+        """Bytes before the first: for what lands there and is another part's."""
+        return -(-4 * (self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
 
     @property
     def residual_bytes(self) -> int:
         """Bytes of one tile's residual in a core: of its own channels."""
-        return self.most_results * self.residual_stride if self.layer.residual else 0
+        return self.residual_lead + self.most_results * self.residual_stride if self.layer.residual else 0
 
     @property
     def residual_parts(self) -> int:
@@ -153,7 +206,7 @@ class Tiling:
     @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
-        return self.splits > 1 or any(self.pieces(b) > 1 for b in range(self.layer.output_blocks))
+        return self.splits > 1 or bool(self.all_pieces.max() > 1)
 
     @property
     def partial_bytes(self) -> int:
@@ -190,11 +243,21 @@ class Tiling:
         return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
     @property
+    def part_bytes(self) -> int:
+        """One part of a tile in a memory tile."""
+        return self.source_bytes // self.parts
+
+    @property
+    def residual_part_bytes(self) -> int:
+        """One part of the residual of a tile in a memory tile."""
+        return self.residual_source_bytes // max(1, self.residual_parts)
+
+    @property
     def residual_source_bytes(self) -> int:
         """One tile of the residual in a memory tile."""
         if not self.layer.residual:
             return 0
-        positions = self.share.residual_rows * self.share.residual_columns
+        positions = self.share.rows * self.share.residual_columns
         return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
     @property

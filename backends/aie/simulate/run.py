@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsec.backends.aie.core.instructions import ADDING
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey
@@ -28,6 +29,7 @@ class Finished:
         """Products that a core has computed."""
         core = self.array.cores[tile].core
         per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128}
+        per |= {name: per[product] for name, product in ADDING.items()}
         counts = core.vector_counts()
         return sum(per.get(name, 0) * n for name, n in counts.items())
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program
+from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program, entries
 from sparsec.backends.aie.core.timing import Latencies
+from sparsec.backends.aie.lower.chunks import Chunk, Steps, table_end
 
 Array = np.ndarray[Any, Any]
 PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
@@ -18,16 +20,18 @@ SLOT = 0x2000
 
 
 class Bench:
-    """A core whose DMA is played by the test: `tiles` of data, each multiplied by all chunks. 4 vectors of results are
-    `result_bytes`."""
+    """A core whose DMA is played by the test: `tiles` of data, each multiplied by all chunks, whose entry is the
+    number of their kind. 4 vectors of results are `result_bytes`."""
 
     def __init__(
         self,
         kinds: Sequence[Kind],
         tiles: Sequence[Array],
-        chunks: Sequence[bytes],
+        chunks: Sequence[Chunk],
         vectors: int,
         *,
+        steps: Steps | None = None,
+        shifts: tuple[int, int] = (0, 0),
         kept: bool = False,
         result_bytes: int = 128,
         bounds: tuple[int, int] | None = None,
@@ -36,11 +40,15 @@ class Bench:
         self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192, fast)
         self.tiles, self.result_bytes = tiles, result_bytes * vectors
         slots = len(chunks) if kept else 1
-        self.chunks = list(chunks) * (1 if kept else len(tiles))
+        steps = steps or Steps()
+        first = RESULTS - result_bytes
+        start = max(table_end(len(c.offsets), c.goes_on) for c in chunks)
+        made = [replace(c, entry=entries(tuple(kinds))[c.entry]).pack(steps, start) for c in chunks]
+        self.chunks = made * (1 if kept else len(tiles))
         self.parameters = Parameters(
-            *(len(tiles), vectors, DATA, 2 * DATA, RESULTS, 2 * RESULTS, 1 if kept else len(tiles)),
-            *(len(tiles) - 1 if kept else 0, (32, 32, 32), len(chunks)),
-            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, 1, slots, 2, len(chunks), vectors // 2, vectors % 2, bounds),
+            *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
+            *(len(tiles) - 1 if kept else 0, steps.registers, len(chunks)),
+            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, *shifts, start, PARTIAL[1] - PARTIAL[0], 1, slots, 2, len(chunks), bounds),
         )
         self.slots = slots
         self.results: list[Array] = []
@@ -56,7 +64,7 @@ class Bench:
                     self.results.append(s.memory[RESULTS : RESULTS + self.result_bytes].copy())
                     locks[LOCKS.results_free] += 1
                 continue
-            if meeting.lock == LOCKS.layer_full:
+            if meeting.lock in (LOCKS.layer_even, LOCKS.layer_odd):
                 if arrived:
                     assert not any(locks[i] for i in (LOCKS.data_free, LOCKS.weights_free))
                     return self.results

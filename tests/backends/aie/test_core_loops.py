@@ -23,7 +23,7 @@ BYTES, BANK = 16384, 2048
 TABLE, WEIGHTS, RESULTS = 0x400, 0x1000, 0x2000
 
 
-def _core(text: str, fast: bool, seed: int, written: int = BYTES) -> Core:
+def _core(text: str, fast: bool, seed: int, written: int = BYTES, whole: bool = False) -> Core:
     core = Core(assemble(text), Latencies(4, 4, 4), BYTES, BANK, fast)
     rng = np.random.default_rng(seed)
     s = core.state
@@ -32,12 +32,15 @@ def _core(text: str, fast: bool, seed: int, written: int = BYTES) -> Core:
     s.written[: written // 4] = 1
     s.w[:] = rng.integers(0, 256, s.w.shape, np.uint8)
     s.c[:] = rng.integers(0, 256, s.c.shape, np.uint8)
+    if whole:
+        for array in (s.memory, s.w.reshape(-1), s.c.reshape(-1)):
+            array[:] = rng.integers(-4, 5, array.size // 4).astype(np.float32).view(np.uint8)
     return core
 
 
-def _same(text: str, seed: int) -> tuple[Core, Core]:
+def _same(text: str, seed: int, whole: bool = False) -> tuple[Core, Core]:
     """The program's two runs, which must not differ in anything."""
-    fast, slow = (_core(text, f, seed) for f in (True, False))
+    fast, slow = (_core(text, f, seed, whole=whole) for f in (True, False))
     for core in (fast, slow):
         assert core.resume().kind == "done"
     a, b = fast.state, slow.state
@@ -139,6 +142,60 @@ def test_a_loop_of_loops_is_its_bundles(body: Sequence[str], times: int, weights
         assert str(fast.value) == str(slow.value)
         return
     _same(program, seed)
+
+
+@st.composite
+def _handed_on(draw: st.DrawFn) -> list[str]:
+    """A loop as the program of cores has it: c4 and c5 are stored while c0 and c1 are added to, then take their sums.
+
+    Sums begin with c8 or with nothing; c4 and c5 may be loaded in between, and are added to then.
+    """
+    kind = draw(st.sampled_from(["mac", "mace", "macbf"]))
+    last = {"mac": "x4, 1", "mace": "w9, 0", "macbf": "x4, %d"}[kind]
+    data = {"mac": "w1", "mace": "w2", "macbf": "x1"}[kind]
+
+    def product(name: str, registers: str) -> list[str]:
+        halves = (0, 1) if kind == "macbf" else (0,)
+        return [f"{name} {registers}, {data}, {last % h if '%' in last else last}" for h in halves]
+
+    zero = kind != "macbf" and draw(st.booleans())
+    store = "stbf c{c}, {q}, p3, 32" if kind == "macbf" and draw(st.booleans()) else "stc c{c}, {q}, p3, 32"
+    body = [store.format(c=c, q=q) for c in (4, 5) for q in range(2)]
+    first = kind.replace("mac", "mul") if zero else f"{kind}c"
+    for c in (0, 1):
+        body += product(first, f"c{c}" if zero else f"c{c}, c8")
+    loads = draw(st.sampled_from(["", "ldc"] + (["ldbf"] if kind == "macbf" else ["ldu"])))
+    for c in (4, 5):
+        if loads == "ldc":
+            body += [f"b.ldc c{c}, {q}, p2, 32" for q in range(4)]
+        elif loads == "ldbf":
+            body += [f"a.ldbf c{c}, {q}, p2, 32" for q in range(2)]
+        elif loads:
+            body += [f"a.ldu c{c}, p2, r4, 1, 32"]
+    inner = ["a.ldw w2, p1, 32 | " + line for c in (0, 1) for line in product(kind, f"c{c}")]
+    body += [f"movi r2, {draw(st.integers(0, 3))}", "loop r2, inner", *inner, "inner:"]
+    for c in (0, 1):
+        body += product(f"add{kind}" if loads else f"{kind}c", f"c{4 + c}, c{c}, c{4 + c}" if loads else f"c{4 + c}, c{c}")
+    return body
+
+
+@settings(deadline=None, max_examples=80)
+@given(_handed_on(), st.integers(1, 9), st.integers(0, 99))
+def test_sums_that_are_handed_on_are_those_of_bundles(body: Sequence[str], times: int, seed: int) -> None:
+    """All is small whole numbers of float32, each of which is two of bfloat16, so that sums are the same in any order."""
+    text = [*_pointers(0x800, 0x1400, TABLE), "movi r4, 3", "movi r0, 3072", "movp p2, r0", f"movi r1, {times}"]
+    program = "\n".join([*text, "loop r1, end", *body, "end:", "done"])
+    made = Nest.run
+    with pytest.MonkeyPatch.context() as patch:
+        ran: list[Ran | None] = []
+
+        def noted(self: Nest, state: State, bank_bytes: int) -> Ran | None:
+            ran.append(made(self, state, bank_bytes))
+            return ran[-1]
+
+        patch.setattr(Nest, "run", noted)
+        _same(program, seed, whole=True)
+    assert [r is not None for r in ran] == [True]
 
 
 def test_memory_is_cleared_at_once() -> None:

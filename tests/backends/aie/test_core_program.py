@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, Parameters
-from sparsec.backends.aie.lower.chunks import Chunk, Steps
+from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.ops.shift import requantise_by_shift
 from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
@@ -37,8 +37,8 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
     weights = rng.integers(-127, 128, (2, blocks, 8, 8), np.int8)
     bias = rng.integers(-5000, 5000, (2, 8), np.int32)
     added = [32 * last + i * 128 * vectors for i in range(2)]
-    chunks = [Chunk(bias[i], weights[i], offsets, 9 + i, 6, added[i], 1).pack(Steps()) for i in range(2)]
-    bench = Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, kept=kept)
+    chunks = [Chunk(bias[i], weights[i], offsets, 1, added[i]) for i in range(2)]
+    bench = Bench([Kind(depthwise=True), kind], tiles, chunks, vectors, shifts=(9, 6), kept=kept)
     results = bench.run()
     assert len(results) == 4
     for n, result in enumerate(results):
@@ -48,7 +48,7 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
             more = data[added[i] : added[i] + 128 * vectors].view(np.uint8 if signed else np.int8)
             sums += more.reshape(-1, 8).astype(np.int64) << 6
         assert np.array_equal(
-            result.reshape(-1, 8), requantise_by_shift(sums, 9 + i, 0, DType.I8 if signed else DType.U8).view(np.uint8)
+            result.reshape(-1, 8), requantise_by_shift(sums, 9, 0, DType.I8 if signed else DType.U8).view(np.uint8)
         )
     assert residual or bench.core.stalls["bank"] == 0
 
@@ -64,10 +64,80 @@ def test_sums_in_parts(parts: int, vectors: int) -> None:
     for part in range(parts):
         offsets, weights = offsets_of(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
-        chunks.append(Chunk(bias, weights, offsets, 9, 0, 0, kind, PARTIAL, kind < 2).pack(Steps()))
+        chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
-    (result,) = Bench(kinds, [data], chunks, vectors).run()
+    (result,) = Bench(kinds, [data], chunks, vectors, shifts=(9, 0)).run()
     assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("blocks", [1, 9])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_last_part_adds_a_residual_or_leaves_sums(wide: bool, blocks: int, signed: bool) -> None:
+    """Bytes take a residual beside the partial sums; int32 sums are stored as they are."""
+    rng, vectors = np.random.default_rng([wide, blocks, signed]), 3
+    data = rng.integers(0, 256, 32 * 80 + 128 * vectors, np.uint8)
+    last = Kind(signed=(signed, not signed and not wide, False), residual=not wide, starts_partial=True, wide=wide)
+    kinds = [Kind(signed=(signed, False, False), ends_partial=True), last]
+    bias = rng.integers(-5000, 5000, 8, np.int32)
+    chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
+    for kind in (0, 1):
+        offsets, weights = offsets_of(rng, blocks, vectors, 80), rng.integers(-127, 128, (blocks, 8, 8), np.int8)
+        chunks.append(Chunk(bias, weights, offsets, kind, 0 if wide else 32 * 80, PARTIAL[0], kind > 0))
+        total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, signed)
+    (result,) = Bench(kinds, [data], chunks, vectors, shifts=(9, 6), result_bytes=512 if wide else 128).run()
+    if wide:
+        assert np.array_equal(result.view(np.int32).reshape(-1, 8), total)
+        return
+    total += data[32 * 80 :].view(np.uint8 if signed else np.int8).reshape(-1, 8).astype(np.int64) << 6
+    assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(total, 9, 0, DType.U8))
+
+
+@pytest.mark.parametrize("cuts", [(True, False), (False, True), (True, True)])
+def test_results_within_bounds(cuts: tuple[bool, bool]) -> None:
+    rng, vectors = np.random.default_rng(3), 3
+    data, offsets = rng.integers(0, 256, 32 * 80, np.uint8), offsets_of(rng, 5, vectors, 80)
+    weights, bias = rng.integers(-127, 128, (2, 5, 8, 8), np.int8), rng.integers(-5000, 5000, 8, np.int32)
+    chunks = [Chunk(bias, w, offsets, 0) for w in weights]
+    bench = Bench([Kind(cuts=cuts)], [data], chunks, vectors, shifts=(9, 0), bounds=(0x14141414, 0x60606060))
+    for result, w in zip(bench.run(), weights, strict=True):
+        expected = requantise_by_shift(_sums(data, offsets, w, bias, vectors, False), 9, 0, DType.U8)
+        expected = np.clip(expected, 0x14 if cuts[0] else 0, 0x60 if cuts[1] else 255)
+        assert np.array_equal(result.reshape(-1, 8), expected)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_maxima(kept: bool) -> None:
+    rng, vectors = np.random.default_rng(4), 2
+    data, offsets = rng.integers(0, 256, 32 * 40, np.uint8), [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
+    chunks = [Chunk(np.zeros(8, np.int32), np.ones((9, 8), np.int8), [o + 32 * n for o in offsets], 0) for n in range(2)]
+    results = Bench([Kind(depthwise=True, maximum=True)], [data], chunks, vectors, kept=kept).run()
+    for n, result in enumerate(results):
+        expected = np.max([data[o + 32 * n : o + 32 * n + 128 * vectors] for o in offsets], axis=0)
+        assert np.array_equal(result, expected)
+
+
+def test_a_chunk_takes_as_many_cycles_as_its_last_sums_and_the_next_ones_header() -> None:
+    """Slopes of cycles over chunks and over 4 vectors, without locks: what is beside products, and what fetching sums costs."""
+
+    def cycles(kind: Kind, chunks: int, vectors: int) -> int:
+        weights, bias, offsets = np.ones((8, 8, 8), np.int8), np.zeros(8, np.int32), [32 * i for i in range(8)]
+        partial = kind.starts_partial or kind.ends_partial
+        made = Chunk(bias, weights, offsets, 0, partial=PARTIAL[0] * partial, goes_on=kind.starts_partial)
+        bench = Bench([kind], [np.zeros(32 * 400, np.uint8)], [made] * chunks, vectors)
+        bench.run()
+        return bench.core.now - bench.core.stalls["bank"]
+
+    for kind, chunk, quad in (
+        (Kind(), 19, 0),
+        (Kind(residual=True), 22, 0),
+        (Kind(ends_partial=True), 24, 0),
+        (Kind(starts_partial=True, ends_partial=True), 26, 6),
+        (Kind(starts_partial=True), 23, 5),
+        (Kind(depthwise=True), 19, 0),
+    ):
+        assert cycles(kind, 5, 4) - cycles(kind, 4, 4) == 4 * (32 + quad) + chunk, kind.name
+        assert cycles(kind, 4, 5) - cycles(kind, 4, 4) == 4 * (32 + quad), kind.name
 
 
 def test_depthwise() -> None:
@@ -75,26 +145,26 @@ def test_depthwise() -> None:
     data = rng.integers(0, 256, 32 * 40, np.uint8)
     offsets = [32 * o for o in (0, 1, 2, 10, 11, 12, 20, 21, 22)]
     weights, bias = rng.integers(-127, 128, (9, 8), np.int8), rng.integers(-999, 999, 8, np.int32)
-    (result,) = Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 7).pack(Steps())], 2).run()
+    (result,) = Bench([Kind(depthwise=True)], [data], [Chunk(bias, weights, offsets, 0)], 2, shifts=(7, 0)).run()
     assert np.array_equal(
         result.reshape(-1, 8), requantise_by_shift(_sums(data, offsets, weights, bias, 2, False), 7, 0, DType.U8)
     )
 
 
-def test_a_block_takes_four_cycles_and_a_tile_four_more() -> None:
+def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
     """Both numbers are the slopes of cycles over blocks and tiles: what the machine's ports and its matrix unit allow."""
 
     def cycles(blocks: int, vectors: int) -> int:
         data = np.zeros(32 * 900, np.uint8)
         offsets = [32 * i for i in range(blocks)]
-        chunk = Chunk(np.zeros(8, np.int32), np.ones((blocks, 8, 8), np.int8), offsets, 4).pack(Steps())
+        chunk = Chunk(np.zeros(8, np.int32), np.ones((blocks, 8, 8), np.int8), offsets, 0)
         bench = Bench([Kind()], [data], [chunk], vectors)
         bench.run()
         return bench.core.now
 
     assert cycles(60, 8) - cycles(40, 8) == 8 * 20 * 4
-    assert cycles(40, 8) - cycles(40, 7) == 40 * 4 + 4
+    assert cycles(40, 8) - cycles(40, 7) == 40 * 4
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0), *[0] * 10, (0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0, 0), *[0] * 12, (0, 0)).words()) <= PARAMETER_BYTES

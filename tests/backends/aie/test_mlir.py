@@ -413,6 +413,6 @@ def test_a_compiled_network() -> None:
 
 def test_an_array_that_mlir_aie_does_not_know() -> None:
     graph = conv_graph(np.random.default_rng(1), (8, 8), (6, 6))
-    files = emit(lower(graph, replace(NPU, memory_rows=2)))
+    files = emit(lower(graph, machine_named("aie2:5x5")))
     assert not any(f.endswith(".mlir") for f in files)
     assert [p["mlir"] for p in json.loads(files["manifest.json"])["parts"]] == [None]

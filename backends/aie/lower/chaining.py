@@ -1,0 +1,65 @@
+"""Which results stay in memory tiles for the next layer, and which of them DDR needs as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sparsec.backends.aie.lower.geometry import BFLOAT16, Window
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.views import View
+from sparsec.compiler.graph import Graph
+
+
+def apart(before: Tiling, after: Tiling) -> str:
+    """Why a layer's results cannot stay for the next one, "" where they can: it has to read them alone, position by position, in
+    tiles of the same rows, from memory tiles that the results reach."""
+    one, other = before.layer, after.layer
+    whole = one.output_blocks == other.input_blocks and one.first_block == other.first_block == 0
+    if other.x != one.y or other.residual == one.y or not whole:
+        return "the next layer reads something else"
+    if other.window != Window():
+        return "the next layer reads rows or columns around each position"
+    if one.element is not other.element or one.wide:
+        return "the next layer reads other elements"
+    if before.mode.cut is not after.mode.cut:
+        return f"the next layer has {after.mode.cut.value}"
+    if before.rows != after.rows:
+        return f"the next layer has tiles of {after.rows} rows"
+    return _without_count(before, after)
+
+
+def _without_count(before: Tiling, after: Tiling) -> str:
+    """What descriptors and locks cannot count, or reach."""
+    parts, blocks = before.mode.channel_parts, before.layer.output_blocks
+    grid = before.mode.grid
+    sent = {s.part: s.memory.column for s in before.mode.data()}
+    if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
+        return "memory tiles reach only their neighbours"
+    if blocks < parts:
+        return "not all cores have results"
+    if blocks % parts and before.tiles > 1:
+        return "cores have unequal numbers of results in each tile"
+    if before.most_results * before.tiles > LOCK_MAXIMUM or after.tiles * after.parts > LOCK_MAXIMUM:
+        return "there are more of its parts than locks count"
+    return ""
+
+
+def only_next(graph: Graph, views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
+    """Whether nobody but the next layer reads a layer's results. What is bfloat16 is always kept, as it is checked by layer."""
+    y = before.layer.y
+    if before.layer.element is BFLOAT16 or y in {p.value for p in graph.outputs}:
+        return False
+    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
+    return y not in shared and {n.name for n in graph.users[y]} == {after.layer.node}
+
+
+def handed_over(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> list[tuple[str, bool]]:
+    """For each layer why its results cannot stay ("": they can), and whether they then leave the array as well."""
+    found = []
+    for i, before in enumerate(tilings):
+        if i + 1 == len(tilings):
+            found.append(("it is the last layer of its part", True))
+        else:
+            why = apart(before, tilings[i + 1])
+            found.append((why, bool(why) or not only_next(graph, views, before, tilings[i + 1])))
+    return found

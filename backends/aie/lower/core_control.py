@@ -1,0 +1,166 @@
+"""The control of a core for a layer: its parameters, its buffers' descriptors, and what it is told to begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
+from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
+from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
+from sparsec.backends.aie.lower.tile_control import TileControl
+from sparsec.backends.aie.lower.writer import MM2S, S2MM
+from sparsec.backends.aie.registers import Tile, register_address
+from sparsec.backends.aie.transaction import BlockWrite, Operation, write
+
+_LEAST_WORDS = 400  # of a residual at a time: a descriptor takes some cycles to begin
+_CORE_DATA = 14  # descriptors of a core for data
+
+
+class CoreControl(TileControl):
+    """Makes the operations of cores."""
+
+    def run(self, column: int, row: int) -> Iterator[Operation]:
+        """All of a core. A token tells when its results have left."""
+        p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
+        _, part = self.mode.parts(column, row)
+        chunks, blocks = len(p.chunks[part]), len(t.output_blocks(part))
+        slots = max(1, chunks) if t.kept else 2
+        told = Parameters(
+            units=t.units,
+            vectors=self.share.tiles,
+            data=core.data,
+            data_sum=2 * core.data + core.data_step * (t.buffers - 1),
+            results=core.results - t.result_quad,
+            results_sum=2 * (core.results - t.result_quad) + core.results_step,
+            awaited=t.units // t.tiles * t.streamed,
+            kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
+            within=self.share.steps.registers,
+            chunks=t.unit_chunks(part),
+            weights=core.weights,
+            weights_size=t.slots[part],
+            weights_end=core.weights + slots * t.slots[part],
+            shift=t.layer.shifts.shift,
+            added_shift=t.layer.shifts.residual_shift,
+            blocks=t.chunk_start,
+            halves=core.partial[1] - core.partial[0],
+            data_buffers=t.buffers,
+            weights_buffers=slots,
+            results_buffers=2,
+            residual_buffers=blocks if t.layer.residual else 0,
+            bounds=self._bounds(),
+        )
+        at = core.parameters + self.turn % 2 * PARAMETER_BYTES
+        yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
+        yield from self._core_data(tile, part)
+        weights = CoreDescriptor(
+            core.weights // 4,
+            t.slots[part] // 4,
+            iteration=Iteration(t.slots[part] // 4, slots),
+            acquire=Acquire(LOCKS.weights_free),
+            release=Release(LOCKS.weights_full),
+        )
+        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
+        vector = LANES * BLOCK * t.layer.result_size // 4
+        results = CoreDescriptor(
+            core.results // 4,
+            t.rows * self.share.lane * vector,
+            (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
+            iteration=Iteration(core.results_step // 4, 2),
+            acquire=Acquire(LOCKS.results_full),
+            release=Release(LOCKS.results_free),
+        )
+        yield from self.writer.chain(tile, MM2S, 0, [(results, None, 0)], blocks * t.tiles, token=True)
+        yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
+
+    def _bounds(self) -> tuple[int, int] | None:
+        """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
+        low, high = self.tiling.layer.shifts.bounds
+        if low is high is None:
+            return None
+        if self.tiling.layer.element is BFLOAT16:
+            first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
+            return first, second
+        return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
+
+    def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
+        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
+        t, core = self.tiling, self.plan.core
+        step = core.data_step // 4
+        free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
+        made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
+        turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+        if t.layer.residual is None:
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
+            return
+        if t.tiles == 1:
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
+            for one, times in self._residual(part):
+                yield from self.writer.chain(tile, S2MM, CORE_DATA, [(one, None, 0)], times)
+            return
+        behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        behind += self._residual_pieces(part, _CORE_DATA - len(behind))
+        yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
+
+    def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
+        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, what comes behind
+        them; and how often each."""
+        t = self.tiling
+        own, every = len(t.output_blocks(part)), self.mode.channel_parts
+        alone = int(own > 0 and every > 1)
+        found = [(self._piece(part, 0, 1), 1)] if alone else []
+        if rest := own - alone:
+            fitting = (n for n in range(1, rest + 1) if rest % n == 0 and n * every * t.residual_words >= _LEAST_WORDS)
+            few = next(fitting, rest)
+            turns = Iteration(few * t.residual_stride // 4, rest // few)
+            found.append((replace(self._piece(part, alone, alone + few), iteration=turns), rest // few))
+        return [*found, *((d, 1) for d in self._others(part))]
+
+    def _residual_pieces(self, part: int, most: int) -> list[CoreDescriptor]:
+        """The residual of one of several tiles in at most so many descriptors."""
+        own = len(self.tiling.output_blocks(part))
+        alone = int(own > 0 and self.mode.channel_parts > 1)
+        pieces = max(1, min(4, own - alone, most - 2))
+        cuts = sorted({0, *(alone + (own - alone) * i // pieces for i in range(pieces + 1))}) if own else [0]
+        return [*(self._piece(part, first, end) for first, end in pairwise(cuts)), *self._others(part)]
+
+    def _piece(self, part: int, first: int, end: int) -> CoreDescriptor:
+        """The residual of some of the core's blocks: every `channel_parts`-th that comes is its own, and lands on those before
+        it, each a word further, so that it is what stays."""
+        t, every = self.tiling, self.mode.channel_parts
+        words, stride, blocks = t.residual_words, t.residual_stride // 4, end - first
+        over = every if first else part + 1  # fewer blocks come before the first one
+        return CoreDescriptor(
+            self.plan.core.residual // 4 + first * stride - (over - 1) * (every > 1),
+            blocks * over * words if every > 1 else blocks * words,
+            (Dim(1, words), Dim(1, over), Dim(stride)) if every > 1 else (),
+            acquire=Acquire(LOCKS.residual_free, blocks),
+            release=Release(LOCKS.residual_full, blocks),
+        )
+
+    def _others(self, part: int) -> list[CoreDescriptor]:
+        """What comes behind the core's last block."""
+        t, every = self.tiling, self.mode.channel_parts
+        own, words = len(t.output_blocks(part)), t.residual_words
+        taken = (own - 1) * every + part + 1 if own else 0
+        rest = t.layer.output_blocks - taken
+        place = self.plan.core.skipped // 4
+        return [CoreDescriptor(place, rest * words, (Dim(1, words), Dim(1, rest), Dim(1)))] if rest else []
+
+
+def _turns(first: int, each: int, step: int, buffers: int) -> Iteration:
+    """Which of the buffers, `step` words apart, are taken one after the other: number `first`, then always `each` later."""
+    if buffers == 1 or each % buffers == 0:
+        return Iteration()
+    return Iteration(step, buffers, first % buffers)
+
+
+def _buffer(base: int, first: int, each: int, step: int, buffers: int) -> dict[str, Any]:
+    """Base and iteration of a descriptor that takes buffers in such turns."""
+    turns = _turns(first, each, step, buffers)
+    return {"base": base if turns.wrap > 1 else base + first % buffers * step, "iteration": turns}

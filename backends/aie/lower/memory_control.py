@@ -1,0 +1,228 @@
+"""The control of memory tiles for a layer: rings of data, weights and results, and what fills and empties them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
+from sparsec.backends.aie.lower.geometry import LANES
+from sparsec.backends.aie.lower.modes import LEAVING, Stream
+from sparsec.backends.aie.lower.plan import Arrival, Portion, What, granule
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
+from sparsec.backends.aie.registers import Tile
+from sparsec.backends.aie.transaction import Operation, write
+
+
+def arrives_in_turn(tiling: Tiling, arrival: Arrival) -> bool:
+    """Whether one descriptor takes all parts of all tiles that come through a channel."""
+    return tiling.in_turn and len(arrival.data) == 1
+
+
+class MemoryControl(TileControl):
+    """Makes the operations of memory tiles."""
+
+    def _set(self, tile: Tile, pair: Pair, free: int) -> Iterator[Operation]:
+        """A ring that is empty: nothing is full, as it was before the first layer and is after each."""
+        yield write(self.grid, tile, f"lock{pair.free}", free)
+
+    def empty(self, tile: Tile) -> Iterator[Operation]:
+        """Rings that are empty, for what comes from DDR."""
+        places = self.plan.memory[tile.column]
+        for what in What:
+            for i, p in enumerate(places.portions(what)):
+                free = places.slots if what is What.WEIGHTS else places.ring * p.count
+                if what is not What.DATA or not self.links.here:
+                    yield from self._set(tile, self.locks(places, what, i), free)
+
+    def begin(self, tile: Tile) -> Iterator[Operation]:
+        """Data that are here may be sent to cores."""
+        places = self.plan.memory[tile.column]
+        for i, p in enumerate(places.data if self.links.here else ()):
+            yield write(self.grid, tile, f"lock{self.locks(places, What.DATA, i).full}", self.tiling.tiles * p.count)
+
+    def data(self, tile: Tile, arrival: Arrival) -> Parts:
+        """Parts of a tile each into its place in the ring, then those of its residual."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        arriving: Parts = []
+        for what, chosen, size in (
+            (What.DATA, arrival.data, t.part_bytes // 4),
+            (What.RESIDUAL, arrival.residual, t.residual_part_bytes // 4),
+        ):
+            for i in chosen:
+                p, own = places.portions(what)[i], self.locks(places, what, i)
+                base, ring, count = OWN_WORDS + p.at // 4, Iteration(p.count * size, places.ring), p.count
+                if arrives_in_turn(t, arrival):
+                    ring, count = Iteration(size, places.ring * p.count), 1
+                made = MemoryDescriptor(base, size, (), ring, Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full))
+                arriving += [(replace(made, base=base + n * size), None, 0) for n in range(count)]
+        return arriving
+
+    def weights(self, tile: Tile, arrival: Arrival) -> list[tuple[Parts, int]]:
+        """Chunks from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        found: list[tuple[MemoryDescriptor, int]] = []  # and how often
+        for i in arrival.weights:
+            own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
+            size = t.slots[places.weights[i].stream.part] // 4
+            base, full = OWN_WORDS + places.weights[i].at // 4, Release(OWN_LOCKS + own.full)
+            if places.slots:
+                free = Acquire(OWN_LOCKS + own.free)
+                ring = Iteration(size, places.slots)
+                found.append((MemoryDescriptor(base, size, iteration=ring, acquire=free, release=full), count * t.streamed))
+            else:
+                some = granule(count) * size
+                rest = Iteration(some, count // granule(count))
+                found.append((MemoryDescriptor(base, some, iteration=rest, release=full), rest.wrap))
+        if len({times for _, times in found}) == 1:
+            return [([(d, None, 0) for d, _ in found], found[0][1])]
+        return [([(made, None, 0)], times) for made, times in found]
+
+    def send(self, tile: Tile) -> Iterator[Operation]:
+        """Data as vectors, and weights, from a memory tile to the cores."""
+        for stream in self.mode.data():
+            if stream.memory == tile:
+                yield from self._send_data(tile, stream)
+        for stream in self.mode.weights():
+            if stream.memory == tile and self.tiling.chunks(stream.part):
+                yield from self._send_weights(tile, stream)
+
+    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
+        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back."""
+        column, i = at
+        places, side = self.plan.memory[column], 1 + column - tile.column
+        p, own = places.portions(what)[i], self.locks(places, what, i)
+        lock = side * OWN_LOCKS
+        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
+
+    def _send_data(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
+        """Planes of data, of one part of the input channels after the other, then the residual."""
+        t, share, tiles = self.tiling, self.share, self._held(tile, What.DATA)
+        sources = self.plan.sources(What.DATA, stream)
+        size, planes = t.part_bytes // 4, self._planes()
+        if t.in_turn and (t.tiles == 1 or len(sources) == 1):
+            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+                turns = Iteration(size, tiles * p.count)
+                leaving = [replace(d, base=base + d.base, iteration=turns) for d in planes]
+                leaving[0] = replace(leaving[0], acquire=full)
+                leaving[-1] = replace(leaving[-1], release=free)
+                yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles * p.count)
+            return
+        every = []
+        for group in range(t.groups):
+            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+                turns = Iteration(p.count * size, tiles)
+                for n in range(p.count):
+                    leaving = [replace(d, base=base + n * size + d.base, iteration=turns) for d in planes]
+                    leaving[0] = replace(leaving[0], acquire=None if group else full)
+                    leaving[-1] = replace(leaving[-1], release=None if group < t.groups - 1 else free)
+                    every += leaving
+        words = t.layer.element.position_words
+        dims = (
+            Dim(1, words),
+            Dim(words * share.lane, LANES),
+            Dim(words, share.result_pitch),
+            Dim(words * share.residual_columns),
+        )
+        for at in self.plan.sources(What.RESIDUAL, stream):
+            p, base, full, free = self._source(tile, What.RESIDUAL, at)
+            length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
+            turns = Iteration(p.count * size, self._held(tile, What.RESIDUAL))
+            every += [MemoryDescriptor(base + n * size, length, dims, turns, full, free) for n in range(p.count)]
+        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in every], t.tiles)
+
+    def _held(self, tile: Tile, what: What) -> int:
+        """Tiles that memory holds at a time."""
+        return self.tiling.tiles if what is What.DATA and self.links.here else self.plan.memory[tile.column].ring
+
+    def _planes(self) -> list[MemoryDescriptor]:
+        """A part of the input channels, counted from its start."""
+        t, share, s = self.tiling, self.share, self.share.window.stride
+        words = t.layer.element.position_words
+        row = words * t.source.source_columns
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
+        length = LANES * words * share.plane_vectors * t.splits // t.parts
+        return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
+
+    def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
+        t, size, slots = self.tiling, self.tiling.slots[stream.part] // 4, self.plan.memory[tile.column].slots
+        sources = self.plan.sources(What.WEIGHTS, stream)
+        if slots:
+            p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
+            out = MemoryDescriptor(base, size, iteration=Iteration(size, slots), acquire=full, release=free)
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(out, None, 0)], p.count * t.streamed)
+            return
+        whole: Parts = []
+        for at in sources:
+            p, base, full, _ = self._source(tile, What.WEIGHTS, at)
+            some = granule(p.count)
+            first = MemoryDescriptor(base, some * size, iteration=Iteration(some * size, p.count // some), acquire=full)
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(first, None, 0)], p.count // some)
+            whole.append((MemoryDescriptor(base, p.count * size), None, 0))
+        yield from self.writer.chain(tile, MM2S, stream.channel, whole, t.streamed - 1)
+
+    def results(self, tile: Tile) -> Iterator[Operation]:
+        """Results from cores into rings, as images, or to where they stay; and out of memory to the shim."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        for r in range(self.grid.core_rows):
+            positions, channels = self.mode.parts(tile.column, r)
+            blocks = len(t.output_blocks(channels))
+            if not blocks:
+                continue
+            if self.links.stays:
+                yield from self.writer.chain(tile, S2MM, r, [(self._staying(tile, r), None, 0)], t.tiles * blocks, token=True)
+                continue
+            locks, valid = self.result_locks(places, r), -(-t.valid_rows(positions) // t.rows)
+            yield from self._set(tile, locks, t.result_ring * blocks)
+            turns = Iteration(t.stored_bytes // 4, t.result_ring * blocks)
+            free, full = Acquire(OWN_LOCKS + locks.free), Release(OWN_LOCKS + locks.full)
+            kept = self._taken(places.results[r], turns, free, full)
+            yield from self.writer.chain(tile, S2MM, r, [(kept, None, 0)], valid * blocks)
+            discarded = MemoryDescriptor(OWN_WORDS + places.discarded // 4, kept.length, OVER_EACH_OTHER)
+            yield from self.writer.chain(tile, S2MM, r, [(discarded, None, 0)], (t.tiles - valid) * blocks)
+        for i, channel in enumerate(LEAVING if self.links.leaves else ()):
+            patterns = self.leaving.patterns(tile.column, i)
+            for pattern in patterns:
+                times, together = self.leaving.parts(tile.column, pattern), self.leaving.together(tile.column, patterns, pattern)
+                leaving = [self._leaving(tile, r, n, pattern[0], own, times) for r, n, own in together]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern[1] * times)
+
+    def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
+        """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
+        step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
+        turns = Iteration(step * t.stored_bytes // 4, blocks * t.tiles)
+        full = Release(OWN_LOCKS + self.result_locks(places, row).full) if self.links.leaves else None
+        return self._taken(places.results[row], turns, None, full)
+
+    def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
+        """Vectors of results of 8 channels of a tile, as an image."""
+        t, words = self.tiling, 2 * self.tiling.layer.result_size
+        lane = self.share.lane
+        dims = (Dim(1, words), Dim(words * lane, 4), Dim(words, lane), Dim(words * self.share.stored_columns))
+        return MemoryDescriptor(OWN_WORDS + base // 4, t.rows * lane * 4 * words, dims, turns, free, full)
+
+    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range, parts: int) -> MemoryDescriptor:
+        """Some of one tile's results of a core, on their way to the shim; with `parts`, one of these after the other."""
+        t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
+        places = self.plan.memory[tile.column]
+        columns = words * self.traffic.y.columns
+        every = t.output_blocks(self.mode.parts(tile.column, row)[1])
+        locks, stays = self.result_locks(places, row), self.links.stays
+        apart = stored * (every.step if stays else 1)
+        tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
+        ring = t.tiles if stays else t.result_ring
+        turns = Iteration(tile_words, ring, first % ring) if parts == 1 else Iteration(len(blocks) * apart, parts)
+        begin = every.index(blocks[0]) * apart + (0 if parts == 1 else first % ring * tile_words)
+        return MemoryDescriptor(
+            OWN_WORDS + places.results[row] // 4 + begin,
+            len(blocks) * rows * columns,
+            (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
+            iteration=turns,
+            acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
+            release=None if stays else Release(OWN_LOCKS + locks.free, len(blocks)),
+        )

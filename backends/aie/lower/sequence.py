@@ -1,0 +1,166 @@
+"""Layers one after the other: which operations of a layer come while the one before still computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
+from sparsec.backends.aie.lower.circuits import Circuits
+from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
+from sparsec.backends.aie.lower.placement import Placed, placements
+from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.tile_control import Links, Traffic
+from sparsec.backends.aie.lower.writer import queue_of, without_room
+from sparsec.backends.aie.registers import Grid, Kind, split
+from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
+from sparsec.compiler.errors import LimitError
+
+_USED = 0.8  # of the time of a layer, to bring weights of the next one
+_QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
+
+
+@dataclass(frozen=True, slots=True)
+class Sequenced:
+    """The operations of a segment, how many there are up to each layer's end (the first number: before the first), by layer what
+    keeps it from beginning while the one before computes, "" where nothing does, and how it meets its neighbours."""
+
+    operations: tuple[Operation, ...]
+    ends: tuple[int, ...]
+    late: tuple[str, ...]
+    links: tuple[Links, ...]
+
+
+def sequence(
+    grid: Grid,
+    layers: Sequence[tuple[LayerPlan, Traffic]],
+    cycles: Sequence[float],
+    stay: Sequence[bool],
+    leave: Sequence[bool],
+) -> Sequenced:
+    """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
+    beside that one's; when its results are there, the data follow.
+
+    By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
+    they then go to DDR as well, which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
+    """
+    places = placements([plan for plan, _ in layers], stay)
+    made = _Sequence(grid)
+    for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
+        links = Links(placed.here, placed.stays, not placed.stays or leave[i])
+        try:
+            made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
+        except LimitError as exc:
+            raise LimitError(str(exc), node=placed.plan.layer.node) from exc
+    made.end()
+    return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
+
+
+class _Sequence:
+    """Adds layers one after the other."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid, self.circuits = grid, Circuits(grid)
+        self.operations = list(enable(grid))
+        self.ends, self.late, self.links = [0], list[str](), list[Links]()
+        self._before: LayerControl | None = None
+        self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
+
+    def add(self, placed: Placed, traffic: Traffic, links: Links, cycles: float) -> None:
+        """The next layer; the one before takes about so many `cycles`."""
+        near, far = self.circuits.change(placed.plan.tiling.mode)
+        control, early, why = self._control(placed, traffic, links, cycles, again=bool(near))
+        self.operations += self._awaited
+        self._awaited = []
+        if early and self._before is not None:
+            stages = _staged(self.grid, self._before, control)
+            self.operations += stages[Stage.CONFIGURE]
+            self._finish(lasting=links.here)
+            rest = stages[Stage.LEAVE]
+            if rest:
+                rest = [*self._awaited, *rest]
+                self._awaited = []
+            self.operations += [*near, *stages[Stage.ARRIVE], *stages[Stage.TAKE], *far, *stages[Stage.SEND], *rest]
+        else:
+            self._finish(lasting=False)
+            self.operations += _in_order(near, far, control)
+        self._before = control
+        self.late.append(why)
+        self.links.append(links)
+
+    def end(self) -> None:
+        """Wait for the last one."""
+        self.operations += self._awaited
+        self._finish(lasting=False)
+
+    def _finish(self, *, lasting: bool) -> None:
+        """Wait for the last layer; for results in DDR later, if they are `lasting` in memory tiles."""
+        if self._before is None:
+            return
+        if lasting:
+            self._awaited = list(self._before.in_ddr())
+        else:
+            self.operations += self._before.in_ddr()
+        self.operations += self._before.finish()
+        self.ends.append(len(self.operations))
+
+    def _control(
+        self, placed: Placed, traffic: Traffic, links: Links, cycles: float, *, again: bool
+    ) -> tuple[LayerControl, bool, str]:
+        """The control of a layer, whether it begins early, and why not all of it does; `again`: circuits from DDR change."""
+        before, plan, turn = self._before, placed.plan, len(self.late)
+        why = "not all cores have results in the layer before"
+        if before is not None and before.all_cores:
+            late = ""
+            if again:
+                late = "circuits from DDR change"
+            elif not placed.early:
+                late = "they have no place in memory tiles beside the layer before"
+            control = LayerControl(self.grid, plan, traffic, turn, links, early=None if late else _time(before, cycles))
+            why = without_room(self.grid, control.needed, before.taken)
+            if not why:
+                return control, True, late and f"its weights come later: {late}"
+        late = "" if before is None else f"it begins when the layer before has finished: {why}"
+        return LayerControl(self.grid, plan, traffic, turn, links), False, late
+
+
+def _in_order(near: Iterable[Operation], far: Iterable[Operation], control: LayerControl) -> list[Operation]:
+    """A layer whose operations all come when the array has finished the layer before."""
+    first, then = ([op for _, op in staged] for staged in (control.arriving, control.computing))
+    return [*near, *first, *far, *then, *control.leaving, *control.leaving_array]
+
+
+def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:
+    """Operations by stage, cores last, because they may end the layer before the last one meanwhile. Tasks for which a queue has
+    no place beside those of the layer before come later, and so do descriptors that have none."""
+    queued = Counter(q for op in before.operations if (q := queue_of(grid, op)))
+    stages: dict[Stage, list[Operation]] = {stage: [] for stage in Stage}
+    cores: list[Operation] = []
+    leaving = Stage.LEAVE if without_room(grid, control.kept, before.taken) else Stage.CONFIGURE
+    array = Stage.LEAVE if without_room(grid, control.taken, before.taken) else Stage.CONFIGURE
+    staged = [*control.arriving, *control.computing, *((leaving, op) for op in control.leaving)]
+    for i, (wanted, op) in enumerate((*staged, *((array, op) for op in control.leaving_array))):
+        stage, queue = wanted, queue_of(grid, op)
+        if queue and stage is Stage.CONFIGURE:
+            queued[queue] += 1
+            if queued[queue] > _QUEUED:
+                stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE
+        in_core = isinstance(op, (Write, BlockWrite)) and grid.kind(split(op.address)[0]) is Kind.CORE
+        (cores if in_core and stage is Stage.CONFIGURE else stages[stage]).append(op)
+    stages[Stage.CONFIGURE] += cores
+    return stages
+
+
+def _time(before: LayerControl, cycles: float) -> list[list[float]]:
+    """Words that the channels from DDR can bring while the layer before computes, beside what they bring for that one."""
+    t, found = before.tiling, []
+    for column, places in enumerate(before.plan.memory):
+        used = [
+            sum(places.data[i].count for i in a.data) * t.part_bytes
+            + sum(places.residual[i].count for i in a.residual) * t.residual_part_bytes
+            for a in places.arrivals
+        ]
+        late = [before.weights_late[column, i] for i in range(len(used))]
+        found.append([max(0.0, _USED * cycles - t.tiles * u / WORD_BYTES - n) for u, n in zip(used, late, strict=True)])
+    return found

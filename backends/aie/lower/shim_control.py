@@ -1,0 +1,89 @@
+"""The control of shims for a layer: data and weights out of DDR, results back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
+from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
+from sparsec.backends.aie.lower.plan import Arrival
+from sparsec.backends.aie.lower.tile_control import TileControl
+from sparsec.backends.aie.lower.writer import S2MM, Part, Parts
+from sparsec.backends.aie.registers import Tile
+from sparsec.backends.aie.transaction import Operation
+
+WEIGHTS, ACTIVATIONS = 0, 1  # the program's arguments
+
+
+class ShimControl(TileControl):
+    """Makes the operations of shims."""
+
+    def results(self, tile: Tile) -> Iterator[Operation]:
+        """Results into their image."""
+        t = self.tiling
+        for i in range(len(LEAVING) if self.links.leaves else 0):
+            patterns = self.leaving.patterns(tile.column, i)
+            for n, (first, count, _) in enumerate(patterns):
+                parts, times = [], self.leaving.parts(tile.column, patterns[n])
+                for r, height, blocks in self.leaving.together(tile.column, patterns, patterns[n]):
+                    row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
+                    size = (len(blocks), height, self.traffic.y.columns)
+                    steps = (blocks.step, 1)
+                    further = len(blocks) * blocks.step * self.traffic.y.height  # rows from one part of channels to the next
+                    turns = Iteration(t.rows, count) if times == 1 else Iteration(further, times)
+                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, turns, steps))
+                yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=n == len(patterns) - 1)
+
+    def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
+        """The chunks that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
+        plan = self.plan
+        if not arrival.weights:
+            return []
+        order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
+        before = sum(len(chunk) for c, i in order if (c, i) < (tile.column, channel) for chunk in plan.stream_order(c, i))
+        words = sum(map(len, plan.stream_order(tile.column, channel))) // 4
+        times = self.tiling.streamed if plan.memory[tile.column].slots else 1
+        at = self.traffic.weights + before
+        if early in (0, words):
+            found = [((ShimDescriptor(0, words), WEIGHTS, at), 1)] if early else []
+            return [*found, *([((ShimDescriptor(0, words), WEIGHTS, at), times - len(found))] if times > len(found) else [])]
+        first, rest = (ShimDescriptor(0, early), WEIGHTS, at), (ShimDescriptor(0, words - early), WEIGHTS, at + 4 * early)
+        whole = [((ShimDescriptor(0, words), WEIGHTS, at), times - 1)] if times > 1 else []
+        return [(first, 1), (rest, 1), *whole]
+
+    def data(self, tile: Tile, arrival: Arrival) -> Parts:
+        """Tiles of data that come through a channel, each with its residual behind it."""
+        t, share, s = self.tiling, self.tiling.source, self.share.window.stride
+        parts: Parts = []
+        places = self.plan.memory[tile.column]
+        above, left = share.window.pads
+        for p in (places.data[i] for i in arrival.data):
+            row, each = p.stream.part * t.band, share.blocks // t.parts
+            size = (p.count * each, share.source_rows, share.source_columns)
+            steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
+            parts.append(self._image(self.traffic.x, (p.first * each, row * s - above, -left), size, tiles, steps))
+        for p in (places.residual[i] for i in arrival.residual):
+            assert self.traffic.residual is not None
+            row, each = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts
+            size = (p.count * each, share.rows, share.residual_columns)
+            parts.append(self._image(self.traffic.residual, (p.first * each, row, 0), size, Iteration(t.rows, t.tiles)))
+        return parts
+
+    def _image(
+        self,
+        image: Image,
+        first: tuple[int, int, int],
+        size: tuple[int, int, int],
+        tiles: Iteration,
+        steps: tuple[int, int] = (1, 1),
+    ) -> Part:
+        """A part of an image in DDR: `size` blocks, rows and columns from `first` on, blocks and rows `steps` apart; then
+        that of the next of the `tiles`, or turns, whose step is in rows."""
+        blocks, rows, columns = size
+        words = 2 * image.size
+        row = words * image.width
+        dims = (Dim(1, words * columns), Dim(steps[1] * row, rows), Dim(steps[0] * row * image.height))
+        made = ShimDescriptor(0, blocks * rows * columns * words, dims, iteration=replace(tiles, step=row * tiles.step))
+        return made, ACTIVATIONS, image.at(*first)

@@ -1,0 +1,102 @@
+"""What the control of every kind of tile starts from: the plan, where tensors are in DDR, and locks of memory tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparsec.backends.aie.descriptors import Dim
+from sparsec.backends.aie.lower.geometry import Image, Share
+from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.leaving import Leaving
+from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, What
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.writer import Writer
+from sparsec.backends.aie.registers import Grid
+
+_LOCKS = 32  # of a memory tile for one layer
+OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The locks of a ring: of full and of free places."""
+
+    full: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Where a layer's tensors are in the arguments: images, and the byte offset of the layer's weights."""
+
+    x: Image
+    y: Image
+    residual: Image | None
+    weights: int
+
+    @staticmethod
+    def of(layer: ConvLayer, images: Mapping[str, Image], weights: int) -> Traffic:
+        """A layer's images, or its channels' parts of them."""
+        first, (read, made) = layer.first_block, layer.channels
+        residual = images[layer.residual].part(first, made) if layer.residual else None
+        return Traffic(images[layer.x].part(first, read), images[layer.y].part(first, made), residual, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins; whether its results stay
+    there; and whether they leave for DDR."""
+
+    here: bool = False
+    stays: bool = False
+    leaves: bool = True
+
+
+ALONE = Links()
+
+
+@dataclass(frozen=True)
+class TileControl:
+    """Makes the operations of one layer for tiles of one kind. `turn` counts the layers before: neighbours share no locks."""
+
+    grid: Grid
+    plan: LayerPlan
+    traffic: Traffic
+    writer: Writer
+    turn: int
+    links: Links
+
+    @property
+    def tiling(self) -> Tiling:
+        """How the layer is cut."""
+        return self.plan.tiling
+
+    @property
+    def share(self) -> Share:
+        """What a core computes of one tile."""
+        return self.plan.tiling.share
+
+    @property
+    def mode(self) -> Mode:
+        """How cores share it."""
+        return self.plan.tiling.mode
+
+    def locks(self, places: MemoryPlaces, what: What, number: int) -> Pair:
+        """Of a portion in a memory tile: parts of tiles or chunks."""
+        kinds = list(What)
+        return self._pair(sum(len(places.portions(k)) for k in kinds[: kinds.index(what)]) + number)
+
+    def result_locks(self, places: MemoryPlaces, row: int) -> Pair:
+        """Of the core in a row: its results."""
+        return self._pair(sum(len(places.portions(k)) for k in What) + row)
+
+    def _pair(self, number: int) -> Pair:
+        first = self.turn % 2 * _LOCKS + 2 * number
+        return Pair(first, first + 1)
+
+    @property
+    def leaving(self) -> Leaving:
+        """In which order results leave."""
+        return Leaving(self.plan.tiling)

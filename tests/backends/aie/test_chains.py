@@ -1,0 +1,103 @@
+"""Layers that follow one another: begun early, and with values that stay in memory tiles, against the interpreter."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.byte_layer import ByteConv, chain_graph
+from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.modes import Cut, modes
+from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram
+from sparsec.backends.aie.registers import Kind, split
+from sparsec.backends.aie.transaction import BlockWrite, Write
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.interpreter import interpret
+from tests.backends.aie.networks import random_feeds, run_emitted
+
+NPU = machine_named("aie2:npu1")
+
+
+def _ways(graph: Graph, node: int, cut: Cut) -> list[Tiling]:
+    layer = conv_layer(graph, graph.nodes[node])
+    assert not isinstance(layer, str)
+    _, _, height, width = graph.types[layer.y].shape
+    return list(candidates(NPU, layer, tuple(m for m in modes(NPU.grid) if m.cut is cut), height, width))
+
+
+def _part(program: ArrayProgram) -> ArrayPart:
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    return part
+
+
+def _check(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> int:
+    feeds = random_feeds(rng, graph)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_emitted(program, feeds, Path(folder))
+    for name, expected in interpret(graph, feeds).items():
+        assert np.array_equal(run.outputs[name], expected)
+    return run.cycles
+
+
+@pytest.mark.parametrize(("cut", "height"), [(Cut.BOTH, 13), (Cut.POSITIONS, 29), (Cut.PAIRS, 9), (Cut.HALVES, 15)])
+def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
+    """3x3, then 1x1 with the input added, then 1x1: in every cut whose memory tiles the results reach, in one tile and in two."""
+    rng = np.random.default_rng(5)
+    convs = [ByteConv(0, 64, 3), ByteConv(1, 64, residual=0), ByteConv(2, 64)]
+    graph = chain_graph(rng, 64, (height, 7), convs)
+    for tiles in (1, 2):
+        chosen = {}
+        for i in range(3):
+            found = [t for t in _ways(graph, i, cut) if t.tiles == tiles]
+            chosen[graph.nodes[i].name] = found[(7 * i) % len(found)]
+        program = lower_with(graph, NPU, chosen)
+        assert [(s.stays, s.leaves) for s in _part(program).staying] == [(True, False), (True, False), (False, True)]
+        _check(program, graph, rng)
+
+
+def test_layers_begin_while_the_one_before_computes() -> None:
+    """Descriptors and weights of a layer stand before the wait for the results of the layer before, and runs are exact."""
+    rng = np.random.default_rng(6)
+    graph = chain_graph(rng, 64, (13, 7), [ByteConv(0, 64, 3), ByteConv(1, 64, 3), ByteConv(2, 64, 3)])
+    ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept) for i, n in enumerate(graph.nodes)}
+    program = lower_with(graph, NPU, ways)
+    part = _part(program)
+    assert part.late == ("", "", "")
+    later = part.control.operations[part.ends[2] :]
+    cores = [op for op in later if isinstance(op, Write | BlockWrite) and NPU.grid.kind(split(op.address)[0]) is Kind.CORE]
+    assert len(cores) == 2 * NPU.cores  # no parameters or descriptors: data and weights are started in each
+    assert all(isinstance(op, Write) for op in cores)
+    _check(program, graph, rng)
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (ByteConv(1, 64, 3), "the next layer reads rows or columns around each position"),
+        (ByteConv(0, 64), "the next layer reads something else"),
+    ],
+)
+def test_results_that_cannot_stay_say_why(after: ByteConv, why: str) -> None:
+    graph = chain_graph(np.random.default_rng(7), 64, (13, 7), [ByteConv(0, 64), after], outputs=(1,))
+    ways = {n.name: _ways(graph, i, Cut.BOTH)[0] for i, n in enumerate(graph.nodes)}
+    staying = _part(lower_with(graph, NPU, ways)).staying[0]
+    assert (staying.stays, staying.leaves, staying.why) == (False, True, why)
+
+
+def test_results_that_others_read_stay_and_leave() -> None:
+    """A value that is the next layer's data, a later one's residual and an output is in memory tiles and in DDR."""
+    rng = np.random.default_rng(8)
+    convs = [ByteConv(0, 64), ByteConv(1, 32), ByteConv(2, 64, residual=1)]
+    graph = chain_graph(rng, 32, (13, 7), convs, outputs=(1,))
+    ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.tiles == 1) for i, n in enumerate(graph.nodes)}
+    program = lower_with(graph, NPU, ways)
+    assert [(s.stays, s.leaves) for s in _part(program).staying] == [(True, True), (True, False), (False, True)]
+    _check(program, graph, rng)
