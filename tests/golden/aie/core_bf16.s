@@ -63,7 +63,7 @@ minf c4, r30
 minf c5, r30
 minf c6, r30
 minf c7, r30
-stbf c4, 0, p3, 32 | jzd r5, 159
+stbf c4, 0, p3, 32 | jzd r5, 164
 stbf c4, 1, p3, 32 | rel 8, 1
 stbf c5, 0, p3, 32 | loop r9, 1
 acq 3, 1
@@ -82,4 +82,4 @@ stbf c5, 1, p3, 32
 stbf c6, 0, p3, 32
 stbf c6, 1, p3, 32
 stbf c7, 0, p3, 32
-stbf c7, 1, p3, 32 | jmp 42
+stbf c7, 1, p3, 32 | jmp 47
