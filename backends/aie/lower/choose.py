@@ -35,7 +35,7 @@ _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.1  # of what is less busy, that the busiest waits for
 _CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
 _LONGER = 1.5  # than the best way, from where on others are not looked at
-_LONGEST = 64  # what a descriptor's iteration counts, and a lock
+_LONGEST = 64  # what a descriptor's iteration counts
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
@@ -177,7 +177,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.skips and t.residual_words > _MOST_SKIPPED:
         return False
-    if t.tiles > _LONGEST or (t.kept and t.most_chunks > _LONGEST) or t.most_results > LOCK_MAXIMUM:
+    if t.tiles > _LONGEST or (t.kept and t.most_chunks > LOCK_MAXIMUM) or t.most_results > LOCK_MAXIMUM:
         return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
