@@ -2,6 +2,10 @@
 
     python benchmarks/aie_networks.py                          SqueezeNet and MobileNetV2 at 224 x 224 on aie2:npu1
     python benchmarks/aie_networks.py squeezenet --size 64     one of them, smaller
+    python benchmarks/aie_networks.py resnet50 --layers --densities 1 0.5 0.25
+
+`--layers` adds a table of the convolutions beside one another by density, and their sum: cycles from the end of the layer before
+to the end of each, and the roofline, which is what the busiest resource took at its full rate in that time.
 
 Each is quantised with scales that are powers of two, dense and with half of the 8 x 8 blocks of products of 16 channels and
 more, compiled, and executed from the emitted streams; what is left to the host is interpreted. Every output has to equal the
@@ -15,7 +19,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +37,13 @@ from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.simulate.model import ArrayModel
+from sparsec.backends.aie.simulate.report import RunCycles
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import InternalError
+from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
+from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.passing.runner import run_pipeline
 from sparsec.compiler.segments import Part
 from sparsec.passes.pipelines import ARRAY, DEFAULT
@@ -45,6 +53,16 @@ from sparsec.passes.quantisation.settings import Settings
 NAMES = ("squeezenet", "mobilenet_v2")
 DENSITIES = (1.0, 0.5)
 _HEAD = ("network", ">blocks", ">layers", ">views", ">on host", ">parts", ">MMAC", ">of all", ">cycles", ">of peak", ">seconds")
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A convolution in its network: products when dense, cycles, and the resource that it used longest with its cycles."""
+
+    layer: str
+    macs: int
+    cycles: int
+    bound: tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,7 @@ class Row:
     cycles: int
     peak_share: float
     seconds: float
+    convolutions: tuple[LayerRow, ...] = ()
 
     def shown(self) -> list[str]:
         """As people read it."""
@@ -77,14 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("networks", nargs="*", default=NAMES, metavar="NETWORK", help="of `python -m models list`")
     parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
     parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
+    parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES, help="shares of blocks (default: 1 0.5)")
+    parser.add_argument("--layers", action="store_true", help="print the convolutions, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.networks:
-        for density in DENSITIES:
+        for density in options.densities:
             rows.append(measure(name, options.size, options.target, density))
             print(" ".join(rows[-1].shown()), file=sys.stderr)
     print(plain_table(_HEAD, [r.shown() for r in rows]))
+    for name in options.networks if options.layers else ():
+        print(f"\n{name}")
+        print(layer_table([r for r in rows if r.network == name], machine_named(options.target).macs_per_cycle))
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     return 0
@@ -116,7 +140,43 @@ def measure(name: str, size: int, target: str, density: float) -> Row:
         run.cycles,
         macs / peak,
         time.process_time() - start,
+        tuple(_layers(graph, arrays, [part.cycles(machine) for part in run.parts])),
     )
+
+
+def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycles]) -> Iterator[LayerRow]:
+    """The convolutions of all parts on the array."""
+    for part, ran in zip(arrays, cycles, strict=True):
+        for plan, layer in zip(part.plans, ran.layers, strict=True):
+            made, macs = plan.layer, plan.layer.macs(graph)
+            node = next(n for n in graph if n.name == made.node)
+            if isinstance(node.op, Conv) and macs:
+                kernel, stride = "x".join(map(str, made.window.kernel)), made.window.stride
+                size = "x".join(map(str, graph.types[made.x].shape[2:]))
+                more = (f"/{stride}" if stride > 1 else "") + (" +" if made.residual else "")
+                name = f"{made.channels[0]} > {made.channels[1]} {kernel}{more} @{size}"
+                yield LayerRow(name, macs, layer.cycles, layer.bound)
+
+
+def layer_table(rows: Sequence[Row], peak: int) -> str:
+    """Convolutions by density: equal ones in one line, with the mean of their cycles and rooflines, then the sum of all."""
+    head = ["layer", ">times", ">MMAC"]
+    for r in rows:
+        head += [f">cycles, {100 * r.density:.0f} %", ">of peak" if r is rows[0] else ">speed-up", ">roofline", "by"]
+    names = Counter(layer.layer for layer in rows[0].convolutions)
+    lines = []
+    for name in [*names, None]:
+        found = [[c for c in r.convolutions if name in (c.layer, None)] for r in rows]
+        macs = [c.macs for c in found[0]]
+        line = [name or "all", str(names[name] if name else 1), f"{(macs[0] if name else sum(macs)) / 1e6:.1f}"]
+        first = sum(c.cycles for c in found[0])
+        for i, own in enumerate(found):
+            count, cycles, least = len(own) if name else 1, sum(c.cycles for c in own), sum(c.bound[1] for c in own)
+            gain = f"{first / cycles:.2f}" if i else f"{100 * sum(macs) / peak / cycles:.0f} %"
+            bounds = Counter(c.bound[0] for c in own).most_common(1)[0][0] if name else ""
+            line += [f"{cycles / count:,.0f}", gain, f"{least / count:,.0f}", bounds]
+        lines.append(line)
+    return plain_table(head, lines)
 
 
 def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
