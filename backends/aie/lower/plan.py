@@ -198,7 +198,8 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
         packed.append([])
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
-            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, partial, kind.starts_partial)
+            sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
+            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, sums, kind.starts_partial)
             packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(slot, b"\0"))
     return packed
 

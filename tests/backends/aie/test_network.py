@@ -211,6 +211,21 @@ def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
     assert runs[0.5].cycles < runs[1.0].cycles
 
 
+def test_residuals_of_channels_that_take_one_chunk_or_more() -> None:
+    """Channels with few blocks take one chunk, which adds the residual at once; those with many add it to partial sums."""
+    rng = np.random.default_rng(6)
+    graph = conv_graph(rng, (128, 128), (14, 14), (1, 1), residual=True, zeros=(0, 2, 0))
+    weights = graph.constants["w"].copy()
+    weights[rng.random(16).repeat(8) < 0.5, 48:] = 0
+    graph = replace(graph, constants={**graph.constants, "w": weights})
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    whole = next(t for t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == 1)
+    tiling = replace(whole, chunk_blocks=8)
+    assert {tiling.pieces(b) for b in range(16)} == {1, 2}
+    _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+
+
 def _quantised(model: onnx.ModelProto, feeds: dict[str, Any]) -> Graph:
     made = quantise(model, feeds, Settings(power_of_two=True, per_channel=False))
     return run_pipeline(import_model(made.proto, dims={"batch": 1}), ARRAY)
