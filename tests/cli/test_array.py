@@ -52,7 +52,7 @@ def test_simulate_says_where_outputs_differ(array: Path, capsys: Out, tmp_path: 
     shutil.copytree(array, other)
     part = next(p for p in json.loads((other / "manifest.json").read_text())["parts"] if p["kind"] == "array")
     data = bytearray((other / part["weights"]).read_bytes())
-    data[0:32] = bytes(b ^ 0x40 if i % 4 == 1 else b for i, b in enumerate(data[0:32]))  # the bias of 8 channels
+    data[32:64] = bytes(b ^ 0x40 if i % 4 == 1 else b for i, b in enumerate(data[32:64]))  # the bias of 8 channels
     (other / part["weights"]).write_bytes(bytes(data))
     assert main(["simulate", str(other), "-q"]) == 5
     assert "output 'output' of the simulation differs from the interpreter's by up to" in capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
         (["compile", "MODEL", "--target", "aie2:npu1", "--weights", "file"], 2, "--weights is for C libraries"),
         (["compile", "MODEL", "--target", "sat:4x4", "--precision", "bf16"], 2, "sat:4x4 does not multiply bfloat16"),
         (["compile", "MODEL", "--target", "aie2:9x9"], 2, "there is no array 'aie2:9x9': give aie2:KxK with K from 2 to 8"),
-        (["compile", "MODEL", "--target", "aie2:8x8"], 7, "any layer on aie2:8x8 does not fit: it is 8 rows of cores"),
+        (["compile", "MODEL", "--target", "aie2:ve2802"], 7, "any layer on aie2:ve2802 does not fit: it is 8 rows of cores"),
         (["simulate", "."], 2, ". has no manifest.json: give a folder that was compiled for an array"),
         (["targets", "aie2:x"], 2, "there is no array 'aie2:x'"),
     ],

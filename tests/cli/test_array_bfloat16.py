@@ -32,7 +32,7 @@ def test_simulate_says_which_bfloat16_layer_is_wrong(bfloat16: Path, capsys: Out
     shutil.copytree(bfloat16, other)
     part = next(p for p in json.loads((other / "manifest.json").read_text())["parts"] if p["kind"] == "array")
     data = bytearray((other / part["weights"]).read_bytes())
-    data[0:32] = np.full(8, 3, np.float32).tobytes()
+    data[32:64] = np.full(8, 3, np.float32).tobytes()
     (other / part["weights"]).write_bytes(bytes(data))
     assert main(["simulate", str(other), "-q"]) == 5
     message = " ".join(capsys.readouterr().err.split())
