@@ -32,6 +32,7 @@ import onnx
 from onnx import numpy_helper
 
 import models
+from benchmarks.aie_array import Shape
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
@@ -151,10 +152,18 @@ def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycle
             made, macs = plan.layer, plan.layer.macs(graph)
             node = next(n for n in graph if n.name == made.node)
             if isinstance(node.op, Conv) and macs:
-                kernel, stride = "x".join(map(str, made.window.kernel)), made.window.stride
-                size = "x".join(map(str, graph.types[made.x].shape[2:]))
-                more = (f"/{stride}" if stride > 1 else "") + (" +" if made.residual else "")
-                name = f"{made.channels[0]} > {made.channels[1]} {kernel}{more} @{size}"
+                rows, columns = graph.types[made.x].shape[2:]
+                pads = node.op.pads
+                name = str(
+                    Shape(
+                        made.channels,
+                        (rows, columns),
+                        made.window.kernel,
+                        made.window.stride,
+                        (pads[0], pads[1], pads[2], pads[3]),
+                        made.residual is not None,
+                    )
+                )
                 yield LayerRow(name, macs, layer.cycles, layer.bound)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, Portion
+from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to
 
@@ -59,7 +60,7 @@ def placements(plans: Sequence[LayerPlan], joined: Sequence[bool]) -> list[Place
         elif k and stays[k - 1]:
             stays[k - 1], early[k] = False, True
         else:  # it fits alone
-            raise AssertionError(f"layer {plans[k].layer.node!r} does not fit memory tiles that its plan fits")
+            raise InternalError(f"layer {plans[k].layer.node!r} does not fit memory tiles that its plan fits")
 
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:
