@@ -25,7 +25,7 @@ from sparsec.compiler.errors import FitError
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
-_ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
+_ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
 _LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
@@ -65,6 +65,11 @@ class Estimate:
             "DDR writes": self.ddr_out,
         }
         return max(parts, key=lambda k: parts[k])
+
+    @property
+    def beside(self) -> float:
+        """Cycles of the layer when its weights have come early."""
+        return self.first + max(self.compute, self.data, self.weights, self.results, self.ddr_out) + self.last
 
     @property
     def cycles(self) -> float:

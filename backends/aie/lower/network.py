@@ -120,7 +120,7 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     over = handed_over(graph, views, tilings)
-    cycles = [estimate(machine, t).cycles for t in tilings]
+    cycles = [estimate(machine, t).beside for t in tilings]
     made = sequence(cut_over(machine.grid), layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
