@@ -31,6 +31,7 @@ _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
 _LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
+_MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.1  # of what is less busy, that the busiest waits for
 _CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
@@ -121,7 +122,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         t.tiles * t.most_results * block,
         arriving,
         leaving,
-        max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
+        max(_CONFIGURED, _ARRIVING + first) + unit + waiting + (_LATE if _explicit(t) > _MANY_DESCRIPTORS else 0),
         leaving / (t.tiles * turns) + block,
         (t.units * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
@@ -171,12 +172,10 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
-    planes, streams = len(t.share.window.planes), t.mode.groups[1]
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
         return False
-    explicit = max(t.groups * planes, streams) * t.parts + t.residual_parts
-    if (not t.in_turn or (t.tiles > 1 and streams == 1)) and explicit > _MOST_DESCRIPTORS + t.residual_parts:
+    if _explicit(t) > _MOST_DESCRIPTORS:
         return False
     if t.layer.residual and t.splits > 8:
         return False
@@ -187,6 +186,14 @@ def _fits(machine: Machine, t: Tiling) -> bool:
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
     return sum(t.core_demand.values()) <= machine.core.data_bytes
+
+
+def _explicit(t: Tiling) -> int:
+    """Descriptors of a memory tile for parts of data, where each takes its own."""
+    streams = t.mode.groups[1]
+    if t.in_turn and (t.tiles == 1 or streams > 1):
+        return 0
+    return max(t.groups * len(t.share.window.planes), streams) * t.parts
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:

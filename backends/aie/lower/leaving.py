@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.geometry import BLOCK
 from sparsec.backends.aie.lower.tiling import Tiling
 
 Pattern = tuple[int, int, list[tuple[int, int]]]
-RESULT_PIECES = 5  # descriptors at most for the results that leave through a channel, if cores are not more
+RESULT_PIECES = 10  # descriptors at most for the results that leave, half of them through each channel, if cores are not more
 _LEAVING_PARTS = 32  # of the results of one tile
 _LEAST_WORDS = 192  # of a part: to start a descriptor takes some cycles
 
@@ -54,7 +54,8 @@ class Leaving:
         once = self.parts(column, pattern)
         most = sum(len(p[2]) for p in patterns)
         crowded = self.tiling.layer.residual is not None and self.tiling.mode.groups[1] > 2  # by what arrives
-        parts = once if once > 1 or crowded else max(1, self.pieces // most)
+        second = pattern[2][0][0] % self.tiling.mode.leaving(column)
+        parts = once if once > 1 or crowded else max(1, (self.pieces + 1 - second) // 2 // most)
         found = []
         for part in range(parts if once == 1 else 1):
             for r, height in pattern[2]:

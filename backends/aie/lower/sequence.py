@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
+from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
@@ -39,6 +39,7 @@ def sequence(
     cycles: Sequence[float],
     stay: Sequence[bool],
     leave: Sequence[bool],
+    there: Sequence[bool],
 ) -> Sequenced:
     """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
     beside that one's; when its results are there, the data follow.
@@ -46,14 +47,15 @@ def sequence(
     Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces.
 
     By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
-    they then go to DDR as well, which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
+    they then go to DDR as well, which nobody waits for but the layer behind the next, `there` whether its data are in DDR before
+    the layer before begins. LimitError names a layer that does not fit.
     """
-    places = placements([plan for plan, _ in layers], stay)
+    places = placements([plan for plan, _ in layers], stay, there)
     pieces = [RESULT_PIECES] * len(layers)
     while True:
         made = _Sequence(grid)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
-            links = Links(placed.here, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
+            links = Links(placed.here, placed.ahead, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:

@@ -46,10 +46,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins; whether its results stay
-    there; and whether they leave for DDR, in how many pieces through a channel at most."""
+    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins, or come `ahead`, while the
+    layer before computes; whether its results stay there; and whether they leave for DDR, in how many pieces at most."""
 
     here: bool = False
+    ahead: bool = False
     stays: bool = False
     leaves: bool = True
     pieces: int = RESULT_PIECES
