@@ -35,9 +35,9 @@ class _Join(Rule[Array]):
             return None
         if x.shape[0] != 1 or op.groups != 1 or any(d != 1 for d in op.dilations):  # 1
             return Rejected("it is no convolution of one image in one group without dilation")
-        below = editor.producer(node.inputs[0])
-        if below is not None and not _makes_bytes_of_floats(editor, below):  # 2
-            return Rejected(f"its data come from {below.name!r}, which may be computed where it is itself")
+        maker = _maker(editor, node.inputs[0])
+        if maker is not None and not _makes_bytes_of_floats(editor, maker):  # 2
+            return Rejected(f"its data come from {maker.name!r}, which may be computed where it is itself")
         if editor.only_user(node.inputs[0]) is None:  # 3
             return Rejected(f"others read its data {node.inputs[0]!r} as well, in their own order")
         joined = _joined(w, op.strides[0])
@@ -54,9 +54,14 @@ class _Join(Rule[Array]):
         positions = [o - 1 + k for o, k in zip(editor.types[node.output].shape[2:], kernel, strict=True)]
         before = list(op.pads[:2])
         after = [stride * p - n - b for p, n, b in zip(positions, size, before, strict=True)]
+        below, fill = editor.producer(x), float(op.zero)
+        if below is not None and isinstance(below.op, Pad) and _continued(below.op, fill if any(op.pads) else below.op.fill):
+            x, fill = below.inputs[0], below.op.fill
+            before = [b + p for b, p in zip(before, below.op.pads[2:4], strict=True)]
+            after = [a + p for a, p in zip(after, below.op.pads[6:], strict=True)]
         rows, columns = positions
         steps = [
-            Pad((0, 0, *before, 0, 0, *after), fill=float(op.zero)),
+            Pad((0, 0, *before, 0, 0, *after), fill=fill),
             Reshape((1, channels, rows, stride, columns, stride)),
             Transpose((0, 3, 5, 1, 2, 4)),
             Reshape((1, stride * stride * channels, rows, columns)),
@@ -67,6 +72,19 @@ class _Join(Rule[Array]):
         terms = op.terms or int(np.prod(editor.types[weights].shape[1:]))
         whole = replace(op, strides=(1, 1), pads=(0, 0, 0, 0), terms=terms)
         editor.replace(node, whole, [value, editor.add_constant(match, f"{weights}.joined"), *extras])
+
+
+def _maker(editor: GraphEditor, value: str) -> Node | None:
+    """The node that computes a value, which others may have padded or transposed; None for an input or a constant."""
+    node = editor.producer(value)
+    while node is not None and isinstance(node.op, Pad | Transpose):
+        node = editor.producer(node.inputs[0])
+    return node
+
+
+def _continued(pad: Pad, fill: float) -> bool:
+    """Whether more padding by `fill` behind rows and columns that `pad` has padded makes one Pad of both."""
+    return pad.mode == "constant" and pad.fill == fill and min(pad.pads) >= 0 and not any((*pad.pads[:2], *pad.pads[4:6]))
 
 
 def _makes_bytes_of_floats(editor: GraphEditor, node: Node) -> bool:
