@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class _Join(Rule[Array]):
             return None
         if x.shape[0] != 1 or op.groups != 1 or any(d != 1 for d in op.dilations):  # 1
             return Rejected("it is no convolution of one image in one group without dilation")
+        if any(p >= k for p, k in zip(op.pads[:2], w.shape[2:], strict=True)):  # 1
+            return Rejected("whole windows lie in its padding")
         maker = _maker(editor, node.inputs[0])
         if maker is not None and not _makes_bytes_of_floats(editor, maker):  # 2
             return Rejected(f"its data come from {maker.name!r}, which may be computed where it is itself")
@@ -50,28 +53,33 @@ class _Join(Rule[Array]):
         op, (x, weights, *extras) = node.op, node.inputs
         assert isinstance(op, Conv)
         stride, kernel = op.strides[0], match.shape[2:]
-        _, channels, *size = editor.types[x].shape
-        positions = [o - 1 + k for o, k in zip(editor.types[node.output].shape[2:], kernel, strict=True)]
-        before = list(op.pads[:2])
-        after = [stride * p - n - b for p, n, b in zip(positions, size, before, strict=True)]
-        below, fill = editor.producer(x), float(op.zero)
-        if below is not None and isinstance(below.op, Pad) and _continued(below.op, fill if any(op.pads) else below.op.fill):
-            x, fill = below.inputs[0], below.op.fill
-            before = [b + p for b, p in zip(before, below.op.pads[2:4], strict=True)]
-            after = [a + p for a, p in zip(after, below.op.pads[6:], strict=True)]
-        rows, columns = positions
+        rows, columns = (o - 1 + k for o, k in zip(editor.types[node.output].shape[2:], kernel, strict=True))
+        value, pad = _padded(editor, node, (stride * rows, stride * columns))
+        channels = editor.types[x].shape[1]
         steps = [
-            Pad((0, 0, *before, 0, 0, *after), fill=fill),
+            pad,
             Reshape((1, channels, rows, stride, columns, stride)),
             Transpose((0, 3, 5, 1, 2, 4)),
             Reshape((1, stride * stride * channels, rows, columns)),
         ]
-        value = x
-        for step in steps if any(before) or any(after) else steps[1:]:
+        for step in steps if any(pad.pads) else steps[1:]:
             value = editor.add(step, [value], hint=f"{x}.joined", origin=node.origin).output
-        terms = op.terms or int(np.prod(editor.types[weights].shape[1:]))
+        terms = op.terms or prod(editor.types[weights].shape[1:])
         whole = replace(op, strides=(1, 1), pads=(0, 0, 0, 0), terms=terms)
         editor.replace(node, whole, [value, editor.add_constant(match, f"{weights}.joined"), *extras])
+
+
+def _padded(editor: GraphEditor, node: Node, size: tuple[int, int]) -> tuple[str, Pad]:
+    """What to pad and how, so that `size` rows and columns begin where the convolution's first window does."""
+    op, x = node.op, node.inputs[0]
+    assert isinstance(op, Conv)
+    before, fill, below = op.pads[:2], float(op.zero), editor.producer(x)
+    if below is not None and isinstance(below.op, Pad) and _continued(below.op, fill if any(op.pads) else below.op.fill):
+        both = tuple(b + p for b, p in zip(before, below.op.pads[2:4], strict=True))
+        if all(b <= n for b, n in zip(both, size, strict=True)):  # it holds some of the data
+            x, fill, before = below.inputs[0], below.op.fill, both
+    after = (n - b - data for n, b, data in zip(size, before, editor.types[x].shape[2:], strict=True))
+    return x, Pad((0, 0, *before, 0, 0, *after), fill=fill)
 
 
 def _maker(editor: GraphEditor, value: str) -> Node | None:
