@@ -32,7 +32,8 @@ class _Join(Rule[Array]):
     def match(self, editor: GraphEditor, node: Node) -> Array | Rejected | None:
         op, x, w = node.op, editor.types[node.inputs[0]], editor.constant_of(node.inputs[1])
         assert isinstance(op, Conv)
-        if len(op.strides) != 2 or op.strides[0] != op.strides[1] or op.strides[0] == 1 or x.dtype not in _MULTIPLIED or w is None:
+        one_stride = len(op.strides) == 2 and op.strides[0] == op.strides[1]
+        if not one_stride or op.strides[0] == 1 or x.dtype not in _MULTIPLIED or w is None:
             return None
         if x.shape[0] != 1 or op.groups != 1 or any(d != 1 for d in op.dilations):  # 1
             return Rejected("it is no convolution of one image in one group without dilation")
@@ -100,7 +101,7 @@ def _makes_bytes_of_floats(editor: GraphEditor, node: Node) -> bool:
 
 
 def _joined(w: Array, stride: int) -> Array:
-    """Weights [OC, IC, rows, columns] as [OC, stride * stride * IC, rows / stride, columns / stride], rounded up: zeros behind."""
+    """Weights [OC, IC, rows, columns] as [OC, s * s * IC, rows / s, columns / s] for stride s, rounded up: zeros behind."""
     oc, ic, *kernel = w.shape
     rows, columns = (-(-k // stride) for k in kernel)
     whole = np.zeros((oc, ic, rows * stride, columns * stride), w.dtype)
@@ -120,11 +121,12 @@ def _blocks(w: Array) -> int:
 @register_pass
 @dataclass(frozen=True)
 class SpaceToDepth(Pass):
-    """A convolution with stride s becomes one of stride 1 over s x s times as many channels: for machines that multiply 8 channels
-    at once, of which an image has 3. Sums are of the same products, and of zeros.
+    """A convolution of bytes or bfloat16 with stride s becomes one of stride 1 over s x s times as many channels: for machines that
+    multiply 8 channels at once, of which an image has 3. Sums are of the same products, and of zeros.
 
-    1. It reads one image in one group, without dilation. 2. Its data are an input, or made of floats for it: what arranges them
-    anew is no work of such machines. 3. Nothing else reads them. 4. Blocks of 8 x 8 weights that are not zero become fewer.
+    1. It reads one image in one group, without dilation, and each window some of the image. 2. Its data are an input, or made of
+    floats: such machines do not arrange them anew, the host does. 3. Nothing else reads them. 4. Blocks of 8 x 8 weights that
+    are not zero become fewer.
     """
 
     name = "space_to_depth"
