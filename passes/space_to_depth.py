@@ -121,12 +121,13 @@ def _blocks(w: Array) -> int:
 @register_pass
 @dataclass(frozen=True)
 class SpaceToDepth(Pass):
-    """A convolution of bytes or bfloat16 with stride s becomes one of stride 1 over s x s times as many channels: for machines that
-    multiply 8 channels at once, of which an image has 3. Sums are of the same products, and of zeros.
+    """A convolution of bytes or bfloat16 with stride s becomes one of stride 1 over s x s times as many channels: for machines
+    that multiply 8 channels at once, of which an image has 3. Sums are of the same products, and of zeros.
 
-    1. It reads one image in one group, without dilation, and each window some of the image. 2. Its data are an input, or made of
-    floats: such machines do not arrange them anew, the host does. 3. Nothing else reads them. 4. Blocks of 8 x 8 weights that
-    are not zero become fewer.
+    1. It reads one image in one group, without dilation, and each window some of the image.
+    2. Its data are an input, or made of floats: such machines do not arrange them anew, the host does.
+    3. Nothing else reads them.
+    4. Blocks of 8 x 8 weights that are not zero become fewer.
     """
 
     name = "space_to_depth"
