@@ -41,7 +41,7 @@ class _Join(Rule[Array]):
             return Rejected("whole windows lie in its padding")
         maker = _maker(editor, node.inputs[0])
         if maker is not None and not _makes_bytes_of_floats(editor, maker):  # 2
-            return Rejected(f"its data come from {maker.name!r}, which may be computed where it is itself")
+            return Rejected(f"its data come from {maker.name!r}, which the host may not compute")
         if editor.only_user(node.inputs[0]) is None:  # 3
             return Rejected(f"others read its data {node.inputs[0]!r} as well, in their own order")
         joined = _joined(w, op.strides[0])

@@ -159,7 +159,7 @@ def test_what_is_read_may_lie_in_the_padding_of_a_pad_in_front() -> None:
         (
             "input %v: u8[1,3,9,9]\n%x = Map(%v) {program='max(a0,3)'} -> u8[1,3,9,9]",
             ((9, 9), (3, 3), 2, (1, 1, 1, 1)),
-            "its data come from 'x', which may be computed where it is itself",
+            "its data come from 'x', which the host may not compute",
         ),
         (
             "input %x: u8[1,3,9,9]\n%z = Map(%x) {program='max(a0,3)'} -> u8[1,3,9,9]\noutput \"z\" = %z",
