@@ -22,7 +22,7 @@ def apart(before: Tiling, after: Tiling) -> str:
     if one.element is not other.element or one.wide:
         return "the next layer reads other elements"
     if before.mode.cut is not after.mode.cut:
-        return f"the next layer has {after.mode.cut.value}"
+        return f"the next layer has {after.mode.told}"
     if before.rows != after.rows:
         return f"the next layer has tiles of {after.rows} rows"
     return _without_count(before, after)

@@ -82,7 +82,7 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
 def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
+    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
     compute = _compute(t) * (1 if weights_gap(machine, t) is not None else _CONFLICTS)
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
@@ -141,6 +141,8 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
     """All tilings that fit a core."""
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
+        if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
+            continue
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         for splits in _SPLITS:

@@ -145,9 +145,11 @@ class LayerControl:
         places = self.plan.memory[column]
         turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) and arrival.data else 1
         data: list[_Tasks] = []
-        for queue, parts, each in zip((memory, shim), self._data_parts(column, arrival), (turns, 1), strict=True):
-            if parts:
-                data.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
+        pieces = self.tiling.residual_pieces
+        for chains, times in ((self._data_parts(column, arrival), (turns, 1)), (self._residual_parts(column, arrival), (pieces,) * 2)):
+            for queue, parts, each in zip((memory, shim), chains, times, strict=True):
+                if parts:
+                    data.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
         chains = self.memory.weights(Tile(column, 1), arrival)
         early = self._early(column, channel, arrival, chains)
         words = early * sum(part[0].length for part in chains[0][0]) if chains else 0
@@ -193,6 +195,12 @@ class LayerControl:
     def _data_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
         """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""
         return self.memory.data(Tile(column, 1), arrival), self.shim.data(Tile(column, 0), arrival)
+
+    def _residual_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
+        """The residual where it moves by itself, likewise."""
+        if not self.tiling.residual_in_turn:
+            return [], []
+        return self.memory.residual(Tile(column, 1), arrival), self.shim.residual(Tile(column, 0), arrival)
 
     def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:
         """Operations of which those that start tasks (of channels of a direction) have to wait."""

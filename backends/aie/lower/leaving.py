@@ -52,7 +52,8 @@ class Leaving:
         of each core at a time, as many as there are `parts`, or descriptors."""
         once = self.parts(column, pattern)
         most = sum(len(p[2]) for p in patterns)
-        crowded = self.tiling.layer.residual is not None and self.tiling.mode.groups[1] > 2  # by what arrives
+        mode = self.tiling.mode
+        crowded = self.tiling.layer.residual is not None and mode.groups[1] * mode.streams > 2  # by what arrives
         parts = once if once > 1 or crowded else max(1, _LEAVING_DESCRIPTORS // most)
         found = []
         for part in range(parts if once == 1 else 1):
