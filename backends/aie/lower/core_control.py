@@ -108,17 +108,17 @@ class CoreControl(TileControl):
         yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
 
     def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
-        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, what comes behind
-        them; and how often each."""
+        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, fewer that are left,
+        what comes behind them; and how often each."""
         t = self.tiling
         own, every = len(t.output_blocks(part)), self.mode.sharing
         alone = int(own > 0 and every > 1)
         found = [(self._piece(part, 0, 1), 1)] if alone else []
         if rest := own - alone:
-            fitting = (n for n in range(1, rest + 1) if rest % n == 0 and n * every * t.residual_words >= _LEAST_WORDS)
-            few = next(fitting, rest)
+            few = min(rest, -(-_LEAST_WORDS // (every * t.residual_words)))
             turns = Iteration(few * t.residual_stride // 4, rest // few)
             found.append((replace(self._piece(part, alone, alone + few), iteration=turns), rest // few))
+            found += [(self._piece(part, own - rest % few, own), 1)] if rest % few else []
         return [*found, *((d, 1) for d in self._others(part))]
 
     def _residual_pieces(self, part: int, most: int) -> list[CoreDescriptor]:
