@@ -23,6 +23,7 @@ from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
@@ -118,7 +119,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
         leaving / (t.tiles * turns) + block,
-        (t.units * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
+        ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
 
 
@@ -128,7 +129,7 @@ def _compute(t: Tiling) -> float:
     counts, pieces = t.counts, t.all_pieces
     products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 

@@ -31,7 +31,6 @@ ARRIVING = (4, 5)  # S2MM channels of a memory tile that its shim's channels fee
 LEAVING = (5, 4)  # its MM2S channels to the shim; the second where no stream to cores takes it
 CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
 _REACHING = 4  # MM2S channels of a memory tile that read in its neighbours, the first ones
-_MOST_STREAMS = 4  # of a group of cores: each takes locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ class Mode:
 
     @property
     def possible(self) -> bool:
-        """Whether memory tiles have channels for all streams, and one for results."""
+        """Whether memory tiles have channels for all streams, which reach what they send, and one for results."""
         sent = (*self._data_streams, *self.weights())
         return all(s.channel < LEAVING[0] and (s.channel < _REACHING or len(s.sources) == 1) for s in sent)
 
@@ -234,8 +233,9 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
 
 
 def _forms(mode: Mode) -> list[Mode]:
-    """A cut with one stream of data to each group of cores, and with as many as leave one channel for results, or two."""
-    counts = (n for n in range(2, min(mode.channel_parts, _MOST_STREAMS) + 1) if mode.channel_parts % n == 0)
-    several = [made for n in counts if (made := replace(mode, streams=n)).possible]
-    most = {tuple(made.leaving(c) for c in range(mode.grid.columns)): made for made in several}
-    return [mode, *most.values()]
+    """A cut with one stream of data to each group of cores, and with as many as make two in each column: these take what comes
+    through its shim as fast as it comes, and leave two channels for results."""
+    columns, most = mode.grid.columns, len(LEAVING) * mode.sizes[0]
+    counts = (n for n in range(2, most + 1) if mode.channel_parts % n == 0)
+    made = [form for n in counts if (form := replace(mode, streams=n)).possible]
+    return [mode, *[form for form in made if all(form.leaving(c) == len(LEAVING) for c in range(columns))][-1:]]
