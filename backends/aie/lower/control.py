@@ -131,6 +131,11 @@ class LayerControl:
                 if self._has_results(c, r):
                     yield Sync(self.tiling.mode.core(c, r), MM2S, 0)
 
+    def tidy(self) -> Iterator[Operation]:
+        """What is left to do when cores have finished and results are where they go."""
+        for c in range(self.grid.columns):
+            yield from self.memory.tidy(Tile(c, 1))
+
     @property
     def all_cores(self) -> bool:
         """Whether all cores have results, so that one knows when they have finished."""
@@ -146,7 +151,10 @@ class LayerControl:
         turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) and arrival.data else 1
         data: list[_Tasks] = []
         pieces = self.tiling.residual_pieces
-        for chains, times in ((self._data_parts(column, arrival), (turns, 1)), (self._residual_parts(column, arrival), (pieces,) * 2)):
+        for chains, times in (
+            (self._data_parts(column, arrival), (turns, 1)),
+            (self._residual_parts(column, arrival), (pieces,) * 2),
+        ):
             for queue, parts, each in zip((memory, shim), chains, times, strict=True):
                 if parts:
                     data.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))

@@ -236,6 +236,13 @@ class MemoryControl(TileControl):
                 leaving = [self._leaving(tile, r, n, pattern[0], own, times) for r, n, own in together]
                 yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern[1] * times)
 
+    def tidy(self, tile: Tile) -> Iterator[Operation]:
+        """Take back what tiles behind the last valid row have counted, where results stay and leave: these do not leave."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        for r in range(self.grid.core_rows if self.links.stays and self.links.leaves else 0):
+            if t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
+                yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
+
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
         """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
         t, places = self.tiling, self.plan.memory[tile.column]
