@@ -27,6 +27,7 @@ from sparsec.passes.requantise import Requantise
 from sparsec.passes.reshapes import Reshapes
 from sparsec.passes.scale import FoldScale
 from sparsec.passes.softmax import RecogniseSoftmax
+from sparsec.passes.space_to_depth import SpaceToDepth
 from sparsec.passes.sparsity import DetectSparsity
 from sparsec.passes.split import Split
 from sparsec.passes.swish import Swish
@@ -70,6 +71,7 @@ ARRAY: tuple[Pass, ...] = (
     BytesOut(),  # when epilogues are final: arrays store bytes
     ByteMeans(),  # behind it: the bytes of means are those of products
     FlatProducts(),  # behind it: their epilogues read nothing else then
+    SpaceToDepth(),  # last: what makes bytes of the input is a node of its own, and reads nothing but floats
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

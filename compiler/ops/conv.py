@@ -26,7 +26,8 @@ class Conv(Op):
 
     Inputs: x [N, IC, *spatial], w [OC, IC / groups, *kernel], then the epilogue's operands, which broadcast to the output
     [N, OC, *out]. `pads` is (before of every spatial dim, then after of every spatial dim), as in ONNX. 8-bit x and int8 w sum
-    (x - zero) * w in int32, and padding is x = zero. `wide`: x and w are bfloat16, and sums are float32.
+    (x - zero) * w in int32, and padding is x = zero. `wide`: x and w are bfloat16, and sums are float32. `terms`: how many
+    products of a sum the model has (0: all), where a pass gave kernels another shape and zeros fill them up.
     """
 
     strides: tuple[int, ...]
@@ -36,6 +37,7 @@ class Conv(Op):
     epilogue: Program = field(default_factory=Program)
     zero: int = 0
     wide: bool = False
+    terms: int = 0
     name = "Conv"
     summary = "convolution, 1 to 3 spatial dimensions, groups, strides, dilations, padding, fused epilogue"
 
@@ -46,6 +48,8 @@ class Conv(Op):
             raise ModelError(f"Conv with {n} spatial dimensions needs data and weights of rank {n + 2}, not {x} and {w}")
         if x.shape[1] != w.shape[1] * self.groups or w.shape[0] % self.groups:
             raise ModelError(f"Conv weights {w} do not fit {x.shape[1]} input channels in {self.groups} groups")
+        if not 0 <= self.terms <= prod(w.shape[1:]):
+            raise ModelError(f"Conv weights {w} do not have {self.terms} terms: expected {prod(w.shape[1:])} at most")
         dtype = accumulator(x, w, self.zero, "Conv", wide=self.wide)
         spatial = tuple(
             window_extent(x.shape[2 + i], w.shape[2 + i], self.strides[i], self.dilations[i], self.pads[i], self.pads[n + i])
@@ -104,7 +108,7 @@ class Conv(Op):
         )
 
     def macs(self, inputs: InTypes) -> int:
-        return prod(self.infer(inputs)[0].shape) * prod(need(inputs, 1, "weights").shape[1:])
+        return prod(self.infer(inputs)[0].shape) * (self.terms or prod(need(inputs, 1, "weights").shape[1:]))
 
     def workspace(self, inputs: InTypes) -> int:
         """The padded data, and every window's elements side by side."""

@@ -54,6 +54,14 @@ def only_next(graph: Graph, views: Mapping[str, View], before: Tiling, after: Ti
     return y not in shared and {n.name for n in graph.users[y]} == {after.layer.node}
 
 
+def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
+    """Whether the data of a layer are in DDR when the layer before begins, and may come by themselves: residuals come between its
+    tiles if there are several."""
+    x = after.layer.x
+    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
+    return x != before.layer.y and x not in shared and (after.layer.residual is None or after.tiles == 1)
+
+
 def handed_over(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> list[tuple[str, bool]]:
     """For each layer why its results cannot stay ("": they can), and whether they then leave the array as well."""
     found = []

@@ -16,7 +16,7 @@ from sparsec.backends.aie.core.program import LEAST_BLOCKS
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
-from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
@@ -26,12 +26,13 @@ _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
-_ARRIVING, _CONFIGURED = 1200, 5000  # until data begin to come from DDR, and until the last core can take them
+_ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
 _LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
 _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
+_MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.1  # of what is less busy, that the busiest waits for
 _CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
@@ -66,6 +67,11 @@ class Estimate:
             "DDR writes": self.ddr_out,
         }
         return max(parts, key=lambda k: parts[k])
+
+    @property
+    def beside(self) -> float:
+        """Cycles of the layer when its weights have come early."""
+        return self.first + max(self.compute, self.data, self.weights, self.results, self.ddr_out) + self.last
 
     @property
     def cycles(self) -> float:
@@ -117,7 +123,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         t.tiles * t.most_results * block,
         arriving,
         leaving,
-        max(_CONFIGURED, _ARRIVING + first) + unit + waiting,
+        max(_CONFIGURED, _ARRIVING + first) + unit + waiting + (_LATE if _explicit(t) > _MANY_DESCRIPTORS else 0),
         leaving / (t.tiles * turns) + block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
@@ -169,12 +175,10 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
-    planes, streams = len(t.share.window.planes), t.mode.groups[1]
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
         return False
-    explicit = max(t.groups * planes, streams) * t.parts + t.residual_parts
-    if (not t.in_turn or (t.tiles > 1 and streams == 1)) and explicit > _MOST_DESCRIPTORS + t.residual_parts:
+    if _explicit(t) > _MOST_DESCRIPTORS:
         return False
     if t.layer.residual and t.splits > 8:
         return False
@@ -185,6 +189,16 @@ def _fits(machine: Machine, t: Tiling) -> bool:
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
     return sum(t.core_demand.values()) <= machine.core.data_bytes
+
+
+def _explicit(t: Tiling) -> int:
+    """Descriptors of a memory tile for parts of data, where each takes its own."""
+    streams = t.mode.groups[1]
+    if t.mode.streams > 1:  # one of them with even channels, one with odd ones
+        return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
+    if t.in_turn and (t.tiles == 1 or streams > 1):
+        return 0
+    return max(t.groups * len(t.share.window.planes), streams) * t.parts
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:

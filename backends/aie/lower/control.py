@@ -8,7 +8,7 @@ are used for what; `core_control`, `memory_control` and `shim_control` make what
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 
@@ -148,16 +148,8 @@ class LayerControl:
         """Weights that come early, the first tiles of data, the rest of the weights, then that of the data."""
         memory, shim = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
         places = self.plan.memory[column]
-        turns = places.data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) and arrival.data else 1
-        data: list[_Tasks] = []
-        pieces = self.tiling.residual_pieces
-        for chains, times in (
-            (self._data_parts(column, arrival), (turns, 1)),
-            (self._residual_parts(column, arrival), (pieces,) * 2),
-        ):
-            for queue, parts, each in zip((memory, shim), chains, times, strict=True):
-                if parts:
-                    data.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
+        ahead = yield from self._data(column, channel, replace(arrival, residual=())) if self.links.ahead else _nothing()
+        data = yield from self._data(column, channel, replace(arrival, data=()) if self.links.ahead else arrival)
         chains = self.memory.weights(Tile(column, 1), arrival)
         early = self._early(column, channel, arrival, chains)
         words = early * sum(part[0].length for part in chains[0][0]) if chains else 0
@@ -175,15 +167,33 @@ class LayerControl:
         self.weights_late[column, channel] = sum(map(len, self.plan.stream_order(column, channel))) // WORD_BYTES * times - words
         before = min(arrival.before, self.tiling.tiles)
         late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
+        for task in ahead:
+            stage = Stage.ARRIVE if self.early is None else Stage.CONFIGURE
+            yield from _all(stage, self.writer.start(*task.queue, task.first, before * task.each))
         for task, now, _ in weights:
             yield from _all(Stage.CONFIGURE, self.writer.start(*task.queue, task.first, now))
         for task in data:
             yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, before * task.each))
         for task, _, then in weights:
             yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, then))
-        for task in data:
+        for task in (*ahead, *data):
             rest = (self.tiling.tiles - before) * task.each
             yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, rest))
+
+    def _data(self, column: int, channel: int, arrival: Arrival) -> Generator[Staged, None, list[_Tasks]]:
+        """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""
+        memory, shim = Tile(column, 1), Tile(column, 0)
+        turns = self.plan.memory[column].data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) else 1
+        found: list[_Tasks] = []
+        arriving, leaving, pieces = (memory, S2MM, ARRIVING[channel]), (shim, MM2S, channel), self.tiling.residual_pieces
+        made = [(arriving, self.memory.data(memory, arrival), turns), (leaving, self.shim.data(shim, arrival), 1)]
+        if self.tiling.residual_in_turn:
+            made += [(arriving, self.memory.residual(memory, arrival), pieces)]
+            made += [(leaving, self.shim.residual(shim, arrival), pieces)]
+        for queue, parts, each in made:
+            if parts:
+                found.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
+        return found
 
     def _early(self, column: int, channel: int, arrival: Arrival, chains: Sequence[tuple[Parts, int]]) -> int:
         """How often the chain of weights runs before the layer before has finished: as far as there is time, and room where cores
@@ -191,6 +201,9 @@ class LayerControl:
         if self.early is None or not chains:
             return 0
         time = self.early[column][channel]
+        if self.links.ahead:
+            count = sum(self.plan.memory[column].data[i].count for i in arrival.data)
+            time -= min(arrival.before, self.tiling.tiles) * count * self.tiling.part_bytes / WORD_BYTES
         if len(chains) > 1:
             return int(sum(times * sum(part[0].length for part in parts) for parts, times in chains) <= time)
         (parts, times), slots = chains[0], self.plan.memory[column].slots
@@ -199,16 +212,6 @@ class LayerControl:
             once = times // self.tiling.streamed
             return min(often, slots if arrival.data or arrival.residual else once, once)
         return often
-
-    def _data_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
-        """Tiles of data, each with its residual behind it: into the rings of a memory tile, and out of DDR."""
-        return self.memory.data(Tile(column, 1), arrival), self.shim.data(Tile(column, 0), arrival)
-
-    def _residual_parts(self, column: int, arrival: Arrival) -> tuple[Parts, Parts]:
-        """The residual where it moves by itself, likewise."""
-        if not self.tiling.residual_in_turn:
-            return [], []
-        return self.memory.residual(Tile(column, 1), arrival), self.shim.residual(Tile(column, 0), arrival)
 
     def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:
         """Operations of which those that start tasks (of channels of a direction) have to wait."""
@@ -219,6 +222,12 @@ class LayerControl:
 
 def _all(stage: Stage, operations: Iterable[Operation]) -> Iterator[Staged]:
     return ((stage, op) for op in operations)
+
+
+def _nothing() -> Generator[Staged, None, list[_Tasks]]:
+    """No tasks."""
+    yield from ()
+    return []
 
 
 def _configured(operations: Generator[Operation, None, int]) -> Generator[Staged, None, int]:

@@ -47,6 +47,7 @@ class ConvLayer:
     wide: bool = False  # results are the int32 sums
     element: Element = BYTE
     groups: int = 1  # of channels, if not depthwise
+    terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
 
     def macs(self, graph: Graph) -> int:
@@ -57,7 +58,7 @@ class ConvLayer:
         extent = plane(graph.types[self.y])
         assert extent is not None
         each = 1 if self.depthwise else self.channels[0] // self.groups
-        return extent[1] * extent[2] * self.channels[1] * kernel * each
+        return extent[1] * extent[2] * self.channels[1] * (self.terms or kernel * each)
 
     def part_of(self, graph: Graph) -> tuple[int, int] | None:
         """The first and last of the node's channels that it makes, if it does not make all."""
@@ -156,7 +157,7 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     values = graph.constants[node.inputs[1]]
     weights = _blocked(values if depthwise else _ungrouped(values, op.groups), depthwise)
     made = _layer(graph, node, window, (x.shape[1], w.shape[0]), shifts, weights, op.zero if any(op.pads) else None)
-    return made if depthwise else replace(made, groups=op.groups)
+    return made if depthwise else replace(made, groups=op.groups, terms=op.terms)
 
 
 def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:

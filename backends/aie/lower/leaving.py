@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.geometry import BLOCK
 from sparsec.backends.aie.lower.tiling import Tiling
 
 Pattern = tuple[int, int, list[tuple[int, int]]]
-_LEAVING_DESCRIPTORS = 5  # for the results that leave through a channel, if so many do
+RESULT_PIECES = 10  # descriptors at most for the results that leave, half of them through each channel, if cores are not more
 _LEAVING_PARTS = 32  # of the results of one tile
 _LEAST_WORDS = 192  # of a part: to start a descriptor takes some cycles
 
@@ -20,6 +20,7 @@ class Leaving:
     """The order for a layer."""
 
     tiling: Tiling
+    pieces: int = RESULT_PIECES
 
     def patterns(self, column: int, leaving: int) -> list[Pattern]:
         """Results that leave a column's memory tile through one channel: (first tile, tiles, the rows of cores and the output
@@ -54,7 +55,8 @@ class Leaving:
         most = sum(len(p[2]) for p in patterns)
         mode = self.tiling.mode
         crowded = self.tiling.layer.residual is not None and mode.groups[1] * mode.streams > 2  # by what arrives
-        parts = once if once > 1 or crowded else max(1, _LEAVING_DESCRIPTORS // most)
+        second = pattern[2][0][0] % mode.leaving(column)
+        parts = once if once > 1 or crowded else max(1, (self.pieces + 1 - second) // 2 // most)
         found = []
         for part in range(parts if once == 1 else 1):
             for r, height in pattern[2]:

@@ -65,7 +65,7 @@ class MemoryControl(TileControl):
         """A piece of each stream's residual that comes through a channel, where that moves by itself."""
         t, places = self.tiling, self.plan.memory[tile.column]
         size, arriving = t.residual_part_bytes // 4, []
-        for i in arrival.residual if t.residual_in_turn else ():
+        for i in arrival.residual:
             p, own = places.residual[i], self.locks(places, What.RESIDUAL, i)
             turns, free, full = Iteration(size, p.count), Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full)
             made = MemoryDescriptor(OWN_WORDS + p.at // 4, size, (), turns, free, full)

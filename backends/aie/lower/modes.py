@@ -125,8 +125,8 @@ class Mode:
 
     @cache  # noqa: B019
     def carriers(self) -> tuple[tuple[Stream, ...], ...]:
-        """The streams that carry the data of a part of the positions to cores, by part: one to all of them, or several, out of the
-        memory tiles that reach all of these data."""
+        """The streams that carry the data of a part of the positions to its cores, by part: one, or several, out of memory tiles
+        that reach all of these data."""
         if self.streams == 1:
             return tuple((s,) for s in self.data())
         used = Counter(column for column, _ in self._few())

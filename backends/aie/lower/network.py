@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.chaining import handed_over
+from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before
 from sparsec.backends.aie.lower.choose import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
@@ -120,8 +120,10 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     over = handed_over(graph, views, tilings)
-    cycles = [estimate(machine, t).cycles for t in tilings]
-    made = sequence(cut_over(machine.grid), layers, cycles, [not why for why, _ in over], [leaves for _, leaves in over])
+    cycles = [estimate(machine, t).beside for t in tilings]
+    there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
+    stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
+    made = sequence(cut_over(machine.grid), layers, cycles, stay, leave, there)
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
     stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))

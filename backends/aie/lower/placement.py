@@ -20,12 +20,13 @@ _Span = tuple[int, int]  # bytes from, and up to
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A layer's plan with its places; whether its data are there when it begins, whether its results stay there, and whether its
-    weights may come before the layer before has finished."""
+    weights, and its data too (`ahead`), may come before the layer before has finished."""
 
     plan: LayerPlan
     here: bool
     stays: bool
     early: bool
+    ahead: bool
 
 
 @dataclass(slots=True)
@@ -36,24 +37,27 @@ class _Held:
     staying: _Span | None = None
 
 
-def placements(plans: Sequence[LayerPlan], joined: Sequence[bool]) -> list[Placed]:
-    """Places for layers that follow one another; `joined` says whose results shall stay for the next. What has no room is given
-    up: first weights that come early, then results that stay."""
-    stays, early = list(joined), [True] * len(plans)
+def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequence[bool]) -> list[Placed]:
+    """Places for layers that follow one another; `joined` says whose results shall stay for the next, `there` whose data are in
+    DDR before the layer before begins. What has no room is given up: first data that come early, then weights that do, then
+    results that stay."""
+    stays, early, ahead = list(joined), [True] * len(plans), list(there)
     while True:
         found: list[Placed] = []
         held: list[_Held] | None = None
         for k, plan in enumerate(plans):
             here = k > 0 and stays[k - 1]
-            made = _place(plan, k % 2 == 1, held, here=here, stays=stays[k], early=k > 0 and early[k])
+            made = _place(plan, k % 2 == 1, held, here=here, stays=stays[k], early=k > 0 and early[k], ahead=ahead[k])
             if made is None:
                 break
             placed, held = made
-            found.append(Placed(placed, here, stays[k], k > 0 and early[k]))
+            found.append(Placed(placed, here, stays[k], k > 0 and early[k], k > 0 and early[k] and ahead[k]))
         if len(found) == len(plans):
             return found
         k = len(found)
-        if early[k] and k:
+        if ahead[k] and k:
+            ahead[k] = False
+        elif early[k] and k:
             early[k] = False
         elif stays[k]:
             stays[k], early[k] = False, True
@@ -70,7 +74,7 @@ def owner(plan: LayerPlan, column: int, row: int) -> Stream:
 
 
 def _place(
-    plan: LayerPlan, top: bool, before: Sequence[_Held] | None, *, here: bool, stays: bool, early: bool
+    plan: LayerPlan, top: bool, before: Sequence[_Held] | None, *, here: bool, stays: bool, early: bool, ahead: bool
 ) -> tuple[LayerPlan, list[_Held]] | None:
     """The plan with its places, and what it holds; None where that has no room."""
     held, places = [], []
@@ -78,7 +82,7 @@ def _place(
         staying = before[column].staying if here and before is not None else None
         wanted = _Wanted.of(plan, column, here=here, stays=stays)
         around = before[column].spans if early and before is not None else []
-        made = wanted.placed(plan.memory[0].discarded, top, [staying] if staying else [], around)
+        made = wanted.placed(plan.memory[0].discarded, top, [staying] if staying else [], around, ahead=ahead)
         if made is None:
             return None
         bases, own = made
@@ -111,11 +115,15 @@ class _Wanted:
             [] if stays else [t.result_ring * n * t.stored_bytes for n in blocks],
         )
 
-    def placed(self, limit: int, top: bool, busy: list[_Span], around: Sequence[_Span]) -> tuple[list[list[int]], _Held] | None:
-        """Where all of it is, weights clear of what is `around` as well; None where there is no room."""
+    def placed(
+        self, limit: int, top: bool, busy: list[_Span], around: Sequence[_Span], *, ahead: bool
+    ) -> tuple[list[list[int]], _Held] | None:
+        """Where all of it is, weights, and data that come `ahead`, clear of what is `around` as well; None where there is no
+        room."""
         busy, bases = list(busy), []
         for sizes in (self.weights, self.staying, self.data, self.residual, self.results):
-            at = _fit([*busy, *(around if sizes is self.weights else ())], sum(sizes), limit, top)
+            early = sizes is self.weights or (ahead and sizes is self.data)
+            at = _fit([*busy, *(around if early else ())], sum(sizes), limit, top)
             if at is None:
                 return None
             if sizes:

@@ -22,6 +22,7 @@ from sparsec.compiler.errors import FitError
 Array = np.ndarray[Any, Any]
 
 WEIGHT_SLOTS = 48  # of a memory tile's ring at most
+_FEW_SLOTS = 8  # of a ring that is not made smaller so that the next layer's weights have room beside it
 _DISCARDED_BYTES = 2048
 _HALVED = 2  # columns at most that a stream comes from whose portions come in halves: each is a task of its sender
 _GRANULES = 60  # that a lock and an iteration count, of weights that a memory tile holds whole
@@ -318,7 +319,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, 0)):
         placed.append([])
         for p in portions:
-            placed[-1].append(Portion(p.stream, p.first, p.count, at))
+            placed[-1].append(replace(p, at=at))
             at += (slots or p.count) * tiling.slots[p.stream.part] if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
@@ -347,7 +348,8 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, 
         if ring * data + every <= room and whole:
             return ring, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
-        slots = min((room - ring * data) // chunk, WEIGHT_SLOTS, most) if weights else 0
+        left = room - ring * data
+        slots = min(max(left // chunk // 2, min(left // chunk, _FEW_SLOTS)), WEIGHT_SLOTS, most) if weights else 0
         if ring * data <= room and (not weights or slots >= min(2, most)):
             return ring, slots
     return 0, 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
+from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
@@ -17,7 +18,7 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
-_USED = 0.8  # of the time of a layer, to bring weights of the next one
+_USED, _BEGUN = 0.9, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -38,23 +39,33 @@ def sequence(
     cycles: Sequence[float],
     stay: Sequence[bool],
     leave: Sequence[bool],
+    there: Sequence[bool],
 ) -> Sequenced:
     """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
     beside that one's; when its results are there, the data follow.
 
+    Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces.
+
     By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
-    they then go to DDR as well, which nobody waits for but the layer behind the next. LimitError names a layer that does not fit.
+    they then go to DDR as well, which nobody waits for but the layer behind the next, `there` whether its data are in DDR before
+    the layer before begins. LimitError names a layer that does not fit.
     """
-    places = placements([plan for plan, _ in layers], stay)
-    made = _Sequence(grid)
-    for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
-        links = Links(placed.here, placed.stays, not placed.stays or leave[i])
-        try:
-            made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
-        except LimitError as exc:
-            raise LimitError(str(exc), node=placed.plan.layer.node) from exc
-    made.end()
-    return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
+    places = placements([plan for plan, _ in layers], stay, there)
+    pieces = [RESULT_PIECES] * len(layers)
+    while True:
+        made = _Sequence(grid)
+        for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
+            links = Links(placed.here, placed.ahead, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
+            try:
+                made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
+            except LimitError as exc:
+                raise LimitError(str(exc), node=placed.plan.layer.node) from exc
+        made.end()
+        fewer = [i - 1 for i in made.crowded if pieces[i - 1]]
+        if not fewer:
+            return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
+        for i in fewer:
+            pieces[i] -= 1  # 0: fewer do not help
 
 
 class _Sequence:
@@ -64,6 +75,7 @@ class _Sequence:
         self.grid, self.circuits = grid, Circuits(grid)
         self.operations = list(enable(grid))
         self.ends, self.late, self.links = [0], list[str](), list[Links]()
+        self.crowded: list[int] = []  # layers that find too few descriptors beside the layer before
         self._before: LayerControl | None = None
         self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
 
@@ -121,6 +133,7 @@ class _Sequence:
             why = without_room(self.grid, control.needed, before.taken)
             if not why:
                 return control, True, late and f"its weights come later: {late}"
+            self.crowded.append(turn)
         late = "" if before is None else f"it begins when the layer before has finished: {why}"
         return LayerControl(self.grid, plan, traffic, turn, links), False, late
 
@@ -162,5 +175,5 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
             for a in places.arrivals
         ]
         late = [before.weights_late[column, i] for i in range(len(used))]
-        found.append([max(0.0, _USED * cycles - t.tiles * u / WORD_BYTES - n) for u, n in zip(used, late, strict=True)])
+        found.append([max(0.0, _USED * cycles - _BEGUN - t.tiles * u / WORD_BYTES - n) for u, n in zip(used, late, strict=True)])
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sparsec.backends.aie.descriptors import Dim
 from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
-from sparsec.backends.aie.lower.leaving import Leaving
+from sparsec.backends.aie.lower.leaving import RESULT_PIECES, Leaving
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, What
 from sparsec.backends.aie.lower.tiling import Tiling
@@ -46,12 +46,14 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins; whether its results stay
-    there; and whether they leave for DDR."""
+    """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins, or come `ahead`, while the
+    layer before computes; whether its results stay there; and whether they leave for DDR, in how many pieces at most."""
 
     here: bool = False
+    ahead: bool = False
     stays: bool = False
     leaves: bool = True
+    pieces: int = RESULT_PIECES
 
 
 ALONE = Links()
@@ -107,4 +109,4 @@ class TileControl:
     @property
     def leaving(self) -> Leaving:
         """In which order results leave."""
-        return Leaving(self.plan.tiling)
+        return Leaving(self.plan.tiling, self.links.pieces)

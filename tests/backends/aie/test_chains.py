@@ -13,11 +13,13 @@ from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.shim_control import ACTIVATIONS
 from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.writer import queue_of
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
-from sparsec.backends.aie.registers import Kind, split
-from sparsec.backends.aie.transaction import BlockWrite, Write
+from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
+from sparsec.backends.aie.transaction import BlockWrite, Patch, Write, task_of
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.interpreter import interpret
 from tests.backends.aie.networks import random_feeds, run_emitted
@@ -100,4 +102,30 @@ def test_results_that_others_read_stay_and_leave() -> None:
     ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.tiles == 1) for i, n in enumerate(graph.nodes)}
     program = lower_with(graph, NPU, ways)
     assert [(s.stays, s.leaves) for s in _part(program).staying] == [(True, True), (True, False), (False, True)]
+    _check(program, graph, rng)
+
+
+@pytest.mark.parametrize(("residual", "tiles", "late"), [(None, 1, set()), (None, 2, {"v0"}), (1, 1, {"v1"})])
+def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, late: set[str]) -> None:
+    """A layer that reads what was there before the layer before began: its first tile comes while that one computes, so that only
+    further tiles, or the residual, are left to start when it has finished."""
+    rng = np.random.default_rng(9)
+    graph = chain_graph(rng, 64, (13, 7), [ByteConv(0, 64, 3), ByteConv(0, 64, 3, residual=residual)], outputs=(1,))
+    counts = (1, tiles)
+    ways = {
+        n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept and t.tiles == counts[i]) for i, n in enumerate(graph.nodes)
+    }
+    program = lower_with(graph, NPU, ways)
+    part, shim = _part(program), Tile(0, 0)
+    patches: dict[int, int] = {}  # where a descriptor reads activations
+    read: set[str] = set()
+    for i, op in enumerate(part.control.operations):
+        if isinstance(op, Patch) and split(op.address)[0] == shim and op.argument == ACTIVATIONS:
+            name = register_name(Kind.SHIM, split(op.address)[1])
+            patches[int(name.removeprefix("bd").removesuffix(".1"))] = op.offset
+        queue = queue_of(NPU.grid, op)
+        if queue and isinstance(op, Write) and queue[:2] == (shim, Direction.MM2S) and i >= part.ends[1]:
+            offset = patches.get(task_of(Kind.SHIM, op.value).descriptor)
+            read |= {v for v, image in program.images.items() if offset is not None and 0 <= offset - image.offset < image.nbytes}
+    assert read == late
     _check(program, graph, rng)

@@ -1,4 +1,4 @@
-"""Several streams of data to cores that share positions, each with the residual of its own cores: values, and what each carries."""
+"""Several streams of data to cores that share positions, each with its own cores' residual: values, and what each carries."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -
 @settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
-    """In one tile and in several, weights that stay or not, parts of input channels, strides, cores with one block and with many."""
+    """One tile and several, weights that stay or not, parts of input channels, strides, cores with one block and with many."""
     draw = data.draw
     machine = machine_named(draw(st.sampled_from(["aie2:npu1", "aie2:npu1", "aie2:2x2"])))
     mode = draw(st.sampled_from([m for m in modes(machine.grid) if m.streams > 1]))

@@ -32,7 +32,8 @@ def on_array(program: ArrayProgram) -> int:
 
 
 def blocks(program: ArrayProgram) -> tuple[int, int]:
-    """Blocks of weights that are not zero, and all of them, of products of 16 channels and more."""
+    """Blocks of weights that are not zero, and all of them, of products that have 16 channels and more in the model."""
     plans = [p.layer for part in program.parts if isinstance(part, ArrayPart) for p in part.plans]
-    layers = [layer for layer in plans if not layer.depthwise and layer.input_blocks > 1 and not layer.wide]
+    wide = [layer for layer in plans if not layer.depthwise and layer.input_blocks > 1 and not layer.wide]
+    layers = [layer for layer in wide if not layer.terms]
     return sum(sum(layer.block_counts) for layer in layers), sum(layer.all_blocks for layer in layers)
