@@ -115,7 +115,7 @@ def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, An
         "element": layer.element.name,
         "blocks": sum(layer.block_counts),
         "all_blocks": layer.all_blocks,
-        "cut": t.mode.cut.value,
+        "cut": t.mode.told,
         "tiles": t.tiles,
         "rows": t.rows,
         "weights_kept": t.kept,

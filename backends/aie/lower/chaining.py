@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, Window
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -22,7 +23,7 @@ def apart(before: Tiling, after: Tiling) -> str:
     if one.element is not other.element or one.wide:
         return "the next layer reads other elements"
     if before.mode.cut is not after.mode.cut:
-        return f"the next layer has {after.mode.cut.value}"
+        return f"the next layer has {after.mode.told}"
     if before.rows != after.rows:
         return f"the next layer has tiles of {after.rows} rows"
     return _without_count(before, after)
@@ -68,6 +69,8 @@ def handed_over(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tilin
         if i + 1 == len(tilings):
             found.append(("it is the last layer of its part", True))
         else:
-            why = apart(before, tilings[i + 1])
-            found.append((why, bool(why) or not only_next(graph, views, before, tilings[i + 1])))
+            why, leaves = apart(before, tilings[i + 1]), not only_next(graph, views, before, tilings[i + 1])
+            if not why and leaves and not keeps_way_out(before.mode, tilings[i + 1].mode):
+                why = "they leave for DDR as well, through circuits that the next layer changes"
+            found.append((why, bool(why) or leaves))
     return found

@@ -16,13 +16,14 @@ from sparsec.backends.aie.core.program import LEAST_BLOCKS
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
-from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
@@ -88,7 +89,7 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
 def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    residual = 4 * t.layer.output_blocks * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
+    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
     compute = _compute(t) * (1 if weights_gap(machine, t) is not None else _CONFLICTS)
     unit = t.data_bytes / word + _TRANSFER
     chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
@@ -124,7 +125,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         leaving,
         max(_CONFIGURED, _ARRIVING + first) + unit + waiting + (_LATE if _explicit(t) > _MANY_DESCRIPTORS else 0),
         leaving / (t.tiles * turns) + block,
-        (t.units * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
+        ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
     )
 
 
@@ -134,7 +135,7 @@ def _compute(t: Tiling) -> float:
     counts, pieces = t.counts, t.all_pieces
     products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
@@ -147,6 +148,8 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
     """All tilings that fit a core."""
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
+        if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
+            continue
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         for splits in _SPLITS:
@@ -191,6 +194,8 @@ def _fits(machine: Machine, t: Tiling) -> bool:
 def _explicit(t: Tiling) -> int:
     """Descriptors of a memory tile for parts of data, where each takes its own."""
     streams = t.mode.groups[1]
+    if t.mode.streams > 1:  # one of them with even channels, one with odd ones
+        return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
     if t.in_turn and (t.tiles == 1 or streams > 1):
         return 0
     return max(t.groups * len(t.share.window.planes), streams) * t.parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.registers import Grid, Kind
@@ -23,7 +24,7 @@ class Circuits:
         needed and this one does not is switched off."""
         if mode == self._mode:
             return [], []
-        routing = route(self.grid, mode.flows())
+        routing = _routing(mode)
         shims = tuple(r for r in routing.routes if self.grid.kind(r.flow.source.tile) is Kind.SHIM)
         near = {_key(w) for w in Routing(self.grid, shims).writes()}
         wanted = {_key(w): w for w in routing.writes()}
@@ -38,6 +39,19 @@ class Circuits:
         if again:
             return _merged([*made, *changed]), []
         return _merged(early), _merged([*made, *(w for w in changed if _key(w) not in near)])
+
+
+def keeps_way_out(before: Mode, after: Mode) -> bool:
+    """Whether results of a layer go on leaving memory tiles for DDR while circuits change to those of the next mode."""
+    kinds, routing = before.grid.kind, _routing(before)
+    out = tuple(r for r in routing.routes if kinds(r.flow.destinations[0].tile) is Kind.SHIM)
+    wanted = {_key(w): w for w in _routing(after).writes()}
+    return before == after or all(wanted.get(_key(w)) == w for w in Routing(before.grid, out).writes())
+
+
+@cache
+def _routing(mode: Mode) -> Routing:
+    return route(mode.grid, mode.flows())
 
 
 def _merged(writes: Iterable[Write | MaskWrite]) -> list[Operation]:

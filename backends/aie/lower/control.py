@@ -131,6 +131,11 @@ class LayerControl:
                 if self._has_results(c, r):
                     yield Sync(self.tiling.mode.core(c, r), MM2S, 0)
 
+    def tidy(self) -> Iterator[Operation]:
+        """What is left to do when cores have finished and results are where they go."""
+        for c in range(self.grid.columns):
+            yield from self.memory.tidy(Tile(c, 1))
+
     @property
     def all_cores(self) -> bool:
         """Whether all cores have results, so that one knows when they have finished."""
@@ -180,10 +185,12 @@ class LayerControl:
         memory, shim = Tile(column, 1), Tile(column, 0)
         turns = self.plan.memory[column].data[arrival.data[0]].count if arrives_in_turn(self.tiling, arrival) else 1
         found: list[_Tasks] = []
-        for queue, parts, each in (
-            ((memory, S2MM, ARRIVING[channel]), self.memory.data(memory, arrival), turns),
-            ((shim, MM2S, channel), self.shim.data(shim, arrival), 1),
-        ):
+        arriving, leaving, pieces = (memory, S2MM, ARRIVING[channel]), (shim, MM2S, channel), self.tiling.residual_pieces
+        made = [(arriving, self.memory.data(memory, arrival), turns), (leaving, self.shim.data(shim, arrival), 1)]
+        if self.tiling.residual_in_turn:
+            made += [(arriving, self.memory.residual(memory, arrival), pieces)]
+            made += [(leaving, self.shim.residual(shim, arrival), pieces)]
+        for queue, parts, each in made:
             if parts:
                 found.append(_Tasks(queue, (yield from _configured(self.writer.write(queue[0], queue[2], parts))), each))
         return found

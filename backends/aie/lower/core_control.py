@@ -108,33 +108,33 @@ class CoreControl(TileControl):
         yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
 
     def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
-        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, what comes behind
-        them; and how often each."""
+        """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, fewer that are left,
+        what comes behind them; and how often each."""
         t = self.tiling
-        own, every = len(t.output_blocks(part)), self.mode.channel_parts
+        own, every = len(t.output_blocks(part)), self.mode.sharing
         alone = int(own > 0 and every > 1)
         found = [(self._piece(part, 0, 1), 1)] if alone else []
         if rest := own - alone:
-            fitting = (n for n in range(1, rest + 1) if rest % n == 0 and n * every * t.residual_words >= _LEAST_WORDS)
-            few = next(fitting, rest)
+            few = min(rest, -(-_LEAST_WORDS // (every * t.residual_words)))
             turns = Iteration(few * t.residual_stride // 4, rest // few)
             found.append((replace(self._piece(part, alone, alone + few), iteration=turns), rest // few))
+            found += [(self._piece(part, own - rest % few, own), 1)] if rest % few else []
         return [*found, *((d, 1) for d in self._others(part))]
 
     def _residual_pieces(self, part: int, most: int) -> list[CoreDescriptor]:
         """The residual of one of several tiles in at most so many descriptors."""
         own = len(self.tiling.output_blocks(part))
-        alone = int(own > 0 and self.mode.channel_parts > 1)
+        alone = int(own > 0 and self.mode.sharing > 1)
         pieces = max(1, min(4, own - alone, most - 2))
         cuts = sorted({0, *(alone + (own - alone) * i // pieces for i in range(pieces + 1))}) if own else [0]
         return [*(self._piece(part, first, end) for first, end in pairwise(cuts)), *self._others(part)]
 
     def _piece(self, part: int, first: int, end: int) -> CoreDescriptor:
-        """The residual of some of the core's blocks: every `channel_parts`-th that comes is its own, and lands on those before
-        it, each a word further, so that it is what stays."""
-        t, every = self.tiling, self.mode.channel_parts
+        """The residual of some of the core's blocks: of those that come, one for each core that shares the stream is its own, and
+        lands on those before it, each a word further, so that it is what stays."""
+        t, every = self.tiling, self.mode.sharing
         words, stride, blocks = t.residual_words, t.residual_stride // 4, end - first
-        over = every if first else part + 1  # fewer blocks come before the first one
+        over = every if first else part // self.mode.streams + 1  # fewer blocks come before the first one
         return CoreDescriptor(
             self.plan.core.residual // 4 + first * stride - (over - 1) * (every > 1),
             blocks * over * words if every > 1 else blocks * words,
@@ -145,10 +145,10 @@ class CoreControl(TileControl):
 
     def _others(self, part: int) -> list[CoreDescriptor]:
         """What comes behind the core's last block."""
-        t, every = self.tiling, self.mode.channel_parts
+        t, every = self.tiling, self.mode.sharing
         own, words = len(t.output_blocks(part)), t.residual_words
-        taken = (own - 1) * every + part + 1 if own else 0
-        rest = t.layer.output_blocks - taken
+        taken = (own - 1) * every + part // self.mode.streams + 1 if own else 0
+        rest = t.layer.output_blocks // self.mode.streams - taken
         place = self.plan.core.skipped // 4
         return [CoreDescriptor(place, rest * words, (Dim(1, words), Dim(1, rest), Dim(1)))] if rest else []
 

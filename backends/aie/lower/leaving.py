@@ -53,8 +53,9 @@ class Leaving:
         of each core at a time, as many as there are `parts`, or descriptors."""
         once = self.parts(column, pattern)
         most = sum(len(p[2]) for p in patterns)
-        crowded = self.tiling.layer.residual is not None and self.tiling.mode.groups[1] > 2  # by what arrives
-        second = pattern[2][0][0] % self.tiling.mode.leaving(column)
+        mode = self.tiling.mode
+        crowded = self.tiling.layer.residual is not None and mode.groups[1] * mode.streams > 2  # by what arrives
+        second = pattern[2][0][0] % mode.leaving(column)
         parts = once if once > 1 or crowded else max(1, (self.pieces + 1 - second) // 2 // most)
         found = []
         for part in range(parts if once == 1 else 1):

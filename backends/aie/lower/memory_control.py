@@ -19,7 +19,7 @@ from sparsec.backends.aie.transaction import Operation, write
 
 def arrives_in_turn(tiling: Tiling, arrival: Arrival) -> bool:
     """Whether one descriptor takes all parts of all tiles that come through a channel."""
-    return tiling.in_turn and len(arrival.data) == 1
+    return (tiling.in_turn or tiling.residual_in_turn) and len(arrival.data) == 1
 
 
 class MemoryControl(TileControl):
@@ -45,12 +45,12 @@ class MemoryControl(TileControl):
             yield write(self.grid, tile, f"lock{self.locks(places, What.DATA, i).full}", self.tiling.tiles * p.count)
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
-        """Parts of a tile each into its place in the ring, then those of its residual."""
+        """Parts of a tile each into its place in the ring, then those of its residual, if that does not move by itself."""
         t, places = self.tiling, self.plan.memory[tile.column]
         arriving: Parts = []
         for what, chosen, size in (
             (What.DATA, arrival.data, t.part_bytes // 4),
-            (What.RESIDUAL, arrival.residual, t.residual_part_bytes // 4),
+            (What.RESIDUAL, () if t.residual_in_turn else arrival.residual, t.residual_part_bytes // 4),
         ):
             for i in chosen:
                 p, own = places.portions(what)[i], self.locks(places, what, i)
@@ -59,6 +59,17 @@ class MemoryControl(TileControl):
                     ring, count = Iteration(size, places.ring * p.count), 1
                 made = MemoryDescriptor(base, size, (), ring, Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full))
                 arriving += [(replace(made, base=base + n * size), None, 0) for n in range(count)]
+        return arriving
+
+    def residual(self, tile: Tile, arrival: Arrival) -> Parts:
+        """A piece of each stream's residual that comes through a channel, where that moves by itself."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        size, arriving = t.residual_part_bytes // 4, []
+        for i in arrival.residual:
+            p, own = places.residual[i], self.locks(places, What.RESIDUAL, i)
+            turns, free, full = Iteration(size, p.count), Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full)
+            made = MemoryDescriptor(OWN_WORDS + p.at // 4, size, (), turns, free, full)
+            arriving.append((made, None, 0))
         return arriving
 
     def weights(self, tile: Tile, arrival: Arrival) -> list[tuple[Parts, int]]:
@@ -83,9 +94,10 @@ class MemoryControl(TileControl):
 
     def send(self, tile: Tile) -> Iterator[Operation]:
         """Data as vectors, and weights, from a memory tile to the cores."""
-        for stream in self.mode.data():
-            if stream.memory == tile:
-                yield from self._send_data(tile, stream)
+        for stream, carriers in zip(self.mode.data(), self.mode.carriers(), strict=True):
+            for number, carrier in enumerate(carriers):
+                if carrier.memory == tile:
+                    yield from self._send_data(tile, stream, number, carrier.channel)
         for stream in self.mode.weights():
             if stream.memory == tile and self.tiling.chunks(stream.part):
                 yield from self._send_weights(tile, stream)
@@ -98,28 +110,58 @@ class MemoryControl(TileControl):
         lock = side * OWN_LOCKS
         return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
 
-    def _send_data(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
-        """Planes of data, of one part of the input channels after the other, then the residual."""
-        t, share, tiles = self.tiling, self.share, self._held(tile, What.DATA)
+    def _send_data(self, tile: Tile, stream: Stream, number: int, channel: int) -> Iterator[Operation]:
+        """Planes of data, of one part of the input channels after the other, then the residual; through one channel, which has a
+        number among those of the stream's data."""
+        t, tiles = self.tiling, self._held(tile, What.DATA)
         sources = self.plan.sources(What.DATA, stream)
-        size, planes = t.part_bytes // 4, self._planes()
-        if t.in_turn and (t.tiles == 1 or len(sources) == 1):
-            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+        size = t.part_bytes // 4
+        if (t.in_turn or t.residual_in_turn) and (t.tiles == 1 or len(sources) == 1):
+            for at in sources:
+                p, base, leaving = self._portion(tile, at, number)
                 turns = Iteration(size, tiles * p.count)
-                leaving = [replace(d, base=base + d.base, iteration=turns) for d in planes]
-                leaving[0] = replace(leaving[0], acquire=full)
-                leaving[-1] = replace(leaving[-1], release=free)
-                yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in leaving], t.tiles * p.count)
+                leaving = [replace(d, base=base + d.base, iteration=turns) for d in leaving]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], t.tiles * p.count)
+            for made, times in self._residual(tile, stream, number) if t.residual_in_turn else ():
+                yield from self.writer.chain(tile, MM2S, channel, [(made, None, 0)], times)
             return
         every = []
         for group in range(t.groups):
-            for p, base, full, free in (self._source(tile, What.DATA, at) for at in sources):
+            for at in sources:
+                p, base, planes = self._portion(tile, at, number)
                 turns = Iteration(p.count * size, tiles)
                 for n in range(p.count):
                     leaving = [replace(d, base=base + n * size + d.base, iteration=turns) for d in planes]
-                    leaving[0] = replace(leaving[0], acquire=None if group else full)
-                    leaving[-1] = replace(leaving[-1], release=None if group < t.groups - 1 else free)
+                    leaving[0] = replace(leaving[0], acquire=None) if group else leaving[0]
+                    leaving[-1] = replace(leaving[-1], release=None) if group < t.groups - 1 else leaving[-1]
                     every += leaving
+        every += [made for made, _ in self._residual(tile, stream, number)]
+        yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in every], t.tiles)
+
+    def _portion(self, tile: Tile, at: tuple[int, int], number: int) -> tuple[Portion, int, list[MemoryDescriptor]]:
+        """A portion of data, the word where it begins, and what sends a part of it, counted from there. Of several streams, each
+        lets the next one follow when it has sent the first row, and nobody gives places back."""
+        p, base, full, free = self._source(tile, What.DATA, at)
+        planes, streams = self._planes(), self.mode.streams
+        if streams == 1:
+            planes[0] = replace(planes[0], acquire=full)
+            planes[-1] = replace(planes[-1], release=free)
+            return p, base, planes
+        column, i = at
+        places, side = self.plan.memory[column], (1 + column - tile.column) * OWN_LOCKS
+        planes[0] = replace(planes[0], acquire=Acquire(side + self.stream_lock(places, i, number)))
+        if number == streams - 1:
+            return p, base, planes
+        row = LANES * self.tiling.layer.element.position_words * self.share.pitch
+        head = replace(planes[0], length=row, release=Release(side + self.stream_lock(places, i, number + 1)))
+        rest = replace(planes[0], base=planes[0].base + planes[0].dims[-1].step, length=planes[0].length - row, acquire=None)
+        return p, base, [head, *([rest] if rest.length else []), *planes[1:]]
+
+    def _residual(self, tile: Tile, stream: Stream, number: int) -> Iterator[tuple[MemoryDescriptor, int]]:
+        """What sends the residual of a tile through one of a stream's channels, and how often that runs for the tile."""
+        t, share = self.tiling, self.share
+        if not t.layer.residual:
+            return
         words = t.layer.element.position_words
         dims = (
             Dim(1, words),
@@ -129,10 +171,14 @@ class MemoryControl(TileControl):
         )
         for at in self.plan.sources(What.RESIDUAL, stream):
             p, base, full, free = self._source(tile, What.RESIDUAL, at)
+            if self.mode.streams > 1 and p.first // t.residual_pieces != number:
+                continue
             length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
+            if t.residual_in_turn:
+                yield MemoryDescriptor(base, length, dims, Iteration(size, p.count), full, free), p.count
+                continue
             turns = Iteration(p.count * size, self._held(tile, What.RESIDUAL))
-            every += [MemoryDescriptor(base + n * size, length, dims, turns, full, free) for n in range(p.count)]
-        yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in every], t.tiles)
+            yield from ((MemoryDescriptor(base + n * size, length, dims, turns, full, free), 1) for n in range(p.count))
 
     def _held(self, tile: Tile, what: What) -> int:
         """Tiles that memory holds at a time."""
@@ -189,6 +235,13 @@ class MemoryControl(TileControl):
                 times, together = self.leaving.parts(tile.column, pattern), self.leaving.together(tile.column, patterns, pattern)
                 leaving = [self._leaving(tile, r, n, pattern[0], own, times) for r, n, own in together]
                 yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern[1] * times)
+
+    def tidy(self, tile: Tile) -> Iterator[Operation]:
+        """Take back what tiles behind the last valid row have counted, where results stay and leave: these do not leave."""
+        t, places = self.tiling, self.plan.memory[tile.column]
+        for r in range(self.grid.core_rows if self.links.stays and self.links.leaves else 0):
+            if t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
+                yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
         """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""

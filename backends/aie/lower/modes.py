@@ -7,6 +7,7 @@ same weights), channels over all cores suit small images with many. In between, 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, cached_property
@@ -29,6 +30,7 @@ class Cut(Enum):
 ARRIVING = (4, 5)  # S2MM channels of a memory tile that its shim's channels feed; those below take results of the column's cores
 LEAVING = (5, 4)  # its MM2S channels to the shim; the second where no stream to cores takes it
 CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
+_REACHING = 4  # MM2S channels of a memory tile that read in its neighbours, the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,17 @@ class Stream:
 
 @dataclass(frozen=True)
 class Mode:
-    """A cut on an array."""
+    """A cut on an array. A group of cores that share positions has one stream of data, or several `streams`: these carry the same
+    data, but each only the residual of its own cores, every `streams`-th part of the channels."""
 
     cut: Cut
     grid: Grid
+    streams: int = 1
+
+    @property
+    def told(self) -> str:
+        """What it is, in words."""
+        return self.cut.value if self.streams == 1 else f"{self.cut.value}, {self.streams} streams of data to each of the groups"
 
     @cached_property
     def groups(self) -> tuple[int, int]:
@@ -78,6 +87,11 @@ class Mode:
         """Parts that output channels are cut in."""
         return self.sizes[0] * self.sizes[1]
 
+    @property
+    def sharing(self) -> int:
+        """Cores that share a stream of data, each with channels of its own."""
+        return self.channel_parts // self.streams
+
     def parts(self, column: int, row: int) -> tuple[int, int]:
         """The part of positions and of channels of the core in a column and a row of cores."""
         columns, rows = self.sizes
@@ -100,7 +114,7 @@ class Mode:
 
     @cache  # noqa: B019 - there are few modes
     def data(self) -> tuple[Stream, ...]:
-        """The streams of data, each from the columns of its group of cores."""
+        """The streams of data, by part of the positions, each from the columns of its group of cores."""
         rows, columns = self.groups[1], self.sizes[0]
         found = []
         for p in range(self.position_parts):
@@ -110,13 +124,34 @@ class Mode:
         return tuple(found)
 
     @cache  # noqa: B019
+    def carriers(self) -> tuple[tuple[Stream, ...], ...]:
+        """The streams that carry the data of a part of the positions to its cores, by part: one, or several, out of memory tiles
+        that reach all of these data."""
+        if self.streams == 1:
+            return tuple((s,) for s in self.data())
+        used = Counter(column for column, _ in self._few())
+        found = []
+        for s in self.data():
+            first = s.part // self.groups[1] * self.sizes[0]
+            near = [c for c in range(first, first + self.sizes[0]) if all(abs(c - source) <= 1 for source in s.sources)]
+            made = []
+            for i in range(self.streams):
+                column = near[i * len(near) // self.streams]
+                parts = range(i, self.channel_parts, self.streams)
+                cores = tuple(c for p in parts for c in self._cores(positions=s.part, channels=p))
+                made.append(Stream(Tile(column, 1), used[column], s.part, cores, s.sources))
+                used[column] += 1
+            found.append(tuple(made))
+        return tuple(found)
+
+    @cache  # noqa: B019
     def weights(self) -> tuple[Stream, ...]:
         """The streams of weights, spread over the columns that take them; behind the channels of data, unless there are so few
         of them that each comes from several columns."""
         if few := self._few():
             return tuple(Stream(Tile(at, 1), 0, p, self._cores(channels=p), sources) for p, (at, sources) in enumerate(few))
         columns, rows = self.sizes
-        used = [sum(s.memory.column == c for s in self.data()) for c in range(self.grid.columns)]
+        used = [sum(s.memory.column == c for s in self._data_streams) for c in range(self.grid.columns)]
         found = []
         for p in range(self.channel_parts):
             column = p // rows + p % rows % self.groups[0] * columns
@@ -147,8 +182,18 @@ class Mode:
     @cache  # noqa: B019
     def leaving(self, column: int) -> int:
         """How many channels take results from the memory tile of a column to DDR."""
-        taken = {s.channel for s in (*self.data(), *self.weights()) if s.memory.column == column}
+        taken = {s.channel for s in (*self._data_streams, *self.weights()) if s.memory.column == column}
         return 1 if LEAVING[1] in taken else 2
+
+    @property
+    def _data_streams(self) -> tuple[Stream, ...]:
+        return tuple(s for carriers in self.carriers() for s in carriers)
+
+    @property
+    def possible(self) -> bool:
+        """Whether memory tiles have channels for all streams, which reach what they send, and one for results."""
+        sent = (*self._data_streams, *self.weights())
+        return all(s.channel < LEAVING[0] and (s.channel < _REACHING or len(s.sources) == 1) for s in sent)
 
     def flows(self) -> list[Flow]:
         """All circuits."""
@@ -159,7 +204,7 @@ class Mode:
             found += [Flow(Channel(shim, i), (Channel(memory, to),)) for i, to in enumerate(ARRIVING)]
             found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in range(g.core_rows)]
             found += [Flow(Channel(memory, LEAVING[i]), (Channel(shim, i),)) for i in range(self.leaving(c))]
-        for streams, channel in ((self.data(), CORE_DATA), (self.weights(), CORE_WEIGHTS)):
+        for streams, channel in ((self._data_streams, CORE_DATA), (self.weights(), CORE_WEIGHTS)):
             found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
         return found
 
@@ -184,4 +229,13 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
     cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
     cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []
     cuts += [Cut.HALVES] if grid.core_rows % 2 == 0 and grid.core_rows > 2 else []
-    return tuple(Mode(cut, grid) for cut in cuts)
+    return tuple(form for cut in cuts for form in _forms(Mode(cut, grid)))
+
+
+def _forms(mode: Mode) -> list[Mode]:
+    """A cut with one stream of data to each group of cores, and with as many as make two in each column: these take what comes
+    through its shim as fast as it comes, and leave two channels for results."""
+    columns, most = mode.grid.columns, len(LEAVING) * mode.sizes[0]
+    counts = (n for n in range(2, most + 1) if mode.channel_parts % n == 0)
+    made = [form for n in counts if (form := replace(mode, streams=n)).possible]
+    return [mode, *[form for form in made if all(form.leaving(c) == len(LEAVING) for c in range(columns))][-1:]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,13 @@ def _portions(arriving: Sequence[tuple[Stream, int, int]], total: int, *, halves
     return found
 
 
+def _by_stream(portion: Portion, pieces: int) -> list[Portion]:
+    """A portion of the residual, cut where one stream's pieces end and the next one's begin."""
+    end = portion.first + portion.count
+    cuts = [n for n in range(portion.first, end + 1) if n in (portion.first, end) or n % pieces == 0]
+    return [replace(portion, first=a, count=b - a) for a, b in pairwise(cuts)]
+
+
 def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
     """The kinds of product that a layer asks of cores."""
     return tuple(dict.fromkeys(k for b in range(tiling.layer.output_blocks) for k in _kinds(tiling, b)))
@@ -286,6 +294,8 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     arriving = mode.arriving(column, weights=False)
     data = _portions(arriving, tiling.parts, halves=True)
     residual = _portions(arriving, tiling.residual_parts, halves=True)
+    if mode.streams > 1:
+        residual = [q for p in _portions(arriving, tiling.residual_parts) for q in _by_stream(p, tiling.residual_pieces)]
     streams = mode.arriving(column, weights=True, spread=spread)
     weights = [p for s in streams for p in _portions([s], tiling.chunks(s[0].part))]
     rows = range(mode.grid.core_rows)
@@ -327,6 +337,10 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, 
     fewest = min(RING, tiling.tiles)
     parts = tiling.parts + tiling.residual_parts
     all_tiles = tiling.tiles if tiling.tiles * parts <= LOCK_MAXIMUM else fewest
+    if tiling.mode.streams > 1:  # none of these streams knows when the others have sent a tile
+        if all_tiles < tiling.tiles:
+            return 0, 0
+        fewest = all_tiles
     most = max((p.count for p in weights), default=0)
     if fewest * tiling.parts > LOCK_MAXIMUM:
         return 0, 0

@@ -111,10 +111,10 @@ class _Sequence:
         if self._before is None:
             return
         if lasting:
-            self._awaited = list(self._before.in_ddr())
+            self._awaited = [*self._before.in_ddr(), *self._before.tidy()]
+            self.operations += self._before.finish()
         else:
-            self.operations += self._before.in_ddr()
-        self.operations += self._before.finish()
+            self.operations += [*self._before.in_ddr(), *self._before.finish(), *self._before.tidy()]
         self.ends.append(len(self.operations))
 
     def _control(

@@ -54,7 +54,7 @@ class ShimControl(TileControl):
         return [(first, 1), (rest, 1), *whole]
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
-        """Tiles of data that come through a channel, each with its residual behind it."""
+        """Tiles of data that come through a channel, each with its residual behind it, if that does not move by itself."""
         t, share, s = self.tiling, self.tiling.source, self.share.window.stride
         parts: Parts = []
         places = self.plan.memory[tile.column]
@@ -64,11 +64,20 @@ class ShimControl(TileControl):
             size = (p.count * each, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
             parts.append(self._image(self.traffic.x, (p.first * each, row * s - above, -left), size, tiles, steps))
-        for p in (places.residual[i] for i in arrival.residual):
-            assert self.traffic.residual is not None
-            row, each = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts
-            size = (p.count * each, share.rows, share.residual_columns)
-            parts.append(self._image(self.traffic.residual, (p.first * each, row, 0), size, Iteration(t.rows, t.tiles)))
+        return parts if t.residual_in_turn else [*parts, *self.residual(tile, arrival)]
+
+    def residual(self, tile: Tile, arrival: Arrival) -> Parts:
+        """Residuals of tiles that come through a channel; a piece of each stream's, where they move by themselves."""
+        t, image, parts = self.tiling, self.traffic.residual, []
+        for p in (self.plan.memory[tile.column].residual[i] for i in arrival.residual):
+            assert image is not None
+            row, each, streams = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts, self.mode.streams
+            stream, piece = divmod(p.first, t.residual_pieces) if streams > 1 else (0, p.first)
+            first, count, turns = (stream + streams * piece * each, row, 0), p.count, Iteration(t.rows, t.tiles)
+            if t.residual_in_turn:
+                count, turns = 1, Iteration(each * streams * image.height, p.count)
+            size = (count * each, self.share.rows, self.share.residual_columns)
+            parts.append(self._image(image, first, size, turns, (streams, 1)))
         return parts
 
     def _image(

@@ -90,6 +90,14 @@ class TileControl:
         kinds = list(What)
         return self._pair(sum(len(places.portions(k)) for k in kinds[: kinds.index(what)]) + number)
 
+    def stream_lock(self, places: MemoryPlaces, number: int, stream: int) -> int:
+        """What tells one of several streams that parts of a portion of data have come: the first, that it is full, the next one
+        the lock that the one before gives when it begins to send them."""
+        if not stream:
+            return self.locks(places, What.DATA, number).full
+        pairs = sum(len(places.portions(k)) for k in What) + self.grid.core_rows
+        return self._pair(pairs).full + number * (self.mode.streams - 1) + stream - 1
+
     def result_locks(self, places: MemoryPlaces, row: int) -> Pair:
         """Of the core in a row: its results."""
         return self._pair(sum(len(places.portions(k)) for k in What) + row)

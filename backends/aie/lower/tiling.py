@@ -23,6 +23,8 @@ RING = 2  # tiles of data that a memory tile holds at a time, if it does not hol
 LOCK_MAXIMUM = 63
 _ALIGN = 32
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
+_FEW_PARTS = 2  # where each takes several descriptors
+_PIECES = 8  # of a core's residual of the only tile at most
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Tiling:
         may be more than cores get it in, where a column has one stream of data."""
         if len(self.layer.window.planes) > 1 or self.groups > 1 or self.mode.groups[1] > 1:
             return self.splits
-        found = range(max(_PARTS, self.splits), 0, -1)
+        most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
+        found = range(max(most, self.splits), 0, -1)
         return next(n for n in found if self.layer.input_blocks % n == 0 and n % self.splits == 0)
 
     @property
@@ -165,12 +168,12 @@ class Tiling:
     @property
     def residual_stride(self) -> int:
         """Bytes from the residual of 8 channels in a core to that of the next, with room for a word of each other part."""
-        return -(-4 * (self.residual_words + self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
+        return -(-4 * (self.residual_words + self.mode.sharing - 1) // _ALIGN) * _ALIGN
 
     @property
     def residual_lead(self) -> int:
         """Bytes before the first: for what lands there and is another part's."""
-        return -(-4 * (self.mode.channel_parts - 1) // _ALIGN) * _ALIGN
+        return -(-4 * (self.mode.sharing - 1) // _ALIGN) * _ALIGN
 
     @property
     def residual_bytes(self) -> int:
@@ -179,14 +182,27 @@ class Tiling:
 
     @property
     def residual_parts(self) -> int:
-        """Parts that the residual of a tile comes in through a memory tile."""
+        """Parts that the residual of a tile comes in through a memory tile: `residual_pieces` of one stream, then of the next."""
+        if self.mode.streams > 1:
+            return self.mode.streams * self.residual_pieces
         most = max(1, 4 // self.mode.groups[1])
         return next(n for n in range(most, 0, -1) if self.layer.output_blocks % n == 0) if self.layer.residual else 0
 
     @property
+    def residual_in_turn(self) -> bool:
+        """Whether pieces of the residual move one like the other, behind all data: that of the only tile, of several streams."""
+        return self.mode.streams > 1 and self.tiles == 1
+
+    @property
+    def residual_pieces(self) -> int:
+        """Pieces of what a tile's residual is in one of several streams."""
+        blocks = self.layer.output_blocks // self.mode.streams
+        return next(n for n in range(_PIECES, 0, -1) if blocks % n == 0) if self.residual_in_turn else 1
+
+    @property
     def skips(self) -> bool:
         """Whether residuals of other cores' channels come to a core too."""
-        return self.layer.residual is not None and self.mode.channel_parts > 1
+        return self.layer.residual is not None and self.mode.sharing > 1
 
     @property
     def unit_bytes(self) -> int:

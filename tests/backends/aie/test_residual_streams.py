@@ -1,0 +1,141 @@
+"""Several streams of data to cores that share positions, each with its own cores' residual: values, and what each carries."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from models.byte_layer import ByteConv, chain_graph, conv_graph
+from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.circuits import keeps_way_out
+from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.modes import Cut, Mode, modes
+from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.plan import What, in_memory
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import Machine, machine_named
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram
+from sparsec.compiler.errors import LimitError
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.interpreter import interpret
+from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
+
+NPU = machine_named("aie2:npu1")
+SEVERAL = [m for m in modes(NPU.grid) if m.streams > 1]
+
+
+def _ways(machine: Machine, graph: Graph, node: int, mode: Mode) -> Iterator[Tiling]:
+    layer = conv_layer(graph, graph.nodes[node])
+    assert not isinstance(layer, str)
+    _, _, height, width = graph.types[layer.y].shape
+    return candidates(machine, layer, (mode,), height, width)
+
+
+def _check(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> None:
+    feeds = random_feeds(rng, graph)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_emitted(program, feeds, Path(folder))
+    for name, expected in interpret(graph, feeds).items():
+        assert np.array_equal(run.outputs[name], expected)
+
+
+def test_which_cuts_have_several_streams() -> None:
+    """Two in each column, as much as its shim brings; results keep both channels."""
+    assert [(m.cut, m.streams) for m in SEVERAL] == [(Cut.BOTH, 2), (Cut.PAIRS, 4)]
+    for mode in SEVERAL:
+        assert all(mode.leaving(c) == 2 for c in range(4))
+        sent = [s for streams in mode.carriers() for s in streams]
+        assert all(sum(s.memory.column == c for s in sent) == 2 for c in range(4))
+        assert len({(s.memory, s.channel) for s in (*sent, *mode.weights())}) == len(sent) + len(mode.weights())
+        for stream, streams in zip(mode.data(), mode.carriers(), strict=True):
+            assert sorted(c for s in streams for c in s.cores) == sorted(stream.cores)
+
+
+@pytest.mark.parametrize("mode", SEVERAL, ids=lambda m: m.cut.name)
+@pytest.mark.parametrize("tiles", [1, 3])
+def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -> None:
+    """Every piece once, in a memory tile that the stream's channel reaches."""
+    graph = conv_graph(np.random.default_rng(3), (32, 256), (12, 16), residual=True)
+    tiling = next(t for t in _ways(NPU, graph, 0, mode) if t.tiles == tiles)
+    memory, pieces = in_memory(NPU, tiling), tiling.residual_pieces
+    assert pieces == (8 if tiles == 1 else 1)
+    for stream, streams in zip(mode.data(), mode.carriers(), strict=True):
+        found = [(c, p) for c, m in enumerate(memory) for p in m.portions(What.RESIDUAL) if p.stream is stream]
+        assert sorted(i for _, p in found for i in range(p.first, p.first + p.count)) == list(range(tiling.residual_parts))
+        for column, portion in found:
+            carrier = streams[portion.first // pieces]
+            assert portion.count == pieces
+            assert abs(carrier.memory.column - column) <= 1
+
+
+@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(data=st.data())
+def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
+    """One tile and several, weights that stay or not, parts of input channels, strides, cores with one block and with many."""
+    draw = data.draw
+    machine = machine_named(draw(st.sampled_from(["aie2:npu1", "aie2:npu1", "aie2:2x2"])))
+    mode = draw(st.sampled_from([m for m in modes(machine.grid) if m.streams > 1]))
+    kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
+    size = draw(st.integers(kernel, 15)), draw(st.integers(kernel, 19))
+    channels = draw(st.sampled_from([16, 24, 64])), 8 * mode.channel_parts * draw(st.integers(1, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    graph = conv_graph(
+        rng,
+        channels,
+        size,
+        (kernel, kernel),
+        stride=stride,
+        pads=(kernel // 2,) * 4,
+        residual=True,
+        density=draw(st.sampled_from([1.0, 0.3])),
+    )
+    found = list(_ways(machine, graph, 0, mode))
+    kinds = sorted({(t.tiles, t.splits, t.kept, t.buffers) for t in found})
+    wanted = kinds[draw(st.integers(0, len(kinds) - 1))]
+    for t in found:
+        if (t.tiles, t.splits, t.kept, t.buffers) == wanted:
+            try:
+                program = lower_with(graph, machine, {"conv": t})
+            except LimitError:
+                continue
+            _check(program, graph, rng)
+            return
+
+
+@pytest.mark.parametrize("mode", SEVERAL, ids=lambda m: m.cut.name)
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_results_stay_from_one_form_of_a_cut_to_the_other(mode: Mode, tiles: int) -> None:
+    """Data of several streams that are there already, and results that leave for DDR while the next layer's circuits are made."""
+    rng = np.random.default_rng(5)
+    convs = [ByteConv(0, 64), ByteConv(1, 64, residual=0), ByteConv(2, 128), ByteConv(3, 64, residual=2)]
+    graph = chain_graph(rng, 64, (13, 7), convs)
+    plain = Mode(mode.cut, mode.grid)
+    chosen = {}
+    for i, form in enumerate((plain, mode, plain, mode)):
+        chosen[graph.nodes[i].name] = next(t for t in _ways(NPU, graph, i, form) if t.tiles == tiles)
+    program = lower_with(graph, NPU, chosen)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [(s.stays, s.leaves) for s in part.staying] == [(True, False), (True, True), (True, False), (False, True)]
+    _check(program, graph, rng)
+
+
+def test_circuits_that_a_layer_behind_needs_for_its_results() -> None:
+    """Weights of CHANNELS take a channel that results of BOTH leave by."""
+    both, several, channels = (Mode(cut, NPU.grid, n) for cut, n in ((Cut.BOTH, 1), (Cut.BOTH, 2), (Cut.CHANNELS, 1)))
+    assert keeps_way_out(several, both) and keeps_way_out(both, several)
+    assert not keeps_way_out(both, channels)
+
+
+def test_small_images_with_many_channels_take_them() -> None:
+    """A residual that one stream would carry to all cores of a column in more cycles than they multiply."""
+    graph = conv_graph(np.random.default_rng(0), (256, 1024), (14, 14), residual=True, density=0.5, shift=14)
+    (part,) = compile_for(graph).parts
+    assert isinstance(part, ArrayPart)
+    assert part.plans[0].tiling.mode.streams == 2
