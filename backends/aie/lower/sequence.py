@@ -178,7 +178,7 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
             chunks = max((places.weights[n].count for n in a.weights), default=0) * t.streamed
             share = max(
                 1 - places.ring / t.tiles if data else 0.0,
-                1 - places.slots / chunks if late and places.slots else 0.0,
+                1 - places.slots / chunks if chunks and places.slots else 0.0,
             )
             busy = max(_BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
             found[-1].append(max(0.0, _USED * cycles - busy))
