@@ -166,8 +166,8 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
 
 
 def _time(before: LayerControl, cycles: float) -> list[list[float]]:
-    """Words that the channels from DDR can bring while the layer before computes, behind what they bring for that one: which comes
-    at once, or as its rings have room."""
+    """Words that the channels from DDR can bring while the layer before computes, behind what they bring for that one, at once or
+    as its rings have room."""
     t, found = before.tiling, []
     for column, places in enumerate(before.plan.memory):
         found.append([])
