@@ -65,8 +65,9 @@ class Tiling:
     @cached_property
     def parts(self) -> int:
         """Parts of a tile in memory tiles, some of which come through one channel and others through the next: of one plane there
-        may be more than cores get it in, where a column has one stream of data."""
-        if len(self.layer.window.planes) > 1 or self.groups > 1 or self.mode.groups[1] > 1:
+        may be more than cores get it in, where a column has one stream of data, or two of which each has a channel."""
+        streams = self.mode.groups[1]
+        if len(self.layer.window.planes) > 1 or self.groups > 1 or streams > (2 if self.in_turn else 1):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         found = range(max(most, self.splits), 0, -1)
