@@ -18,7 +18,7 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
-_USED, _BEGUN = 0.9, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
+_USED, _BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -166,14 +166,20 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
 
 
 def _time(before: LayerControl, cycles: float) -> list[list[float]]:
-    """Words that the channels from DDR can bring while the layer before computes, beside what they bring for that one."""
+    """Words that the channels from DDR can bring while the layer before computes, behind what they bring for that one, at once or
+    as its rings have room."""
     t, found = before.tiling, []
     for column, places in enumerate(before.plan.memory):
-        used = [
-            sum(places.data[i].count for i in a.data) * t.part_bytes
-            + sum(places.residual[i].count for i in a.residual) * t.residual_part_bytes
-            for a in places.arrivals
-        ]
-        late = [before.weights_late[column, i] for i in range(len(used))]
-        found.append([max(0.0, _USED * cycles - _BEGUN - t.tiles * u / WORD_BYTES - n) for u, n in zip(used, late, strict=True)])
+        found.append([])
+        for i, a in enumerate(places.arrivals):
+            late = before.weights_late[column, i]
+            data = sum(places.data[n].count for n in a.data) * t.part_bytes
+            data += sum(places.residual[n].count for n in a.residual) * t.residual_part_bytes
+            chunks = max((places.weights[n].count for n in a.weights), default=0) * t.streamed
+            share = max(
+                1 - places.ring / t.tiles if data else 0.0,
+                1 - places.slots / chunks if chunks and places.slots else 0.0,
+            )
+            busy = max(_BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
+            found[-1].append(max(0.0, _USED * cycles - busy))
     return found
