@@ -203,7 +203,7 @@ class LayerControl:
         time = self.early[column][channel]
         if self.links.ahead:
             count = sum(self.plan.memory[column].data[i].count for i in arrival.data)
-            time -= min(arrival.before, self.tiling.tiles) * count * self.tiling.part_bytes / WORD_BYTES
+            time = max(0.0, time - min(arrival.before, self.tiling.tiles) * count * self.tiling.part_bytes / WORD_BYTES)
         if len(chains) > 1:
             return int(sum(times * sum(part[0].length for part in parts) for parts, times in chains) <= time)
         (parts, times), slots = chains[0], self.plan.memory[column].slots

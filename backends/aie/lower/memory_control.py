@@ -64,7 +64,8 @@ class MemoryControl(TileControl):
     def residual(self, tile: Tile, arrival: Arrival) -> Parts:
         """A piece of each stream's residual that comes through a channel, where that moves by itself."""
         t, places = self.tiling, self.plan.memory[tile.column]
-        size, arriving = t.residual_part_bytes // 4, []
+        size = t.residual_part_bytes // 4
+        arriving: Parts = []
         for i in arrival.residual:
             p, own = places.residual[i], self.locks(places, What.RESIDUAL, i)
             turns, free, full = Iteration(size, p.count), Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full)

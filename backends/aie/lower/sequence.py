@@ -168,7 +168,8 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
 def _time(before: LayerControl, cycles: float) -> list[list[float]]:
     """Words that the channels from DDR can bring while the layer before computes, behind what they bring for that one, at once or
     as its rings have room."""
-    t, found = before.tiling, []
+    t = before.tiling
+    found: list[list[float]] = []
     for column, places in enumerate(before.plan.memory):
         found.append([])
         for i, a in enumerate(places.arrivals):

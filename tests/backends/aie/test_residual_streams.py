@@ -74,7 +74,7 @@ def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -
             assert abs(carrier.memory.column - column) <= 1
 
 
-@settings(max_examples=6, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
     """One tile and several, weights that stay or not, parts of input channels, strides, cores with one block and with many."""
