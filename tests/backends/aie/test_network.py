@@ -156,7 +156,7 @@ def test_streams_come_through_the_shims_near_their_sender(cut: Cut, data: list[s
         for stream, columns in zip(streams, expected, strict=True):
             found = [(c, p) for c, m in enumerate(memory) for p in m.portions(what) if p.stream is stream]
             covered = sorted(i for _, p in found for i in range(p.first, p.first + p.count))
-            assert covered == list(range(total or tiling.chunks(stream.part)))
+            assert covered == list(range(total or tiling.pages(stream.part)))
             assert {c for c, _ in found} == columns
             assert columns == {stream.memory.column} or stream.channel < 4
 
