@@ -136,7 +136,7 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 
 
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
-    """All tilings that fit a core."""
+    """All tilings that descriptors and locks can count and a core may have room for."""
     core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
@@ -176,15 +176,17 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.skips and t.residual_words > _MOST_SKIPPED:
         return False
-    if t.tiles > _LONGEST or (t.kept and max(t.paging.counts) > LOCK_MAXIMUM) or t.most_results > LOCK_MAXIMUM:
+    if t.tiles > _LONGEST or t.most_results > LOCK_MAXIMUM:
         return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
-    return sum(t.core_demand.values()) <= machine.core.data_bytes
+    return t.least_demand <= machine.core.data_bytes
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
-    """What memory tiles hold; None where it does not fit."""
+    """What memory tiles hold; None where that or what cores hold does not fit."""
+    if sum(t.core_demand.values()) > machine.core.data_bytes or (t.kept and max(t.paging.counts) > LOCK_MAXIMUM):
+        return None
     try:
         return in_memory(machine, t)
     except FitError:
@@ -199,8 +201,7 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
     found: list[tuple[float, int, Tiling]] = []
     least = float("inf")
     for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
-        weights = t.streamed * t.paging.cost
-        if max(_compute(t), weights) > _LONGER * least or (places := _places(machine, t)) is None:
+        if max(_compute(t), t.streamed * t.least_stream) > _LONGER * least or (places := _places(machine, t)) is None:
             continue
         cycles = _estimate(machine, t, places).cycles
         least = min(least, cycles)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsec.backends.aie.lower.floats import floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
-from sparsec.backends.aie.lower.paging import Paging
+from sparsec.backends.aie.lower.paging import Streams
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -109,8 +109,8 @@ class ConvLayer:
         return self._counts[parts]
 
     @cached_property
-    def pagings(self) -> dict[object, list[Paging]]:
-        """Ways to lay its chunks into pages, by what they depend on, as far as they are known."""
+    def streams(self) -> dict[tuple[int, ...], Streams]:
+        """Its chunks by the way they are cut, as far as they are known."""
         return {}
 
     @cached_property

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 _ALIGN = 32
-_RINGS = (3, 4, 5, 6, 8)  # pages
-_LARGER = (1.0, 1.2, 1.5, 2.0, 3.0)  # than the least ring
+_RINGS = (3, 4, 6)  # pages
+_LARGER = (1.0, 1.3, 1.8, 2.6)  # than the least ring
 _KEPT = (60, 40, 24, 16, 8)  # pages of weights that stay
 _COUNTED = 60  # pages at most that come one at a time
 _WORTH = 0.97  # of the cost of pages of a chunk each
-_TRIES = 8
+_BETTER = 0.98  # of the cost of a smaller ring
+_WORD = 4  # bytes of a cycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Paging:
     """`sizes` of the pages of each stream, in bytes, and how many of them a round of it has (`counts`); a core's `ring` of pages,
-    0 where it holds all. `cost`: cycles of the stream that takes longest. With `alone`, every chunk is in a page of its own."""
+    0 where it holds all. `cost`: cycles of the stream that takes longest, and of its first page once more. With `alone`, every chunk is in a page of its own."""
 
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
@@ -90,32 +92,51 @@ class Paging:
         return Layout.of(starts, lengths, size, count, kept=not self.ring)
 
 
+@dataclass
+class Streams:
+    """The bytes of the chunks of each stream, in their order."""
+
+    lengths: list[list[int]]
+    _known: dict[tuple[bool, bool], list[Paging]] = field(default_factory=dict)
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of all chunks of the stream that has most."""
+        return max(map(sum, self.lengths))
+
+    def pagings(self, transfer: float, *, kept: bool, again: bool, room: int) -> list[Paging]:
+        """See `pagings`."""
+        if (kept, again) not in self._known:
+            self._known[kept, again] = pagings(self.lengths, transfer, kept=kept, again=again, room=room)
+        return self._known[kept, again]
+
+
 def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> list[int] | None:
     """Where chunks begin that follow one another through a ring, in bytes of all that has come; None where they do not fit.
 
     While a core has a chunk it takes the next one: all pages from the first of one to the last of the other are in the ring. With
     `again`, the first chunk follows the last one, from the begin of the ring on.
     """
-    whole, at, found = ring * page, 0, list[int]()
-
-    def meets(first: int, then: int, length: int) -> bool:
-        return (then + length - 1) // page - first // page < ring
-
+    whole, at, turn, found = ring * page, 0, ring * page, list[int]()
     for i, length in enumerate(lengths):
         last = i + 1 == len(lengths)
         behind = lengths[0] if last and again else 0 if last else lengths[i + 1]
-        end = -(-at // whole) * whole or whole  # of the turn
-        end += whole if at == end else 0
-        for place in (at, end - length, end):
-            turn = (place // whole + 1) * whole
-            if place < at or place + length > turn or (found and not meets(found[-1], place, length)):
+        if at + length + behind <= turn and not (last and again):
+            found.append(at)
+            at += length
+            continue
+        for place, end in ((at, turn), (turn - length, turn), (turn, turn + whole)):
+            if place < at or place + length > end or (found and (place + length - 1) // page - found[-1] // page >= ring):
                 continue
-            if (place + length + behind <= turn and not (last and again)) or meets(place, turn, behind):
+            if place + length + behind <= end and not (last and again):
+                break
+            if (end + behind - 1) // page - place // page < ring:
                 break
         else:
             return None
         found.append(place)
         at = place + length
+        turn = end + whole if at == end else end
     return found
 
 
@@ -146,7 +167,7 @@ def own_pages(lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool) 
     """A page for every chunk, of the length of the longest."""
     sizes = tuple(max(n, default=_ALIGN) for n in lengths)
     counts = tuple(map(len, lengths))
-    cost = max(c * (s / 4 + transfer) for s, c in zip(sizes, counts, strict=True))
+    cost = max(_cost(c, s, transfer) for s, c in zip(sizes, counts, strict=True))
     return Paging(sizes, counts, 0 if kept else 2, cost, alone=True)
 
 
@@ -155,7 +176,7 @@ def pagings(lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool, ag
     one is the first, whatever room it takes. A page takes `transfer` cycles beside its words."""
     first = own_pages(lengths, transfer, kept=kept)
     sums = [sum(n) for n in lengths]
-    if max(sums) / 4 > _WORTH * first.cost:
+    if len({length for n in lengths for length in n}) == 1 or max(sums) / _WORD > _WORTH * first.cost:
         return [first]
     found = [first]
     for made in _kept(lengths, transfer) if kept else _rings(lengths, transfer, again, room):
@@ -168,37 +189,36 @@ def _kept(lengths: Sequence[Sequence[int]], transfer: float) -> Iterator[Paging]
     for count in _KEPT:
         sizes = [_aligned(max(sum(n) / count, _ALIGN)) for n in lengths]
         counts = [_pages(n, s, 0, again=False) or 0 for n, s in zip(lengths, sizes, strict=True)]
-        cost = max(c * (s / 4 + transfer) for s, c in zip(sizes, counts, strict=True))
+        cost = max(_cost(c, s, transfer) for s, c in zip(sizes, counts, strict=True))
         yield Paging(tuple(sizes), tuple(counts), 0, cost)
 
 
 def _rings(lengths: Sequence[Sequence[int]], transfer: float, again: bool, room: int) -> Iterator[Paging]:
-    """Rings of as many bytes for the stream that has most; others have as many pages, which are smaller."""
-    most = max(range(len(lengths)), key=lambda p: sum(lengths[p]))
+    """Rings for the stream that has most, none of which is larger and costs more than another; others have as many pages, which
+    are smaller."""
+    most = max(lengths, key=sum)
     pairs = [max((a + b for a, b in pairwise([*n, n[0]] if again else n)), default=max(n)) for n in lengths if n]
-    tried = set()
+    tried: list[tuple[int, float, int, int, int]] = []
     for ring in _RINGS:
         for larger in _LARGER:
-            page = _aligned(larger * (max(pairs) + _ALIGN) / max(1, ring - 1))
-            if ring * page > room or (ring, page) in tried:
-                continue
-            tried.add((ring, page))
-            count = _pages(lengths[most], page, ring, again=again)
-            if count and count > _COUNTED and not again:
-                count += count % 2  # so that they come two at a time into memory tiles that hold them all
-            if count is not None and (made := _alike(lengths, page, ring, count, transfer, again)):
-                yield made
+            page = _aligned(larger * (max(pairs) + _ALIGN) / (ring - 1))
+            count = _pages(most, page, ring, again=again) if ring * page <= room else None
+            if count:
+                if count > _COUNTED and not again:
+                    count += count % 2  # so that they come two at a time into memory tiles that hold them all
+                tried.append((ring * page, _cost(count, page, transfer), page, ring, count))
+    least = float("inf")
+    for _, cost, page, ring, count in sorted(tried):
+        if cost < _BETTER * least and (made := _alike(lengths, page, ring, count, transfer, again)):
+            least = cost
+            yield made
 
 
-def _alike(
-    lengths: Sequence[Sequence[int]], page: int, ring: int, count: int, transfer: float, again: bool
-) -> Paging | None:
+def _alike(lengths: Sequence[Sequence[int]], page: int, ring: int, count: int, transfer: float, again: bool) -> Paging | None:
     """Pages of all streams, as many of each."""
-    sizes = []
+    sizes, most = [], max(map(sum, lengths))
     for n in lengths:
-        least = _aligned(max(sum(n) / count, _ALIGN))
-        step = max(_ALIGN, _aligned((page - least) / _TRIES))
-        for size in (*range(least, page, step), page):
+        for size in (_aligned(max(page * sum(n) / most, _ALIGN)), page):
             pages = _pages(n, size, ring, again=again)
             if pages is not None and pages <= count:
                 break
@@ -206,4 +226,9 @@ def _alike(
             return None
         sizes.append(size)
     counts = tuple(count if n else 0 for n in lengths)
-    return Paging(tuple(sizes), counts, ring, count * (max(sizes) / 4 + transfer))
+    return Paging(tuple(sizes), counts, ring, _cost(count, max(sizes), transfer))
+
+
+def _cost(count: int, page: int, transfer: float) -> float:
+    """Cycles until so many pages have come, the first one through two channels."""
+    return count * (page / _WORD + transfer) + page / _WORD

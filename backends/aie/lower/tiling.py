@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import LEAST_BLOCKS, PARAMETER_BYTES
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.paging import Layout, Paging, pagings
+from sparsec.backends.aie.lower.paging import Layout, Paging, Streams
 
 Array = np.ndarray[Any, Any]
 
@@ -112,7 +113,14 @@ class Tiling:
         """Chunks that a block of output channels takes of each part of the input channels."""
         return int(self.all_pieces[block])
 
-    @property
+    @cached_property
+    def _streams(self) -> Streams:
+        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts)
+        known = self.layer.streams
+        if key not in known:
+            known[key] = Streams(self._lengths())
+        return known[key]
+
     def _lengths(self) -> list[list[int]]:
         """Bytes of the chunks of each part of the output channels, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
@@ -130,16 +138,22 @@ class Tiling:
         return found
 
     @cached_property
+    def least_demand(self) -> int:
+        """Bytes of a core's memory at least: without a ring of weights, or with all that stay."""
+        return sum(self._demand_beside_weights.values()) + (self._streams.longest if self.kept else 0)
+
+    @cached_property
+    def least_stream(self) -> float:
+        """Cycles of the longest stream of weights for each tile at least."""
+        return self._streams.longest / WORD_BYTES
+
+    @cached_property
     def paging(self) -> Paging:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart in banks."""
-        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.kept, self.streamed > 1)
-        known = self.layer.pagings
-        if key not in known:
-            rounds = {"kept": self.kept, "again": self.streamed > 1}
-            known[key] = pagings(self._lengths, TRANSFER, **rounds, room=self.core_bytes)
+        found = self._streams.pagings(TRANSFER, kept=self.kept, again=self.streamed > 1, room=self.core_bytes)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
-        counted = [p for p in known[key] if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
-        fitting = [p for p in counted if p.bytes <= room] or known[key][:1]
+        counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
+        fitting = [p for p in counted if p.bytes <= room] or found[:1]
         return min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
 
     def gap_of(self, paging: Paging) -> int:
@@ -151,7 +165,7 @@ class Tiling:
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the channels are."""
-        return self.paging.layout(part, self._lengths[part], again=self.streamed > 1)
+        return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
 
     @property
     def page_bytes(self) -> tuple[int, ...]:
