@@ -8,7 +8,7 @@ pages that are new to it, and then gives back those in which nothing else is to 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -20,6 +20,7 @@ _COUNTED = 60  # pages at most that come one at a time
 _WORTH = 0.97  # of the cost of pages of a chunk each
 _BETTER = 0.98  # of the cost of a smaller ring
 _WORD = 4  # bytes of a cycle
+_TRIES = 24  # sizes of pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +45,16 @@ class Layout:
     spots: tuple[Spot, ...]
 
     @staticmethod
-    def of(starts: Sequence[int], lengths: Sequence[int], page: int, pages: int, *, kept: bool) -> Layout:
-        """From where chunks are."""
+    def of(starts: Sequence[int], lengths: Sequence[int], page: int, pages: int, turn: int, *, kept: bool) -> Layout:
+        """From where chunks are. A round goes on up to a multiple of `turn` pages."""
         if not starts:
             return Layout((), pages, 0, pages, ())
         last = [(at + n - 1) // page for at, n in zip(starts, lengths, strict=True)]
-        begins = [*(at // page for at in starts[1:]), pages]
-        spots, given = [], 0
-        for i, at in enumerate(starts):
-            behind = starts[i + 1] if i + 1 < len(starts) else pages * page
-            new = (last[i + 1] if i + 1 < len(starts) else pages + last[0]) - last[i]
-            spots.append(Spot(behind - at, new, 0 if kept else begins[i] - given))
-            given = begins[i]
+        behind = [*starts[1:], (starts[-1] // (turn * page) + 1) * turn * page]
+        new = [b - a for a, b in pairwise([*last, pages + last[0]])]
+        gone = [at // page for at in starts[1:]] + [pages]
+        left = [b - a for a, b in pairwise([0, *gone])] if not kept else [0] * len(starts)
+        spots = (Spot(b - a, n, m) for a, b, n, m in zip(starts, behind, new, left, strict=True))
         return Layout(tuple(starts), pages, last[0] + 1, pages - 1 - last[-1], tuple(spots))
 
 
@@ -79,6 +78,15 @@ class Paging:
         """Pages that a core of a part holds."""
         return self.ring or max(1, self.counts[part])
 
+    def tightened(self, lengths: Sequence[Sequence[int]], *, again: bool) -> Paging:
+        """With the smallest pages that so many of are enough."""
+        if self.alone or not self.ring:
+            return self
+        sizes = []
+        for n, size, count in zip(lengths, self.sizes, self.counts, strict=True):
+            sizes.append(_smallest(n, size, self.ring, count, again) or size)
+        return replace(self, sizes=tuple(sizes))
+
     def layout(self, part: int, lengths: Sequence[int], *, again: bool) -> Layout:
         """Of a stream; `again`: rounds follow one another."""
         size, count = self.sizes[part], self.counts[part]
@@ -89,7 +97,8 @@ class Paging:
         else:
             starts = _sums(lengths)
         assert starts is not None
-        return Layout.of(starts, lengths, size, count, kept=not self.ring)
+        turn = 1 if self.alone else self.ring or count
+        return Layout.of(starts, lengths, size, count, turn, kept=not self.ring)
 
 
 @dataclass
@@ -126,7 +135,12 @@ def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> lis
             at += length
             continue
         for place, end in ((at, turn), (turn - length, turn), (turn, turn + whole)):
-            if place < at or place + length > end or (found and (place + length - 1) // page - found[-1] // page >= ring):
+            if (
+                place < at
+                or place + length > end
+                or (not found and place)
+                or (found and (place + length - 1) // page - found[-1] // page >= ring)
+            ):
                 continue
             if place + length + behind <= end and not (last and again):
                 break
@@ -218,15 +232,26 @@ def _alike(lengths: Sequence[Sequence[int]], page: int, ring: int, count: int, t
     """Pages of all streams, as many of each."""
     sizes, most = [], max(map(sum, lengths))
     for n in lengths:
-        for size in (_aligned(max(page * sum(n) / most, _ALIGN)), page):
-            pages = _pages(n, size, ring, again=again)
-            if pages is not None and pages <= count:
-                break
-        else:
+        likely = _aligned(max(page * sum(n) / most, _ALIGN))
+        size = likely if _enough(n, likely, ring, count, again) else _smallest(n, page, ring, count, again)
+        if size is None:
             return None
         sizes.append(size)
     counts = tuple(count if n else 0 for n in lengths)
     return Paging(tuple(sizes), counts, ring, _cost(count, max(sizes), transfer))
+
+
+def _enough(lengths: Sequence[int], page: int, ring: int, count: int, again: bool) -> bool:
+    """Whether so many pages hold a stream. With `again`, the first chunk comes right behind the ring that the last one is in."""
+    pages = _pages(lengths, page, ring, again=again)
+    return pages is not None and (pages == count if again and lengths else pages <= count)
+
+
+def _smallest(lengths: Sequence[int], page: int, ring: int, count: int, again: bool) -> int | None:
+    """The smallest pages that so many of are enough, as far as they are tried, up to a size."""
+    least = _aligned(max(sum(lengths) / max(1, count), _ALIGN))
+    step = _aligned(max(_ALIGN, (page - least) / _TRIES))
+    return next((size for size in (*range(least, page, step), page) if _enough(lengths, size, ring, count, again)), None)
 
 
 def _cost(count: int, page: int, transfer: float) -> float:

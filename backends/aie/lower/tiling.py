@@ -36,7 +36,8 @@ class Tiling:
     `height` and `width` are the output's.
 
     With `splits`, tiles come to cores in so many parts of the input channels, which are units; sums of all output channels of a
-    core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each.
+    core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each. Pages of
+    weights are as small as possible if `tight`, which takes some time to find.
     """
 
     layer: ConvLayer
@@ -51,6 +52,7 @@ class Tiling:
     bank_bytes: int
     splits: int = 1
     groups: int = 1
+    tight: bool = False
 
     @cached_property
     def share(self) -> Share:
@@ -154,7 +156,8 @@ class Tiling:
         room = self.core_bytes - sum(self._demand_beside_weights.values())
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
-        return min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
+        best = min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
+        return best.tightened(self._streams.lengths, again=self.streamed > 1) if self.tight else best
 
     def gap_of(self, paging: Paging) -> int:
         """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one half of the ring of
