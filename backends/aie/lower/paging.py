@@ -1,8 +1,8 @@
 """Pages of weights: how chunks of their own lengths lie in what DMA channels move.
 
-A stream of weights is a core's chunks one behind the other, cut into pages of equal size, which is what descriptors move and locks
-count. A core holds a ring of pages, in which no chunk goes on from the end to the begin. Before it begins with a chunk it takes the
-pages that are new to it, and then gives back those in which nothing else is to come.
+A stream of weights is a core's chunks one behind the other, cut into pages of equal size, which is what descriptors move and
+locks count. A core holds a ring of pages, in which no chunk goes on from the end to the begin. Before it begins with a chunk it
+takes the pages that are new to it, and then gives back those in which nothing else is to come.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _COUNTED = 60  # pages at most that come one at a time
 _WORTH = 0.97  # of the cost of pages of a chunk each
 _BETTER = 0.98  # of the cost of a smaller ring
 _WORD = 4  # bytes of a cycle
-_TRIES = 24  # sizes of pages
+_TRIES, _FEW = 24, 4  # sizes of pages
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """Where a chunk is: `onward` bytes before the next one; of how many pages the next one is the first that needs them (`new`),
-    and of how many this one is the last (`left`)."""
+    """Where a chunk is: `onward` bytes before the next one; how many pages are `new` to that one; and how many are `left` behind,
+    since this one is the last in them."""
 
     onward: int
     new: int
@@ -61,7 +61,8 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Paging:
     """`sizes` of the pages of each stream, in bytes, and how many of them a round of it has (`counts`); a core's `ring` of pages,
-    0 where it holds all. `cost`: cycles of the stream that takes longest, and of its first page once more. With `alone`, every chunk is in a page of its own."""
+    0 where it holds all. `cost`: cycles of the stream that takes longest, and of its first page once more. With `alone`, every
+    chunk is in a page of its own."""
 
     sizes: tuple[int, ...]
     counts: tuple[int, ...]
@@ -84,7 +85,7 @@ class Paging:
             return self
         sizes = []
         for n, size, count in zip(lengths, self.sizes, self.counts, strict=True):
-            sizes.append(_smallest(n, size, self.ring, count, again) or size)
+            sizes.append(_smallest(n, size, self.ring, count, again, _TRIES) or size)
         return replace(self, sizes=tuple(sizes))
 
     def layout(self, part: int, lengths: Sequence[int], *, again: bool) -> Layout:
@@ -126,7 +127,8 @@ def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> lis
     While a core has a chunk it takes the next one: all pages from the first of one to the last of the other are in the ring. With
     `again`, the first chunk follows the last one, from the begin of the ring on.
     """
-    whole, at, turn, found = ring * page, 0, ring * page, list[int]()
+    whole, at, found = ring * page, 0, list[int]()
+    turn = whole  # where the ring ends that `at` is in
     for i, length in enumerate(lengths):
         last = i + 1 == len(lengths)
         behind = lengths[0] if last and again else 0 if last else lengths[i + 1]
@@ -134,13 +136,8 @@ def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> lis
             found.append(at)
             at += length
             continue
-        for place, end in ((at, turn), (turn - length, turn), (turn, turn + whole)):
-            if (
-                place < at
-                or place + length > end
-                or (not found and place)
-                or (found and (place + length - 1) // page - found[-1] // page >= ring)
-            ):
+        for place, end in ((at, turn), (turn - length, turn), (turn, turn + whole)) if found else ((0, turn),):
+            if place < at or place + length > end or (found and (place + length - 1) // page - found[-1] // page >= ring):
                 continue
             if place + length + behind <= end and not (last and again):
                 break
@@ -233,7 +230,7 @@ def _alike(lengths: Sequence[Sequence[int]], page: int, ring: int, count: int, t
     sizes, most = [], max(map(sum, lengths))
     for n in lengths:
         likely = _aligned(max(page * sum(n) / most, _ALIGN))
-        size = likely if _enough(n, likely, ring, count, again) else _smallest(n, page, ring, count, again)
+        size = likely if _enough(n, likely, ring, count, again) else _smallest(n, page, ring, count, again, _FEW)
         if size is None:
             return None
         sizes.append(size)
@@ -247,10 +244,10 @@ def _enough(lengths: Sequence[int], page: int, ring: int, count: int, again: boo
     return pages is not None and (pages == count if again and lengths else pages <= count)
 
 
-def _smallest(lengths: Sequence[int], page: int, ring: int, count: int, again: bool) -> int | None:
-    """The smallest pages that so many of are enough, as far as they are tried, up to a size."""
+def _smallest(lengths: Sequence[int], page: int, ring: int, count: int, again: bool, tries: int) -> int | None:
+    """The smallest pages that so many of are enough, out of about so many sizes; None where not even `page` is."""
     least = _aligned(max(sum(lengths) / max(1, count), _ALIGN))
-    step = _aligned(max(_ALIGN, (page - least) / _TRIES))
+    step = _aligned(max(_ALIGN, (page - least) / tries))
     return next((size for size in (*range(least, page, step), page) if _enough(lengths, size, ring, count, again)), None)
 
 
