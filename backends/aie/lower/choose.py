@@ -83,7 +83,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     residual = 4 * t.layer.output_blocks * t.residual_words / word + TRANSFER * 6 if t.layer.residual else 0
     compute = _compute(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
     unit = t.data_bytes / word + TRANSFER
-    pages = t.streamed * t.paging.cost
+    pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
     block = t.rows * share.lane * 32 * t.layer.result_size / word + TRANSFER
     arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
