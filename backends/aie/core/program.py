@@ -13,6 +13,7 @@ from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.compiler.errors import FitError
 
 HEADER_BYTES = 64  # of a chunk: control and bias
+PAGES_OFFSET = 14  # of a chunk's bytes to the next one, and of its numbers of pages
 LEAST_BLOCKS = {False: 4, True: 6}  # of a chunk, by whether it goes on with partial sums of bytes
 FIRST_STORE_BYTES = 256  # before partial sums: where a chunk's first stores land, as those of a vector before its first
 
@@ -74,11 +75,11 @@ class Parameters:
 
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of
     4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
-    `awaited`, and after how many they are no longer `kept`; bytes from one load of the 4 vectors to the next (`within`, see
-    `Steps.registers`); `chunks` for each unit; the address of the first buffer of weights, the size of one and the end of all;
-    shifts of sums and of the residual; where in a chunk `blocks` begin; bytes from one half of partial sums to the other;
-    buffers of each kind; the least and the greatest result, each as the 4 bytes of a word or a float32, where results are cut
-    to them.
+    `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
+    the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
+    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
+    are not in use at the end (`weights_left`), of which `weights_rest` are full; the least and the greatest result, each as the
+    4 bytes of a word or a float32, where results are cut to them.
     """
 
     units: int
@@ -88,20 +89,21 @@ class Parameters:
     results: int
     results_sum: int
     awaited: int
-    kept: int
     within: tuple[int, int, int, int]
     chunks: int
     weights: int
-    weights_size: int
     weights_end: int
     shift: int
     added_shift: int
     blocks: int
     halves: int
+    first_pages: int
+    weights_pages: int
     data_buffers: int
-    weights_buffers: int
     results_buffers: int
     residual_buffers: int
+    weights_left: int
+    weights_rest: int = 0
     bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
@@ -115,7 +117,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"buffers": 20, "bounds": 24}
+_PLACES = {"buffers": 20, "bounds": 32}
 
 
 @lru_cache(maxsize=64)
@@ -153,7 +155,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    more = {"steps_offset": HEADER_BYTES, **places}
+    more = {"steps_offset": HEADER_BYTES, "pages_offset": PAGES_OFFSET, **places}
     return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 

@@ -14,7 +14,7 @@ from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instr
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldc", "ldu", "ldbf"))
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
 _VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
@@ -148,7 +148,10 @@ class Tracer:
                 self._store(i, touched[-1], trace)
                 continue
             trace.loads.append(touched[-1])
-            if i.form.name == "ldm":
+            if i.form.name == "ldh":
+                trace.tables.append(touched[-1])
+                after.append((s.r, i.operands[0], int(s.read(s.p[pointer], 2, 2).view(np.uint16)[0])))
+            elif i.form.name == "ldm":
                 trace.tables.append(touched[-1])
                 after.append((s.m, i.operands[0], 32 * int(s.read(s.p[pointer], 2, 2).view(np.int16)[0])))
             elif i.form.name in ("ldc", "ldu", "ldbf"):

@@ -18,14 +18,13 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
-_TRANSFER = 35  # of a channel from one descriptor to the next
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
@@ -35,7 +34,6 @@ _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, 
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _JITTER = 0.1  # of what is less busy, that the busiest waits for
-_CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
 _LONGER = 1.5  # than the best way, from where on others are not looked at
 _LONGEST = 64  # what a descriptor's iteration counts
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
@@ -89,11 +87,11 @@ def estimate(machine: Machine, t: Tiling) -> Estimate:
 def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Estimate:
     share, mode = t.share, t.mode
     word = machine.streams.bytes_per_cycle
-    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + _TRANSFER * 6 if t.layer.residual else 0
-    compute = _compute(t) * (1 if weights_gap(machine, t) is not None else _CONFLICTS)
-    unit = t.data_bytes / word + _TRANSFER
-    chunks = t.streamed * t.most_chunks * (t.chunk_bytes / word + _TRANSFER)
-    block = t.rows * share.lane * 32 * t.layer.result_size / word + _TRANSFER
+    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + TRANSFER * 6 if t.layer.residual else 0
+    compute = _compute(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
+    unit = t.data_bytes / word + TRANSFER
+    pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
+    block = t.rows * share.lane * 32 * t.layer.result_size / word + TRANSFER
     arriving, first, leaving, waiting = 0.0, 0.0, 0.0, 0.0
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
@@ -101,7 +99,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
             data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
             first = max(first, min(data, t.source_bytes / t.splits) / word)
             data += sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
-            weights = again * sum(places.weights[i].count * t.slots[places.weights[i].stream.part] for i in arrival.weights)
+            weights = again * sum(places.weights[i].count * t.page_bytes[places.weights[i].stream.part] for i in arrival.weights)
             arriving = max(arriving, (t.tiles * data + weights) / word)
             if weights:
                 first = max(first, data / word)
@@ -119,7 +117,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
-        chunks,
+        pages,
         t.tiles * t.most_results * block,
         arriving,
         leaving,
@@ -145,7 +143,8 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 
 
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
-    """All tilings that fit a core."""
+    """All tilings that descriptors and locks can count and a core may have room for."""
+    core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
         if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
@@ -160,7 +159,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                 for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
-                            made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, splits)
+                            made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
                             for groups in _GROUPS if splits > 1 else (1,):
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
@@ -184,11 +183,11 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.skips and t.residual_words > _MOST_SKIPPED:
         return False
-    if t.tiles > _LONGEST or (t.kept and t.most_chunks > LOCK_MAXIMUM) or t.most_results > LOCK_MAXIMUM:
+    if t.tiles > _LONGEST or t.most_results > LOCK_MAXIMUM:
         return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
-    return sum(t.core_demand.values()) <= machine.core.data_bytes
+    return t.least_demand <= machine.core.data_bytes
 
 
 def _explicit(t: Tiling) -> int:
@@ -202,7 +201,9 @@ def _explicit(t: Tiling) -> int:
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
-    """What memory tiles hold; None where it does not fit."""
+    """What memory tiles hold; None where that or what cores hold does not fit."""
+    if sum(t.core_demand.values()) > machine.core.data_bytes or (t.kept and max(t.paging.counts) > LOCK_MAXIMUM):
+        return None
     try:
         return in_memory(machine, t)
     except FitError:
@@ -217,8 +218,7 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
     found: list[tuple[float, int, Tiling]] = []
     least = float("inf")
     for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
-        weights = t.streamed * t.most_chunks * t.chunk_bytes / machine.streams.bytes_per_cycle
-        if max(_compute(t), weights) > _LONGER * least or (places := _places(machine, t)) is None:
+        if max(_compute(t), t.streamed * t.least_stream) > _LONGER * least or (places := _places(machine, t)) is None:
             continue
         cycles = _estimate(machine, t, places).cycles
         least = min(least, cycles)

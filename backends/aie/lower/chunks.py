@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import FIRST_STORE_BYTES, HEADER_BYTES, LEAST_BLOCKS
+from sparsec.backends.aie.core.program import FIRST_STORE_BYTES, HEADER_BYTES, LEAST_BLOCKS, PAGES_OFFSET
+from sparsec.backends.aie.lower.paging import Spot
 from sparsec.compiler.errors import LimitError
 
 Array = np.ndarray[Any, Any]
@@ -56,7 +57,7 @@ class Chunk:
     partial: int = 0
     goes_on: bool = False
 
-    def pack(self, steps: Steps, start: int) -> bytes:
+    def pack(self, steps: Steps, start: int, spot: Spot) -> bytes:
         """The chunk's bytes, a multiple of 32, with blocks from `start` on (`table_end` of the layer's longest chunk). LimitError
         when data lie further apart than a step holds."""
         blocks, offsets = self._even()
@@ -70,6 +71,8 @@ class Chunk:
         partial = max(0, self.partial - FIRST_STORE_BYTES)
         control = [offsets[0] // 32, self.entry, (n - self._least) // 2, onward % 2**16, table[0] % 2**16]
         control += [partial or self.residual, self.residual]
+        assert 2 * len(control) == PAGES_OFFSET
+        control += [spot.onward, spot.new, spot.left]
         parts = [
             np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias.nbytes, b"\0"),
             self.bias.tobytes(),
@@ -105,6 +108,7 @@ def table_end(most: int, goes_on: bool) -> int:
     return -(-(HEADER_BYTES + 2 * (_stored(most, goes_on) - 1)) // 32) * 32
 
 
-def chunk_bytes(most: int, block_bytes: int, goes_on: bool, start: int) -> int:
-    """What a chunk of at most so many blocks takes, from `start` on, where some go on with partial sums or none does."""
-    return -(-(start + _stored(most, goes_on) * block_bytes) // _ALIGN) * _ALIGN
+def chunk_bytes(blocks: Array, least: Array, block_bytes: int, start: int) -> Array:
+    """What chunks of so many blocks take, at `least` so many, with blocks from `start` on."""
+    found: Array = -(-(start + np.maximum(least, blocks + blocks % 2) * block_bytes) // _ALIGN) * _ALIGN
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import LOCKS, PARAMETER_BYTES, Parameters
+from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, PARAMETER_BYTES, Parameters
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
@@ -29,8 +29,8 @@ class CoreControl(TileControl):
         """All of a core. A token tells when its results have left."""
         p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
         _, part = self.mode.parts(column, row)
-        chunks, blocks = len(p.chunks[part]), len(t.output_blocks(part))
-        slots = max(1, chunks) if t.kept else 2
+        pages, size, blocks = len(p.pages[part]), t.page_bytes[part], len(t.output_blocks(part))
+        held, layout = t.paging.held(part), t.layout(part)
         told = Parameters(
             units=t.units,
             vectors=self.share.tiles,
@@ -39,20 +39,21 @@ class CoreControl(TileControl):
             results=core.results - t.result_quad,
             results_sum=2 * (core.results - t.result_quad) + core.results_step,
             awaited=t.units // t.tiles * t.streamed,
-            kept=t.units // t.tiles * (t.tiles - 1) if t.kept else 0,
             within=self.share.steps.registers,
             chunks=t.unit_chunks(part),
             weights=core.weights,
-            weights_size=t.slots[part],
-            weights_end=core.weights + slots * t.slots[part],
+            weights_end=core.weights + held * size,
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
-            blocks=t.chunk_start,
+            blocks=t.chunk_start - PAGES_OFFSET,
             halves=core.partial[1] - core.partial[0],
+            first_pages=layout.first,
+            weights_pages=held,
             data_buffers=t.buffers,
-            weights_buffers=slots,
             results_buffers=2,
             residual_buffers=blocks if t.layer.residual else 0,
+            weights_left=held - pages if t.kept else held,
+            weights_rest=layout.rest,
             bounds=self._bounds(),
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
@@ -60,12 +61,12 @@ class CoreControl(TileControl):
         yield from self._core_data(tile, part)
         weights = CoreDescriptor(
             core.weights // 4,
-            t.slots[part] // 4,
-            iteration=Iteration(t.slots[part] // 4, slots),
+            size // 4,
+            iteration=Iteration(size // 4, held),
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
-        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], chunks * t.streamed)
+        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], pages * t.streamed)
         vector = LANES * BLOCK * t.layer.result_size // 4
         results = CoreDescriptor(
             core.results // 4,

@@ -83,7 +83,7 @@ class Fitting:
         key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             self._known[key] = ranked(self.machine, layer, self.ways, height, width)
-        return [replace(t, layer=layer) for t in self._known[key][:_MOST]]
+        return [replace(t, layer=layer, tight=True) for t in self._known[key][:_MOST]]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsec.backends.aie.lower.floats import floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
+from sparsec.backends.aie.lower.paging import Streams
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -107,6 +108,11 @@ class ConvLayer:
             filled = self._filled
             self._counts[parts] = filled.reshape(filled.shape[0], parts, -1).sum(axis=2)
         return self._counts[parts]
+
+    @cached_property
+    def streams(self) -> dict[tuple[int, ...], Streams]:
+        """Its chunks by the way they are cut, as far as they are known."""
+        return {}
 
     @cached_property
     def _counts(self) -> dict[int, Array]:

@@ -74,12 +74,12 @@ class MemoryControl(TileControl):
         return arriving
 
     def weights(self, tile: Tile, arrival: Arrival) -> list[tuple[Parts, int]]:
-        """Chunks from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
+        """Pages from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
         t, places = self.tiling, self.plan.memory[tile.column]
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         for i in arrival.weights:
             own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
-            size = t.slots[places.weights[i].stream.part] // 4
+            size = t.page_bytes[places.weights[i].stream.part] // 4
             base, full = OWN_WORDS + places.weights[i].at // 4, Release(OWN_LOCKS + own.full)
             if places.slots:
                 free = Acquire(OWN_LOCKS + own.free)
@@ -100,7 +100,7 @@ class MemoryControl(TileControl):
                 if carrier.memory == tile:
                     yield from self._send_data(tile, stream, number, carrier.channel)
         for stream in self.mode.weights():
-            if stream.memory == tile and self.tiling.chunks(stream.part):
+            if stream.memory == tile and self.tiling.pages(stream.part):
                 yield from self._send_weights(tile, stream)
 
     def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
@@ -195,7 +195,7 @@ class MemoryControl(TileControl):
         return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
-        t, size, slots = self.tiling, self.tiling.slots[stream.part] // 4, self.plan.memory[tile.column].slots
+        t, size, slots = self.tiling, self.tiling.page_bytes[stream.part] // 4, self.plan.memory[tile.column].slots
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])

@@ -108,7 +108,7 @@ class _Wanted:
         own = [s for s in t.mode.data() if s.memory.column == column]
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
         return _Wanted(
-            [(m.slots or p.count) * t.slots[p.stream.part] for p in m.weights],
+            [(m.slots or p.count) * t.page_bytes[p.stream.part] for p in m.weights],
             [_staying_bytes(plan)] * len(own) if stays else [],
             [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
             [m.ring * p.count * t.residual_part_bytes for p in m.residual],

@@ -53,7 +53,7 @@ class What(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """What a memory tile holds of a stream at byte address `at`: `count` of the parts of a tile, or of the chunks, from the
+    """What a memory tile holds of a stream at byte address `at`: `count` of the parts of a tile, or of the pages, from the
     `first` on."""
 
     stream: Stream
@@ -76,7 +76,7 @@ class Arrival:
 @dataclass(frozen=True, slots=True)
 class MemoryPlaces:
     """What one memory tile holds. Portions of data and residual are rings of `ring` tiles, those of weights rings of `slots`
-    chunks, or whole (0).
+    pages, or whole (0).
 
     Byte addresses: results are a ring for each core of the column, tiles behind the last valid row go to `discarded`, which is
     in one place for all layers: they may come when the next one's data do.
@@ -98,10 +98,10 @@ class MemoryPlaces:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer on the array. `chunks` are packed by part of the channels; `memory` by column."""
+    """A layer on the array. `pages` of weights are by part of the channels; `memory` by column."""
 
     tiling: Tiling
-    chunks: tuple[tuple[bytes, ...], ...]
+    pages: tuple[tuple[bytes, ...], ...]
     core: CorePlaces
     memory: tuple[MemoryPlaces, ...]
 
@@ -112,19 +112,19 @@ class LayerPlan:
 
     @property
     def weights(self) -> bytes:
-        """All chunks as memory tiles read them, channel by channel."""
+        """All pages as memory tiles read them, channel by channel."""
         arrivals = [(c, i) for c in range(len(self.memory)) for i in range(2)]
         return b"".join(b"".join(self.stream_order(c, i)) for c, i in arrivals)
 
     def stream_order(self, column: int, arrival: int) -> list[bytes]:
-        """The chunks that come through one channel of a shim in their order: in turns where streams are of one length."""
+        """The pages that come through one channel of a shim in their order: in turns where streams are of one length."""
         places = self.memory[column]
         portions = [places.weights[i] for i in places.arrivals[arrival].weights]
-        found = [self.chunks[p.stream.part][p.first : p.first + p.count] for p in portions]
+        found = [self.pages[p.stream.part][p.first : p.first + p.count] for p in portions]
         if len({len(f) for f in found}) > 1:
-            return [c for chunks in found for c in chunks]
+            return [page for pages in found for page in pages]
         size = 1 if places.slots or not found else granule(len(found[0]))
-        return [c for at in range(0, len(found[0]) if found else 0, size) for f in found for c in f[at : at + size]]
+        return [page for at in range(0, len(found[0]) if found else 0, size) for f in found for page in f[at : at + size]]
 
     def sources(self, what: What, stream: Stream) -> list[tuple[int, int]]:
         """Where a stream's portions are, in their order: columns, and numbers in these."""
@@ -132,9 +132,9 @@ class LayerPlan:
         return sorted(found, key=lambda at: self.memory[at[0]].portions(what)[at[1]].first)
 
 
-def granule(chunks: int) -> int:
-    """Chunks that come together into a memory tile which holds all of them."""
-    return next(n for n in range(-(-chunks // _GRANULES), chunks + 1) if chunks % n == 0)
+def granule(pages: int) -> int:
+    """Pages that come together into a memory tile which holds all of them."""
+    return next(n for n in range(-(-pages // _GRANULES), pages + 1) if pages % n == 0)
 
 
 def _portions(arriving: Sequence[tuple[Stream, int, int]], total: int, *, halves: bool = False) -> list[Portion]:
@@ -179,19 +179,29 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
 def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> LayerPlan:
     """Place everything. FitError when something is too large."""
     core = in_core(machine, tiling)
-    chunks = []
+    pages = []
     for part in range(tiling.mode.channel_parts):
         blocks = tiling.output_blocks(part)
         made = [_chunks(tiling, b, own, core, kinds) for own, b in enumerate(blocks)]
         each = max(1, len(made) // tiling.groups)
         units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
-        chunks.append(tuple(c for at, split in units for block in made[at : at + each] for c in block[split]))
-    return LayerPlan(tiling, tuple(chunks), core, in_memory(machine, tiling))
+        pages.append(_pages(tiling, part, [c for at, split in units for block in made[at : at + each] for c in block[split]]))
+    return LayerPlan(tiling, tuple(pages), core, in_memory(machine, tiling))
 
 
-def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[bytes]]:
-    """The nonzero blocks of 8 output channels, which are a core's `own`-th, packed, by part of the input channels."""
-    layer, share = tiling.layer, tiling.share
+def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, ...]:
+    """The chunks of a part of the channels, packed, as pages."""
+    layout, size = tiling.layout(part), tiling.page_bytes[part]
+    stream = bytearray(layout.pages * size)
+    for chunk, at, spot in zip(chunks, layout.starts, layout.spots, strict=True):
+        made = chunk.pack(tiling.share.steps, tiling.chunk_start, spot)
+        stream[at : at + len(made)] = made
+    return tuple(bytes(stream[at : at + size]) for at in range(0, len(stream), size))
+
+
+def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[Chunk]]:
+    """The nonzero blocks of 8 output channels, which are a core's `own`-th, by part of the input channels."""
+    layer = tiling.layer
     bias = np.zeros(8, layer.shifts.bias.dtype)
     there = layer.shifts.bias[8 * block : 8 * block + 8]
     bias[: there.size] = there
@@ -199,18 +209,17 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     group = max(1, tiling.most_results // tiling.groups)
     further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
     partial = core.partial[0] + further if tiling.in_parts else 0
-    wanted, slot = iter(_kinds(tiling, block)), tiling.slots[block % tiling.mode.channel_parts]
+    wanted = iter(_kinds(tiling, block))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
-    packed: list[list[bytes]] = []
+    found: list[list[Chunk]] = []
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
-        packed.append([])
+        found.append([])
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
-            made = Chunk(bias, whole[part], offsets[part], begins[kind], residual, sums, kind.starts_partial)
-            packed[-1].append(made.pack(share.steps, tiling.chunk_start).ljust(slot, b"\0"))
-    return packed
+            found[-1].append(Chunk(bias, whole[part], offsets[part], begins[kind], residual, sums, kind.starts_partial))
+    return found
 
 
 def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
@@ -261,12 +270,9 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
 
 
 def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
-    """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one buffer of weights comes
-    where the other is not read; None where there is no room for that."""
-    demand, bank = tiling.core_demand, machine.core.data_bytes // machine.core.data_banks
-    first = tiling.chunk_bytes if not tiling.kept else 0
-    gap = -(demand["data"] + demand["residual"] + first) % bank
-    return gap if gap <= machine.core.data_bytes - sum(demand.values()) else None
+    """Bytes in a core between data and weights, so that both are apart in banks; None where there is no room for that."""
+    gap = tiling.gap_of(tiling.paging)
+    return gap if gap <= machine.core.data_bytes - sum(tiling.core_demand.values()) else None
 
 
 def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
@@ -297,7 +303,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     if mode.streams > 1:
         residual = [q for p in _portions(arriving, tiling.residual_parts) for q in _by_stream(p, tiling.residual_pieces)]
     streams = mode.arriving(column, weights=True, spread=spread)
-    weights = [p for s in streams for p in _portions([s], tiling.chunks(s[0].part))]
+    weights = [p for s in streams for p in _portions([s], tiling.pages(s[0].part))]
     rows = range(mode.grid.core_rows)
     tile = tiling.part_bytes * sum(p.count for p in data) + tiling.residual_part_bytes * sum(p.count for p in residual)
     rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
@@ -309,7 +315,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
             demand=f"{min(RING, tiling.tiles) * tile:,} bytes of data, {sum(rings):,} of results, "
-            f"at least {2 * sum(tiling.slots[p.stream.part] for p in weights):,} of weights",
+            f"at least {2 * sum(tiling.page_bytes[p.stream.part] for p in weights):,} of weights",
             bound=f"{size:,} bytes",
             remedy="use an array with more columns",
             node=tiling.layer.node,
@@ -320,20 +326,20 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
         placed.append([])
         for p in portions:
             placed[-1].append(replace(p, at=at))
-            at += (slots or p.count) * tiling.slots[p.stream.part] if portions is weights else p.count * each
+            at += (slots or p.count) * tiling.page_bytes[p.stream.part] if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
     return MemoryPlaces(parts[0], parts[1], parts[2], ring, slots, ring_at, size - _DISCARDED_BYTES, arrivals)
 
 
 def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, whole: bool) -> tuple[int, int]:
-    """Tiles of data (0: none fit) and chunks of a stream of weights (0: all of them) that a memory tile holds at a time.
+    """Tiles of data (0: none fit) and pages of a stream of weights (0: all of them) that a memory tile holds at a time.
 
     Weights that cores ask for again are held whole if at all possible, then data of all tiles, so that they can come before
     the weights through the same channel.
     """
-    chunk = sum(tiling.slots[p.stream.part] for p in weights)
-    every = sum(p.count * tiling.slots[p.stream.part] for p in weights)
+    page = sum(tiling.page_bytes[p.stream.part] for p in weights)
+    every = sum(p.count * tiling.page_bytes[p.stream.part] for p in weights)
     fewest = min(RING, tiling.tiles)
     parts = tiling.parts + tiling.residual_parts
     all_tiles = tiling.tiles if tiling.tiles * parts <= LOCK_MAXIMUM else fewest
@@ -348,8 +354,8 @@ def _rings(tiling: Tiling, data: int, weights: Sequence[Portion], room: int, *, 
         if ring * data + every <= room and whole:
             return ring, 0
     for ring in dict.fromkeys((all_tiles, fewest)):
-        left = room - ring * data
-        slots = min(max(left // chunk // 2, min(left // chunk, _FEW_SLOTS)), WEIGHT_SLOTS, most) if weights else 0
+        left = (room - ring * data) // page if weights else 0
+        slots = min(max(left // 2, min(left, _FEW_SLOTS)), WEIGHT_SLOTS, most)
         if ring * data <= room and (not weights or slots >= min(2, most)):
             return ring, slots
     return 0, 0
@@ -367,7 +373,7 @@ def _arrivals(
     again = tiling.streamed if slots else 1
     sizes = {(What.DATA, i): p.count * tiling.tiles * tiling.part_bytes for i, p in enumerate(data)}
     sizes |= {(What.RESIDUAL, i): p.count * tiling.tiles * tiling.residual_part_bytes for i, p in enumerate(residual)}
-    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.slots[p.stream.part] for i, p in enumerate(weights)}
+    sizes |= {(What.WEIGHTS, i): p.count * again * tiling.page_bytes[p.stream.part] for i, p in enumerate(weights)}
     found: list[dict[What, list[int]]] = [{what: [] for what in What} for _ in range(2)]
     loads = [0, 0]
     apart = not held and slots > 0 and not tiling.kept

@@ -37,12 +37,12 @@ class ShimControl(TileControl):
                 yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=n == len(patterns) - 1)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
-        """The chunks that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
+        """The pages that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
         plan = self.plan
         if not arrival.weights:
             return []
         order = [(c, i) for c in range(self.grid.columns) for i in range(len(ARRIVING))]
-        before = sum(len(chunk) for c, i in order if (c, i) < (tile.column, channel) for chunk in plan.stream_order(c, i))
+        before = sum(len(page) for c, i in order if (c, i) < (tile.column, channel) for page in plan.stream_order(c, i))
         words = sum(map(len, plan.stream_order(tile.column, channel))) // 4
         times = self.tiling.streamed if plan.memory[tile.column].slots else 1
         at = self.traffic.weights + before

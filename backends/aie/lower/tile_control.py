@@ -86,7 +86,7 @@ class TileControl:
         return self.plan.tiling.mode
 
     def locks(self, places: MemoryPlaces, what: What, number: int) -> Pair:
-        """Of a portion in a memory tile: parts of tiles or chunks."""
+        """Of a portion in a memory tile: parts of tiles or pages."""
         kinds = list(What)
         return self._pair(sum(len(places.portions(k)) for k in kinds[: kinds.index(what)]) + number)
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import PARAMETER_BYTES
+from sparsec.backends.aie.core.program import LEAST_BLOCKS, PARAMETER_BYTES
+from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
-from sparsec.backends.aie.lower.geometry import BLOCK, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.paging import Layout, Paging, Streams
 
 Array = np.ndarray[Any, Any]
 
@@ -21,6 +23,8 @@ SUM_BYTES = 4 * QUAD  # int32 or float32 sums of it for 8 channels
 SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
+TRANSFER = 35  # cycles of a channel from one descriptor to the next
+CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
 _ALIGN = 32
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 _FEW_PARTS = 2  # where each takes several descriptors
@@ -30,10 +34,12 @@ _PIECES = 8  # of a core's residual of the only tile at most
 @dataclass(frozen=True)
 class Tiling:
     """A way to compute a layer. `rows` of outputs are one tile; chunks have at most `chunk_blocks` blocks of weights; `kept`
-    weights stay in cores for all tiles; `buffers` of data are in a core. `height` and `width` are the output's.
+    weights stay in cores for all tiles; `buffers` of data are in a core, whose memory has `core_bytes` in banks of `bank_bytes`.
+    `height` and `width` are the output's.
 
     With `splits`, tiles come to cores in so many parts of the input channels, which are units; sums of all output channels of a
-    core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each.
+    core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each. Pages of
+    weights are as small as possible if `tight`, which takes some time to find.
     """
 
     layer: ConvLayer
@@ -44,8 +50,11 @@ class Tiling:
     chunk_blocks: int
     kept: bool
     buffers: int
+    core_bytes: int
+    bank_bytes: int
     splits: int = 1
     groups: int = 1
+    tight: bool = False
 
     @cached_property
     def share(self) -> Share:
@@ -110,19 +119,69 @@ class Tiling:
         """Chunks that a block of output channels takes of each part of the input channels."""
         return int(self.all_pieces[block])
 
-    @property
-    def chunk_bytes(self) -> int:
-        """Bytes of the largest chunk."""
-        return max(self.slots)
+    @cached_property
+    def _streams(self) -> Streams:
+        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts)
+        known = self.layer.streams
+        if key not in known:
+            known[key] = Streams(self._lengths())
+        return known[key]
+
+    def _lengths(self) -> list[list[int]]:
+        """Bytes of the chunks of each part of the output channels, in the order in which cores take them."""
+        element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
+        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        piece = np.arange(most)
+        blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
+        goes_on = (np.arange(self.splits)[:, None] + piece > 0) & (element is BYTE)
+        sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, self.chunk_start)
+        sizes[np.broadcast_to(piece >= self.all_pieces[:, None, None], sizes.shape)] = 0
+        found = []
+        for p in range(parts):
+            own = sizes[p::parts]
+            own = own.reshape(self.groups, len(own) // self.groups, self.splits, most).swapaxes(1, 2).reshape(-1)
+            found.append(own[own > 0].tolist())
+        return found
 
     @cached_property
-    def slots(self) -> tuple[int, ...]:
-        """Bytes of the largest chunk of each part of the output channels: all of the part take as much."""
-        element, n = self.layer.element, self.mode.channel_parts
-        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
-        blocks = np.minimum(self.counts, self.chunk_blocks)
-        most = (int(blocks[p::n].max(initial=0)) for p in range(n))
-        return tuple(chunk_bytes(m, each, self.in_parts, self.chunk_start) for m in most)
+    def least_demand(self) -> int:
+        """Bytes of a core's memory at least: without a ring of weights, or with all that stay."""
+        return sum(self._demand_beside_weights.values()) + (self._streams.longest if self.kept else 0)
+
+    @cached_property
+    def least_stream(self) -> float:
+        """Cycles of the longest stream of weights for each tile at least."""
+        return self._streams.longest / WORD_BYTES
+
+    @cached_property
+    def paging(self) -> Paging:
+        """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
+        found = self._streams.pagings(TRANSFER, kept=self.kept, again=self.streamed > 1, room=self.core_bytes)
+        room = self.core_bytes - sum(self._demand_beside_weights.values())
+        counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
+        fitting = [p for p in counted if p.bytes <= room] or found[:1]
+        best = min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
+        return best.tightened(self._streams.lengths, again=self.streamed > 1) if self.tight else best
+
+    def gap_of(self, paging: Paging) -> int:
+        """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one half of the ring of
+        weights comes where the other is not read."""
+        first = max(paging.sizes) * (paging.ring // 2)
+        demand = self._demand_beside_weights
+        return -(demand["data"] + demand["residual"] + first) % self.bank_bytes
+
+    def layout(self, part: int) -> Layout:
+        """Where the chunks of a part of the channels are."""
+        return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
+
+    @property
+    def page_bytes(self) -> tuple[int, ...]:
+        """Bytes of a page of the weights of each part of the output channels."""
+        return self.paging.sizes
+
+    def pages(self, part: int) -> int:
+        """Pages of the weights of a part of the channels."""
+        return self.paging.counts[part]
 
     @property
     def chunk_start(self) -> int:
@@ -141,15 +200,6 @@ class Tiling:
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
         return self._chunks[part] // self.groups
-
-    def chunks(self, part: int) -> int:
-        """Chunks of a part of the channels."""
-        return self.splits * self._chunks[part]
-
-    @property
-    def most_chunks(self) -> int:
-        """Chunks of the part that has most."""
-        return self.splits * max(self._chunks)
 
     @property
     def streamed(self) -> int:
@@ -238,11 +288,14 @@ class Tiling:
     @property
     def core_demand(self) -> dict[str, int]:
         """Bytes of a core's memory by what is there."""
-        slots = self.most_chunks if self.kept else 2
+        return self._demand_beside_weights | {"weights": self.paging.bytes}
+
+    @cached_property
+    def _demand_beside_weights(self) -> dict[str, int]:
         return {
             "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
             "residual": self.residual_bytes,
-            "weights": slots * self.chunk_bytes,
+            "weights": 0,
             "results": 2 * (self.result_bytes + self.result_quad),
             "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, Kind, Parameters, core_program, entries
+from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, Kind, Parameters, core_program, entries
 from sparsec.backends.aie.core.timing import Latencies
 from sparsec.backends.aie.lower.chunks import Chunk, Steps, table_end
+from sparsec.backends.aie.lower.paging import Spot
 
 Array = np.ndarray[Any, Any]
 PARAMETERS, DATA, WEIGHTS, RESULTS, PARTIAL = 0xFF00, 0x0, 0x8000, 0xC100, (0xD000, 0xE400)
@@ -43,12 +44,14 @@ class Bench:
         steps = steps or Steps()
         first = RESULTS - result_bytes
         start = max(table_end(len(c.offsets), c.goes_on) for c in chunks)
-        made = [replace(c, entry=entries(tuple(kinds))[c.entry]).pack(steps, start) for c in chunks]
+        spot = Spot(SLOT, 1, int(not kept))  # a page for each
+        made = [replace(c, entry=entries(tuple(kinds))[c.entry]).pack(steps, start, spot) for c in chunks]
         self.chunks = made * (1 if kept else len(tiles))
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
-            *(len(tiles) - 1 if kept else 0, steps.registers, len(chunks)),
-            *(WEIGHTS, SLOT, WEIGHTS + slots * SLOT, *shifts, start, PARTIAL[1] - PARTIAL[0], 1, slots, 2, len(chunks), bounds),
+            *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts, start - PAGES_OFFSET),
+            *(PARTIAL[1] - PARTIAL[0], 1, slots, 1, 2, len(chunks), 0 if kept else slots),
+            bounds=bounds,
         )
         self.slots = slots
         self.results: list[Array] = []

@@ -167,4 +167,4 @@ def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(0, 0, 0, 0, 0, 0, 0, 0, (0, 0, 0, 0), *[0] * 12, (0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 13, bounds=(0, 0)).words()) <= PARAMETER_BYTES

@@ -156,7 +156,7 @@ def test_streams_come_through_the_shims_near_their_sender(cut: Cut, data: list[s
         for stream, columns in zip(streams, expected, strict=True):
             found = [(c, p) for c, m in enumerate(memory) for p in m.portions(what) if p.stream is stream]
             covered = sorted(i for _, p in found for i in range(p.first, p.first + p.count))
-            assert covered == list(range(total or tiling.chunks(stream.part)))
+            assert covered == list(range(total or tiling.pages(stream.part)))
             assert {c for c, _ in found} == columns
             assert columns == {stream.memory.column} or stream.channel < 4
 
@@ -169,6 +169,26 @@ def test_tiles_come_again_for_each_group_of_output_channels(groups: int) -> None
     for kept in (True, False):
         tiling = next(t for t in found if t.kept is kept)
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
+
+
+@pytest.mark.parametrize(("kept", "splits", "residual"), [(False, 1, True), (False, 4, False), (True, 1, False), (True, 4, True)])
+def test_chunks_have_their_own_lengths(kept: bool, splits: int, residual: bool) -> None:
+    """Channels with few blocks and with many: pages that hold several chunks or a part of one, for one tile and for several, and
+    fewer bytes than if all chunks were as long as the longest."""
+    rng = np.random.default_rng([kept, splits, residual])
+    graph = conv_graph(rng, (64, 128), (8, 11), (3, 3), pads=(1, 1, 1, 1), residual=residual, shift=13)
+    filled = rng.random((16, 8, 3, 3)) < rng.choice([0.1, 0.4, 0.9], (16, 1, 1, 1))
+    w = graph.constants["w"] * np.repeat(np.repeat(filled, 8, 0), 8, 1).astype(np.int8)
+    graph = replace(graph, constants={**graph.constants, "w": w})
+    found = [t for t in _tilings(graph, Cut.BOTH) if t.kept is kept and t.splits == splits and not t.paging.alone]
+    for several in (False, True):
+        program = _first_lowered(graph, [t for t in found if (t.tiles > 1) is several])
+        part = program.parts[0]
+        tiling = part.plans[0].tiling
+        starts = [tiling.layout(p).starts for p in range(tiling.mode.channel_parts)]
+        lengths = {int(n) for s in starts for n in np.diff(s)}
+        assert len(lengths) > 2 and len(part.weights) < 0.95 * max(lengths) * sum(map(len, starts))
+        _check(graph, rng, program=program)
 
 
 def test_layers_of_different_cuts_follow_each_other() -> None:
