@@ -15,6 +15,7 @@ from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, Portion
 from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to
+_LEAST_SLOTS = 6  # of a ring of weights that is made smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,9 @@ class _Held:
 
 def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequence[bool]) -> list[Placed]:
     """Places for layers that follow one another; `joined` says whose results shall stay for the next, `there` whose data are in
-    DDR before the layer before begins. What has no room is given up: first data that come early, then weights that do, then
-    results that stay."""
+    DDR before the layer before begins. What has no room is given up: first data that come early, then half of the rings of
+    weights and again half, then weights that come early, then results that stay."""
+    given, plans = plans, list(plans)
     stays, early, ahead = list(joined), [True] * len(plans), list(there)
     while True:
         found: list[Placed] = []
@@ -57,14 +59,23 @@ def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequen
         k = len(found)
         if ahead[k] and k:
             ahead[k] = False
+        elif early[k] and k and (smaller := _with_half_rings(plans[k])) is not None:
+            plans[k] = smaller
         elif early[k] and k:
-            early[k] = False
+            plans[k], early[k] = given[k], False
         elif stays[k]:
             stays[k], early[k] = False, True
         elif k and stays[k - 1]:
             stays[k - 1], early[k] = False, True
         else:  # it fits alone
             raise InternalError(f"layer {plans[k].layer.node!r} does not fit memory tiles that its plan fits")
+
+
+def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
+    """The plan with rings of half as many pages of weights; None where they are few."""
+    if any(0 < m.slots < 2 * _LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
+        return None
+    return replace(plan, memory=tuple(replace(m, slots=m.slots // 2) for m in plan.memory))
 
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:
