@@ -21,7 +21,7 @@ from sparsec.backends.aie.lower.plan import Arrival, LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
 from sparsec.backends.aie.lower.tile_control import ALONE, Links, Traffic
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts, Writer, queue_of
-from sparsec.backends.aie.registers import CORE_ENABLE, Direction, Grid, Tile
+from sparsec.backends.aie.registers import CORE_ENABLE, Direction, Grid, Kind, Tile
 from sparsec.backends.aie.transaction import Operation, Sync, write
 
 
@@ -60,7 +60,8 @@ class LayerControl:
     With `early`, weights come into memory tiles while the layer before computes: so many words through each channel of each
     column's shim at most. Operations are in the order in which an idle array wants them: what lets data and weights arrive, what
     computes, then what lets results leave memory tiles and the array. `weights_late` are the words of weights by column and
-    channel that do not come early, `needed`, `kept` and `taken` the descriptors up to the second, third and last of these.
+    channel that do not come early. `arrived` are the descriptors of shims and memory tiles that arriving takes, and those of
+    cores, `needed`, `kept` and `taken` all up to the second, third and last of these.
     """
 
     def __init__(
@@ -78,8 +79,11 @@ class LayerControl:
         tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
         self.weights_late: dict[tuple[int, int], int] = {}
-        self.arriving, self.computing = list(self._arrive()), list(self._compute())
+        self.arriving = list(self._arrive())
+        self.arrived = self.writer.taken()
+        self.computing = list(self._compute())
         self.needed = self.writer.taken()
+        self.arrived |= {tile: count for tile, count in self.needed.items() if grid.kind(tile) is Kind.CORE}
         self.leaving = [op for c in range(grid.columns) for op in self.memory.results(Tile(c, 1))]
         self.kept = self.writer.taken()
         self.leaving_array = [op for c in range(grid.columns) for op in self.shim.results(Tile(c, 0))]

@@ -134,6 +134,8 @@ class _Sequence:
             if not why:
                 return control, True, late and f"its weights come later: {late}"
             self.crowded.append(turn)
+            if not links.here and not without_room(self.grid, control.arrived, before.taken):
+                return control, True, f"memory tiles learn later what to send: {why}"
         late = "" if before is None else f"it begins when the layer before has finished: {why}"
         return LayerControl(self.grid, plan, traffic, turn, links), False, late
 
@@ -150,8 +152,10 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
     queued = Counter(q for op in before.operations if (q := queue_of(grid, op)))
     stages: dict[Stage, list[Operation]] = {stage: [] for stage in Stage}
     cores: list[Operation] = []
+    sending = Stage.TAKE if without_room(grid, control.needed, before.taken) else Stage.CONFIGURE
     leaving = Stage.LEAVE if without_room(grid, control.kept, before.taken) else Stage.CONFIGURE
     array = Stage.LEAVE if without_room(grid, control.taken, before.taken) else Stage.CONFIGURE
+    computing = range(len(control.arriving), len(control.arriving) + len(control.computing))
     staged = [*control.arriving, *control.computing, *((leaving, op) for op in control.leaving)]
     for i, (wanted, op) in enumerate((*staged, *((array, op) for op in control.leaving_array))):
         stage, queue = wanted, queue_of(grid, op)
@@ -159,8 +163,10 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             queued[queue] += 1
             if queued[queue] > _QUEUED:
                 stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE
-        in_core = isinstance(op, (Write, BlockWrite)) and grid.kind(split(op.address)[0]) is Kind.CORE
-        (cores if in_core and stage is Stage.CONFIGURE else stages[stage]).append(op)
+        kind = grid.kind(split(op.address)[0]) if isinstance(op, (Write, BlockWrite)) else None
+        if wanted is stage is Stage.CONFIGURE and kind is Kind.MEMORY and i in computing:
+            stage = sending
+        (cores if kind is Kind.CORE and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
     return stages
 
