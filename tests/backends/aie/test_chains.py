@@ -129,3 +129,31 @@ def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, l
             read |= {v for v, image in program.images.items() if offset is not None and 0 <= offset - image.offset < image.nbytes}
     assert read == late
     _check(program, graph, rng)
+
+
+def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
+    """Two layers whose planes take more descriptors of a memory tile than it has for both: the second one's weights come while the
+    first computes, and what sends its data is told when that has finished."""
+    rng = np.random.default_rng(10)
+    graph = chain_graph(rng, 128, (15, 15), [ByteConv(0, 128, 3, 2), ByteConv(1, 128, 3, 2)])
+    ways = {
+        n.name: next(t for t in _ways(graph, i, Cut.CHANNELS) if t.tiles == 1 and t.splits == 4)
+        for i, n in enumerate(graph.nodes)
+    }
+    program = lower_with(graph, NPU, ways)
+    assert _part(program).late[1].startswith("memory tiles learn later what to send: memory tile (1,1) has 24 descriptors")
+    _check(program, graph, rng)
+
+
+def test_results_leave_in_fewer_pieces_where_descriptors_are_short() -> None:
+    """Layers whose results would leave in five pieces through each channel: shims have descriptors for both layers all the same."""
+    rng = np.random.default_rng(11)
+    convs = [ByteConv(0, 64, 3), ByteConv(1, 64, residual=0), ByteConv(2, 64, 3), ByteConv(3, 64, residual=2)]
+    graph = chain_graph(rng, 64, (28, 7), convs)
+    ways = {}
+    for i, node in enumerate(graph.nodes):
+        cut, tiles = ((Cut.PAIRS, 7), (Cut.HALVES, 4))[i % 2]
+        ways[node.name] = next(t for t in _ways(graph, i, cut) if t.tiles == tiles and t.kept and t.mode.streams == 1)
+    program = lower_with(graph, NPU, ways)
+    assert _part(program).late == ("", "", "", "")
+    _check(program, graph, rng)
