@@ -132,8 +132,8 @@ def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, l
 
 
 def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
-    """Two layers whose planes take more descriptors of a memory tile than it has for both: the second one's weights come while the
-    first computes, and what sends its data is told when that has finished."""
+    """Two layers whose planes take more descriptors of a memory tile than it has for both: the second one's weights come while
+    the first computes, and what sends its data is told when that has finished."""
     rng = np.random.default_rng(10)
     graph = chain_graph(rng, 128, (15, 15), [ByteConv(0, 128, 3, 2), ByteConv(1, 128, 3, 2)])
     ways = {
@@ -146,7 +146,7 @@ def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
 
 
 def test_results_leave_in_fewer_pieces_where_descriptors_are_short() -> None:
-    """Layers whose results would leave in five pieces through each channel: shims have descriptors for both layers all the same."""
+    """Layers whose results would leave in five pieces through each channel: shims have descriptors for both layers anyway."""
     rng = np.random.default_rng(11)
     convs = [ByteConv(0, 64, 3), ByteConv(1, 64, residual=0), ByteConv(2, 64, 3), ByteConv(3, 64, residual=2)]
     graph = chain_graph(rng, 64, (28, 7), convs)
