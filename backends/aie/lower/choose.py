@@ -16,8 +16,9 @@ from sparsec.backends.aie.core.program import LEAST_BLOCKS
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
-from sparsec.backends.aie.lower.plan import MemoryPlaces, in_memory, weights_gap
+from sparsec.backends.aie.lower.plan import weights_gap
 from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError

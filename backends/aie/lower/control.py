@@ -16,8 +16,9 @@ from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
+from sparsec.backends.aie.lower.memory_places import Arrival
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
-from sparsec.backends.aie.lower.plan import Arrival, LayerPlan
+from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
 from sparsec.backends.aie.lower.tile_control import ALONE, Links, Traffic
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts, Writer, queue_of

@@ -8,8 +8,8 @@ from dataclasses import replace
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
 from sparsec.backends.aie.lower.geometry import LANES
+from sparsec.backends.aie.lower.memory_places import Arrival, Portion, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
-from sparsec.backends.aie.lower.plan import Arrival, Portion, What, granule
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion
 from sparsec.backends.aie.lower.modes import Stream
-from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, Portion
+from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to

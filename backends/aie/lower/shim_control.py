@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.memory_places import Arrival
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
-from sparsec.backends.aie.lower.plan import Arrival
 from sparsec.backends.aie.lower.tile_control import TileControl
 from sparsec.backends.aie.lower.writer import S2MM, Part, Parts
 from sparsec.backends.aie.registers import Tile

@@ -9,8 +9,9 @@ from sparsec.backends.aie.descriptors import Dim
 from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES, Leaving
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, What
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.plan import LayerPlan, MemoryPlaces, What
+from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import Writer
 from sparsec.backends.aie.registers import Grid

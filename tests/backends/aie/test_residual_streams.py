@@ -15,9 +15,9 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.memory_places import What, in_memory
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
-from sparsec.backends.aie.lower.plan import What, in_memory
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
