@@ -146,7 +146,9 @@ def table(rows: Sequence[Row], peak: int) -> str:
     for r in rows:
         by_layer.setdefault(r.layer, []).append(r)
     lines = [_line(name, found, peak) for name, found in by_layer.items()]
-    whole = [found for found in by_layer.values() if all(r.cycles is not None for r in found)]
+    whole = [found for found in by_layer.values() if found[0].times and all(r.cycles is not None for r in found)]
+    if not whole:
+        return plain_table(columns, lines)
     total = [
         Row(
             "all that fit",
