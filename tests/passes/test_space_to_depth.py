@@ -74,7 +74,8 @@ def _blocks(graph: Graph) -> int:
 @settings(max_examples=60)
 @given(st.data())
 def test_sums_are_the_same(data: st.DataObject) -> None:
-    """Kernels that strides divide or not, padding on any side, odd sizes, data with and without signs, any zero point."""
+    """Kernels that strides divide or not, padding on any side, odd sizes, data with and without signs, any zero point. Floats
+    that are no whole numbers are summed in another order."""
     stride = data.draw(st.integers(2, 4), "stride")
     kernel = data.draw(st.tuples(st.integers(2, 7), st.integers(2, 7)), "kernel")
     before = [data.draw(st.integers(0, k - 1), "pad") for k in kernel]
@@ -87,7 +88,7 @@ def test_sums_are_the_same(data: st.DataObject) -> None:
     graph = _graph((size[0], size[1]), kernel, stride, pads, channels, kind=kind, zero=zero)
     rng = np.random.default_rng(data.draw(st.integers(0, 99), "seed"))
     graph = replace(graph, constants={v: _whole_range(rng, graph.types[v]) for v in graph.constants})
-    done = check(SpaceToDepth(), graph, tolerance=0)
+    done = check(SpaceToDepth(), graph, tolerance=1e-5 if kind == "bf16" else 0)
     _equal(graph, done, rng)
     assert _blocks(done) < _blocks(graph) or done is graph
     assert _macs(done) == _macs(graph)
