@@ -24,6 +24,7 @@ _STALE, _LUCK = 4, 64  # rounds after which a list has converged; of g groups, l
 _SLIGHT = 1e-4  # share of the value: a round that gains less counts as stale, and the list as converged after a few
 _ROUNDING = 1e-6
 _AT_ONCE = 1 << 17  # elements of the tables of the lists that are worked on together
+_IN_CACHE = 1 << 15  # sums that are made together
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,12 @@ def _round(columns: Array, order: Array, busy: Array, place: Array, n: int) -> l
 def _worth(own: Array, least: Array) -> Array:
     """[lists, i, j]: the sum over the rows of max(own[j], least[i])."""
     found = np.zeros((len(own), own.shape[1], own.shape[1]), np.float32)
-    larger = np.empty_like(found)
-    for row in range(own.shape[2]):
-        np.maximum(own[:, None, :, row], least[:, :, None, row], out=larger)
-        found += larger
+    some = max(1, _IN_CACHE // found[0].size)
+    rows = np.ascontiguousarray(own.transpose(2, 0, 1)), np.ascontiguousarray(least.transpose(2, 0, 1))
+    for at in range(0, len(own), some):
+        part = found[at : at + some]
+        larger = np.empty_like(part)
+        for mine, other in zip(*(r[:, at : at + some] for r in rows), strict=True):
+            np.maximum(mine[:, None, :], other[:, :, None], out=larger)
+            part += larger
     return found
