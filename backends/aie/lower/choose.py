@@ -68,7 +68,7 @@ class Estimate:
         return max(parts, key=lambda k: parts[k])
 
     @property
-    def beside(self) -> float:
+    def cycles_behind_weights(self) -> float:
         """Cycles of the layer when its weights have come early."""
         return self.first + max(self.compute, self.data, self.weights, self.results, self.ddr_out) + self.last
 

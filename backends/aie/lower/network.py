@@ -120,7 +120,7 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     over = handed_over(graph, views, tilings)
-    cycles = [estimate(machine, t).beside for t in tilings]
+    cycles = [estimate(machine, t).cycles_behind_weights for t in tilings]
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
     made = sequence(cut_over(machine.grid), layers, cycles, stay, leave, there)

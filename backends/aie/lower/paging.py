@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 _ALIGN = 32
 _RINGS = (3, 4, 6)  # pages
@@ -96,7 +96,7 @@ class Paging:
         elif self.ring:
             starts = in_ring(lengths, size, self.ring, again=again)
         else:
-            starts = _sums(lengths)
+            starts = list(accumulate(lengths, initial=0))[:-1]
         assert starts is not None
         turn = 1 if self.alone else self.ring or count
         return Layout.of(starts, lengths, size, count, turn, kept=not self.ring)
@@ -107,7 +107,7 @@ class Streams:
     """The bytes of the chunks of each stream, in their order."""
 
     lengths: list[list[int]]
-    _known: dict[tuple[bool, bool], list[Paging]] = field(default_factory=dict)
+    _known: dict[tuple[float, bool, bool, int], list[Paging]] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
@@ -116,9 +116,10 @@ class Streams:
 
     def pagings(self, transfer: float, *, kept: bool, again: bool, room: int) -> list[Paging]:
         """See `pagings`."""
-        if (kept, again) not in self._known:
-            self._known[kept, again] = pagings(self.lengths, transfer, kept=kept, again=again, room=room)
-        return self._known[kept, again]
+        key = (transfer, kept, again, room)
+        if key not in self._known:
+            self._known[key] = pagings(self.lengths, transfer, kept=kept, again=again, room=room)
+        return self._known[key]
 
 
 def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> list[int] | None:
@@ -148,14 +149,6 @@ def in_ring(lengths: Sequence[int], page: int, ring: int, *, again: bool) -> lis
         found.append(place)
         at = place + length
         turn = end + whole if at == end else end
-    return found
-
-
-def _sums(lengths: Sequence[int]) -> list[int]:
-    found, at = [], 0
-    for n in lengths:
-        found.append(at)
-        at += n
     return found
 
 

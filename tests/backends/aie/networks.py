@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,15 @@ def run_emitted(program: ArrayProgram, feeds: Mapping[str, Array], folder: Path)
         return lambda values: interpret(part.graph, values)
 
     return ArrayModel(folder).run(feeds, host)
+
+
+def check_run(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> None:
+    """Run a program on random bytes: every output has to equal the interpreter's."""
+    feeds = random_feeds(rng, graph)
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_emitted(program, feeds, Path(folder))
+    for name, expected in interpret(graph, feeds).items():
+        assert np.array_equal(run.outputs[name], expected)
 
 
 def compile_for(graph: Graph, target: str = "aie2:npu1") -> ArrayProgram:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -21,8 +18,7 @@ from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
 from sparsec.backends.aie.transaction import BlockWrite, Patch, Write, task_of
 from sparsec.compiler.graph import Graph
-from sparsec.compiler.interpreter import interpret
-from tests.backends.aie.networks import random_feeds, run_emitted
+from tests.backends.aie.networks import check_run
 
 NPU = machine_named("aie2:npu1")
 
@@ -40,15 +36,6 @@ def _part(program: ArrayProgram) -> ArrayPart:
     return part
 
 
-def _check(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> int:
-    feeds = random_feeds(rng, graph)
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_emitted(program, feeds, Path(folder))
-    for name, expected in interpret(graph, feeds).items():
-        assert np.array_equal(run.outputs[name], expected)
-    return run.cycles
-
-
 @pytest.mark.parametrize(("cut", "height"), [(Cut.BOTH, 13), (Cut.POSITIONS, 29), (Cut.PAIRS, 9), (Cut.HALVES, 15)])
 def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
     """3x3, then 1x1 with the input added, then 1x1: in every cut whose memory tiles the results reach, in one tile and in two."""
@@ -62,7 +49,7 @@ def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
             chosen[graph.nodes[i].name] = found[(7 * i) % len(found)]
         program = lower_with(graph, NPU, chosen)
         assert [(s.stays, s.leaves) for s in _part(program).staying] == [(True, False), (True, False), (False, True)]
-        _check(program, graph, rng)
+        check_run(program, graph, rng)
 
 
 def test_layers_begin_while_the_one_before_computes() -> None:
@@ -77,7 +64,7 @@ def test_layers_begin_while_the_one_before_computes() -> None:
     cores = [op for op in later if isinstance(op, Write | BlockWrite) and NPU.grid.kind(split(op.address)[0]) is Kind.CORE]
     assert len(cores) == 2 * NPU.cores  # no parameters or descriptors: data and weights are started in each
     assert all(isinstance(op, Write) for op in cores)
-    _check(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +89,7 @@ def test_results_that_others_read_stay_and_leave() -> None:
     ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.tiles == 1) for i, n in enumerate(graph.nodes)}
     program = lower_with(graph, NPU, ways)
     assert [(s.stays, s.leaves) for s in _part(program).staying] == [(True, True), (True, False), (False, True)]
-    _check(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 @pytest.mark.parametrize(("residual", "tiles", "late"), [(None, 1, set()), (None, 2, {"v0"}), (1, 1, {"v1"})])
@@ -128,7 +115,7 @@ def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, l
             offset = patches.get(task_of(Kind.SHIM, op.value).descriptor)
             read |= {v for v, image in program.images.items() if offset is not None and 0 <= offset - image.offset < image.nbytes}
     assert read == late
-    _check(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
@@ -142,7 +129,7 @@ def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
     }
     program = lower_with(graph, NPU, ways)
     assert _part(program).late[1].startswith("memory tiles learn later what to send: memory tile (1,1) has 24 descriptors")
-    _check(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_results_leave_in_fewer_pieces_where_descriptors_are_short() -> None:
@@ -156,4 +143,4 @@ def test_results_leave_in_fewer_pieces_where_descriptors_are_short() -> None:
         ways[node.name] = next(t for t in _ways(graph, i, cut) if t.tiles == tiles and t.kept and t.mode.streams == 1)
     program = lower_with(graph, NPU, ways)
     assert _part(program).late == ("", "", "", "")
-    _check(program, graph, rng)
+    check_run(program, graph, rng)

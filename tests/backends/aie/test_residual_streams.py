@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +18,10 @@ from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
-from sparsec.backends.aie.program import ArrayPart, ArrayProgram
+from sparsec.backends.aie.program import ArrayPart
 from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
-from sparsec.compiler.interpreter import interpret
-from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
+from tests.backends.aie.networks import check_run, compile_for
 
 NPU = machine_named("aie2:npu1")
 SEVERAL = [m for m in modes(NPU.grid) if m.streams > 1]
@@ -35,14 +32,6 @@ def _ways(machine: Machine, graph: Graph, node: int, mode: Mode) -> Iterator[Til
     assert not isinstance(layer, str)
     _, _, height, width = graph.types[layer.y].shape
     return candidates(machine, layer, (mode,), height, width)
-
-
-def _check(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> None:
-    feeds = random_feeds(rng, graph)
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_emitted(program, feeds, Path(folder))
-    for name, expected in interpret(graph, feeds).items():
-        assert np.array_equal(run.outputs[name], expected)
 
 
 def test_which_cuts_have_several_streams() -> None:
@@ -104,7 +93,7 @@ def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
                 program = lower_with(graph, machine, {"conv": t})
             except LimitError:
                 continue
-            _check(program, graph, rng)
+            check_run(program, graph, rng)
             return
 
 
@@ -123,7 +112,7 @@ def test_results_stay_from_one_form_of_a_cut_to_the_other(mode: Mode, tiles: int
     (part,) = program.parts
     assert isinstance(part, ArrayPart)
     assert [(s.stays, s.leaves) for s in part.staying] == [(True, False), (True, True), (True, False), (False, True)]
-    _check(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_circuits_that_a_layer_behind_needs_for_its_results() -> None:
