@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,12 @@ from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER,
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
+Array = np.ndarray[Any, Any]
+
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
+_FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
@@ -109,7 +113,7 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
-            for r in range(i, mode.grid.core_rows, channels):
+            for r in (r for r in range(i, mode.grid.core_rows, channels) if mode.finishes(r)):
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
@@ -132,10 +136,22 @@ def _compute(t: Tiling) -> float:
     """Cycles of the core that has most to do."""
     size = t.layer.element.bytes
     counts, pieces = t.counts, t.all_pieces
-    products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
+    products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2)
+    if t.mode.chain > 1:
+        return _compute_chained(t, products)
+    products = products.sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
     each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+
+
+def _compute_chained(t: Tiling, products: Array) -> float:
+    """Cycles of a chain of cores, by their products: for each 8 output channels they wait for the one that has most to do."""
+    size = t.layer.element.bytes
+    fetched = _FETCHED[t.layer.element] if t.layer.residual else 0
+    each = t.share.tiles * (4 * size * products.max(axis=1) + fetched) + _CHUNK + _ADDING * bool(t.layer.residual)
+    begun = (t.mode.chain - 1) * 4 * size * float(products.max())
+    return t.units * _TILE + begun + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
 def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
@@ -152,12 +168,15 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
             continue
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
-        for splits in _SPLITS:
+        if mode.chain > 1 and not _chainable(layer, mode.chain):
+            continue
+        for splits in _SPLITS if mode.chain == 1 else (1,):
             if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
                 continue
-            most = max(1, int(layer.counts(splits).max()))
+            most = max(1, int(layer.counts(splits * mode.chain).max()))
+            pieces = (1,) if layer.maximum or mode.chain > 1 else _PIECES if splits == 1 else (1, 2)
             for height_of in rows:
-                for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
+                for blocks in _chunk_blocks(most, pieces):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
@@ -165,6 +184,13 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
+
+
+def _chainable(layer: ConvLayer, cores: int) -> bool:
+    """Whether so many cores may each have a part of a layer's input channels: whole blocks, and enough products in each."""
+    taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
+    enough = layer.input_blocks % cores == 0 and layer.input_blocks * taps >= _LEAST * cores
+    return enough and not (layer.depthwise or layer.maximum or layer.wide)
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
@@ -193,7 +219,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
 
 def _explicit(t: Tiling) -> int:
     """Descriptors of a memory tile for parts of data, where each takes its own."""
-    streams = t.mode.groups[1]
+    streams = t.mode.column_streams
     if t.mode.streams > 1:  # one of them with even channels, one with odd ones
         return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
     if t.in_turn and (t.tiles == 1 or streams > 1):

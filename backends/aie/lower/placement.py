@@ -118,7 +118,8 @@ class _Wanted:
     def of(plan: LayerPlan, column: int, *, here: bool, stays: bool) -> _Wanted:
         t, m = plan.tiling, plan.memory[column]
         own = [s for s in t.mode.data() if s.memory.column == column]
-        blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
+        rows = range(t.mode.grid.core_rows)
+        blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) if t.mode.finishes(r) else 0 for r in rows]
         return _Wanted(
             [(m.slots or p.count) * t.page_bytes[p.stream.part] for p in m.weights],
             [_staying_bytes(plan)] * len(own) if stays else [],

@@ -63,7 +63,8 @@ class ShimControl(TileControl):
             row, each = p.stream.part * t.band, share.blocks // t.parts
             size = (p.count * each, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            parts.append(self._image(self.traffic.x, (p.first * each, row * s - above, -left), size, tiles, steps))
+            first = p.stream.step * share.blocks + p.first * each
+            parts.append(self._image(self.traffic.x, (first, row * s - above, -left), size, tiles, steps))
         return parts if t.residual_in_turn else [*parts, *self.residual(tile, arrival)]
 
     def residual(self, tile: Tile, arrival: Arrival) -> Parts:
