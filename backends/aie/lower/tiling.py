@@ -164,7 +164,8 @@ class Tiling:
     @cached_property
     def paging(self) -> Paging:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
-        found = self._streams.pagings(TRANSFER, kept=self.kept, again=self.streamed > 1, room=self.core_bytes)
+        several, again = self.mode.chain > 1, self.streamed > 1
+        found = self._streams.pagings(TRANSFER, kept=self.kept, again=again, room=self.core_bytes, several=several)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
