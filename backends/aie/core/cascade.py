@@ -1,7 +1,7 @@
 """A core's ends of the cascade: words that have come, and when it put and took words.
 
-A core is run ahead of the time of the array, as if it never waited for the cascade: `Events` notes when it would have put and taken
-words. What it really waits for is known when its neighbours have run as well (`simulate/cascade.py`).
+A core is run ahead of the time of the array, as if it never waited for the cascade: `Events` notes when it would have put and
+taken words. What it really waits for is known when its neighbours have run as well (`simulate/cascade.py`).
 """
 
 from __future__ import annotations

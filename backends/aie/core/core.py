@@ -40,8 +40,8 @@ _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """What a core stopped at. `kind` is acq, rel or done, with a lock and its value where it is a lock's; or get, where a word out
-    of the cascade has no value yet."""
+    """What a core stopped at. `kind` is acq, rel or done, with a lock and its value where it is a lock's; or get, where a word
+    out of the cascade has no value yet."""
 
     kind: str
     lock: int = 0

@@ -26,7 +26,8 @@ _KEPT_NESTS = 128
 
 @dataclass
 class Decoded:
-    """By bundle: needs and effects in time, what steers, whether it multiplies, which pointers it uses, how it meets the cascade."""
+    """By bundle: needs and effects in time, what steers, whether it multiplies, which pointers it uses, what it does with the
+    cascade."""
 
     bundles: tuple[Bundle, ...]
     timed: list[Timed]

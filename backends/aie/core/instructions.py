@@ -197,7 +197,13 @@ _SCALARS = (
     Form("relr", 21, (Field("u", 6), _R), "-<", "add r to the lock"),
     Form("done", 18, (), "", "stop"),
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
-    Form("getc", 31, (_C, _HALF), ">-", "2 positions of c = 512 bits out of the cascade, the rest stays; waits until they are there"),
+    Form(
+        "getc",
+        31,
+        (_C, _HALF),
+        ">-",
+        "2 positions of c = 512 bits out of the cascade, the rest stays; waits until they are there",
+    ),
 )
 
 ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}

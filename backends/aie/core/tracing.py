@@ -18,7 +18,9 @@ Array = np.ndarray[Any, Any]
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
 _VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
-_SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc"))
+_SCALARS = frozenset(
+    ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
+)
 
 
 def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:

@@ -30,7 +30,8 @@ _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
-_MARGIN, _CHAINED = 1.05, 2500  # by how much a chain has to be better: it takes more descriptors, and its results do not stay
+# By how much a chain has to be better: results of few cores leave in bursts, descriptors are more, and results do not stay.
+_MARGIN, _FEW_LEAVE, _CHAINED = {BYTE: 1.05, BFLOAT16: 1.0}, 0.1, 2000
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
@@ -248,9 +249,10 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
     for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
         if max(_compute(t), t.streamed * t.least_stream) > _LONGER * least or (places := _places(machine, t)) is None:
             continue
-        cycles = _estimate(machine, t, places).cycles
+        made = _estimate(machine, t, places)
+        cycles = made.cycles
         if t.mode.chain > 1:
-            cycles = _MARGIN * cycles + _CHAINED
+            cycles = _MARGIN[layer.element] * cycles + _FEW_LEAVE * made.results + _CHAINED
         least = min(least, cycles)
         found.append((cycles, i, t))
     if not found:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
-from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.choose import estimate, ranked
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -14,12 +14,14 @@ from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.tile_control import Traffic
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
+_MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
+_FEW_PARTS = (2, 4)  # of the output channels of a layer
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 
 
@@ -38,11 +40,12 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        as few as fit.
+        as few as fit; another one in equal parts of its output channels, where locks count those of a part and not all of them,
+        and parts take less time.
         """
         found = self._whole(layer)
         if not isinstance(found, str):
-            return (found,)
+            return self._in_parts(layer, found) or (found,)
         for count in _PARTS if layer.depthwise else ():
             size = -(-layer.output_blocks // count)
             parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
@@ -55,6 +58,22 @@ class Fitting:
             if len(made) == len(parts):
                 return tuple(made)
         return found
+
+    def _in_parts(self, layer: ConvLayer, whole: Tiling) -> tuple[Tiling, ...] | None:
+        """A layer of many output channels in parts, if that is cheaper than `whole`."""
+        if layer.depthwise or layer.output_blocks <= _MANY:
+            return None
+        best, least = None, estimate(self.machine, whole).cycles
+        for count in _FEW_PARTS:
+            size, rest = divmod(layer.output_blocks, count)
+            if rest:
+                continue
+            parts = [self._whole(layer.part(first, first + size)) for first in range(0, layer.output_blocks, size)]
+            made = tuple(t for t in parts if not isinstance(t, str))
+            cycles = sum(estimate(self.machine, t).cycles for t in made)
+            if len(made) == count and cycles < least:
+                best, least = made, cycles
+        return best
 
     def _whole(self, layer: ConvLayer) -> Tiling | str:
         try:

@@ -129,9 +129,7 @@ class Mode:
         """The tile of the core in a column and a row of cores."""
         return Tile(column, self.grid.first_core_row + row)
 
-    def _cores(
-        self, positions: int | None = None, channels: int | None = None, step: int | None = None
-    ) -> tuple[Tile, ...]:
+    def _cores(self, positions: int | None = None, channels: int | None = None, step: int | None = None) -> tuple[Tile, ...]:
         """The cores with a part of the positions, or of the channels, or of the input channels."""
         found = []
         for c in range(self.grid.columns):

@@ -141,7 +141,9 @@ class ArrayState:
         for (source, _), link in self.links.items():
             if (i := len(link.gets)) < len(link.puts):
                 where = self.cores[source].core.told(link.bundles[i])
-                return f"cycle {link.puts[i]}, {link.source}, {where}: {link.destination} never takes this word out of the cascade"
+                return (
+                    f"cycle {link.puts[i]}, {link.source}, {where}: {link.destination} never takes this word out of the cascade"
+                )
         return None
 
     def lock(self, tile: Tile, number: int) -> Lock:
