@@ -73,8 +73,8 @@ class ShimTile:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What connects tiles. `queue_depth` is the tasks that wait in a channel's queue; a cascade joins neighbouring cores, and holds
-    `cascade_words` words that have been put and not taken."""
+    """What connects tiles. `queue_depth` is the tasks that wait in a channel's queue; a cascade joins neighbouring cores, and
+    holds `cascade_words` words that have been put and not taken."""
 
     bytes_per_cycle: int = 4
     queue_depth: int = 4

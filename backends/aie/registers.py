@@ -345,8 +345,8 @@ def parse_address(grid: Grid, text: str) -> int:
 
 
 def cascade_side(value: int, *, puts: bool) -> tuple[str, tuple[int, int]]:
-    """Where a core's words go (`puts`) or come from, by what its register `accumulators` holds: the side, and the columns and rows
-    to the neighbour there."""
+    """Where a core's words go (`puts`) or come from, by what its register `accumulators` holds: the side, and the columns and
+    rows to the neighbour there."""
     return _CASCADE_SIDES[puts][(CASCADE_OUTPUT if puts else CASCADE_INPUT).get(value)]
 
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import State
 from sparsec.backends.aie.core.cascade import WORD_BYTES
+from sparsec.backends.aie.core.execute import State
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.backends.aie.core.sums import Operands, Values, joined
 from sparsec.backends.aie.core.tracing import Step, Trace, Tracer

@@ -107,7 +107,7 @@ def _pairs(*wide: int) -> list[int]:
 
 class Tracer:
     """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
-    in memory, or beyond it in the registers as they are before the loop, and beyond these in the words that the cascade brings."""
+    in memory, or beyond it in the registers as they are before the loop, or beyond these in words that the cascade brings."""
 
     def __init__(self, bundles: Sequence[Bundle], state: State, start: int, end: int) -> None:
         self.bundles, self.start, self.end = bundles, start, end

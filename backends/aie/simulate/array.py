@@ -115,8 +115,8 @@ class ArrayState:
         return Cause.WEIGHTS if region and region.weights else Cause.DATA
 
     def link(self, tile: Tile, puts: bool) -> tuple[Link, CoreProcess]:
-        """The cascade to the neighbour that a core puts words to, or from the one it gets them from, and that neighbour. StreamError
-        when its registers lead nowhere, or to a neighbour whose registers do not lead back."""
+        """The cascade to the neighbour that a core puts words to, or from the one it gets them from, and that neighbour.
+        StreamError when its registers lead nowhere, or to a neighbour whose registers do not lead back."""
         side, (column, row) = cascade_side(self._accumulators(tile), puts=puts)
         other = Tile(tile.column + column, tile.row + row)
         what = f"its cascade {'goes' if puts else 'comes from'} {side}"

@@ -1,7 +1,7 @@
 """The cascade between cores: words of 512 bits from one to its neighbour, and what both wait for.
 
-A core runs ahead, from one meeting with the array to the next, as if it never waited for the cascade (`core/cascade.py`); the words
-that it puts have their values then, whatever their time. Its real times follow in order, each as soon as it is known:
+A core runs ahead, from one meeting with the array to the next, as if it never waited for the cascade (`core/cascade.py`); the
+words that it puts have their values then, whatever their time. Its real times follow in order, each as soon as it is known:
 
     put i takes place when the core gets there, and not before word i - depth has been taken and its place is free
     get i takes place when the core gets there, and not before word i has been put and has come
