@@ -25,8 +25,8 @@ _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
-# By how much a chain has to be better: results of few cores leave in bursts, and descriptors are more.
-_MARGIN, _FEW_LEAVE, _CHAINED = {BYTE: 1.05, BFLOAT16: 1.0}, 0.1, 2000
+_MARGIN = {BYTE: 1.05, BFLOAT16: 1.0}  # by how much a chain has to be better, as sums in parts take less than the model says
+_FEW_LEAVE = 0.25  # of the results of a chain's last core that it waits for, the more the longer they take beside products
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _HERE = 600  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
@@ -180,7 +180,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
         _MARGIN[t.layer.element] if chained else 1.0,
-        _FEW_LEAVE * results + _CHAINED if chained else 0.0,
+        _FEW_LEAVE * results * min(1.0, results / compute) if chained else 0.0,
     )
 
 
