@@ -106,8 +106,11 @@ class Nest:
             return None
         memory = np.concatenate((state.memory, state.w.reshape(-1)))
         values = Values(self._sums, self._operands, memory, state.c)
-        data = [values.stored(s) for s in self.trace.stores]
-        finals = {c: values.final(c) for c in self.trace.sums}
+        try:
+            data = [values.stored(s) for s in self.trace.stores]
+            finals = {c: values.final(c) for c in self.trace.sums}
+        except SparsecError:  # of masks, whose products are then multiplied one by one, to tell where
+            return None
         if any(d is None for d in data) or any(f is None for f in finals.values()):
             return None
         for s, d in zip(self.trace.stores, data, strict=True):

@@ -25,7 +25,8 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
-    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32.
+    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32. `sparse` products make 16 channels
+    at a time out of operands of which two of four values are stored.
     """
 
     depthwise: bool = False
@@ -37,12 +38,13 @@ class Kind:
     maximum: bool = False
     wide: bool = False
     bfloat16: bool = False
+    sparse: bool = False
 
     @property
     def name(self) -> str:
         """A label of the program."""
         data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
-        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
+        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "sparse" if self.sparse else "product"
         parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
@@ -150,6 +152,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
             "bfloat16": k.bfloat16,
+            "sparse": int(k.sparse),
         }
         for k in kinds
     ]
