@@ -10,9 +10,12 @@ import jinja2
 
 from sparsec.backends.aie.core.assembly import assemble, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
+from sparsec.backends.aie.core.sparse_b import MASK_BYTES
 from sparsec.compiler.errors import FitError
 
 HEADER_BYTES = 64  # of a chunk: control and bias
+BIAS_BYTES = 32  # of 8 channels
+SPARSE_BYTES = BIAS_BYTES + 2 * MASK_BYTES  # before the values of sparse operands: the bias of the other 8 channels, and masks
 PAGES_OFFSET = 14  # of a chunk's bytes to the next one, and of its numbers of pages
 LEAST_BLOCKS = {False: 4, True: 6}  # of a chunk, by whether it goes on with partial sums of bytes
 FIRST_STORE_BYTES = 256  # before partial sums: where a chunk's first stores land, as those of a vector before its first
@@ -79,7 +82,7 @@ class Parameters:
     4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
-    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
+    and from one half of partial sums, or of the results of 16 channels, to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
     are not in use at the end (`weights_left`), of which `weights_rest` are full; the least and the greatest result, each as the
     4 bytes of a word or a float32, where results are cut to them.
     """

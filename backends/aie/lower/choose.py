@@ -24,6 +24,8 @@ from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_SPARSE_CHUNK = 40  # the same for a chunk of sparse products
+_BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
@@ -130,11 +132,22 @@ def _estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces]) -> Es
 
 def _compute(t: Tiling) -> float:
     """Cycles of the core that has most to do."""
+    if t.sparse:
+        return _compute_sparse(t)
     size = t.layer.element.bytes
     counts, pieces = t.counts, t.all_pieces
     products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
     each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
+    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+
+
+def _compute_sparse(t: Tiling) -> float:
+    """Cycles of the core that has most to do, with sparse products."""
+    counts = t.counts[:, 0]
+    beside = _BIASES + _RESIDUAL * bool(t.layer.residual)
+    products = np.maximum(LEAST_BLOCKS[False], counts + counts % 2)
+    each = t.share.tiles * (8 * products + beside) + _SPARSE_CHUNK + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
@@ -165,6 +178,27 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
+            if splits == 1 and sparse_in(layer, mode):
+                yield from _sparse(machine, layer, mode, height, width, rows)
+
+
+def sparse_in(layer: ConvLayer, mode: Mode) -> bool:
+    """Whether a layer can be computed by sparse products in a cut: it ends in bytes without bounds, and cores make its channels two
+    blocks at a time."""
+    plain = not layer.wide and layer.shifts.bounds == (None, None)
+    return plain and layer.two_of_four and layer.output_blocks % (2 * mode.channel_parts) == 0
+
+
+def _sparse(machine: Machine, layer: ConvLayer, mode: Mode, height: int, width: int, rows: Sequence[int]) -> Iterator[Tiling]:
+    """Tilings of sparse products."""
+    core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
+    most = max(1, int(layer.sparse_counts(1, mode.channel_parts).max()))
+    for height_of in rows:
+        for kept in (True, False):
+            for buffers in (2, 1):
+                made = Tiling(layer, mode, height, width, height_of, most + most % 2, kept, buffers, core, bank, sparse=True)
+                if _fits(machine, made):
+                    yield made
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
