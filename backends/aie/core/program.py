@@ -82,8 +82,9 @@ class Parameters:
     4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
-    and from one half of partial sums, or of the results of 16 channels, to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
-    are not in use at the end (`weights_left`), of which `weights_rest` are full; the least and the greatest result, each as the
+    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
+    are not in use at the end (`weights_left`), of which `weights_rest` are full; bytes from the
+    results of the first of 16 channels to those of the others (`apart`); the least and the greatest result, each as the
     4 bytes of a word or a float32, where results are cut to them.
     """
 
@@ -109,6 +110,7 @@ class Parameters:
     residual_buffers: int
     weights_left: int
     weights_rest: int = 0
+    apart: int = 0
     bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:

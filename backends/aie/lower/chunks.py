@@ -73,7 +73,7 @@ class Chunk:
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        partial = max(0, self.partial - FIRST_STORE_BYTES)
+        partial = max(0, self.partial - FIRST_STORE_BYTES * (1 if blocks.ndim < 4 else 2))
         control = [offsets[0] // 32, self.entry, (n - self._least) // 2, onward % 2**16, table[0] % 2**16]
         control += [partial or self.residual, self.residual + self.others]
         assert 2 * len(control) == PAGES_OFFSET

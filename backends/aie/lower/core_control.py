@@ -46,7 +46,7 @@ class CoreControl(TileControl):
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
             blocks=t.chunk_start - PAGES_OFFSET + SPARSE_BYTES * t.sparse,
-            halves=core.results_step if t.sparse else core.partial[1] - core.partial[0],
+            halves=core.partial[1] - core.partial[0],
             first_pages=layout.first,
             weights_pages=held,
             data_buffers=t.buffers,
@@ -54,6 +54,7 @@ class CoreControl(TileControl):
             residual_buffers=blocks if t.layer.residual else 0,
             weights_left=held - pages if t.kept else held,
             weights_rest=layout.rest,
+            apart=core.results_step if t.sparse else 0,
             bounds=self._bounds(),
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES

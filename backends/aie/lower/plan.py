@@ -125,7 +125,9 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     residual = core.residual + own * tiling.results_together * tiling.residual_stride if layer.residual else 0
     others = tiling.residual_stride if layer.residual and tiling.sparse else 0
     group = max(1, tiling.most_results // tiling.groups)
-    further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
+    each = tiling.results_together * tiling.partial_bytes
+    further = own % (group // tiling.results_together) * each if tiling.splits > 1 else 0
+    further += SUM_BYTES // 2 * tiling.sparse  # a chunk's first stores are twice as many
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, row))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))

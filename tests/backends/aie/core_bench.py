@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, Kind, Parameters, core_program, entries
+from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, SPARSE_BYTES, Kind, Parameters, core_program, entries
 from sparsec.backends.aie.core.timing import Latencies
 from sparsec.backends.aie.lower.chunks import Chunk, Steps, table_end
 from sparsec.backends.aie.lower.paging import Spot
@@ -52,8 +52,9 @@ class Bench:
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
             *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts),
-            *(start - PAGES_OFFSET + 64 * pairs, self.step if pairs else PARTIAL[1] - PARTIAL[0]),
+            *(start - PAGES_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
             *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 0 if kept else slots),
+            apart=self.step,
             bounds=bounds,
         )
         self.slots = slots
