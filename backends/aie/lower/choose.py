@@ -26,6 +26,7 @@ from sparsec.compiler.errors import FitError
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _SPARSE_CHUNK = 40  # the same for a chunk of sparse products
 _BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
+_FIRST_PART, _MIDDLE_PART, _LAST_PART = 21, 32, 16  # where these are parts of sums
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
@@ -144,10 +145,10 @@ def _compute(t: Tiling) -> float:
 
 def _compute_sparse(t: Tiling) -> float:
     """Cycles of the core that has most to do, with sparse products."""
-    counts = t.counts[:, 0]
-    beside = _BIASES + _RESIDUAL * bool(t.layer.residual)
-    products = np.maximum(LEAST_BLOCKS[False], counts + counts % 2)
-    each = t.share.tiles * (8 * products + beside) + _SPARSE_CHUNK + _ADDING * bool(t.layer.residual)
+    parts = _FIRST_PART + _MIDDLE_PART * (t.splits - 2) + _LAST_PART if t.splits > 1 else _BIASES
+    beside = parts + _RESIDUAL * bool(t.layer.residual)
+    products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).sum(axis=1)
+    each = t.share.tiles * (8 * products + beside) + _SPARSE_CHUNK * t.splits + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
@@ -178,27 +179,37 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
-            if splits == 1 and sparse_in(layer, mode):
-                yield from _sparse(machine, layer, mode, height, width, rows)
+            if sparse_in(layer, mode, splits):
+                yield from _sparse(machine, layer, mode, height, width, rows, splits)
 
 
-def sparse_in(layer: ConvLayer, mode: Mode) -> bool:
-    """Whether a layer can be computed by sparse products in a cut: it ends in bytes without bounds, and cores make its channels two
-    blocks at a time."""
-    plain = not layer.wide and layer.shifts.bounds == (None, None)
-    return plain and layer.two_of_four and layer.output_blocks % (2 * mode.channel_parts) == 0
+def sparse_in(layer: ConvLayer, mode: Mode, splits: int) -> bool:
+    """Whether a layer can be computed by sparse products in a cut, with so many parts of the input channels: it ends in bytes
+    without bounds, cores make its channels two blocks at a time, and there is no residual behind sums in parts."""
+    plain = not layer.wide and layer.shifts.bounds == (None, None) and (splits == 1 or layer.residual is None)
+    return (
+        plain
+        and layer.two_of_four
+        and layer.output_blocks % (2 * mode.channel_parts) == 0
+        and layer.input_blocks % (2 * splits) == 0
+    )
 
 
-def _sparse(machine: Machine, layer: ConvLayer, mode: Mode, height: int, width: int, rows: Sequence[int]) -> Iterator[Tiling]:
+def _sparse(
+    machine: Machine, layer: ConvLayer, mode: Mode, height: int, width: int, rows: Sequence[int], splits: int
+) -> Iterator[Tiling]:
     """Tilings of sparse products."""
     core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
-    most = max(1, int(layer.sparse_counts(1, mode.channel_parts).max()))
+    most = max(1, int(layer.sparse_counts(splits, mode.channel_parts).max()))
     for height_of in rows:
         for kept in (True, False):
             for buffers in (2, 1):
-                made = Tiling(layer, mode, height, width, height_of, most + most % 2, kept, buffers, core, bank, sparse=True)
-                if _fits(machine, made):
-                    yield made
+                chunk = most + most % 2
+                made = Tiling(layer, mode, height, width, height_of, chunk, kept, buffers, core, bank, splits, sparse=True)
+                for groups in _GROUPS if splits > 1 else (1,):
+                    made = replace(made, groups=groups)
+                    if _fits(machine, made):
+                        yield made
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
@@ -210,7 +221,7 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
-    if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
+    if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % (t.groups * t.results_together)):
         return False
     if _explicit(t) > _MOST_DESCRIPTORS:
         return False
