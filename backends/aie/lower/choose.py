@@ -19,6 +19,7 @@ from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.plan import weights_gap
+from sparsec.backends.aie.lower.sparse import why_dense
 from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -145,7 +146,8 @@ def _compute(t: Tiling) -> float:
 
 def _compute_sparse(t: Tiling) -> float:
     """Cycles of the core that has most to do, with sparse products."""
-    parts = _FIRST_PART + _MIDDLE_PART * (t.splits - 2) + _LAST_PART if t.splits > 1 else _BIASES
+    last = (_MIDDLE_PART if t.layer.wide else _LAST_PART) if t.splits > 1 else _FIRST_PART if t.layer.wide else _BIASES
+    parts = last + (_FIRST_PART + _MIDDLE_PART * (t.splits - 2) if t.splits > 1 else 0)
     beside = parts + _RESIDUAL * bool(t.layer.residual)
     products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).sum(axis=1)
     each = t.share.tiles * (8 * products + beside) + _SPARSE_CHUNK * t.splits + _ADDING * bool(t.layer.residual)
@@ -179,20 +181,8 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
-            if sparse_in(layer, mode, splits):
+            if not why_dense(layer, mode, splits):
                 yield from _sparse(machine, layer, mode, height, width, rows, splits)
-
-
-def sparse_in(layer: ConvLayer, mode: Mode, splits: int) -> bool:
-    """Whether a layer can be computed by sparse products in a cut, with so many parts of the input channels: it ends in bytes
-    without bounds, cores make its channels two blocks at a time, and there is no residual behind sums in parts."""
-    plain = not layer.wide and layer.shifts.bounds == (None, None) and (splits == 1 or layer.residual is None)
-    return (
-        plain
-        and layer.two_of_four
-        and layer.output_blocks % (2 * mode.channel_parts) == 0
-        and layer.input_blocks % (2 * splits) == 0
-    )
 
 
 def _sparse(

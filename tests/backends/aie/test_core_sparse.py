@@ -65,23 +65,29 @@ def test_products(blocks: int, vectors: int, residual: bool, kept: bool, fast: b
         assert np.array_equal(result.reshape(-1, 8), _bytes(sums, 9))
 
 
-@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("parts", [1, 2, 3])
 @pytest.mark.parametrize("vectors", [1, 4])
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("fast", [False, True])
-def test_sums_in_parts(parts: int, vectors: int, fast: bool) -> None:
+def test_sums_in_parts(parts: int, vectors: int, wide: bool, fast: bool) -> None:
+    """Their results are bytes, or the sums themselves."""
     rng = np.random.default_rng([parts, vectors])
     data = rng.integers(0, 256, 3 * APART).astype(np.uint8)
-    ends = [(False, True), (True, True), (True, False)]
-    kinds = [Kind(starts_partial=a, ends_partial=b, sparse=True) for a, b in ends]
+    ends = [(False, True), (True, True), (True, False), (False, False)]
+    kinds = [Kind(starts_partial=a, ends_partial=b, wide=wide and not b, sparse=True) for a, b in ends]
     bias = rng.integers(-50000, 50000, 16).astype(np.int32)
     chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
     for i in range(parts):
         offsets, weights = offsets_of(rng, 6, vectors, 80), two_of_four(rng, 6, 2, 16, 8)
-        kind = 0 if i == 0 else 2 if i == parts - 1 else 1
-        chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
+        kind = 3 if parts == 1 else 0 if i == 0 else 2 if i == parts - 1 else 1
+        chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=i > 0))
         total += _sums(data, offsets, weights, np.zeros(16), vectors)
-    results = Bench(kinds, [data], chunks, vectors, steps=STEPS, shifts=(10, 0), fast=fast, pairs=True).run()
-    assert np.array_equal(np.concatenate([r.reshape(-1, 8) for r in results], axis=1), _bytes(total, 10))
+    size = 512 if wide else 128
+    results = Bench(
+        kinds, [data], chunks, vectors, steps=STEPS, shifts=(10, 0), result_bytes=size, fast=fast, pairs=True
+    ).run()
+    made = np.concatenate([r.view(np.int32 if wide else np.uint8).reshape(-1, 8) for r in results], axis=1)
+    assert np.array_equal(made, total if wide else _bytes(total, 10))
 
 
 def test_a_block_takes_eight_cycles_and_a_tile_two_beside() -> None:
