@@ -11,8 +11,6 @@ def why_dense(layer: ConvLayer, mode: Mode, splits: int) -> str:
     """Why sparse products do not compute a layer in a cut with so many parts of the input channels, as a clause; "" if they do."""
     if not layer.two_of_four:
         return "not two of every four weights are zeros"
-    if layer.shifts.bounds != (None, None):
-        return "results are cut to bounds within the bytes"
     if splits > 1 and layer.residual is not None:
         return "a residual would be added to sums in parts"
     if layer.output_blocks % (2 * mode.channel_parts):
