@@ -6,11 +6,13 @@ bytes that it marks) where a mask marks exactly two of every four values, which 
 fewer, so that all operands are of one size. Ours are also the order, column by column, so that values along k follow one another,
 and masks that stand in pairs before the values of both operands.
 
-In a register, two places belong to every four values. The first that the mask marks is in the first place, the second in the other.
+In a register, two places belong to every four values. The first that the mask marks is in the first place, the second in the
+other.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,13 @@ GROUP, KEPT = 4, 2  # of so many consecutive ones, so many are stored
 MASK_BYTES, VALUES_BYTES = 16, 64
 PAIR_BYTES = 2 * (MASK_BYTES + VALUES_BYTES)  # of two operands
 
+_BITS = np.unpackbits(np.arange(1 << GROUP, dtype=np.uint8)[:, None], axis=1, bitorder="little")[:, :GROUP].astype(np.int64)
+_MARKED = _BITS.sum(axis=1)  # how many of four values
+_PLACES = np.where(_BITS, np.minimum(np.cumsum(_BITS, axis=1) - 1, KEPT - 1), KEPT)  # of each in a register, KEPT: of none
+_TORN = 255  # a mask of values of two bytes that marks one byte of one
+_HALVED = np.full(256, _TORN, np.uint8)  # four such values as four bits
+_HALVED[_BITS @ (3 << 2 * np.arange(GROUP))] = np.arange(1 << GROUP)
+
 
 def compress(operands: Array) -> tuple[Array, Array]:
     """Masks uint8 [..., 16] and values uint8 [..., 64] of operands [..., 16, n] of bytes (n = 8) or of two bytes each (n = 4).
@@ -36,8 +45,8 @@ def compress(operands: Array) -> tuple[Array, Array]:
     if (wrong := np.argwhere(filled.sum(axis=-1) > KEPT)).size:
         *_, column, group = wrong[0].tolist()
         raise UsageError(
-            f"column {column} of a sparse B operand has {int(filled[tuple(wrong[0])].sum())} values that are not zero among the four "
-            f"from k = {GROUP * group} on, and the array multiplies by {KEPT} of them at most: prune the weights to 2:4"
+            f"column {column} of a sparse B operand has {int(filled[tuple(wrong[0])].sum())} values that are not zero among the "
+            f"four from k = {GROUP * group} on, and the array multiplies by {KEPT} of them at most: prune the weights to 2:4"
         )
     which = np.sort(np.argsort(~filled, axis=-1, kind="stable")[..., :KEPT], axis=-1)
     values = np.ascontiguousarray(np.take_along_axis(groups, which, axis=-1))
@@ -54,21 +63,45 @@ def expand(masks: Array, values: Array, dtype: Any) -> Array:
     ModelError says where a mask marks more than two of four, or one byte of a value and not the other.
     """
     size = np.dtype(dtype).itemsize
-    bits = np.unpackbits(np.ascontiguousarray(masks), axis=-1, bitorder="little")
-    marked = bits.reshape(*masks.shape[:-1], -1, size)
-    if (marked != marked[..., :1]).any():
-        raise ModelError(f"a mask of sparse B marks one byte of a value and not the others: {_text(masks, bits)}")
-    groups = marked[..., 0].reshape(*masks.shape[:-1], -1, DEPTH // GROUP, GROUP).astype(np.bool_)
-    if (wrong := np.argwhere(groups.sum(axis=-1) > KEPT)).size:
+    groups = _groups(masks, size)
+    stored = np.ascontiguousarray(values).view(dtype).reshape(-1, KEPT)
+    padded = np.zeros((len(stored), KEPT + 1), dtype)
+    padded[:, :KEPT] = stored
+    places = _PLACES[groups.reshape(-1)] + (KEPT + 1) * np.arange(len(stored))[:, None]
+    dense = padded.reshape(-1)[places].reshape(*masks.shape[:-1], -1, DEPTH)
+    found: Array = np.moveaxis(dense, -1, -2)
+    return found
+
+
+def _groups(masks: Array, size: int) -> Array:
+    """Which of every four values masks mark, as numbers of four bits [..., columns, groups]."""
+    if size == 1:
+        groups = np.stack((masks & 15, masks >> 4), axis=-1).reshape(*masks.shape[:-1], -1, DEPTH // GROUP)
+    else:
+        groups = _HALVED[masks].reshape(*masks.shape[:-1], -1, DEPTH // GROUP)
+        if (groups == _TORN).any():
+            which = np.argwhere((groups == _TORN).any(axis=(-1, -2)))[0]
+            told = bytes(masks[tuple(which)]).hex()
+            raise ModelError(f"a mask of sparse B marks one byte of a value and not the other: {told}")
+    if (wrong := np.argwhere(_MARKED[groups] > KEPT)).size:
         *_, column, group = wrong[0].tolist()
         raise ModelError(
-            f"a mask of sparse B marks {int(groups[tuple(wrong[0])].sum())} of the four values of column {column} from "
+            f"a mask of sparse B marks {_MARKED[groups[tuple(wrong[0])]]} of the four values of column {column} from "
             f"k = {GROUP * group} on, and {KEPT} is the most: the weights are not those that were packed"
         )
-    stored = np.ascontiguousarray(values).view(dtype).reshape(*groups.shape[:-1], KEPT)
-    place = np.clip(np.cumsum(groups, axis=-1) - 1, 0, KEPT - 1)
-    dense = np.where(groups, np.take_along_axis(stored, place, axis=-1), np.zeros((), dtype))
-    found: Array = np.moveaxis(dense.reshape(*groups.shape[:-2], DEPTH), -1, -2)
+    return groups
+
+
+def as_float(masks: Array, values: Array, dtype: Any) -> Array:
+    """As `expand`, in float32, remembered for those that come again: cores have the same weights, and weights many tiles."""
+    return _as_float(masks.tobytes(), np.ascontiguousarray(values).tobytes(), masks.shape[:-1], np.dtype(dtype))
+
+
+@lru_cache(maxsize=512)
+def _as_float(masks: bytes, values: bytes, shape: tuple[int, ...], dtype: Any) -> Array:
+    read = (np.frombuffer(b, np.uint8).reshape(*shape, n) for b, n in ((masks, MASK_BYTES), (values, VALUES_BYTES)))
+    found: Array = np.ascontiguousarray(expand(*read, dtype).astype(np.float32))
+    found.flags.writeable = False
     return found
 
 
@@ -78,10 +111,3 @@ def packed(operands: Array) -> bytes:
     count = len(operands)
     parts = (masks.reshape(count, 2 * MASK_BYTES), values.reshape(count, 2 * VALUES_BYTES))
     return np.concatenate(parts, axis=1).tobytes()
-
-
-def _text(masks: Array, bits: Array) -> str:
-    """The first of some masks in which bytes of a value differ."""
-    pairs = bits.reshape(-1, bits.shape[-1] // 2, 2)
-    which = int(np.flatnonzero((pairs[..., 0] != pairs[..., 1]).any(axis=-1))[0])
-    return bytes(masks.reshape(-1, masks.shape[-1])[which]).hex()

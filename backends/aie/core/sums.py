@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, widened
-from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES, expand
+from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
+from sparsec.backends.aie.core.sparse_b import as_float as operands
 from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
@@ -257,7 +258,7 @@ class Values:
             for part in ((low, high), (mask,))
         )
         which = slice(MASK_BYTES * s.numbers[1], MASK_BYTES * (s.numbers[1] + 1))
-        right = expand(masks[..., which], values, BF16 if kind is BF16 else np.int8).astype(np.float32)
+        right = operands(masks[..., which], values, BF16 if kind is BF16 else np.int8)
         return left, right.reshape(*(() if fixed else (times,)), DEPTH * count, right.shape[-1])
 
     def _fixed(self, number: int) -> Array:

@@ -154,9 +154,12 @@ def _compute_sparse(t: Tiling) -> float:
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
-def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
-    """All tilings that fit."""
-    yield from (t for t in _candidates(machine, layer, modes, height, width) if _places(machine, t) is not None)
+def candidates(
+    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int, *, sparse: bool | None = None
+) -> Iterator[Tiling]:
+    """All tilings that fit, or those of sparse products, or the others."""
+    found = (t for t in _candidates(machine, layer, modes, height, width) if sparse in (None, t.sparse))
+    yield from (t for t in found if _places(machine, t) is not None)
 
 
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:

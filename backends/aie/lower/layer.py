@@ -105,8 +105,8 @@ class ConvLayer:
 
     @cached_property
     def two_of_four(self) -> bool:
-        """Whether the array multiplies sparse operands of it: bytes, an even number of input blocks, and at most two of every four
-        consecutive input channels of a position and an output channel not zero."""
+        """Whether the array multiplies sparse operands of it: bytes, an even number of input blocks, and of every four
+        consecutive input channels of a position and an output channel at most two that are not zero."""
         w = self.weights
         if self.depthwise or self.maximum or self.element is not BYTE or self.input_blocks % 2:
             return False

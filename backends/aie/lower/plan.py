@@ -139,9 +139,7 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
             blocks, places = whole[part], offsets[part]
-            found[-1].append(
-                Chunk(bias.reshape(-1), blocks, places, begins[kind], residual, sums, kind.starts_partial, others)
-            )
+            found[-1].append(Chunk(bias.reshape(-1), blocks, places, begins[kind], residual, sums, kind.starts_partial, others))
     return found
 
 

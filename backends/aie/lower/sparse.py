@@ -8,7 +8,7 @@ from sparsec.backends.aie.lower.tiling import Tiling
 
 
 def why_dense(layer: ConvLayer, mode: Mode, splits: int) -> str:
-    """Why sparse products do not compute a layer in a cut with so many parts of the input channels, as a clause; "" if they do."""
+    """Why sparse products do not compute a layer in a cut with so many parts of the input channels, as a clause, or ""."""
     if not layer.two_of_four:
         return "not two of every four weights are zeros"
     if splits > 1 and layer.residual is not None:
@@ -27,4 +27,5 @@ def told_products(t: Tiling) -> str:
     if not t.layer.two_of_four:
         return ""
     why = why_dense(t.layer, t.mode, t.splits)
-    return "dense products, though two of every four weights are zeros: " + (f"in this cut {why}" if why else "cheaper by the model")
+    why = f"in this cut {why}" if why else "cheaper by the model"
+    return f"dense products, though two of every four weights are zeros: {why}"

@@ -38,7 +38,7 @@ def _bytes(sums: Array, shift: int) -> Array:
     return np.clip(np.rint(sums / 2.0**shift), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("blocks", "vectors"), [(1, 1), (5, 3), (33, 1), (8, 4)])
+@pytest.mark.parametrize(("blocks", "vectors"), [(1, 1), (5, 3), (18, 2)])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("cuts", [(False, False), (True, True)])
@@ -89,15 +89,13 @@ def test_sums_in_parts(parts: int, vectors: int, wide: bool, fast: bool) -> None
         chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=i > 0))
         total += _sums(data, offsets, weights, np.zeros(16), vectors)
     size = 512 if wide else 128
-    results = Bench(
-        kinds, [data], chunks, vectors, steps=STEPS, shifts=(10, 0), result_bytes=size, fast=fast, pairs=True
-    ).run()
+    results = Bench(kinds, [data], chunks, vectors, steps=STEPS, shifts=(10, 0), result_bytes=size, fast=fast, pairs=True).run()
     made = np.concatenate([r.view(np.int32 if wide else np.uint8).reshape(-1, 8) for r in results], axis=1)
     assert np.array_equal(made, total if wide else _bytes(total, 10))
 
 
 def test_a_block_takes_eight_cycles_and_a_tile_two_beside() -> None:
-    """The slopes of cycles over blocks and tiles: each cycle a sparse product, and a bias to be set for either half of the outputs."""
+    """The slopes of cycles over blocks and tiles: each cycle a sparse product, and a bias set for either half of the outputs."""
 
     def cycles(blocks: int, vectors: int, *, residual: bool = False) -> int:
         data = np.zeros(0x8000, np.uint8)
