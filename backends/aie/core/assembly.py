@@ -123,6 +123,11 @@ def written_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
     return [half for kind, n in found for half in _halves(kind, n)]
 
 
+def loaded_registers(load: Instruction) -> Sequence[tuple[str, int]]:
+    """The registers (letter, number) that a load sets to what is in memory."""
+    return _halves(load.form.fields[0].kind, load.operands[0])
+
+
 def read_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
     """The registers (letter, number) that an instruction reads; x, y and z as what they consist of."""
     form, operands = instruction.form, instruction.operands

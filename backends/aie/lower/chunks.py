@@ -73,7 +73,7 @@ class Chunk:
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        partial = max(0, self.partial - FIRST_STORE_BYTES * (1 if blocks.ndim < 4 else 2))
+        partial = max(0, self.partial - FIRST_STORE_BYTES * (2 if self._sparse else 1))
         control = [offsets[0] // 32, self.entry, (n - self._least) // 2, onward % 2**16, table[0] % 2**16]
         control += [partial or self.residual, self.residual + self.others]
         assert 2 * len(control) == PAGES_OFFSET
@@ -82,14 +82,18 @@ class Chunk:
             np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias[:8].nbytes, b"\0"),
             self.bias[:8].tobytes(),
             np.array([*table[1:], 0], np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
-            blocks.tobytes() if blocks.ndim < 4 else self.bias[8:].tobytes() + packed(blocks),
+            self.bias[8:].tobytes() + packed(blocks) if self._sparse else blocks.tobytes(),
         ]
         whole = b"".join(parts)
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
 
     @property
+    def _sparse(self) -> bool:
+        return self.blocks.ndim == 4
+
+    @property
     def _least(self) -> int:
-        return LEAST_BLOCKS[self.goes_on and self.blocks.dtype == np.int8 and self.blocks.ndim < 4]
+        return LEAST_BLOCKS[self.goes_on and self.blocks.dtype == np.int8 and not self._sparse]
 
     def _even(self) -> tuple[Array, Sequence[int]]:
         """Blocks as they are stored and their offsets, an even number, as the program takes them in pairs, and not too few."""
