@@ -22,7 +22,7 @@ from benchmarks.aie_array import Shape, measure
 from sparsec.backends.aie.machine import machine_named
 from sparsec.compiler.cli.console import plain_table
 
-PATTERNS = {"dense": (1.0, 4), "block:8x8@50%": (0.5, 4), "2:4": (1.0, 2)}  # share of blocks, and weights of every four, that stay
+PATTERNS = {"dense": (1.0, 4), "block:8x8@50%": (0.5, 4), "2:4": (1.0, 2)}  # shares of blocks, weights of every four
 _PADS = (1, 1, 1, 1)
 _NONE = (0, 0, 0, 0)
 SHAPES = (
