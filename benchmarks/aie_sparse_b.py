@@ -74,8 +74,8 @@ def table(rows: Sequence[Row], peak: int) -> str:
         dense = found["dense"]
         line = [name, f"{dense.macs / 1e6:.1f}", f"{dense.cycles:,}", f"{100 * dense.macs / dense.cycles / peak:.0f} %"]
         for pattern in list(PATTERNS)[1:]:
-            r = found.get(pattern)
-            line += [f"{r.cycles:,}", f"{dense.cycles / r.cycles:.2f}"] if r else ["does not fit", ""]
+            row = found.get(pattern)
+            line += [f"{row.cycles:,}", f"{dense.cycles / row.cycles:.2f}"] if row else ["does not fit", ""]
         last = found.get("2:4", dense)
         lines.append([*line, f"{last.bound:,}", last.bound_by])
     return plain_table(head, lines)

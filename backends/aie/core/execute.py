@@ -89,7 +89,8 @@ class State:
 
     def q(self, n: int) -> Array:
         """Mask qN as 16 bytes (a copy)."""
-        return self.w[COUNTS["w"] + n // 2].reshape(2, MASK_BYTES)[n % 2].copy()
+        mask: Array = self.w[COUNTS["w"] + n // 2].reshape(2, MASK_BYTES)[n % 2].copy()
+        return mask
 
 
 def run_bundle(state: State, bundle: Bundle) -> None:

@@ -99,8 +99,9 @@ def as_float(masks: Array, values: Array, dtype: Any) -> Array:
 
 @lru_cache(maxsize=512)
 def _as_float(masks: bytes, values: bytes, shape: tuple[int, ...], dtype: Any) -> Array:
-    read = (np.frombuffer(b, np.uint8).reshape(*shape, n) for b, n in ((masks, MASK_BYTES), (values, VALUES_BYTES)))
-    found: Array = np.ascontiguousarray(expand(*read, dtype).astype(np.float32))
+    marked = np.frombuffer(masks, np.uint8).reshape(*shape, MASK_BYTES)
+    stored = np.frombuffer(values, np.uint8).reshape(*shape, VALUES_BYTES)
+    found: Array = np.ascontiguousarray(expand(marked, stored, dtype).astype(np.float32))
     found.flags.writeable = False
     return found
 

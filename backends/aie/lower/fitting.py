@@ -150,4 +150,4 @@ class Fitting:
 
 def _key(t: Tiling) -> tuple[Any, ...]:
     """What tells a way from the others for its layer."""
-    return t.layer.node, t.layer.first_block, t.mode, t.rows, t.chunk_blocks, t.kept, t.buffers, t.splits, t.groups
+    return t.layer.node, t.layer.first_block, t.mode, t.rows, t.chunk_blocks, t.kept, t.buffers, t.splits, t.groups, t.sparse

@@ -228,7 +228,8 @@ def _shown(row: dict[str, Any]) -> list[str]:
         f"{cycles / max(1, least):.2f}",
         row["bound by"],
     ]
-    return [*shown, *(f"{100 * t / cycles:.0f}" for t in times), row["blocks"] + (", sparse B" if row["products"].startswith("sparse") else ""), row["cut"]]
+    kept = row["blocks"] + (", sparse B" if row["products"].startswith("sparse") else "")
+    return [*shown, *(f"{100 * t / cycles:.0f}" for t in times), kept, row["cut"]]
 
 
 def _pictures(model: ArrayModel, run: ModelRun, folder: Path) -> None:
