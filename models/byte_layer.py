@@ -36,14 +36,16 @@ def chain_graph(
     *,
     shift: int = 12,
     density: float = 1.0,
+    of_four: int = 4,
 ) -> Graph:
-    """Convolutions of uint8 that read each other's results. Outputs are the last result and those with numbers in `outputs`."""
+    """Convolutions of uint8 that read each other's results. Outputs are the last result and those with numbers in `outputs`.
+    Weights are as those of `conv_graph`."""
     values: list[TensorType] = [TensorType(DType.U8, (1, channels, *size))]
     nodes: list[Node] = []
     types, constants = {"v0": values[0]}, dict[str, np.ndarray]()
     for i, conv in enumerate(convs, 1):
         x = values[conv.x]
-        w = _weights(rng, (conv.channels, x.shape[1], conv.kernel, conv.kernel), density)
+        w = _largest(_weights(rng, (conv.channels, x.shape[1], conv.kernel, conv.kernel), density), of_four)
         names = [f"v{conv.x}", f"w{i}", f"b{i}", *([f"v{conv.residual}"] if conv.residual is not None else [])]
         constants |= {f"w{i}": w, f"b{i}": rng.integers(-4000, 4000, (conv.channels, 1, 1)).astype(np.int32)}
         pad = conv.kernel // 2

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from models.byte_layer import conv_graph
+from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.core.sparse_b import PAIR_BYTES, compress, expand
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.choose import candidates
@@ -134,7 +134,7 @@ def test_two_of_four_take_fewer_bytes_and_cycles(tmp_path: Path) -> None:
     made = {}
     for kept in (4, 2):
         rng = np.random.default_rng(7)
-        graph = conv_graph(rng, (128, 128), (8, 14), (3, 3), pads=(1, 1, 1, 1), shift=13, of_four=kept)
+        graph = conv_graph(rng, (128, 128), (14, 14), (3, 3), pads=(1, 1, 1, 1), shift=13, of_four=kept)
         program = compile_for(graph)
         tiling = _tiling(program)
         assert tiling.sparse == (kept == 2)
@@ -156,6 +156,26 @@ def test_operands_that_are_zero_are_left_out() -> None:
     assert tiling.made_by(1) == (1, 5)
     assert tiling.counts[:, 0].tolist() == [7, 7, 7, 7]
     check_run(_lowered(graph, [tiling]), graph, rng)
+
+
+def test_results_stay_for_the_next_layer() -> None:
+    """Layers with sparse products between ones with dense products: each begins early, and reads what stays in memory tiles."""
+    rng = np.random.default_rng(5)
+    convs = [ByteConv(0, 64, 3), ByteConv(1, 64), ByteConv(2, 64, residual=0), ByteConv(3, 64)]
+    graph = chain_graph(rng, 64, (9, 7), convs, of_four=2)
+    chosen = {}
+    for i, node in enumerate(graph.nodes):
+        layer = conv_layer(graph, node)
+        assert not isinstance(layer, str)
+        ways = tuple(m for m in modes(NPU.grid) if m.cut is Cut.BOTH and m.streams == 1)
+        found = candidates(NPU, layer, ways, 9, 7, sparse=i > 0)
+        chosen[node.name] = next(t for t in found if t.tiles == 1)
+    program = lower_with(graph, NPU, chosen)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [p.tiling.sparse for p in part.plans] == [False, True, True, True]
+    assert [s.stays for s in part.staying] == [True, True, True, False]
+    check_run(program, graph, rng)
 
 
 @pytest.mark.parametrize(
