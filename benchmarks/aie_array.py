@@ -97,8 +97,9 @@ def shapes_of(name: str) -> Counter[Shape]:
     return found
 
 
-def measure(shape: Shape, density: float, target: str) -> tuple[int | None, float, tuple[str, int]]:
-    """Cycles of the layer's whole stream, the seconds that simulating took, and the roofline. InternalError for wrong values."""
+def measure(shape: Shape, density: float, target: str, of_four: int = 4) -> tuple[int | None, float, tuple[str, int]]:
+    """Cycles of the layer's whole stream, the seconds that simulating took, and the roofline, for weights of which a share of the
+    8 x 8 blocks is not zero, or so many of every four. InternalError for wrong values."""
     rng = np.random.default_rng(0)
     graph = conv_graph(
         rng,
@@ -111,6 +112,7 @@ def measure(shape: Shape, density: float, target: str) -> tuple[int | None, floa
         shift=SHIFT,
         residual_shift=SHIFT - 2,
         density=density,
+        of_four=of_four,
     )
     feeds = {v: rng.integers(0, 256, graph.types[v].shape).astype(np.uint8) for v in graph.inputs}
     start = time.perf_counter()

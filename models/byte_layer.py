@@ -36,14 +36,16 @@ def chain_graph(
     *,
     shift: int = 12,
     density: float = 1.0,
+    of_four: int = 4,
 ) -> Graph:
-    """Convolutions of uint8 that read each other's results. Outputs are the last result and those with numbers in `outputs`."""
+    """Convolutions of uint8 that read each other's results. Outputs are the last result and those with numbers in `outputs`.
+    Weights are as those of `conv_graph`."""
     values: list[TensorType] = [TensorType(DType.U8, (1, channels, *size))]
     nodes: list[Node] = []
     types, constants = {"v0": values[0]}, dict[str, np.ndarray]()
     for i, conv in enumerate(convs, 1):
         x = values[conv.x]
-        w = _weights(rng, (conv.channels, x.shape[1], conv.kernel, conv.kernel), density)
+        w = _largest(_weights(rng, (conv.channels, x.shape[1], conv.kernel, conv.kernel), density), of_four)
         names = [f"v{conv.x}", f"w{i}", f"b{i}", *([f"v{conv.residual}"] if conv.residual is not None else [])]
         constants |= {f"w{i}": w, f"b{i}": rng.integers(-4000, 4000, (conv.channels, 1, 1)).astype(np.int32)}
         pad = conv.kernel // 2
@@ -84,11 +86,13 @@ def conv_graph(
     shift: int = 10,
     residual_shift: int = 6,
     density: float = 1.0,
+    of_four: int = 4,
 ) -> Graph:
     """One convolution of uint8 with uint8 results. `zeros` are the zero points of data, residual and result; of the 8 x 8 blocks
-    of weights that make 8 channels, a share of `density` is not zero."""
+    of weights that make 8 channels, a share of `density` is not zero, and of every four consecutive input channels `of_four`, the
+    largest."""
     ic, oc = channels
-    w = _weights(rng, (oc, 1 if depthwise else ic, *kernel), density)
+    w = _largest(_weights(rng, (oc, 1 if depthwise else ic, *kernel), density), of_four)
     bias = rng.integers(-4000, 4000, (oc, 1, 1)).astype(np.int32)
     program = _program(shift, zeros, residual_shift if residual else None)
     op = Conv((stride, stride), (1, 1), pads, ic if depthwise else 1, program, zeros[0])
@@ -112,6 +116,18 @@ def _weights(rng: np.random.Generator, shape: tuple[int, ...], density: float) -
         keep = np.argsort(rng.random((-(-oc // 8), blocks)), axis=1) < kept
         w *= np.kron(keep, np.ones((8, 8), np.int8))[:oc, :ic, None, None].astype(np.int8)
     return w
+
+
+def _largest(w: np.ndarray, kept: int) -> np.ndarray:
+    """Of every four input channels of weights [oc, ic, rows, columns] so many, the rest zeros."""
+    if kept >= 4:
+        return w
+    oc, ic, *kernel = w.shape
+    groups = np.zeros((oc, -(-ic // 4) * 4, *kernel), np.int16)
+    groups[:, :ic] = abs(w.astype(np.int16))
+    places = np.argsort(np.argsort(-groups.reshape(oc, -1, 4, *kernel), axis=2, kind="stable"), axis=2)
+    keep = (places < kept).reshape(groups.shape)[:, :ic]
+    return np.where(keep, w, 0).astype(np.int8)
 
 
 def _program(shift: int, zeros: tuple[int, int, int], residual_shift: int | None) -> Program:

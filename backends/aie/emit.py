@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.sparse import told_products
 from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Tile
@@ -27,7 +28,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
@@ -115,6 +116,7 @@ def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, An
         "element": layer.element.name,
         "blocks": sum(layer.block_counts),
         "all_blocks": layer.all_blocks,
+        "products": told_products(t),
         "cut": t.mode.told,
         "tiles": t.tiles,
         "rows": t.rows,

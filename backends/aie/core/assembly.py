@@ -32,6 +32,7 @@ _LABEL = re.compile(r"([A-Za-z_]\w*):")
 _NAMED = {
     ({Slot.A: "a.", Slot.B: "b."}.get(slot, "") + form.name): (slot, form) for slot, forms in FORMS.items() for form in forms
 }
+_PARTS = {"x": ("w", 2), "z": ("w", 4), "y": ("q", 2)}  # registers that consist of others
 _TARGETS = {"jz": 1, "jnz": 1, "jzd": 1, "jmp": 0}  # which operand is a bundle
 
 
@@ -116,21 +117,27 @@ def _check_writes(instructions: Iterable[Instruction]) -> None:
 
 
 def written_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
-    """The registers (letter, number) that an instruction writes; x as its halves."""
+    """The registers (letter, number) that an instruction writes; x, y and z as what they consist of."""
     form, operands = instruction.form, instruction.operands
     found = [(form.fields[i].kind, operands[i]) for i in form.writes]
     return [half for kind, n in found for half in _halves(kind, n)]
 
 
+def loaded_registers(load: Instruction) -> Sequence[tuple[str, int]]:
+    """The registers (letter, number) that a load sets to what is in memory."""
+    return _halves(load.form.fields[0].kind, load.operands[0])
+
+
 def read_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
-    """The registers (letter, number) that an instruction reads; x as its halves."""
+    """The registers (letter, number) that an instruction reads; x, y and z as what they consist of."""
     form, operands = instruction.form, instruction.operands
     found = [(form.fields[i].kind, operands[i]) for i in form.reads]
     return [half for kind, n in found for half in _halves(kind, n)]
 
 
 def _halves(kind: str, n: int) -> Sequence[tuple[str, int]]:
-    return [("w", 2 * n), ("w", 2 * n + 1)] if kind == "x" else [(kind, n)]
+    part, count = _PARTS.get(kind, (kind, 1))
+    return [(part, count * n + i) for i in range(count)]
 
 
 def disassemble(program: bytes) -> str:

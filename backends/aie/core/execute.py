@@ -15,6 +15,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.cascade import Inbox
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
+from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES, expand
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
 from sparsec.compiler.ops.shift import requantise_by_shift
@@ -22,19 +23,24 @@ from sparsec.compiler.ops.shift import requantise_by_shift
 Array = np.ndarray[Any, Any]
 Commit = Callable[[], None]
 _BYTES = (np.uint8, np.int8)
-_BF16 = np.dtype(ml_dtypes.bfloat16)
+BF16 = np.dtype(ml_dtypes.bfloat16)
+VECTORS = COUNTS["w"] + COUNTS["y"]
+"""Registers of 32 bytes: w, and behind them y, two masks each."""
 
 
 @dataclass
 class State:
-    """Registers and data memory of a core. `memory` is uint8; `written` (uint8) is 0 for 32-bit words without a value yet."""
+    """Registers and data memory of a core. `memory` is uint8; `written` (uint8) is 0 for 32-bit words without a value yet.
+
+    `w` has the masks y behind the registers w.
+    """
 
     memory: Array
     written: Array
     r: list[int] = field(default_factory=lambda: [0] * COUNTS["r"])
     p: list[int] = field(default_factory=lambda: [0] * COUNTS["p"])
     m: list[int] = field(default_factory=lambda: [0] * COUNTS["m"])
-    w: Array = field(default_factory=lambda: np.zeros((COUNTS["w"], 32), np.uint8))
+    w: Array = field(default_factory=lambda: np.zeros((VECTORS, 32), np.uint8))
     c: Array = field(default_factory=lambda: np.zeros((COUNTS["c"], 128), np.uint8))
     inbox: Inbox = field(default_factory=Inbox)
     outbox: list[Array] = field(default_factory=list)  # uint8 [n, 64] each: what was put into the cascade
@@ -84,6 +90,11 @@ class State:
         """Register xN as 64 bytes (a copy)."""
         return self.w[2 * n : 2 * n + 2].reshape(64).copy()
 
+    def q(self, n: int) -> Array:
+        """Mask qN as 16 bytes (a copy)."""
+        mask: Array = self.w[COUNTS["w"] + n // 2].reshape(2, MASK_BYTES)[n % 2].copy()
+        return mask
+
 
 def run_bundle(state: State, bundle: Bundle) -> None:
     """Carry out the slots of a bundle that do not steer the program: all read, then all write."""
@@ -116,10 +127,31 @@ def products_bf16(a: Array, b: Array) -> Array:
     return sums
 
 
+def rows_of(data: Array, kind: Any) -> Array:
+    """[..., 4, 16]: vectors [..., bytes] of 4 positions that follow one another, 8 values of each, as rows."""
+    values = data.view(kind)
+    halves = values.reshape(*values.shape[:-1], 2, 4, DEPTH // 2)
+    found: Array = np.moveaxis(halves, -3, -2).reshape(*values.shape[:-1], 4, DEPTH)
+    return found
+
+
+def sparse_products(a: Array, b: Array, mask: Array, signed: int) -> Array:
+    """int32 [4, 8]: 64 bytes `a` as [4, 16] times the operand [16, 8] of 64 bytes `b` and a mask."""
+    sums: Array = rows_of(a, _BYTES[signed]).astype(np.int32) @ expand(mask, b, np.int8).astype(np.int32)
+    return sums
+
+
+def sparse_products_bf16(a: Array, b: Array, mask: Array) -> Array:
+    """float32 [4, 4]: 128 bytes `a` as bfloat16 [4, 16] times the operand [16, 4] of 64 bytes `b` and a mask."""
+    with np.errstate(all="ignore"):
+        sums: Array = rows_of(a, BF16).astype(np.float32) @ expand(mask, b, BF16).astype(np.float32)
+    return sums
+
+
 def rounded(sums: Array) -> Array:
     """float32 `sums` as bfloat16, to nearest, ties to even (uint8 bits)."""
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(sums.astype(_BF16)).view(np.uint8)
+        return np.ascontiguousarray(sums.astype(BF16)).view(np.uint8)
 
 
 def as_float(bits: int) -> Any:
@@ -129,7 +161,7 @@ def as_float(bits: int) -> Any:
 
 def widened(data: Array) -> Array:
     """Bytes that are bfloat16 as float32, half as many along the last axis."""
-    values: Array = data.view(_BF16).astype(np.float32)
+    values: Array = data.view(BF16).astype(np.float32)
     return values
 
 
@@ -257,13 +289,25 @@ def _sums_of(s: State, o: tuple[int, ...], sources: int, made: Callable[[State, 
     return _plus(s, o, sources, State.sums, made(s, (o[0], *o[1 + sources :])))
 
 
-def _floats_of(s: State, o: tuple[int, ...], sources: int) -> Commit:
-    product = products_bf16(s.x(o[1 + sources]), s.x(o[2 + sources]))
+def _floats_of(s: State, o: tuple[int, ...], sources: int, made: Callable[[State, tuple[int, ...]], Array]) -> Commit:
+    product = made(s, (o[0], *o[1 + sources :]))
     return _plus(s, o, sources, lambda state, c: state.half(c, o[-1]), product)
 
 
 def _matrix(s: State, o: tuple[int, ...]) -> Array:
     return products(s.w[o[1]], s.x(o[2]), o[3])
+
+
+def _matrix_bf16(s: State, o: tuple[int, ...]) -> Array:
+    return products_bf16(s.x(o[1]), s.x(o[2]))
+
+
+def _sparse(s: State, o: tuple[int, ...]) -> Array:
+    return sparse_products(s.x(o[1]), s.x(o[2]), s.q(o[3]), o[4])
+
+
+def _sparse_bf16(s: State, o: tuple[int, ...]) -> Array:
+    return sparse_products_bf16(s.w[4 * o[1] : 4 * o[1] + 4].reshape(128).copy(), s.x(o[2]), s.q(o[3]))
 
 
 def _lanes(s: State, o: tuple[int, ...]) -> Array:
@@ -320,6 +364,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldp": _load_pointer,
     "ldu": _load_sums,
     "ldbf": _load_floats,
+    "ldq": lambda s, o: _load(s, (COUNTS["w"] + o[0], o[1]), o[2]),
     "srs": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), o[4]),
     "srsm": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), s.m[o[4]]),
     "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
@@ -336,16 +381,22 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "max": lambda s, o: _bytewise(s, o, np.maximum),
     "min": lambda s, o: _bytewise(s, o, np.minimum),
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
-    "macbf": lambda s, o: _accumulate(s.half(o[0], o[3]), products_bf16(s.x(o[1]), s.x(o[2])), True),
+    "macbf": lambda s, o: _accumulate(s.half(o[0], o[3]), _matrix_bf16(s, o), True),
     "addbf": lambda s, o: _accumulate(s.floats(o[0]), widened(s.x(o[1])).reshape(4, 8), True),
     "maxf": lambda s, o: _accumulate(s.floats(o[0]), np.maximum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "minf": lambda s, o: _accumulate(s.floats(o[0]), np.minimum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "macc": lambda s, o: _sums_of(s, o, 1, _matrix),
     "macec": lambda s, o: _sums_of(s, o, 1, _lanes),
-    "macbfc": lambda s, o: _floats_of(s, o, 1),
+    "macbfc": lambda s, o: _floats_of(s, o, 1, _matrix_bf16),
     "addmac": lambda s, o: _sums_of(s, o, 2, _matrix),
     "addmace": lambda s, o: _sums_of(s, o, 2, _lanes),
-    "addmacbf": lambda s, o: _floats_of(s, o, 2),
+    "addmacbf": lambda s, o: _floats_of(s, o, 2, _matrix_bf16),
+    "macsp": lambda s, o: _accumulate(s.sums(o[0]), _sparse(s, o), True),
+    "mulsp": lambda s, o: _accumulate(s.sums(o[0]), _sparse(s, o), False),
+    "macspc": lambda s, o: _sums_of(s, o, 1, _sparse),
+    "addmacsp": lambda s, o: _sums_of(s, o, 2, _sparse),
+    "macbfsp": lambda s, o: _accumulate(s.half(o[0], o[4]), _sparse_bf16(s, o), True),
+    "macbfspc": lambda s, o: _floats_of(s, o, 1, _sparse_bf16),
     "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),

@@ -8,11 +8,15 @@ A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), sc
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
 Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
-bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
-bfloat16 adds to the first or last 4 channels, its half).
+bits), x0-x11 (512 bits, xN = w2N and w2N+1), z0-z5 (1,024 bits, zN = x2N and x2N+1), q0-q3 (masks, 128 bits), y0-y1 (two masks,
+yN = q2N and q2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of bfloat16 adds to the first
+or last 4 channels, its half).
 
 The cascade takes one word of 512 bits a cycle to a neighbour and brings one from another: the store slot puts, the scalar slot,
 which also moves registers, gets.
+
+Sparse products read a B of which at most two of every four consecutive values along k are not zero: a mask and 64 bytes of
+values (`sparse_b`).
 """
 
 from __future__ import annotations
@@ -80,9 +84,10 @@ class Field:
         return COUNTS.get(self.kind, 1 << self.bits) - 1
 
 
-COUNTS = {"r": 32, "p": 8, "m": 8, "w": 24, "x": 12, "c": 9}  # registers by letter
+COUNTS = {"r": 32, "p": 8, "m": 8, "w": 24, "x": 12, "z": 6, "q": 4, "y": 2, "c": 9}  # registers by letter
 
 _R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 5), ("p", 3), ("m", 3), ("w", 5), ("x", 4), ("c", 4)))
+_Z, _Q, _Y = (Field(k, b) for k, b in (("z", 3), ("q", 2), ("y", 1)))
 _STEP = Field("i", 12, 32)  # after a 256-bit access
 _SHORT_STEP = Field("i", 7, 32)
 _FORMAT = Field("u", 1)  # of 8-bit data: 0 unsigned, 1 signed
@@ -133,6 +138,7 @@ _LOADS = (
     Form("ldp", 7, (_P, _P, Field("i", 12, 2)), ">=-", "p = uint16 at p'; p' += step"),
     Form("ldu", 8, (_C, _P, _R, _FORMAT, _SHORT_STEP), ">=<--", "c[i] = the byte i at p << r; p += step"),
     Form("ldbf", 9, (_C, _HALF, _P, _SHORT_STEP), ">-=-", "2 positions of c = 16 bfloat16 at p as float32; p += step"),
+    Form("ldq", 10, (_Y, _P, _STEP), ">=-", "the two masks of y = 32 bytes at p; p += step"),
 )
 _STORES = (
     Form(
@@ -170,6 +176,18 @@ _VECTORS = (
     Form("addmac", 18, (_C, _C, _C, _W, _X, _FORMAT), "><<<<-", "as mac, c = c' + c'' + the products"),
     Form("addmace", 19, (_C, _C, _C, _W, _W, _FORMAT), "><<<<-", "as mace, c = c' + c'' + the products"),
     Form("addmacbf", 20, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as macbf, the half of c = those of c' and c'' + the products"),
+    Form(
+        "macsp",
+        21,
+        (_C, _X, _X, _Q, _FORMAT),
+        "=<<<-",
+        "c[4][8] += x[4][16] x sparse x'[16][8] where q says; bytes of x by format",
+    ),
+    Form("mulsp", 22, (_C, _X, _X, _Q, _FORMAT), "><<<-", "c = the same product"),
+    Form("macspc", 23, (_C, _C, _X, _X, _Q, _FORMAT), "><<<<-", "as macsp, c = c' + the products"),
+    Form("addmacsp", 24, (_C, _C, _C, _X, _X, _Q, _FORMAT), "><<<<<-", "as macsp, c = c' + c'' + the products"),
+    Form("macbfsp", 25, (_C, _Z, _X, _Q, _HALF), "=<<<-", "the half of c += z[4][16] x sparse x[16][4] of bfloat16 where q says"),
+    Form("macbfspc", 26, (_C, _C, _Z, _X, _Q, _HALF), "><<<<-", "as macbfsp, the half of c = that of c' + the products"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (
@@ -206,7 +224,9 @@ _SCALARS = (
     ),
 )
 
-ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}
+ADDING: Mapping[str, str] = {
+    n: p for p in ("mac", "mace", "macbf", "macsp", "macbfsp") for n in (f"{p}c", f"add{p}") if n != "addmacbfsp"
+}
 """Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 
 FORMS: Mapping[Slot, tuple[Form, ...]] = {

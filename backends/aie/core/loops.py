@@ -6,20 +6,21 @@ inner loops of products are. The result equals n times `execute.run_bundle`; oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import State, widened
-from sparsec.backends.aie.core.instructions import Bundle, Instruction, Slot
+from sparsec.backends.aie.core.execute import BF16, State, rows_of, widened
+from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
+from sparsec.backends.aie.core.sparse_b import MASK_BYTES, expand
 from sparsec.compiler.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = ("ldw", "ldwm", "ldm")
-_PRODUCTS = ("mac", "mace", "macbf")
+_LOADS = ("ldw", "ldwm", "ldm", "ldq")
+_PRODUCTS = ("mac", "mace", "macbf", "macsp", "macbfsp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tu
     loaded: dict[int, list[_Write]] = {}
     for j, s, i in loads:
         if i.form.name != "ldm":
-            loaded.setdefault(i.operands[0], []).append(_Write(j, _gather(state, addresses[j, s]), False))
+            loaded.setdefault(vector_of(i), []).append(_Write(j, _gather(state, addresses[j, s]), False))
     vectors = {w: Stream(state.w[w].copy(), times, writes) for w, writes in loaded.items()}
     for j, bundle in enumerate(body):
         if Slot.VECTOR in bundle:
@@ -94,6 +95,11 @@ def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tu
             met[:, j] = addresses[j, Slot.A] // bank_bytes == addresses[j, Slot.B] // bank_bytes
     banks = np.concatenate([a // bank_bytes for a in addresses.values()]) if addresses else np.zeros(0, np.int64)
     return met, np.bincount(banks, minlength=state.memory.size // bank_bytes).tolist()
+
+
+def vector_of(load: Instruction) -> int:
+    """Which of a state's registers of 32 bytes a load sets."""
+    return load.operands[0] + (COUNTS["w"] if load.form.name == "ldq" else 0)
 
 
 def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tuple[int, Slot], Array]:
@@ -150,6 +156,9 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
     def wide(x: int) -> Array:
         return np.concatenate((register(2 * x), register(2 * x + 1)), axis=1)
 
+    if i.form.name in ("macsp", "macbfsp"):
+        _accumulate_sparse(state, i, register)
+        return
     if i.form.name == "macbf":
         c, a, b, half = i.operands
         left = widened(wide(a)).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1)
@@ -165,3 +174,22 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
         left = register(a).view(kind).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1).astype(np.float64)
         sums = (left @ wide(b).view(np.int8).reshape(-1, 8).astype(np.float64)).astype(np.int64)
     state.sums(c)[:] = (state.sums(c) + sums).astype(np.int32)
+
+
+def _accumulate_sparse(state: State, i: Instruction, register: Callable[[int], Array]) -> None:
+    """Add the products of all iterations by sparse operands; `register` gives vectors as uint8 [iterations, 32]."""
+    c, a, b, q, which = i.operands
+    of_bytes = i.form.name == "macsp"
+    count = 2 if of_bytes else 4
+    masks = register(COUNTS["w"] + q // 2).reshape(-1, 2, MASK_BYTES)[:, q % 2]
+    data = np.concatenate([register(count * a + n) for n in range(count)], axis=1)
+    values = np.concatenate([register(2 * b + n) for n in range(2)], axis=1)
+    if of_bytes:
+        left, right = rows_of(data, np.int8 if which else np.uint8), expand(masks, values, np.int8)
+        rows = left.transpose(1, 0, 2).reshape(4, -1).astype(np.float64)
+        sums = rows @ right.reshape(-1, right.shape[-1]).astype(np.float64)
+        state.sums(c)[:] = (state.sums(c) + sums.astype(np.int64)).astype(np.int32)
+        return
+    with np.errstate(all="ignore"):
+        left, right = (v.astype(np.float32) for v in (rows_of(data, BF16), expand(masks, values, BF16)))
+        state.half(c, which)[:] += left.transpose(1, 0, 2).reshape(4, -1) @ right.reshape(-1, right.shape[-1])

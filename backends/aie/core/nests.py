@@ -110,8 +110,11 @@ class Nest:
         came = state.inbox.peek(self._words)
         memory = np.concatenate((state.memory, state.w.reshape(-1), came.reshape(-1)))
         values = Values(self._sums, self._operands, memory, state.c)
-        data = [values.stored(s) for s in (*self.trace.stores, *self.trace.puts)]
-        finals = {c: values.final(c) for c in self.trace.sums}
+        try:
+            data = [values.stored(s) for s in (*self.trace.stores, *self.trace.puts)]
+            finals = {c: values.final(c) for c in self.trace.sums}
+        except SparsecError:  # of masks, whose products are then multiplied one by one, to tell where
+            return None
         if any(d is None for d in data) or any(f is None for f in finals.values()):
             return None
         state.inbox.drop(self._words)

@@ -10,9 +10,12 @@ import jinja2
 
 from sparsec.backends.aie.core.assembly import assemble, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
+from sparsec.backends.aie.core.sparse_b import MASK_BYTES
 from sparsec.compiler.errors import FitError
 
 HEADER_BYTES = 64  # of a chunk: control and bias
+BIAS_BYTES = 32  # of 8 channels
+SPARSE_BYTES = BIAS_BYTES + 2 * MASK_BYTES  # before the values of sparse operands: the bias of the other 8 channels, and masks
 PAGES_OFFSET = 14  # of a chunk's bytes to the next one, and of its numbers of pages
 LEAST_BLOCKS = {False: 4, True: 6}  # of a chunk, by whether it goes on with partial sums of bytes
 FIRST_STORE_BYTES = 256  # before partial sums: where a chunk's first stores land, as those of a vector before its first
@@ -26,7 +29,8 @@ class Kind:
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them; or go on with what the cascade brings (`gets`), or
     end with putting sums into it (`puts`). `cuts`: results are not below, not above a bound. Of `bfloat16` are data, weights,
-    residual and results alike; partial sums are float32.
+    residual and results alike; partial sums are float32. `sparse` products make 16 channels at a time out of operands of which
+    two of four values are stored.
     """
 
     depthwise: bool = False
@@ -40,12 +44,13 @@ class Kind:
     bfloat16: bool = False
     gets: bool = False
     puts: bool = False
+    sparse: bool = False
 
     @property
     def name(self) -> str:
         """A label of the program."""
         data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
-        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
+        product = "maximum" if self.maximum else "depthwise" if self.depthwise else "sparse" if self.sparse else "product"
         parts = ["next" if self.gets else "more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
@@ -81,7 +86,8 @@ class Parameters:
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
     and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
-    are not in use at the end (`weights_left`), of which `weights_rest` are full; the least and the greatest result, each as the
+    are not in use at the end (`weights_left`), of which `weights_rest` are full; bytes from the
+    results of the first of 16 channels to those of the others (`apart`); the least and the greatest result, each as the
     4 bytes of a word or a float32, where results are cut to them.
     """
 
@@ -107,6 +113,7 @@ class Parameters:
     residual_buffers: int
     weights_left: int
     weights_rest: int = 0
+    apart: int = 0
     bounds: tuple[int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
@@ -155,6 +162,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "bfloat16": k.bfloat16,
             "gets": k.gets,
             "puts": k.puts,
+            "sparse": int(k.sparse),
         }
         for k in kinds
     ]

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import as_float, rounded, saturated, shifted, widened
+from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, widened
+from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
+from sparsec.backends.aie.core.sparse_b import as_float as operands
 from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
 
-_OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf", "setf"))
-_OF_INTEGERS = frozenset(("mac", "mace", "ups"))
+_OF_FLOATS = frozenset(("macbf", "macbfsp", "addbf", "maxf", "minf", "setf"))
+_OF_INTEGERS = frozenset(("mac", "mace", "macsp", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
 
@@ -45,7 +47,7 @@ def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], 
 
 def _alike(a: Sum, b: Sum) -> bool:
     """Whether two sums of an accumulator may be taken in any order: those of bfloat16 add to one half of it or the other."""
-    return a.name == b.name and (a.name == "macbf" or (a.name == "mac" and a.numbers == b.numbers))
+    return a.name == b.name and (a.name in ("macbf", "macbfsp") or (a.name in ("mac", "macsp") and a.numbers == b.numbers))
 
 
 def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
@@ -83,11 +85,25 @@ def _begins(sums: Sequence[Sum]) -> int | None:
             known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
         elif s.name == "take":
             known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
-        elif s.name != "none" and not (s.name == "macbf" and known[:, s.numbers[0]].all()):
+        elif s.name != "none" and not (s.name in ("macbf", "macbfsp") and known[:, s.numbers[0]].all()):
             return None
         if known.all():
             return i
     return None
+
+
+def _exact(left: Array, right: Array) -> Array:
+    """int64 [iterations, 4, 8]: whole numbers [iterations, 4, k] times others, [k, 8] or [iterations, k, 8], in float32."""
+    times, rows, terms = left.shape
+    total = np.zeros((times, rows, 8), np.int64)
+    for first in range(0, terms, _EXACT_TERMS):
+        part = slice(first, first + _EXACT_TERMS)
+        if right.ndim == 2:
+            made = (left[:, :, part].reshape(rows * times, -1) @ right[part]).reshape(times, rows, 8)
+        else:
+            made = left[:, :, part] @ right[:, part]
+        total += made.astype(np.int64)
+    return total
 
 
 class Operands:
@@ -177,7 +193,7 @@ class Values:
         if s.name == "ups":
             moved: Array = total + shifted(self._vector(s.vectors[0])[:, 0], *s.numbers)
             return moved
-        made = self._products(s) if s.name == "mac" else self._lanes(s)
+        made = {"mac": self._products, "macsp": self._sparse_products}.get(s.name, self._lanes)(s)
         summed: Array = total + made
         return summed
 
@@ -186,6 +202,12 @@ class Values:
         if s.name in ("maxf", "minf"):
             bounded: Array = (np.maximum if s.name == "maxf" else np.minimum)(total, as_float(s.numbers[0]))
             return bounded
+        if s.name == "macbfsp":
+            half = slice(4 * s.numbers[0], 4 * s.numbers[0] + 4)
+            left, right = self._sparse_operands(s, BF16)
+            total = total.copy()
+            total[:, :, half] += left @ right
+            return total
         data = widened(self._wide(s.vectors[:2]))
         times, count, _ = data.shape
         if s.name == "addbf":
@@ -218,16 +240,27 @@ class Values:
         fixed = all(self._operands.fixed[n] for n in s.vectors[1:])
         halves = [self._fixed(n) if fixed else self._vector(n) for n in s.vectors[1:]]
         right = np.concatenate(halves, axis=-1).view(np.int8).astype(np.float32)
-        right = right.reshape(-1, 8) if fixed else right.reshape(times, -1, 8)
-        total = np.zeros((times, 4, 8), np.int64)
-        for first in range(0, 8 * count, _EXACT_TERMS):
-            part = slice(first, first + _EXACT_TERMS)
-            if fixed:
-                made = (left[:, :, part].reshape(4 * times, -1) @ right[part]).reshape(times, 4, 8)
-            else:
-                made = left[:, :, part] @ right[:, part]
-            total += made.astype(np.int64)
-        return total
+        return _exact(left, right.reshape(-1, 8) if fixed else right.reshape(times, -1, 8))
+
+    def _sparse_products(self, s: Sum) -> Array:
+        """int64 [iterations, 4, 8]: all products of bytes by sparse operands."""
+        return _exact(*self._sparse_operands(s, np.int8 if s.numbers[0] else np.uint8))
+
+    def _sparse_operands(self, s: Sum, kind: Any) -> tuple[Array, Array]:
+        """float32 [iterations, 4, k]: rows that sparse products multiply; and by what, [k, n] where that does not move, or
+        [iterations, k, n]."""
+        *data, low, high, mask = s.vectors
+        rows = rows_of(np.concatenate([self._vector(n) for n in data], axis=-1), kind).astype(np.float32)
+        times, count = rows.shape[:2]
+        left = rows.transpose(0, 2, 1, 3).reshape(times, 4, DEPTH * count)
+        fixed = all(self._operands.fixed[n] for n in (low, high, mask))
+        values, masks = (
+            np.concatenate([self._fixed(n) if fixed else self._vector(n) for n in part], axis=-1)
+            for part in ((low, high), (mask,))
+        )
+        which = slice(MASK_BYTES * s.numbers[1], MASK_BYTES * (s.numbers[1] + 1))
+        right = operands(masks[..., which], values, BF16 if kind is BF16 else np.int8)
+        return left, right.reshape(*(() if fixed else (times,)), DEPTH * count, right.shape[-1])
 
     def _fixed(self, number: int) -> Array:
         """uint8 [executions, 32] of addresses that do not move."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from sparsec.backends.aie.core.assembly import read_registers, written_registers
+from sparsec.backends.aie.core.assembly import loaded_registers, read_registers, written_registers
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Slot
 
 _FIRST = dict(zip(COUNTS, accumulate(COUNTS.values(), initial=0), strict=False))  # registers of all kinds in one row
@@ -44,9 +44,9 @@ class Timed:
         written: list[tuple[int, int]] = []
         for slot, instruction in bundle.items():
             (stored if slot is Slot.STORE else read).extend(_FIRST[k] + n for k, n in read_registers(instruction))
-            loads = slot in (Slot.A, Slot.B)
-            for i, (kind, n) in enumerate(written_registers(instruction)):
-                written.append((_FIRST[kind] + n, latencies.load if loads and i == 0 else 1))
+            loaded = loaded_registers(instruction) if slot in (Slot.A, Slot.B) else ()
+            for kind, n in written_registers(instruction):
+                written.append((_FIRST[kind] + n, latencies.load if (kind, n) in loaded else 1))
         return Timed(tuple(stored), tuple(read), tuple(written))
 
 

@@ -10,14 +10,17 @@ import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.cascade import WORD_BYTES
-from sparsec.backends.aie.core.execute import ACTIONS, State
+from sparsec.backends.aie.core.execute import ACTIONS, VECTORS, State
 from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instruction, Slot
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf", "ldq"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
+_SPARSE = ("macsp", "macbfsp")
+_MULTIPLYING = {"mul": "mac", "mule": "mace", "mulsp": "macsp"}  # what sets a sum, and what adds to it
+_PRODUCTS = ("mac", "mace", "macbf", *_SPARSE, *_MULTIPLYING, *ADDING)
+_VECTORS = frozenset(("row", "setc", "ups", "clr", "addbf", "maxf", "minf", *_PRODUCTS))
 _SCALARS = frozenset(
     ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
 )
@@ -105,6 +108,21 @@ def _pairs(*wide: int) -> list[int]:
     return [half for x in wide for half in (2 * x, 2 * x + 1)]
 
 
+def _operands(name: str, o: tuple[int, ...]) -> list[int]:
+    """The registers of 32 bytes that a product multiplies, by its operands."""
+    match name:
+        case "mac":
+            return [o[1], *_pairs(o[2])]
+        case "mace":
+            return [o[1], o[2]]
+        case "macbf":
+            return _pairs(o[1], o[2])
+        case "macsp":
+            return [*_pairs(o[1], o[2]), COUNTS["w"] + o[3] // 2]
+        case _:
+            return [*_pairs(2 * o[1], 2 * o[1] + 1, o[2]), COUNTS["w"] + o[3] // 2]
+
+
 class Tracer:
     """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
     in memory, or beyond it in the registers as they are before the loop, or beyond these in words that the cascade brings."""
@@ -112,8 +130,8 @@ class Tracer:
     def __init__(self, bundles: Sequence[Bundle], state: State, start: int, end: int) -> None:
         self.bundles, self.start, self.end = bundles, start, end
         self.state = State(state.memory, state.written, list(state.r), list(state.p), list(state.m), state.w, state.c)
-        self.vectors = [state.memory.size + 32 * i for i in range(COUNTS["w"])]
-        self.came = state.memory.size + 32 * COUNTS["w"]  # where the next word out of the cascade is
+        self.vectors = [state.memory.size + 32 * i for i in range(VECTORS)]
+        self.came = state.memory.size + 32 * VECTORS  # where the next word out of the cascade is
 
     def registers(self) -> Array:
         """The numbers of r, p, m, where the next word out of the cascade is, and where vectors are."""
@@ -167,7 +185,7 @@ class Tracer:
             elif i.form.name in ("ldc", "ldu", "ldbf"):
                 self._load_sums(i, s.p[pointer], trace)
             else:
-                after.append((self.vectors, i.operands[0], s.p[pointer]))
+                after.append((self.vectors, loops.vector_of(i), s.p[pointer]))
         commit = None
         if (scalar := bundle.get(Slot.SCALAR)) and scalar.form.name == "getc":
             c, half = scalar.operands
@@ -208,26 +226,24 @@ class Tracer:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
             name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
-            taken = Sum("take", (o[3] if name == "macbf" else -1, *counts), ())
+            taken = Sum("take", (o[-1] if name in ("macbf", "macbfsp") else -1, *counts), ())
             trace.fixed += taken.numbers
             trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
         numbers: tuple[int, ...] = ()
-        if name in ("mul", "mule"):
-            name = "mac" if name == "mul" else "mace"
+        if name in _MULTIPLYING:
+            name = _MULTIPLYING[name]
             trace.sums.setdefault(o[0], []).append(Sum("clr", (), ()))
-        if name == "mac":
-            vectors, numbers = [v[o[1]], *(v[n] for n in _pairs(o[2]))], (o[3],)
-        elif name == "mace":
-            vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
+        if name in ("mac", "mace", "macbf"):
+            vectors, numbers = [v[n] for n in _operands(name, o)], (o[3],)
+        elif name in _SPARSE:
+            vectors, numbers = [v[n] for n in _operands(name, o)], (o[4], o[3] % 2)
         elif name == "row":
             vectors = [v[o[1]]]
         elif name == "setc":
             vectors, numbers = [v[o[2]]], (o[1],)
         elif name == "ups":
             vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
-        elif name == "macbf":
-            vectors, numbers = [v[n] for n in _pairs(o[1], o[2])], (o[3],)
         elif name == "addbf":
             vectors = [v[n] for n in _pairs(o[1])]
         elif name in ("maxf", "minf"):
@@ -238,26 +254,27 @@ class Tracer:
     def _loop(self, start: int, end: int, times: int, trace: Trace) -> Step:
         body = self.bundles[start:end]
         found = loops.load_addresses(self.state, body, times)
-        numbers = {key: trace.note(a) for key, a in found.items()}
-        trace.loads += numbers.values()
+        touched = {key: trace.note(a) for key, a in found.items()}
+        trace.loads += touched.values()
         writes: dict[int, list[tuple[int, Array]]] = {}
         for (j, slot), addresses in found.items():
             i = body[j][slot]
             if i.form.name == "ldm":
-                trace.tables.append(numbers[j, slot])
+                trace.tables.append(touched[j, slot])
             else:
-                writes.setdefault(i.operands[0], []).append((j, addresses))
+                writes.setdefault(loops.vector_of(i), []).append((j, addresses))
         streams = {w: loops.Stream.setting(self.vectors[w], times, where) for w, where in writes.items()}
         for j, bundle in enumerate(body):
             if Slot.VECTOR in bundle:
                 i = bundle[Slot.VECTOR]
                 o = i.operands
-                used = {"mac": [o[1], *_pairs(o[2])], "mace": [o[1], o[2]], "macbf": _pairs(o[1], o[2])}[i.form.name]
+                used = _operands(i.form.name, o)
                 where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
-                made = Sum(i.form.name, (o[3],), tuple(trace.note(a) for a in where))
-                trace.fixed.append(o[3])
+                numbers = (o[4], o[3] % 2) if i.form.name in _SPARSE else (o[3],)
+                made = Sum(i.form.name, numbers, tuple(trace.note(a) for a in where))
+                trace.fixed += numbers
                 trace.sums.setdefault(o[0], []).append(made)
         for w, stream in streams.items():
             self.vectors[w] = int(stream.after[-1])
-        groups = tuple(tuple(numbers[j, s] for s in (Slot.A, Slot.B) if s in b) for j, b in enumerate(body))
+        groups = tuple(tuple(touched[j, s] for s in (Slot.A, Slot.B) if s in b) for j, b in enumerate(body))
         return Step(start, end, times, groups)

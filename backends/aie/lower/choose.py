@@ -9,6 +9,7 @@ from sparsec.backends.aie.lower.cost import Estimate, compute_cycles, estimate, 
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.sparse import why_dense
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -24,9 +25,12 @@ _LONGEST = 64  # what a descriptor's iteration counts
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
-def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
-    """All tilings that fit."""
-    yield from (t for t in _candidates(machine, layer, modes, height, width) if _places(machine, t) is not None)
+def candidates(
+    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int, *, sparse: bool | None = None
+) -> Iterator[Tiling]:
+    """All tilings that fit, or those of sparse products, or the others."""
+    found = (t for t in _candidates(machine, layer, modes, height, width) if sparse in (None, t.sparse))
+    yield from (t for t in found if _places(machine, t) is not None)
 
 
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
@@ -54,6 +58,25 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
+            if not why_dense(layer, mode, splits):
+                yield from _sparse(machine, layer, mode, height, width, rows, splits)
+
+
+def _sparse(
+    machine: Machine, layer: ConvLayer, mode: Mode, height: int, width: int, rows: Sequence[int], splits: int
+) -> Iterator[Tiling]:
+    """Tilings of sparse products."""
+    core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
+    most = max(1, int(layer.sparse_counts(splits, mode.channel_parts).max()))
+    for height_of in rows:
+        for kept in (True, False):
+            for buffers in (2, 1):
+                chunk = most + most % 2
+                made = Tiling(layer, mode, height, width, height_of, chunk, kept, buffers, core, bank, splits, sparse=True)
+                for groups in _GROUPS if splits > 1 else (1,):
+                    made = replace(made, groups=groups)
+                    if _fits(machine, made):
+                        yield made
 
 
 def _chainable(layer: ConvLayer, cores: int) -> bool:
@@ -72,7 +95,7 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
-    if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
+    if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % (t.groups * t.results_together)):
         return False
     if explicit_descriptors(t) > _MOST_DESCRIPTORS:
         return False

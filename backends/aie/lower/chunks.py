@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import FIRST_STORE_BYTES, HEADER_BYTES, LEAST_BLOCKS, PAGES_OFFSET
+from sparsec.backends.aie.core.sparse_b import packed
 from sparsec.backends.aie.lower.paging import Spot
 from sparsec.compiler.errors import LimitError
 
@@ -47,6 +48,9 @@ class Chunk:
     tile's start to each block's data, multiples of 32; `entry` is the bundle that its kind of product begins with; `partial` is
     the address of the first half of the partial sums that it goes on with (`goes_on`) or leaves, `residual` that of the
     residual. Of bfloat16, `bias` is float32 and `blocks` are bfloat16.
+
+    Of 16 output channels, for sparse products, `bias` is [16] and `blocks` int8 [n, 2, 16, 8] as [half of the outputs, input,
+    output]; the residual of the other half is `others` bytes behind that of the first.
     """
 
     bias: Array
@@ -56,10 +60,11 @@ class Chunk:
     residual: int = 0
     partial: int = 0
     goes_on: bool = False
+    others: int = 0
 
     def pack(self, steps: Steps, start: int, spot: Spot) -> bytes:
         """The chunk's bytes, a multiple of 32, with blocks from `start` on (`table_end` of the layer's longest chunk). LimitError
-        when data lie further apart than a step holds."""
+        when data lie further apart than a step holds, UsageError for a sparse block of more than two of four values."""
         blocks, offsets = self._even()
         n = len(offsets)
         table = [(b - a - steps.span) // 32 for a, b in pairwise(offsets)]
@@ -68,23 +73,27 @@ class Chunk:
                 f"a step of {32 * outside[0]} bytes between two blocks' data does not fit 16 bits of 32 bytes: cut the tile"
             )
         onward = (steps.on + offsets[0] - offsets[-1] - steps.span) // 32
-        partial = max(0, self.partial - FIRST_STORE_BYTES)
+        partial = max(0, self.partial - FIRST_STORE_BYTES * (2 if self._sparse else 1))
         control = [offsets[0] // 32, self.entry, (n - self._least) // 2, onward % 2**16, table[0] % 2**16]
-        control += [partial or self.residual, self.residual]
+        control += [partial or self.residual, self.residual + self.others]
         assert 2 * len(control) == PAGES_OFFSET
         control += [spot.onward, spot.new, spot.left]
         parts = [
-            np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias.nbytes, b"\0"),
-            self.bias.tobytes(),
+            np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias[:8].nbytes, b"\0"),
+            self.bias[:8].tobytes(),
             np.array([*table[1:], 0], np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
-            blocks.tobytes(),
+            self.bias[8:].tobytes() + packed(blocks) if self._sparse else blocks.tobytes(),
         ]
         whole = b"".join(parts)
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
 
     @property
+    def _sparse(self) -> bool:
+        return self.blocks.ndim == 4
+
+    @property
     def _least(self) -> int:
-        return LEAST_BLOCKS[self.goes_on and self.blocks.dtype == np.int8]
+        return LEAST_BLOCKS[self.goes_on and self.blocks.dtype == np.int8 and not self._sparse]
 
     def _even(self) -> tuple[Array, Sequence[int]]:
         """Blocks as they are stored and their offsets, an even number, as the program takes them in pairs, and not too few."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, PARAMETER_BYTES, Parameters
+from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, PARAMETER_BYTES, SPARSE_BYTES, Parameters
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
@@ -38,7 +38,7 @@ class CoreControl(TileControl):
             data=core.data,
             data_sum=2 * core.data + core.data_step * (t.buffers - 1),
             results=core.results - t.result_quad,
-            results_sum=2 * (core.results - t.result_quad) + core.results_step,
+            results_sum=2 * (core.results - t.result_quad) + t.results_together * core.results_step,
             awaited=t.units // t.tiles * t.streamed,
             within=self.share.steps.registers,
             chunks=t.unit_chunks(part),
@@ -46,19 +46,20 @@ class CoreControl(TileControl):
             weights_end=core.weights + held * size,
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
-            blocks=t.chunk_start - PAGES_OFFSET,
+            blocks=t.chunk_start - PAGES_OFFSET + SPARSE_BYTES * t.sparse,
             halves=core.partial[1] - core.partial[0],
             first_pages=layout.first,
             weights_pages=held,
             data_buffers=t.buffers,
-            results_buffers=2,
+            results_buffers=t.results_buffers,
             residual_buffers=blocks if t.layer.residual and finishes else 0,
             weights_left=held - pages if t.kept else held,
             weights_rest=layout.rest,
+            apart=core.results_step if t.sparse else 0,
             bounds=self._bounds(),
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
-        yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
+        yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), tuple(w % 2**32 for w in told.words()))
         if self.mode.chain > 1:
             yield write(self.grid, tile, "accumulators", CASCADE_INPUT.put(0) | CASCADE_OUTPUT.put(0))  # from north to south
         yield from self._core_data(tile, part, finishes=finishes)
@@ -82,7 +83,7 @@ class CoreControl(TileControl):
             core.results // 4,
             t.rows * self.share.lane * vector,
             (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
-            iteration=Iteration(core.results_step // 4, 2),
+            iteration=Iteration(core.results_step // 4, t.results_buffers),
             acquire=Acquire(LOCKS.results_full),
             release=Release(LOCKS.results_free),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,12 @@ from sparsec.backends.aie.lower.plan import weights_gap
 from sparsec.backends.aie.lower.tiling import CONFLICTS, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 
+Array = np.ndarray[Any, Any]
+
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_SPARSE_CHUNK = 40  # the same for a chunk of sparse products
+_BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
+_FIRST_PART, _MIDDLE_PART, _LAST_PART = 21, 32, 16  # where these are parts of sums
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
@@ -186,16 +192,33 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
 
 def compute_cycles(t: Tiling) -> float:
     """Cycles of the core that has most to do."""
-    size = t.layer.element.bytes
-    counts, pieces = t.counts, t.all_pieces
     if t.mode.chain > 1:
         return _chained_cycles(t)
+    each = _sparse_chunks(t) if t.sparse else _dense_chunks(t)
+    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+
+
+def _dense_chunks(t: Tiling) -> Array:
+    """Cycles of the chunks of each block of output channels, for a tile."""
+    size = t.layer.element.bytes
+    counts, pieces = t.counts, t.all_pieces
     least = np.full(counts.shape, LEAST_BLOCKS[t.layer.element is BYTE] * pieces[:, None])
     least[:, 0] += LEAST_BLOCKS[False] - LEAST_BLOCKS[t.layer.element is BYTE]
     products = np.maximum(least, counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
-    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    beside = _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
+    each: Array = t.share.tiles * (4 * size * products + going_on) + beside
+    return each
+
+
+def _sparse_chunks(t: Tiling) -> Array:
+    """The same of each pair of blocks, of sparse products."""
+    last = (_MIDDLE_PART if t.layer.wide else _LAST_PART) if t.splits > 1 else _FIRST_PART if t.layer.wide else _BIASES
+    parts = last + (_FIRST_PART + _MIDDLE_PART * (t.splits - 2) if t.splits > 1 else 0)
+    beside = _SPARSE_CHUNK * t.splits + _ADDING * bool(t.layer.residual)
+    products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).sum(axis=1)
+    each: Array = t.share.tiles * (8 * products + parts + _RESIDUAL * bool(t.layer.residual)) + beside
+    return each
 
 
 def _chained_cycles(t: Tiling) -> float:

@@ -149,7 +149,7 @@ class Fitting:
         assert extent is not None
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
-        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
+        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four)
         key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             self._known[key] = ranked(self.machine, layer, self.ways, height, width)
@@ -169,15 +169,5 @@ class Fitting:
 
 def _key(t: Tiling) -> tuple[Any, ...]:
     """What tells a way from the others for its layer."""
-    return (
-        t.layer.node,
-        t.layer.first_block,
-        t.layer.channels,
-        t.mode,
-        t.rows,
-        t.chunk_blocks,
-        t.kept,
-        t.buffers,
-        t.splits,
-        t.groups,
-    )
+    place = t.layer.node, t.layer.first_block, t.layer.channels
+    return *place, t.mode, t.rows, t.chunk_blocks, t.kept, t.buffers, t.splits, t.groups, t.sparse

@@ -135,6 +135,7 @@ class Share:
     rows: int
     columns: int
     element: Element = BYTE
+    pairs: bool = False  # of blocks of input channels, whose vectors are multiplied as one of 4 x 16
 
     @property
     def lane(self) -> int:
@@ -180,7 +181,7 @@ class Share:
     def steps(self) -> Steps:
         """Bytes between the vectors that are multiplied together, and on to the next ones."""
         vector = self.element.vector_bytes
-        inner = vector - LOAD_BYTES
+        inner = self.plane_rows * self.pitch * vector if self.pairs else vector - LOAD_BYTES
         if not self.folded:
             return Steps((vector,) * 3, TILE_VECTORS * vector, inner)
         row, rows = vector * self.pitch, TILE_VECTORS // self.lane

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.core.sparse_b import GROUP, KEPT
 from sparsec.backends.aie.lower.floats import floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.paging import Streams
@@ -101,6 +102,31 @@ class ConvLayer:
     def block_counts(self) -> tuple[int, ...]:
         """Nonzero blocks of weights, by block of output channels."""
         return tuple(int(n) for n in np.count_nonzero(self._filled, axis=(1, 2, 3)))
+
+    @cached_property
+    def two_of_four(self) -> bool:
+        """Whether the array multiplies sparse operands of it: bytes, an even number of input blocks, and of every four
+        consecutive input channels of a position and an output channel at most two that are not zero."""
+        w = self.weights
+        if self.depthwise or self.maximum or self.element is not BYTE or self.input_blocks % 2:
+            return False
+        groups = w.reshape(*w.shape[:3], BLOCK // GROUP, GROUP, *w.shape[4:])
+        return bool(np.count_nonzero(groups, axis=4).max(initial=0) <= KEPT)
+
+    def sparse_counts(self, parts: int, channel_parts: int) -> Array:
+        """Sparse operands that are not zero, int [pairs of output blocks, parts of the input channels].
+
+        The pairs of a core are two of its blocks that follow one another, `channel_parts` apart; they take turns as blocks do.
+        """
+        if (parts, channel_parts) not in self._sparse_counts:
+            outputs, inputs, *kernel = self._filled.shape
+            pairs = self._filled.reshape(-1, 2, channel_parts, inputs // 2, 2, *kernel).any(axis=(1, 4))
+            self._sparse_counts[parts, channel_parts] = pairs.reshape(outputs // 2, parts, -1).sum(axis=2)
+        return self._sparse_counts[parts, channel_parts]
+
+    @cached_property
+    def _sparse_counts(self) -> dict[tuple[int, int], Array]:
+        return {}
 
     def counts(self, parts: int) -> Array:
         """Nonzero blocks of weights, int [output blocks, parts of the input channels]."""

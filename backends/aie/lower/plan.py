@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import Kind, entries
+from sparsec.backends.aie.core.sparse_b import DEPTH
 from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -74,7 +75,7 @@ class LayerPlan:
 
 def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
     """The kinds of product that a layer asks of cores."""
-    return tuple(dict.fromkeys(k for b in range(tiling.layer.output_blocks) for k in _kinds(tiling, b)))
+    return tuple(dict.fromkeys(k for b in range(tiling.rows_of_counts) for k in _kinds(tiling, b)))
 
 
 def _kinds(tiling: Tiling, block: int) -> list[Kind]:
@@ -90,7 +91,8 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
             made = replace(made, gets=i > 0, puts=not last)
         else:
             made = replace(made, starts_partial=i > 0, ends_partial=not last)
-        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16))
+        made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16)
+        found.append(replace(made, sparse=tiling.sparse))
     return found
 
 
@@ -99,8 +101,8 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
     core = in_core(machine, tiling)
     pages = []
     for part in range(tiling.mode.channel_parts):
-        blocks = tiling.output_blocks(part)
-        made = [_chunks(tiling, b, own, core, kinds) for own, b in enumerate(blocks)]
+        rows = range(part, tiling.rows_of_counts, tiling.mode.channel_parts)
+        made = [_chunks(tiling, row, own, core, kinds) for own, row in enumerate(rows)]
         each = max(1, len(made) // tiling.groups)
         if tiling.mode.chain > 1:
             pages += [_pages(tiling, part * tiling.mode.chain + i, [b[i][0] for b in made]) for i in range(tiling.mode.chain)]
@@ -120,26 +122,31 @@ def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, .
     return tuple(bytes(stream[at : at + size]) for at in range(0, len(stream), size))
 
 
-def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[Chunk]]:
-    """The nonzero blocks of 8 output channels, which are a core's `own`-th, by part of the input channels."""
+def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequence[Kind]) -> list[list[Chunk]]:
+    """The nonzero blocks of 8 output channels, or of 16, which are a core's `own`-th, by part of the input channels."""
     layer = tiling.layer
-    bias = np.zeros(8, layer.shifts.bias.dtype)
-    there = layer.shifts.bias[8 * block : 8 * block + 8]
-    bias[: there.size] = there
-    residual = core.residual + own * tiling.residual_stride if layer.residual else 0
+    bias = np.zeros((tiling.results_together, 8), layer.shifts.bias.dtype)
+    for i, block in enumerate(tiling.made_by(row)):
+        there = layer.shifts.bias[8 * block : 8 * block + 8]
+        bias[i, : there.size] = there
+    residual = core.residual + own * tiling.results_together * tiling.residual_stride if layer.residual else 0
+    others = tiling.residual_stride if layer.residual and tiling.sparse else 0
     group = max(1, tiling.most_results // tiling.groups)
-    further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
+    each = tiling.results_together * tiling.partial_bytes
+    further = own % (group // tiling.results_together) * each if tiling.splits > 1 else 0
+    further += SUM_BYTES // 2 * tiling.sparse  # a chunk's first stores are twice as many
     partial = core.partial[0] + further if tiling.in_parts else 0
-    wanted = iter(_kinds(tiling, block))
+    wanted = iter(_kinds(tiling, row))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
     found: list[list[Chunk]] = []
     for split in range(tiling.inputs):
-        offsets, whole = _blocks(tiling, block, split)
+        offsets, whole = (_sparse_blocks if tiling.sparse else _blocks)(tiling, row, split)
         found.append([])
-        for i in range(tiling.pieces(block)):
+        for i in range(tiling.pieces(row)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
-            found[-1].append(Chunk(bias, whole[part], offsets[part], begins[kind], residual, sums, kind.starts_partial))
+            blocks, places = whole[part], offsets[part]
+            found[-1].append(Chunk(bias.reshape(-1), blocks, places, begins[kind], residual, sums, kind.starts_partial, others))
     return found
 
 
@@ -156,6 +163,20 @@ def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
                 offsets.append(share.offset(block if layer.depthwise else b, i, j))
                 blocks.append(found.reshape(8) if layer.depthwise else found.T)
     return offsets, np.array(blocks, w.dtype).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
+
+
+def _sparse_blocks(tiling: Tiling, row: int, split: int) -> tuple[list[int], Array]:
+    """The pairs of operands of 16 output channels and a part of the input channels that are not both zero: where their data are,
+    and the operands, int8 [n, 2, 16, 8]."""
+    share, w = tiling.share, tiling.layer.weights[list(tiling.made_by(row))]  # [2, 8, input blocks, 8, rows, columns]
+    offsets, blocks = [], []
+    for i, j in ((i, j) for i in range(w.shape[4]) for j in range(w.shape[5])):
+        for b in range(0, share.blocks, 2):
+            found = w[:, :, split * share.blocks + b : split * share.blocks + b + 2, :, i, j]
+            if found.any():
+                offsets.append(share.offset(b, i, j))
+                blocks.append(found.transpose(0, 2, 3, 1).reshape(2, DEPTH, 8))
+    return offsets, np.array(blocks, w.dtype).reshape(-1, 2, DEPTH, 8)
 
 
 def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import LEAST_BLOCKS, PARAMETER_BYTES
+from sparsec.backends.aie.core.program import BIAS_BYTES, LEAST_BLOCKS, PARAMETER_BYTES
+from sparsec.backends.aie.core.sparse_b import PAIR_BYTES
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, TILE_VECTORS, Share
@@ -40,6 +41,8 @@ class Tiling:
     With `splits`, tiles come to cores in so many parts of the input channels, which are units; sums of all output channels of a
     core are kept from one to the next. With `groups`, these are taken some at a time, and tiles come again for each. Pages of
     weights are as small as possible if `tight`, which takes some time to find.
+
+    Chunks of `sparse` products make two blocks of a core's output channels, out of pairs of blocks of input channels.
     """
 
     layer: ConvLayer
@@ -55,11 +58,13 @@ class Tiling:
     splits: int = 1
     groups: int = 1
     tight: bool = False
+    sparse: bool = False
 
     @cached_property
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
-        return Share(self.layer.window, self.layer.input_blocks // self.inputs, self.rows, self.width, self.layer.element)
+        blocks = self.layer.input_blocks // self.inputs
+        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element, self.sparse)
 
     @property
     def inputs(self) -> int:
@@ -108,8 +113,27 @@ class Tiling:
 
     @property
     def counts(self) -> Array:
-        """Nonzero blocks of weights, int [blocks of output channels, parts of the input channels]."""
-        return self.layer.counts(self.inputs)
+        """Nonzero blocks of weights, int [blocks of output channels, parts of the input channels]; of sparse products, operands
+        of pairs of these."""
+        return self.layer.sparse_counts(self.inputs, self.mode.channel_parts) if self.sparse else self.layer.counts(self.inputs)
+
+    @property
+    def results_together(self) -> int:
+        """Blocks of output channels that a chunk makes."""
+        return 2 if self.sparse else 1
+
+    def made_by(self, row: int) -> tuple[int, ...]:
+        """The blocks of output channels that a row of `counts` makes."""
+        if not self.sparse:
+            return (row,)
+        every = self.mode.channel_parts
+        first = row % every + row // every * 2 * every
+        return first, first + every
+
+    @property
+    def rows_of_counts(self) -> int:
+        """Blocks of output channels, or their pairs."""
+        return self.layer.output_blocks // self.results_together
 
     @cached_property
     def all_pieces(self) -> Array:
@@ -126,7 +150,7 @@ class Tiling:
 
     @cached_property
     def _streams(self) -> Streams:
-        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain)
+        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain, self.sparse)
         known = self.layer.streams
         if key not in known:
             known[key] = Streams(self._lengths())
@@ -135,11 +159,12 @@ class Tiling:
     def _lengths(self) -> list[list[int]]:
         """Bytes of the chunks of each part of the weights, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
-        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        each = PAIR_BYTES if self.sparse else element.vector_bytes if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
-        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (element is BYTE) & (self.mode.chain == 1)
-        sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, self.chunk_start)
+        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (element is BYTE and not self.sparse) & (self.mode.chain == 1)
+        start = self.chunk_start + BIAS_BYTES * self.sparse
+        sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, start)
         sizes[np.broadcast_to(piece >= self.all_pieces[:, None, None], sizes.shape)] = 0
         found = []
         for p in range(parts):
@@ -219,6 +244,11 @@ class Tiling:
     def data_bytes(self) -> int:
         """Vectors of one unit in a core."""
         return self.share.data_vectors * self.layer.element.vector_bytes
+
+    @property
+    def results_buffers(self) -> int:
+        """Buffers of results in a core: what chunks make while results of the one before leave."""
+        return 2 * self.results_together
 
     @property
     def residual_words(self) -> int:
@@ -305,7 +335,7 @@ class Tiling:
             "data": self.buffers * self.unit_bytes + max(self.share.slack, SKIPPED_BYTES if self.skips else 0),
             "residual": self.residual_bytes,
             "weights": 0,
-            "results": 2 * (self.result_bytes + self.result_quad),
+            "results": self.results_buffers * (self.result_bytes + self.result_quad),
             "partial sums": 2 * self.half_sums,
             "parameters": 2 * PARAMETER_BYTES,
         }

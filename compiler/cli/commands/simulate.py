@@ -188,6 +188,7 @@ def _layers(model: ArrayModel, run: ModelRun) -> list[dict[str, Any]]:
                     "core": {cause.value: cycles for cause, cycles in layer.mean().items()},
                     "DDR bytes": layer.ddr_read + layer.ddr_written,
                     "blocks": f"{entry['blocks']} of {entry['all_blocks']}",
+                    "products": entry["products"],
                     "cut": entry["cut"],
                 }
             )
@@ -227,7 +228,8 @@ def _shown(row: dict[str, Any]) -> list[str]:
         f"{cycles / max(1, least):.2f}",
         row["bound by"],
     ]
-    return [*shown, *(f"{100 * t / cycles:.0f}" for t in times), row["blocks"], row["cut"]]
+    kept = row["blocks"] + (", sparse B" if row["products"].startswith("sparse") else "")
+    return [*shown, *(f"{100 * t / cycles:.0f}" for t in times), kept, row["cut"]]
 
 
 def _pictures(model: ArrayModel, run: ModelRun, folder: Path) -> None:

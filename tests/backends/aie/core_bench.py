@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, Kind, Parameters, core_program, entries
+from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, SPARSE_BYTES, Kind, Parameters, core_program, entries
 from sparsec.backends.aie.core.timing import Latencies
 from sparsec.backends.aie.lower.chunks import Chunk, Steps, table_end
 from sparsec.backends.aie.lower.paging import Spot
@@ -22,7 +22,7 @@ SLOT = 0x2000
 
 class Bench:
     """A core whose DMA is played by the test: `tiles` of data, each multiplied by all chunks, whose entry is the
-    number of their kind. 4 vectors of results are `result_bytes`."""
+    number of their kind. 4 vectors of results are `result_bytes`. With `pairs`, chunks make two results, for sparse products."""
 
     def __init__(
         self,
@@ -37,20 +37,24 @@ class Bench:
         result_bytes: int = 128,
         bounds: tuple[int, int] | None = None,
         fast: bool = True,
+        pairs: bool = False,
     ) -> None:
         self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192, fast)
         self.tiles, self.result_bytes = tiles, result_bytes * vectors
         slots = len(chunks) if kept else 1
         steps = steps or Steps()
         first = RESULTS - result_bytes
+        self.pairs, self.step = pairs, vectors * result_bytes + result_bytes
         start = max(table_end(len(c.offsets), c.goes_on) for c in chunks)
         spot = Spot(SLOT, 1, int(not kept))  # a page for each
         made = [replace(c, entry=entries(tuple(kinds))[c.entry]).pack(steps, start, spot) for c in chunks]
         self.chunks = made * (1 if kept else len(tiles))
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
-            *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts, start - PAGES_OFFSET),
-            *(PARTIAL[1] - PARTIAL[0], 1, slots, 1, 2, len(chunks), 0 if kept else slots),
+            *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts),
+            *(start - PAGES_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
+            *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 0 if kept else slots),
+            apart=self.step,
             bounds=bounds,
         )
         self.slots = slots
@@ -64,8 +68,10 @@ class Bench:
             if meeting.kind == "rel":
                 locks[meeting.lock] += meeting.value
                 if meeting.lock == LOCKS.results_full:
-                    self.results.append(s.memory[RESULTS : RESULTS + self.result_bytes].copy())
-                    locks[LOCKS.results_free] += 1
+                    for i in range(1 + self.pairs):
+                        at = RESULTS + i * self.step
+                        self.results.append(s.memory[at : at + self.result_bytes].copy())
+                    locks[LOCKS.results_free] += 1 + self.pairs
                 continue
             if meeting.lock in (LOCKS.layer_even, LOCKS.layer_odd):
                 if arrived:
