@@ -106,6 +106,12 @@ def products(a: Array, b: Array, signed: int) -> Array:
     return sums
 
 
+def scaled(data: Array, factor: int) -> Array:
+    """int32 [4, 8]: 64 bytes as int16 times the lower half of a register."""
+    sums: Array = (data.view(np.int16).astype(np.int32) * ((factor + 2**15) % 2**16 - 2**15)).reshape(4, 8)
+    return sums
+
+
 def products_bf16(a: Array, b: Array) -> Array:
     """float32 [4, 4]: 64 bytes `a` as bfloat16 [4, 8] times 64 bytes `b` as bfloat16 [8, 4]."""
     with np.errstate(all="ignore"):  # of what a core reads beyond its data nothing is kept
@@ -279,6 +285,15 @@ def _bytewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array])
     return commit
 
 
+def _narrowed(s: State, o: tuple[int, ...]) -> Commit:
+    data = requantise_by_shift(s.sums(o[1]), s.r[o[2]], 0, DType.I16).view(np.uint8).reshape(2, 32)
+
+    def commit() -> None:
+        s.w[2 * o[0] : 2 * o[0] + 2] = data
+
+    return commit
+
+
 def _quarter(s: State, o: tuple[int, ...]) -> Commit:
     data = s.w[o[2]].copy()
 
@@ -316,6 +331,8 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
     "macbf": lambda s, o: _accumulate(s.half(o[0], o[3]), products_bf16(s.x(o[1]), s.x(o[2])), True),
     "addbf": lambda s, o: _accumulate(s.floats(o[0]), widened(s.x(o[1])).reshape(4, 8), True),
+    "srsh": _narrowed,
+    "mach": lambda s, o: _plus(s, o, 1, State.sums, scaled(s.x(o[2]), s.r[o[3]])),
     "maxf": lambda s, o: _accumulate(s.floats(o[0]), np.maximum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "minf": lambda s, o: _accumulate(s.floats(o[0]), np.minimum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "macc": lambda s, o: _sums_of(s, o, 1, _matrix),

@@ -161,6 +161,8 @@ _VECTORS = (
     Form("addmac", 18, (_C, _C, _C, _W, _X, _FORMAT), "><<<<-", "as mac, c = c' + c'' + the products"),
     Form("addmace", 19, (_C, _C, _C, _W, _W, _FORMAT), "><<<<-", "as mace, c = c' + c'' + the products"),
     Form("addmacbf", 20, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as macbf, the half of c = those of c' and c'' + the products"),
+    Form("srsh", 21, (_X, _C, _R), "><<", "x = c shifted right by r, round half to even, saturate to 32 lanes of int16"),
+    Form("mach", 22, (_C, _C, _X, _R), "><<<", "c[i] = c'[i] + x[i] * r, 32 lanes of int16, of r its lower half"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (

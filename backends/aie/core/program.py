@@ -25,7 +25,8 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
-    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32.
+    `scaled` sums are multiplied by a number before they are shifted, and shifted twice. Of `bfloat16` are data, weights, residual
+    and results alike; partial sums are float32.
     """
 
     depthwise: bool = False
@@ -37,6 +38,7 @@ class Kind:
     maximum: bool = False
     wide: bool = False
     bfloat16: bool = False
+    scaled: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +48,7 @@ class Kind:
         parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
+        parts += ["scaled"] if self.scaled else []
         return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
 
 
@@ -79,7 +82,8 @@ class Parameters:
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
     and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
     are not in use at the end (`weights_left`), of which `weights_rest` are full; the least and the greatest result, each as the
-    4 bytes of a word or a float32, where results are cut to them.
+    4 bytes of a word or a float32, where results are cut to them; where sums are scaled, what they are multiplied by, what is
+    added to that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
     """
 
     units: int
@@ -105,14 +109,19 @@ class Parameters:
     weights_left: int
     weights_rest: int = 0
     bounds: tuple[int, int] | None = None
+    scaling: tuple[int, int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
         """The words of memory."""
-        values = (getattr(self, f.name) for f in fields(self) if f.name != "bounds")
+        values = (getattr(self, f.name) for f in fields(self) if f.name not in ("bounds", "scaling"))
         words = [w for v in values for w in (v if isinstance(v, tuple) else (v,))]
-        if self.bounds is not None:
+        if self.bounds is not None or self.scaling is not None:
             words += [0] * (_PLACES["bounds"] - len(words))
+        if self.bounds is not None:
             words += [word for bound in self.bounds for word in [bound] * 8]
+        if self.scaling is not None:  # no layer has both
+            factor, added, shift = self.scaling
+            words += [*[added] * 8, factor, shift]
         return tuple(words)
 
 
@@ -143,6 +152,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "maximum": k.maximum,
             "cuts": [int(cut) for cut in k.cuts],
             "wide": k.wide,
+            "scaled": k.scaled,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),

@@ -26,6 +26,7 @@ from sparsec.compiler.errors import FitError
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
+_SCALING = 18  # cycles of 4 vectors beside products to scale them
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
@@ -134,7 +135,8 @@ def _compute(t: Tiling) -> float:
     counts, pieces = t.counts, t.all_pieces
     products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
+    beside = going_on + _SCALING * (t.layer.shifts.scaling is not None)
+    each = t.share.tiles * (4 * size * products + beside) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
@@ -157,7 +159,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
+                for blocks in _chunk_blocks(most, (1,) if layer.maximum or layer.shifts.scaling else _PIECES if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)

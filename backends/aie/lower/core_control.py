@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import astuple, replace
 from itertools import pairwise
 from typing import Any
 
@@ -55,6 +55,7 @@ class CoreControl(TileControl):
             weights_left=held - pages if t.kept else held,
             weights_rest=layout.rest,
             bounds=self._bounds(),
+            scaling=astuple(t.layer.shifts.scaling) if t.layer.shifts.scaling is not None else None,
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())

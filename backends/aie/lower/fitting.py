@@ -79,7 +79,7 @@ class Fitting:
         assert extent is not None
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
-        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
+        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.shifts.scaling is None)
         key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             self._known[key] = ranked(self.machine, layer, self.ways, height, width)

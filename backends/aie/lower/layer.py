@@ -11,6 +11,7 @@ import numpy as np
 from sparsec.backends.aie.lower.floats import floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.paging import Streams
+from sparsec.backends.aie.lower.scaling import scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -157,6 +158,9 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     if depthwise and x.dtype is DType.BF16:
         return "it multiplies channel by channel, which the array does to bytes only"
     shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
+    if isinstance(shifts, str) and depthwise and x.dtype in _BYTES:
+        scaled = scaled_of(graph, node)
+        shifts = scaled if isinstance(scaled, Shifts) or (graph.constants[node.inputs[1]] == 1).all() else shifts
     if isinstance(shifts, str):
         return shifts
     window = Window((w.shape[2], w.shape[3]), op.strides[0], (op.pads[0], op.pads[1]))

@@ -86,7 +86,9 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
         low, high = (b is not None and last for b in layer.shifts.bounds)
         made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
-        found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16))
+        scaled = layer.shifts.scaling is not None and last
+        made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16, scaled=scaled)
+        found.append(made)
     return found
 
 
