@@ -82,6 +82,12 @@ class _Mean(Rule[_Match]):
         editor.replace(node, op, [match.x, ones], origin=merged_origin(*match.sources))
 
 
+def refusal(graph: Graph, mean: Node) -> str | None:
+    """Why a mean of dequantised bytes that are quantised again stays as it is; None for another node."""
+    found = [_Mean().match(GraphEditor(graph), user) for user in graph.users[mean.output] if isinstance(user.op, Map)]
+    return next((f.reason for f in found if isinstance(f, Rejected)), None)
+
+
 def _windows(node: Node, shape: tuple[int, ...]) -> _Windows | str:
     """The windows of a mean of [N, C, H, W]; or why they are none of one size, as a clause."""
     op = node.op

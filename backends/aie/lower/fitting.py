@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
-from sparsec.backends.aie.lower.choose import ranked
+from sparsec.backends.aie.lower.choose import estimate, ranked
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -38,8 +38,20 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        as few as fit.
+        as few as fit. Of one row of results whose channels are computed alike, cores may get channels of their own instead.
         """
+        found = self._in_parts(layer)
+        passed_over = self.passed_over.pop(layer.node, "")
+        fanned = self._fanned(layer)
+        if fanned and (isinstance(found, str) or self._cycles(fanned) < self._cycles(found)):
+            return fanned
+        self.passed_over |= {layer.node: passed_over} if passed_over else {}
+        return found
+
+    def _cycles(self, ways: tuple[Tiling, ...]) -> float:
+        return sum(estimate(self.machine, t).cycles for t in ways)
+
+    def _in_parts(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         found = self._whole(layer)
         if not isinstance(found, str):
             return (found,)
@@ -55,6 +67,25 @@ class Fitting:
             if len(made) == len(parts):
                 return tuple(made)
         return found
+
+    def _fanned(self, layer: ConvLayer) -> tuple[Tiling, ...]:
+        """Means of whole images: there are no rows to cut, and weights are alike, so that parts of the channels take the places
+        of parts of the positions; what is left beside equal parts becomes layers of its own. () where that does not fit."""
+        extent = plane(self.graph.types[layer.y])
+        assert extent is not None
+        if extent[1] > 1 or layer.residual:
+            return ()
+        for count in sorted({m.position_parts for m in self.ways} - {1}, reverse=True):
+            each = layer.alike // count
+            way = self._whole(layer.fanned(count)) if each else ""
+            if isinstance(way, str):
+                continue
+            rest = each * count
+            if rest == layer.output_blocks:
+                return (way,)
+            others = self.first(layer.part(rest, layer.output_blocks))
+            return () if isinstance(others, str) else (way, *others)
+        return ()
 
     def _whole(self, layer: ConvLayer) -> Tiling | str:
         try:
@@ -80,9 +111,10 @@ class Fitting:
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.shifts.scaling is None)
-        key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
+        key = (layer.window, layer.channels, layer.fan, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
-            self._known[key] = ranked(self.machine, layer, self.ways, height, width)
+            ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
+            self._known[key] = ranked(self.machine, layer, ways, height, width)
         return [replace(t, layer=layer, tight=True) for t in self._known[key][:_MOST]]
 
     def _try(self, tiling: Tiling) -> None:

@@ -19,11 +19,12 @@ from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
+from sparsec.compiler.ops.reduce import Reduce
+from sparsec.passes.byte_means import refusal
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 _MULTIPLIED = (*_BYTES, DType.BF16)
-_POOLS = {"max": "maximum", "avg": "mean", "lp": "norm"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ConvLayer:
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
+    fan: int = 1  # parts of channels one behind the other, each as it says, that are computed where others have parts of positions
 
     def macs(self, graph: Graph) -> int:
         """Products of the dense layer."""
@@ -60,14 +62,15 @@ class ConvLayer:
         extent = plane(graph.types[self.y])
         assert extent is not None
         each = 1 if self.depthwise else self.channels[0] // self.groups
-        return extent[1] * extent[2] * self.channels[1] * (self.terms or kernel * each)
+        return extent[1] * extent[2] * self.fan * self.channels[1] * (self.terms or kernel * each)
 
     def part_of(self, graph: Graph) -> tuple[int, int] | None:
         """The first and last of the node's channels that it makes, if it does not make all."""
         extent = plane(graph.types[self.y])
         assert extent is not None
         first = BLOCK * self.first_block
-        return (first, first + self.channels[1] - 1) if self.channels[1] < extent[0] else None
+        made = self.fan * self.channels[1]
+        return (first, first + made - 1) if made < extent[0] else None
 
     def part(self, first: int, end: int) -> ConvLayer:
         """Blocks of channels [first, end) of a depthwise layer as a layer of its own."""
@@ -80,6 +83,17 @@ class ConvLayer:
             shifts=shifts,
             first_block=self.first_block + first,
         )
+
+    @property
+    def alike(self) -> int:
+        """Whole blocks of channels that have the same weights and biases, so that one may stand for another; 0 where some differ."""
+        blocks = self.channels[1] // BLOCK if self.depthwise else 0
+        w, bias = self.weights[:blocks], self.shifts.bias[: BLOCK * blocks]
+        return blocks if (w == self.weights[0, 0]).all() and (bias == self.shifts.bias[0]).all() else 0
+
+    def fanned(self, count: int) -> ConvLayer:
+        """The first blocks of channels that are alike, as many as `count` parts of equal size have."""
+        return replace(self.part(0, self.alike // count), fan=count)
 
     @property
     def result_size(self) -> int:
@@ -136,6 +150,8 @@ def layer_of(graph: Graph, node: Node) -> ConvLayer | str:
         return conv_layer(graph, node)
     if isinstance(node.op, MatMul):
         return _product_layer(graph, node)
+    if isinstance(node.op, Pool | Reduce) and node.op.kind in ("avg", "mean"):
+        return refusal(graph, node) or "it takes a mean of floats, and the array those of bytes and bfloat16"
     if isinstance(node.op, Pool):
         return _maximum_layer(graph, node)
     if isinstance(node.op, Map):
@@ -192,7 +208,7 @@ def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
     op, x = node.op, graph.types[node.inputs[0]]
     assert isinstance(op, Pool)
     if op.kind != "max" or x.dtype not in _BYTES:
-        return f"it takes the {_POOLS[op.kind]} of {x.dtype.value}, and the array the maximum of bytes"
+        return f"it takes the {'maximum' if op.kind == 'max' else 'norm'} of {x.dtype.value}, and the array the maximum of bytes"
     if x.rank != 4 or x.shape[0] != 1:
         return f"its data {list(x.shape)} are not one image"
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):

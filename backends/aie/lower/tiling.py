@@ -94,7 +94,15 @@ class Tiling:
 
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
-        return max(0, min(self.band, self.height - part * self.band))
+        return self.height if self.layer.fan > 1 else max(0, min(self.band, self.height - part * self.band))
+
+    def first_row(self, part: int) -> int:
+        """The output's first row of a part's band."""
+        return 0 if self.layer.fan > 1 else part * self.band
+
+    def first_block(self, part: int) -> int:
+        """The first block of channels of a part of the positions, where these are parts of the channels."""
+        return part * self.layer.output_blocks if self.layer.fan > 1 else 0
 
     def output_blocks(self, part: int) -> range:
         """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the
