@@ -11,7 +11,7 @@ from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
+from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.scalar import Arg, Imm, Operand, Program, Step, Tmp
 from sparsec.passes.common.chains import Chain, chain_of
 
@@ -58,8 +58,7 @@ def _needed(steps: Sequence[Step], last: int, end: int) -> set[int]:
 class Bfloat16Out(Pass):
     """Round the results of bfloat16 products where they are made: for machines that store nothing else.
 
-    1. The product is one of bfloat16 that is summed in float32, 2. and it does not multiply channel by channel.
-    3. It does not end with the rounding already.
+    1. The product is one of bfloat16 that is summed in float32, 2. and it does not end with the rounding already.
 
     What is left in the epilogue is a bias, a bfloat16 residual and bounds (`passes/common/chains.py`). Results that the model
     computes further in float32 are rounded once more than by `bfloat16` alone.
@@ -77,11 +76,8 @@ class Bfloat16Out(Pass):
             if not isinstance(op, Conv | MatMul) or not op.wide:  # 1
                 continue
             notes.at = node
-            if isinstance(op, Conv) and op.groups > 1 and graph.types[node.inputs[1]].shape[1] == 1:  # 2
-                notes.reject(node, Rejected("it multiplies channel by channel"))
-                continue
             chain = chain_of(graph, node)
-            if chain.rounded and chain.at == len(op.epilogue.steps) - 1:  # 3
+            if chain.rounded and chain.at == len(op.epilogue.steps) - 1:  # 2
                 continue
             self._split(editor, node, chain)
         return editor.finish()

@@ -163,6 +163,10 @@ _VECTORS = (
     Form("addmacbf", 20, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as macbf, the half of c = those of c' and c'' + the products"),
     Form("srsh", 21, (_X, _C, _R), "><<", "x = c shifted right by r, round half to even, saturate to 32 lanes of int16"),
     Form("mach", 22, (_C, _C, _X, _R), "><<<", "c[i] = c'[i] + x[i] * r, 32 lanes of int16, of r its lower half"),
+    Form("macebf", 23, (_C, _W, _W, _HALF), "=<<-", "2 positions of c += w[i] * w'[i], 16 lanes of bfloat16"),
+    Form("macebfc", 24, (_C, _C, _W, _W, _HALF), "><<<-", "as macebf, 2 positions of c = those of c' + the products, the rest stays"),
+    Form("addmacebf", 25, (_C, _C, _C, _W, _W, _HALF), "><<<<-", "as macebf, 2 positions of c = those of c' and c'' + the products"),
+    Form("maxbf", 26, (_W, _W, _W), "><<", "first w = the greater of the others' bfloat16"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (
@@ -192,7 +196,7 @@ _SCALARS = (
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
 )
 
-ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}
+ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf", "macebf") for n in (f"{p}c", f"add{p}")}
 """Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 
 FORMS: Mapping[Slot, tuple[Form, ...]] = {

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "macebf", "addbf", "maxf", "minf", *ADDING))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 
 
@@ -54,8 +54,8 @@ class Step:
 class Sum:
     """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have.
 
-    Beside instructions: `take` sets the accumulator, or its half (-1: all), to the sum of others after so many of their
-    sums; its numbers are the half, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
+    Beside instructions: `take` sets the accumulator, or a part of it (`parts_of`), to the sum of others after so many of their
+    sums; its numbers are the part, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
     memory. A product that sets, and a load that shifts, are `clr` and what is added then.
     """
 
@@ -94,6 +94,14 @@ class Trace:
         self.addresses.append(np.atleast_1d(np.asarray(address, np.int64)))
         self.places.append(len(self.steps))
         return len(self.addresses) - 1
+
+
+ALL, POSITIONS = -1, 2  # parts of an accumulator: all, the halves of its channels (0, 1) or of its positions (2, 3)
+
+
+def parts_of(name: str, half: int) -> int:
+    """The part of an accumulator that a product with a half sets."""
+    return half if name == "macbf" else POSITIONS + half if name == "macebf" else ALL
 
 
 def _pairs(*wide: int) -> list[int]:
@@ -195,7 +203,7 @@ class Tracer:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
             name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
-            taken = Sum("take", (o[3] if name == "macbf" else -1, *counts), ())
+            taken = Sum("take", (parts_of(name, o[3]), *counts), ())
             trace.fixed += taken.numbers
             trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
@@ -213,6 +221,8 @@ class Tracer:
             vectors, numbers = [v[o[2]]], (o[1],)
         elif name == "ups":
             vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
+        elif name == "macebf":
+            vectors, numbers = [v[o[1]], v[o[2]]], (o[3],)
         elif name == "macbf":
             vectors, numbers = [v[n] for n in _pairs(o[1], o[2])], (o[3],)
         elif name == "addbf":
@@ -239,7 +249,8 @@ class Tracer:
             if Slot.VECTOR in bundle:
                 i = bundle[Slot.VECTOR]
                 o = i.operands
-                used = {"mac": [o[1], *_pairs(o[2])], "mace": [o[1], o[2]], "macbf": _pairs(o[1], o[2])}[i.form.name]
+                wide = {"mac": [o[1], *_pairs(o[2])], "macbf": _pairs(o[1], o[2])}
+                used = wide.get(i.form.name, [o[1], o[2]])
                 where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
                 made = Sum(i.form.name, (o[3],), tuple(trace.note(a) for a in where))
                 trace.fixed.append(o[3])

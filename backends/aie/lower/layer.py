@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.lower.floats import floats_of
+from sparsec.backends.aie.lower.floats import divided, floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.paging import Streams
 from sparsec.backends.aie.lower.scaling import scaled_of
@@ -24,6 +24,7 @@ from sparsec.passes.byte_means import refusal
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
+_LEAST = {dtype: low for dtype, (low, _) in _BYTES.items()} | {DType.BF16: 0xFF80}  # minus infinity
 _MULTIPLIED = (*_BYTES, DType.BF16)
 
 
@@ -32,7 +33,8 @@ class ConvLayer:
     """A convolution of bytes, or the `maximum` of windows.
 
     `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the channels; for depthwise [blocks,
-    8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing there.
+    8, summands of a weight, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing
+    there; minus infinity of bfloat16 as its bits.
     """
 
     node: str
@@ -171,8 +173,6 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
     depthwise = op.groups == x.shape[1] == w.shape[0] and op.groups > 1
-    if depthwise and x.dtype is DType.BF16:
-        return "it multiplies channel by channel, which the array does to bytes only"
     shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
     if isinstance(shifts, str) and depthwise and x.dtype in _BYTES:
         scaled = scaled_of(graph, node)
@@ -182,6 +182,8 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     window = Window((w.shape[2], w.shape[3]), op.strides[0], (op.pads[0], op.pads[1]))
     values = graph.constants[node.inputs[1]]
     weights = _blocked(values if depthwise else _ungrouped(values, op.groups), depthwise)
+    if shifts.divisor != 1:
+        weights = divided(weights, shifts.divisor)
     made = _layer(graph, node, window, (x.shape[1], w.shape[0]), shifts, weights, op.zero if any(op.pads) else None)
     return made if depthwise else replace(made, groups=op.groups, terms=op.terms)
 
@@ -204,22 +206,24 @@ def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:
 
 
 def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
-    """The greatest bytes of windows. Padding is the least byte, which wins nowhere."""
+    """The greatest elements of windows. Padding is the least one, which wins nowhere."""
     op, x = node.op, graph.types[node.inputs[0]]
     assert isinstance(op, Pool)
-    if op.kind != "max" or x.dtype not in _BYTES:
-        return f"it takes the {'maximum' if op.kind == 'max' else 'norm'} of {x.dtype.value}, and the array the maximum of bytes"
+    if op.kind != "max" or x.dtype not in _LEAST:
+        told = "maximum" if op.kind == "max" else "norm"
+        return f"it takes the {told} of {x.dtype.value}, and the array the maximum of bytes or bfloat16"
     if x.rank != 4 or x.shape[0] != 1:
         return f"its data {list(x.shape)} are not one image"
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
-    least, _ = _BYTES[x.dtype]
+    least = _LEAST[x.dtype]
     channels, out = x.shape[1], graph.types[node.output].shape[2:]
     reach = [(o - 1) * op.strides[0] + k - p for o, k, p in zip(out, op.kernel, op.pads, strict=False)]
     outside = any(op.pads) or any(r > size for r, size in zip(reach, x.shape[2:], strict=True))
-    start = np.full(-(-channels // BLOCK) * BLOCK, least % 256 * 0x01010101, np.uint32).view(np.int32)  # as a bias: all bytes
+    word = least * 0x00010001 if x.dtype is DType.BF16 else least % 256 * 0x01010101
+    start = np.full(-(-channels // BLOCK) * BLOCK, word, np.uint32).view(np.int32)  # as a bias: in all lanes
     window = Window((op.kernel[0], op.kernel[1]), op.strides[0], (op.pads[0], op.pads[1]))
-    weights = _blocked(np.ones((channels, 1, *op.kernel), np.int8), depthwise=True)
+    weights = _blocked(np.ones((channels, 1, *op.kernel), np.int8 if x.dtype in _BYTES else x.dtype.numpy), depthwise=True)
     made = _layer(graph, node, window, (channels, channels), Shifts(start, 0), weights, least if outside else None)
     return replace(made, maximum=True)
 

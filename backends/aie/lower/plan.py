@@ -141,8 +141,8 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
 def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
     """The nonzero blocks of 8 output channels and a part of the input channels: where their data are, and the blocks."""
     layer, share = tiling.layer, tiling.share
-    w = layer.weights[block]  # [8, input blocks, 8, rows, columns]
-    within = range(1 if layer.depthwise else share.blocks)
+    w = layer.weights[block]  # [8, input blocks, 8, rows, columns], of depthwise ones [8, summands, 1, ...]
+    within = range(w.shape[1] if layer.depthwise else share.blocks)
     offsets, blocks = [], []
     for i, j in ((i, j) for i in range(w.shape[3]) for j in range(w.shape[4])):
         for b in within:

@@ -45,7 +45,7 @@ class Scaling:
 class Shifts:
     """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None; `bounds` are
     the least and greatest results where they are not those of bytes, or None; `scaling` comes before the shift. Of bfloat16,
-    `bias` is float32, and nothing is shifted."""
+    `bias` is float32, products are divided by `divisor`, and nothing is shifted."""
 
     bias: Array
     shift: int
@@ -53,6 +53,7 @@ class Shifts:
     residual_shift: int = 0
     bounds: tuple[float | None, float | None] = (None, None)
     scaling: Scaling | None = None
+    divisor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

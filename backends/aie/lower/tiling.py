@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.aie.core.program import LEAST_BLOCKS, PARAMETER_BYTES
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
-from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.paging import Layout, Paging, Streams
@@ -138,7 +138,7 @@ class Tiling:
     def _lengths(self) -> list[list[int]]:
         """Bytes of the chunks of each part of the output channels, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
-        each = element.vector_bytes if self.layer.depthwise else element.block_bytes
+        each = LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
         goes_on = (np.arange(self.splits)[:, None] + piece > 0) & (element is BYTE)
