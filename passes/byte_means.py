@@ -17,6 +17,7 @@ from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules, merged_origin
 from sparsec.compiler.scalar import Arg, Imm, Program, Step, Tmp
+from sparsec.passes.common.windows import Windows, mean_windows
 
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 _MOST = 1 << 16  # bytes whose sum float32 holds whatever they are
@@ -26,20 +27,10 @@ _KEEPING_ORDER = ("cast", "round", "relu", "add", "sub", "mul", "div", "min", "m
 
 
 @dataclass(frozen=True)
-class _Windows:
-    """What a mean is of: windows, all of `count` positions, those of the padding among them."""
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    count: int
-
-
-@dataclass(frozen=True)
 class _Match:
     x: str
     zero: int
-    windows: _Windows
+    windows: Windows
     scaled: Program  # of sums of bytes without their zero point: means
     sources: tuple[Node, Node]
 
@@ -61,7 +52,7 @@ class _Mean(Rule[_Match]):
         x = editor.types[below.inputs[0]]
         if x.dtype not in _BYTES or x.rank != 4:
             return None
-        windows = _windows(mean, x.shape)
+        windows = mean_windows(mean, x.shape)
         if isinstance(windows, str):  # 1
             return Rejected(f"{mean.name!r} {windows}")
         affine = _affine(below.op.program)
@@ -86,27 +77,6 @@ def refusal(graph: Graph, mean: Node) -> str | None:
     """Why a mean of dequantised bytes that are quantised again stays as it is; None for another node."""
     found = [_Mean().match(GraphEditor(graph), user) for user in graph.users[mean.output] if isinstance(user.op, Map)]
     return next((f.reason for f in found if isinstance(f, Rejected)), None)
-
-
-def _windows(node: Node, shape: tuple[int, ...]) -> _Windows | str:
-    """The windows of a mean of [N, C, H, W]; or why they are none of one size, as a clause."""
-    op = node.op
-    if isinstance(op, Reduce):
-        if op.kind != "mean" or op.over != (2, 3) or not op.keepdims:
-            return "is no mean of rows and columns that keeps its dimensions"
-        return _Windows((shape[2], shape[3]), (1, 1), (0, 0, 0, 0), shape[2] * shape[3])
-    assert isinstance(op, Pool)
-    if op.kind != "avg" or len(op.kernel) != 2 or any(d != 1 for d in op.dilations):
-        return "is no mean of windows of rows and columns without dilations"
-    counts = op.counts(np.zeros((1, 1, *shape[2:]), np.float32))
-    reach = [(o - 1) * s + k for o, s, k in zip(counts.shape[2:], op.strides, op.kernel, strict=True)]
-    padded = [n + op.pads[i] + op.pads[2 + i] for i, n in enumerate(shape[2:])]
-    if any(r > p for r, p in zip(reach, padded, strict=True)) or (counts != counts.flat[0]).any():
-        return "divides by fewer positions where its windows reach beyond the image"
-    first, second, third, fourth = op.pads
-    return _Windows(
-        (op.kernel[0], op.kernel[1]), (op.strides[0], op.strides[1]), (first, second, third, fourth), int(counts.flat[0])
-    )
 
 
 def _scaled(scale: Fraction, zero: int, dtype: DType, count: int, before: Program, behind: Program) -> Program | str:
@@ -141,8 +111,10 @@ def _same_bytes(scale: float, zero: int, dtype: DType, count: int, before: Progr
     exact = scale * sums.astype(np.float64)
     sizes = exact + count * off if there.min() >= 0 else np.full(exact.shape, count * abs(there).max())
     reach = count * off + sizes * (count * _UNIT / (1 - count * _UNIT))
-    means = [(exact + sign * reach) / count for sign in (-1, 1)]
-    ends = [np.nextafter((m + sign * 2 * _UNIT * abs(m)).astype(np.float32), np.float32(sign * np.inf)) for sign, m in zip((-1, 1), means, strict=True)]
+    ends = []
+    for sign in (-1, 1):
+        mean = (exact + sign * reach) / count
+        ends.append(np.nextafter((mean + sign * 2 * _UNIT * abs(mean)).astype(np.float32), np.float32(sign * np.inf)))
     wanted = behind.evaluate([made.evaluate([sums.astype(np.int32)])])
     return all(np.array_equal(behind.evaluate([end]), wanted) for end in ends)
 
@@ -191,9 +163,9 @@ def _affine(program: Program) -> tuple[Fraction, int] | None:
 class ByteMeans(Pass):
     """Means of dequantised bytes, quantised again, become depthwise convolutions of the bytes: for machines that sum integers.
 
-    1. All windows have as many positions as the mean divides by, as a global mean does, and a mean that counts its padding. 2. The
-    bytes are dequantised by a scale and a zero point. 3. The scale is a power of two, so that sums are exact in float32; or it
-    is another, but so that no rounding of the sums, in whatever order, changes a byte.
+    1. All windows have as many positions as the mean divides by, as a global mean does, and a mean that counts its padding.
+    2. The bytes are dequantised by a scale and a zero point. 3. The scale is a power of two, so that sums are exact in float32;
+    or it is another, but so that no rounding of the sums, in whatever order, changes a byte.
     """
 
     name = "byte_means"

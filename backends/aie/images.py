@@ -33,9 +33,11 @@ def unpack(image: Image, buffer: Array, dtype: Any, shape: Sequence[int]) -> Arr
 
 
 def surround(image: Image, zero: int, buffer: Array) -> None:
-    """Fill an image, and so what is around the value that will be written into it, with the zero point, of bfloat16 its bits."""
+    """Fill an image, and so what is around the value that will be written into it, with the zero point (of bfloat16: bits)."""
     view = _view(image, buffer)
-    (view.view(np.uint16) if image.size == BFLOAT16.bytes else view)[:] = zero % (1 << 16 if image.size == BFLOAT16.bytes else 256)
+    (view.view(np.uint16) if image.size == BFLOAT16.bytes else view)[:] = zero % (
+        1 << 16 if image.size == BFLOAT16.bytes else 256
+    )
 
 
 def _view(image: Image, buffer: Array) -> Array:

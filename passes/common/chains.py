@@ -73,7 +73,13 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
         return None if high is not None else replace(made, bounds=(max(0.0, low or 0.0), None))
     if len(others) != 1:
         return None
-    if step.fn == "div" and chain.at == -1 and step.args[0] == chain.result and isinstance(others[0], Imm) and others[0].value > 0:
+    if (
+        step.fn == "div"
+        and chain.at == -1
+        and step.args[0] == chain.result
+        and isinstance(others[0], Imm)
+        and others[0].value > 0
+    ):
         return replace(made, divisor=float(np.float32(others[0].value)))
     if step.fn == "add":
         return _added(graph, node, made, others[0]) if low is high is None else None

@@ -164,8 +164,14 @@ _VECTORS = (
     Form("srsh", 21, (_X, _C, _R), "><<", "x = c shifted right by r, round half to even, saturate to 32 lanes of int16"),
     Form("mach", 22, (_C, _C, _X, _R), "><<<", "c[i] = c'[i] + x[i] * r, 32 lanes of int16, of r its lower half"),
     Form("macebf", 23, (_C, _W, _W, _HALF), "=<<-", "2 positions of c += w[i] * w'[i], 16 lanes of bfloat16"),
-    Form("macebfc", 24, (_C, _C, _W, _W, _HALF), "><<<-", "as macebf, 2 positions of c = those of c' + the products, the rest stays"),
-    Form("addmacebf", 25, (_C, _C, _C, _W, _W, _HALF), "><<<<-", "as macebf, 2 positions of c = those of c' and c'' + the products"),
+    Form(
+        "macebfc",
+        24,
+        (_C, _C, _W, _W, _HALF),
+        "><<<-",
+        "as macebf, 2 positions of c = those of c' + the products",
+    ),
+    Form("addmacebf", 25, (_C, _C, _C, _W, _W, _HALF), "><<<<-", "as macebf, 2 of c = those of c' and c'' + the products"),
     Form("maxbf", 26, (_W, _W, _W), "><<", "first w = the greater of the others' bfloat16"),
 )
 _IMM = Field("i", 13)

@@ -159,7 +159,9 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for blocks in _chunk_blocks(most, (1,) if layer.maximum or layer.shifts.scaling else _PIECES if splits == 1 else (1, 2)):
+                for blocks in _chunk_blocks(
+                    most, (1,) if layer.maximum or layer.shifts.scaling else _PIECES if splits == 1 else (1, 2)
+                ):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)

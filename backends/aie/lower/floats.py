@@ -37,8 +37,10 @@ def floats_of(graph: Graph, node: Node) -> Shifts | str:
 
 
 def divided(weights: Array, divisor: float) -> Array:
-    """Weights [blocks, 8, 1, 1, ...] over a number, as sums of two of bfloat16 along the third axis: off by 2^-18 of each at most,
-    as both round to nearest with 8 bits; not at all, and without the second, where the first is exact."""
+    """Weights [blocks, 8, 1, 1, ...] over a number, as sums of two of bfloat16 along the third axis.
+
+    They are off by 2^-18 of each at most, as both round to nearest with 8 bits; where the first is exact, it is the only one.
+    """
     exact = weights.astype(np.float64) / divisor
     first = exact.astype(weights.dtype)
     second = (exact - first.astype(np.float64)).astype(weights.dtype)

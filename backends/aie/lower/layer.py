@@ -54,7 +54,7 @@ class ConvLayer:
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
-    fan: int = 1  # parts of channels one behind the other, each as it says, that are computed where others have parts of positions
+    fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
 
     def macs(self, graph: Graph) -> int:
         """Products of the dense layer."""
@@ -88,7 +88,7 @@ class ConvLayer:
 
     @property
     def alike(self) -> int:
-        """Whole blocks of channels that have the same weights and biases, so that one may stand for another; 0 where some differ."""
+        """Whole blocks of channels that have the same weights and biases, so that one may stand for another; 0: not all do."""
         blocks = self.channels[1] // BLOCK if self.depthwise else 0
         w, bias = self.weights[:blocks], self.shifts.bias[: BLOCK * blocks]
         return blocks if (w == self.weights[0, 0]).all() and (bias == self.shifts.bias[0]).all() else 0
