@@ -1,8 +1,8 @@
 """The first part of an epilogue: what is done to a product's sums one after the other, up to the rounding of its result.
 
-That is, in this order and whatever of it there is: a division by a positive number (of a mean), a constant of each channel added (a bias), a bfloat16 tensor of the result's
-shape added (a residual), cuts to bounds, a rounding to bfloat16. Machines that store nothing but bfloat16 compute it beside the
-product; `bfloat16_out` gives the rest to nodes of its own.
+That is, in this order and whatever of it there is: a constant of each channel added (a bias), a bfloat16 tensor of the result's
+shape added (a residual), cuts to bounds, a rounding to bfloat16. Sums of one channel each, as of means, may be divided before.
+Machines that store nothing but bfloat16 compute it beside the product; `bfloat16_out` gives the rest to nodes of its own.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Array = np.ndarray[Any, Any]
 class Chain:
     """How far the first part goes: `at` is the step that ends it (-1: it is empty).
 
-    `bias` float32 [channels], added to sums over `divisor`; `residual` is the index of the operand among the node's inputs; `bounds` are the least and greatest
-    results; `steps` are those of the chain, and those that widen the residual, in order; `stopped` is the step that no longer
-    belongs to it.
+    `bias` float32 [channels]; `residual` is the index of the operand among the node's inputs; `bounds` are the least and greatest
+    results; `divisor` is what sums are divided by first; `steps` are those of the chain, and those that widen the residual, in
+    order; `stopped` is the step that no longer belongs to it.
     """
 
     bias: Array
-    divisor: float = 1.0
     residual: int | None = None
     bounds: tuple[float | None, float | None] = (None, None)
     rounded: bool = False
     at: int = -1
     steps: tuple[int, ...] = ()
     stopped: Step | None = None
+    divisor: float = 1.0
 
     @property
     def result(self) -> Operand:
@@ -73,14 +73,9 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
         return None if high is not None else replace(made, bounds=(max(0.0, low or 0.0), None))
     if len(others) != 1:
         return None
-    if (
-        step.fn == "div"
-        and chain.at == -1
-        and step.args[0] == chain.result
-        and isinstance(others[0], Imm)
-        and others[0].value > 0
-    ):
-        return replace(made, divisor=float(np.float32(others[0].value)))
+    if step.fn == "div":
+        divides = chain.at == -1 and step.args[0] == chain.result and isinstance(others[0], Imm) and _by_channel(graph, node)
+        return replace(made, divisor=float(np.float32(others[0].value))) if divides and others[0].value > 0 else None
     if step.fn == "add":
         return _added(graph, node, made, others[0]) if low is high is None else None
     if step.fn in ("min", "max") and isinstance(others[0], Imm) and high is None:
@@ -89,6 +84,12 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
             return replace(made, bounds=(bound if low is None else max(low, bound), None))
         return replace(made, bounds=(low, bound)) if low is None or low <= bound else None
     return None
+
+
+def _by_channel(graph: Graph, node: Node) -> bool:
+    """Whether every sum is of one channel of the data."""
+    channels = graph.types[node.inputs[0]].shape[1:2]
+    return isinstance(node.op, Conv) and (node.op.groups,) == channels == graph.types[node.output].shape[1:2]
 
 
 def _added(graph: Graph, node: Node, chain: Chain, a: Operand) -> Chain | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import jinja2
 
-from sparsec.backends.aie.core.assembly import assemble, labels_of
+from sparsec.backends.aie.core.assembly import assemble, bundles_of, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.compiler.errors import FitError
 
@@ -171,12 +171,12 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
     """The program's bundles. FitError when they do not fit `program_bytes` of program memory."""
-    program = assemble(core_text(kinds, parameters))
-    if len(program) > program_bytes:
+    text = core_text(kinds, parameters)
+    if (count := bundles_of(text)) * BUNDLE_BYTES > program_bytes:
         raise FitError(
             "the core's program",
-            demand=f"{len(program) // BUNDLE_BYTES} bundles for {len(kinds)} kinds of product",
+            demand=f"{count} bundles for {len(kinds)} kinds of product",
             bound=f"{program_bytes // BUNDLE_BYTES} bundles",
             remedy="split the model, so that each part needs fewer kinds",
         )
-    return program
+    return assemble(text)

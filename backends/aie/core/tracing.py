@@ -16,9 +16,8 @@ Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_VECTORS = frozenset(
-    ("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "macebf", "addbf", "maxf", "minf", *ADDING)
-)
+_OTHERS = ("row", "setc", "ups", "clr", "addbf", "maxf", "minf")
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macebf", *_OTHERS, *ADDING))
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 
 

@@ -148,6 +148,7 @@ def candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], heig
 def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> Iterator[Tiling]:
     """All tilings that descriptors and locks can count and a core may have room for."""
     core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
+    pieces = (1,) if layer.maximum or layer.shifts.scaling else _PIECES
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
         if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
@@ -159,9 +160,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                 continue
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for blocks in _chunk_blocks(
-                    most, (1,) if layer.maximum or layer.shifts.scaling else _PIECES if splits == 1 else (1, 2)
-                ):
+                for blocks in _chunk_blocks(most, pieces if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)

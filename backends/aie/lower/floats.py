@@ -30,9 +30,6 @@ def floats_of(graph: Graph, node: Node) -> Shifts | str:
         return f"its epilogue's step {chain.stopped} is none that the array has behind sums of bfloat16"
     if chain.at < len(op.epilogue.steps) - 1:
         return "it does more to its result than to round it"
-    channels = graph.types[node.inputs[1]].shape
-    if chain.divisor != 1 and (len(channels) != 4 or channels[1] != 1):
-        return "it divides its sums, which the array does where each is of one channel"
     return Shifts(chain.bias, 0, chain.residual, bounds=chain.bounds, divisor=chain.divisor)
 
 
