@@ -36,6 +36,7 @@ class Bench:
         kept: bool = False,
         result_bytes: int = 128,
         bounds: tuple[int, int] | None = None,
+        scaling: tuple[int, int, int] | None = None,
         fast: bool = True,
     ) -> None:
         self.core = Core(core_program(kinds, PARAMETERS, 16384), Latencies(4, 4, 4), 65536, 8192, fast)
@@ -52,6 +53,7 @@ class Bench:
             *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts, start - PAGES_OFFSET),
             *(PARTIAL[1] - PARTIAL[0], 1, slots, 1, 2, len(chunks), 0 if kept else slots),
             bounds=bounds,
+            scaling=scaling,
         )
         self.slots = slots
         self.results: list[Array] = []
