@@ -105,3 +105,19 @@ def test_sums_of_one_channel_may_be_divided(groups: int, kept: str) -> None:
     text = f'input %x: bf16[1,{groups},3,3]\n%y = Conv(%x, %k) {conv} -> f32[1,8,3,3]\noutput "y" = %y'
     first = run_pipeline(graph_of(text, constants=CONSTANTS), (Bfloat16Out(),)).nodes[0]
     assert isinstance(first.op, Conv) and str(first.op.epilogue) == kept
+
+
+def test_a_sum_of_two_products_is_read_as_bfloat16() -> None:
+    """The first is rounded as it ends, and the second adds it, as where a block's shortcut has a product of its own."""
+    body = """input %x: bf16[1,4,16]
+    %p = MatMul(%x, %w, %b) {wide=true, epilogue='add(a0,a1)'} -> f32[1,4,8]
+    %y = MatMul(%x, %w, %b, %p) {wide=true, epilogue='add(a0,a1);add(t0,a2);relu(t1)'} -> f32[1,4,8]
+    output "y" = %y"""
+    before = graph_of(body, constants=CONSTANTS)
+    after = run_pipeline(before, (Bfloat16Out(),))
+    assert [type(n.op) for n in after.nodes] == [MatMul, MatMul, Map]
+    assert after.types[after.nodes[1].inputs[3]].dtype is DType.BF16
+    assert _programs(after)[1] == "cast.f32(a2);add(a0,a1);add(t1,t0);relu(t2);cast.bf16(t3)"
+    feeds = {"x": np.random.default_rng(0).normal(0, 1, (1, 4, 16)).astype(DType.BF16.numpy)}
+    found, wanted = interpret(after, feeds)["y"], interpret(before, feeds)["y"]
+    assert np.allclose(found, wanted, rtol=2.0**-7, atol=2.0**-5)

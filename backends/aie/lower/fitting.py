@@ -21,6 +21,7 @@ from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
+_FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
 
 @dataclass
@@ -40,21 +41,19 @@ class Fitting:
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
         as few as fit. Of one row of results whose channels are computed alike, cores may get channels of their own instead.
         """
-        found = self._in_parts(layer)
+        whole = self._whole(layer)
         passed_over = self.passed_over.pop(layer.node, "")
         fanned = self._fanned(layer)
-        if fanned and (isinstance(found, str) or self._cycles(fanned) < self._cycles(found)):
+        if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
             return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
-        return found
+        return self._in_parts(layer, whole) if isinstance(whole, str) else (whole,)
 
     def _cycles(self, ways: tuple[Tiling, ...]) -> float:
         return sum(estimate(self.machine, t).cycles for t in ways)
 
-    def _in_parts(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
-        found = self._whole(layer)
-        if not isinstance(found, str):
-            return (found,)
+    def _in_parts(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
+        """A depthwise layer in parts of its channels; `why` where these do not fit either, or it is none."""
         for count in _PARTS if layer.depthwise else ():
             size = -(-layer.output_blocks // count)
             parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
@@ -66,7 +65,7 @@ class Fitting:
                 made.append(way)
             if len(made) == len(parts):
                 return tuple(made)
-        return found
+        return why
 
     def _fanned(self, layer: ConvLayer) -> tuple[Tiling, ...]:
         """Means of whole images: there are no rows to cut, and weights are alike, so that parts of the channels take the places
@@ -76,15 +75,14 @@ class Fitting:
         if extent[1] > 1 or layer.residual:
             return ()
         for count in sorted({m.position_parts for m in self.ways} - {1}, reverse=True):
-            each = layer.alike // count
-            way = self._whole(layer.fanned(count)) if each else ""
-            if isinstance(way, str):
-                continue
-            rest = each * count
-            if rest == layer.output_blocks:
-                return (way,)
-            others = self.first(layer.part(rest, layer.output_blocks))
-            return () if isinstance(others, str) else (way, *others)
+            for each in dict.fromkeys(-(-(layer.alike // count) // n) for n in _FANS):
+                way = self._whole(layer.fanned(count, each)) if each else ""
+                if isinstance(way, str):
+                    continue
+                if count * each == layer.output_blocks:
+                    return (way,)
+                others = self.first(layer.part(count * each, layer.output_blocks))
+                return () if isinstance(others, str) else (way, *others)
         return ()
 
     def _whole(self, layer: ConvLayer) -> Tiling | str:

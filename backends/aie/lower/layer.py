@@ -93,9 +93,9 @@ class ConvLayer:
         w, bias = self.weights[:blocks], self.shifts.bias[: BLOCK * blocks]
         return blocks if (w == self.weights[0, 0]).all() and (bias == self.shifts.bias[0]).all() else 0
 
-    def fanned(self, count: int) -> ConvLayer:
-        """The first blocks of channels that are alike, as many as `count` parts of equal size have."""
-        return replace(self.part(0, self.alike // count), fan=count)
+    def fanned(self, count: int, each: int) -> ConvLayer:
+        """The first blocks of channels, which are alike: `count` parts of `each` so many."""
+        return replace(self.part(0, each), fan=count)
 
     @property
     def result_size(self) -> int:
