@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.aie.lower.floats import divided, floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.paging import Streams
-from sparsec.backends.aie.lower.scaling import scaled_of
+from sparsec.backends.aie.lower.scaling import scaled_bytes, scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -231,6 +231,9 @@ def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
 def _bytewise_layer(graph: Graph, node: Node) -> ConvLayer | str:
     """Bytes scaled, or two of them added: a depthwise product by a power of two, and a residual."""
     found = bytewise(graph, node)
+    if isinstance(found, str):
+        scaled = scaled_bytes(graph, node)
+        found = found if isinstance(scaled, str) else (0, 1, scaled)
     if isinstance(found, str):
         return found
     x, factor, shifts = found

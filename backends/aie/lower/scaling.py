@@ -20,11 +20,13 @@ from sparsec.backends.aie.lower.shifts import Scaling, Shifts, interpreted, per_
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
+from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.quantize import RANGES
 from sparsec.compiler.ops.shift import requantise_by_shift, rounding_shift
-from sparsec.compiler.scalar import Arg
+from sparsec.compiler.scalar import Arg, Program
 
 Array = np.ndarray[Any, Any]
+_BYTES = (DType.U8, DType.I8)
 _WORD, _HALF = 1 << 31, 1 << 15
 _MOST_LEFT = 12  # bits behind the first of two shifts
 
@@ -33,13 +35,6 @@ def scaled_of(graph: Graph, node: Node) -> Shifts | str:
     """How the array finishes sums of a depthwise convolution of bytes whose scale is no power of two; or why it cannot."""
     op, y = node.op, graph.types[node.output]
     assert isinstance(op, Conv)
-    form = interpreted(op.epilogue)
-    if isinstance(form, str):
-        return form
-    if any(isinstance(a, Arg) and a.index for s in op.epilogue.steps for a in s.args):
-        return "it adds something to sums whose scale is not a power of two: quantise with --power-of-two"
-    if y.dtype not in (DType.U8, DType.I8) or not form.rounded:
-        return f"its result is {y.dtype.value}, the array rounds sums to bytes"
     w = per_output(node, graph)
     low, high = RANGES[graph.types[node.inputs[0]].dtype]
     zero = op.zero * w.sum(axis=1)
@@ -47,11 +42,33 @@ def scaled_of(graph: Graph, node: Node) -> Shifts | str:
     greatest = int((np.maximum(w * low, w * high).sum(axis=1) - zero).max())
     if greatest - least >= 2 * _HALF:
         return f"its sums are from {least} to {greatest}, and cores multiply sums of 16 bits"
-    sums = np.arange(least, greatest + 1)
-    results = op.epilogue.evaluate([sums.astype(np.int32)]).astype(np.int64)
-    centre = -((least + greatest + 1) // 2)
+    return _scaled(op.epilogue, np.arange(least, greatest + 1, dtype=np.int32), y.dtype, zero)
+
+
+def scaled_bytes(graph: Graph, node: Node) -> Shifts | str:
+    """How the array makes bytes of an image of bytes whose scale is no power of two of theirs; or why it cannot."""
+    op, x, y = node.op, graph.types[node.inputs[0]], graph.types[node.output]
+    assert isinstance(op, Map)
+    if len(node.inputs) != 1 or x.dtype not in _BYTES or x.shape != y.shape or y.rank != 4:
+        return "it does not make bytes of one image of bytes"
+    low, high = RANGES[x.dtype]
+    return _scaled(op.program, np.arange(low, high + 1).astype(x.dtype.numpy), y.dtype, np.zeros(y.shape[1], np.int64))
+
+
+def _scaled(program: Program, sums: Array, dtype: DType, zero: Array) -> Shifts | str:
+    """How `program` is carried out on any of `sums`, which are consecutive, and those of channels more by `zero` before."""
+    form = interpreted(program)
+    if isinstance(form, str):
+        return form
+    if any(isinstance(a, Arg) and a.index for s in program.steps for a in s.args):
+        return "it adds something to sums whose scale is not a power of two: quantise with --power-of-two"
+    if dtype not in _BYTES or not form.rounded:
+        return f"its result is {dtype.value}, the array rounds sums to bytes"
+    results = program.evaluate([sums]).astype(np.int64)
+    whole = sums.astype(np.int64)
+    centre = -((int(whole[0]) + int(whole[-1]) + 1) // 2)
     scale = dict(form.factors).get(0, Fraction(0))
-    found = fitting(sums + centre, results, y.dtype, scale, form.constant + form.offset - scale * centre)
+    found = fitting(whole + centre, results, dtype, scale, form.constant + form.offset - scale * centre)
     if found is None:
         return f"no multiplication by 16 bits scales its sums by {float(scale):.6g} and rounds all of them as float32 does"
     made, left = found

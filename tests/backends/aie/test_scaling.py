@@ -150,3 +150,15 @@ def test_other_products_keep_their_reason() -> None:
     assert isinstance(made, ConvLayer) and made.shifts.scaling is not None and made.alike == 0
     op = replace(node.op, epilogue=Program.parse("cast.f32(a0);exp(t0);round(t1);cast.u8(t2)"))
     assert layer_of(graph, replace(node, op=op)) == "its epilogue's step exp(t0) is none that the array has"
+
+
+@pytest.mark.parametrize(("scale", "kind"), [(0.37, "i8"), (2.717, "u8"), (1 / 3, "u8")])
+def test_bytes_of_another_scale(scale: float, kind: str) -> None:
+    """As before a concatenation whose parts have scales of their own: every byte has its result."""
+    low, high = RANGES[DType(kind)]
+    text = f"cast.f32(a0);sub(t0,9.0);mul(t1,{scale!r});round(t2);add(t3,7.0);max(t4,{low}.0);min(t5,{high}.0);cast.{kind}(t6)"
+    made = f"%y = Map(%x) {{program='{text}'}} -> {kind}[1,20,5,9]"
+    graph = graph_of(f'input %x: u8[1,20,5,9]\n{made}\noutput "y" = %y')
+    program = compile_for(graph)
+    assert not program.reasons
+    check_run(program, graph, np.random.default_rng(3))
