@@ -74,8 +74,8 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
     if len(others) != 1:
         return None
     if step.fn == "div":
-        divides = chain.at == -1 and step.args[0] == chain.result and isinstance(others[0], Imm) and _by_channel(graph, node)
-        return replace(made, divisor=float(np.float32(others[0].value))) if divides and others[0].value > 0 else None
+        by, divides = others[0], chain.at == -1 and step.args[0] == chain.result and _by_channel(graph, node)
+        return replace(made, divisor=float(np.float32(by.value))) if divides and isinstance(by, Imm) and by.value > 0 else None
     if step.fn == "add":
         return _added(graph, node, made, others[0]) if low is high is None else None
     if step.fn in ("min", "max") and isinstance(others[0], Imm) and high is None:
