@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -55,7 +55,7 @@ class CoreControl(TileControl):
             weights_left=held - pages if t.kept else held,
             weights_rest=layout.rest,
             bounds=self._bounds(),
-            scaling=astuple(t.layer.shifts.scaling) if t.layer.shifts.scaling is not None else None,
+            scaling=self._scaling(),
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
@@ -89,6 +89,11 @@ class CoreControl(TileControl):
             first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
             return first, second
         return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
+
+    def _scaling(self) -> tuple[int, int, int] | None:
+        """What sums are multiplied by, what is added to that, as a word, and by how much it is shifted."""
+        way = self.tiling.layer.shifts.scaling
+        return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
     def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""

@@ -115,6 +115,22 @@ def test_means_are_exact_on_the_array(mean: str, shape: tuple[int, int, int], ou
     check_run(program, before, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("zero", [-100, 0, 99])
+def test_signed_bytes_have_means_too(zero: int) -> None:
+    """What is added to products may be negative."""
+    text = f"mul(a0,32.0);round(t0);add(t1,{zero}.0);max(t2,-128.0);min(t3,127.0);cast.i8(t4)"
+    before = graph_of(
+        f"""input %x: i8[1,130,7,7]
+        %d = Map(%x) {{program='cast.f32(a0);add(t0,3.0);mul(t1,0.03125)'}} -> f32[1,130,7,7]
+        %m = {GLOBAL} -> f32[1,130,1,1]
+        %y = Map(%m) {{program='{text}'}} -> i8[1,130,1,1]
+        output "y" = %y"""
+    )
+    program = compile_for(run_pipeline(before, (ByteMeans(),)))
+    assert not program.reasons
+    check_run(program, before, np.random.default_rng(4))
+
+
 def test_scaled_and_other_layers_take_turns() -> None:
     """A program with both kinds of product, on a smaller array."""
     mean = _graph(GLOBAL, (64, 5, 5), (1, 1))
