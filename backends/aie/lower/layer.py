@@ -21,6 +21,7 @@ from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.ops.reduce import Reduce
 from sparsec.passes.byte_means import refusal
+from sparsec.passes.common.windows import mean_windows
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
@@ -153,7 +154,9 @@ def layer_of(graph: Graph, node: Node) -> ConvLayer | str:
     if isinstance(node.op, MatMul):
         return _product_layer(graph, node)
     if isinstance(node.op, Pool | Reduce) and node.op.kind in ("avg", "mean"):
-        return refusal(graph, node) or "it takes a mean of floats, and the array those of bytes and bfloat16"
+        windows = mean_windows(node, graph.types[node.inputs[0]].shape)
+        floats = f"it {windows}" if isinstance(windows, str) else "it takes a mean of floats, and the array of bytes and bfloat16"
+        return refusal(graph, node) or floats
     if isinstance(node.op, Pool):
         return _maximum_layer(graph, node)
     if isinstance(node.op, Map):

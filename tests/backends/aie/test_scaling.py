@@ -153,6 +153,24 @@ def test_reasons_for_the_host(graph: Graph, reason: str) -> None:
     check_run(compile_for(made), graph, np.random.default_rng(2))  # sums are the array's then, and the host divides
 
 
+@pytest.mark.parametrize(
+    ("mean", "size", "reason"),
+    [
+        (POOL.format((3, 3), (1, 1), (0, 0, 0, 0)), 2, "it takes a mean of floats, and the array of bytes and bfloat16"),
+        (
+            POOL.format((3, 3), (1, 1), (1, 1, 1, 1)).replace("true", "false"),
+            4,
+            "it divides by fewer positions where its windows reach beyond the image",
+        ),
+        (GLOBAL.replace("(2, 3)", "(1,)"), 4, "it is no mean of rows and columns that keeps its dimensions"),
+    ],
+)
+def test_means_of_floats_are_the_hosts(mean: str, size: int, reason: str) -> None:
+    shape = f"f32[1,{1 if 'Reduce' in mean else 8},{size},{size}]"
+    graph = graph_of(f'input %d: f32[1,8,4,4]\n%m = {mean} -> {shape}\noutput "y" = %m')
+    assert layer_of(graph, graph.nodes[0]) == reason
+
+
 def test_other_products_keep_their_reason() -> None:
     """A depthwise convolution whose weights are none of a mean, and what is no multiple of sums."""
     graph = run_pipeline(_graph(GLOBAL, (8, 3, 3), (1, 1)), (ByteMeans(),))
