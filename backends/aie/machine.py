@@ -73,11 +73,13 @@ class ShimTile:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What connects tiles. `queue_depth` is the tasks that wait in a channel's queue; a cascade joins neighbouring cores."""
+    """What connects tiles. `queue_depth` is the tasks that wait in a channel's queue; a cascade joins neighbouring cores, and
+    holds `cascade_words` words that have been put and not taken."""
 
     bytes_per_cycle: int = 4
     queue_depth: int = 4
     cascade_bytes: int = 64
+    cascade_words: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Costs:
     """Cycles that things take beside moving data and multiplying. `ddr_bytes_per_cycle` bounds all columns together, each way.
 
     A DMA channel collects `dma_access_words` words of 32 bits, neighbours in memory, for each access to a core's memory bank
-    (0: channels and cores never meet there).
+    (0: channels and cores never meet there). A word takes `cascade` cycles from one core to the next.
     """
 
     hop: int = 3
@@ -130,6 +132,7 @@ class Costs:
     kernel_prologue: int = 6
     dma_access_words: int = 4
     ddr_bytes_per_cycle: int = 32
+    cascade: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ _SOURCES = {
     "shim": _AM020,
     "streams": _AM020,
     "streams.queue_depth": _MLIR_AIE,
+    "streams.cascade_words": f"{_AM020}: two at either end",
     "core.bundle_bytes": _AM020,
     "core.load_latency": ASSUMED,
     "core.vector_latency": ASSUMED,

@@ -231,6 +231,8 @@ LOCKS = {Kind.SHIM: 16, Kind.MEMORY: 64, Kind.CORE: 16}  # registers of the tile
 LOCK_STRIDE, LOCK_VALUE = 0x10, Field(0, 6)  # AMD AM025; mlir-aie, AIE2TargetModel
 DATA_BYTES = {Kind.SHIM: 0, Kind.MEMORY: 512 * 1024, Kind.CORE: 64 * 1024}
 PROGRAM_BASE, PROGRAM_BYTES = 0x20000, 16 * 1024
+CASCADE_INPUT, CASCADE_OUTPUT = Field(0, 1), Field(1, 1)  # aie-rt (Accumulator_Control): from north or west; to south or east
+_CASCADE_SIDES = {False: (("north", (0, 1)), ("west", (-1, 0))), True: (("south", (0, -1)), ("east", (1, 0)))}
 CORE_ENABLE, CORE_RESET = Field(0, 1), Field(1, 1)  # AMD AM025 (Core_Control); a core is held in reset at first
 
 # The shim's DMA joins its switch through these southern ports; 1 in their field of the multiplexer chooses the DMA.
@@ -266,6 +268,7 @@ def groups(kind: Kind) -> tuple[Group, ...]:
     if kind is Kind.CORE:
         found.append(Group("program", PROGRAM_BASE, PROGRAM_BYTES, f"{_PARAMS}, {_AM025}"))
         found += [Group("core.control", 0x32000, 4, _AM025), Group("core.status", 0x32004, 4, _AM025)]
+        found.append(Group("accumulators", 0x36060, 4, f"{_PARAMS} (ACCUMULATOR_CONTROL)"))
     for role, master in (("master", True), ("slave", False)):
         base = _SWITCH[kind] + (0 if master else _SLAVE_OFFSET)
         source = f"{_PORT_SOURCE}; {_FIELD_SOURCE}"
@@ -339,6 +342,12 @@ def parse_address(grid: Grid, text: str) -> int:
         return address(tile, register(kind, found[4]))
     except UsageError as exc:
         raise StreamError(f"{text!r}: {exc}") from None
+
+
+def cascade_side(value: int, *, puts: bool) -> tuple[str, tuple[int, int]]:
+    """Where a core's words go (`puts`) or come from, by what its register `accumulators` holds: the side, and the columns and
+    rows to the neighbour there."""
+    return _CASCADE_SIDES[puts][(CASCADE_OUTPUT if puts else CASCADE_INPUT).get(value)]
 
 
 def register_address(grid: Grid, tile: Tile, name: str) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
+from sparsec.backends.aie.core.cascade import GET, Event, Events
 from sparsec.backends.aie.core.decoded import decoded
 from sparsec.backends.aie.core.execute import State, run_bundle
 from sparsec.backends.aie.core.instructions import Instruction, Slot
@@ -39,7 +40,8 @@ _MOST_AT_ONCE = 1 << 22  # bundles of a loop
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """What a core stopped at. `kind` is acq, rel or done; a lock and its value where it is a lock's."""
+    """What a core stopped at. `kind` is acq, rel or done, with a lock and its value where it is a lock's; or get, where a word
+    out of the cascade has no value yet."""
 
     kind: str
     lock: int = 0
@@ -51,6 +53,7 @@ class _Loop:
     start: int
     end: int
     left: int
+    gets: int = 0  # words out of the cascade in an iteration
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Core:
     """A core with a program. Cycles count from 0; `stalls` are cycles lost, by cause; `bank_bytes` is the size of a bank.
 
     Without `fast`, all loops run bundle by bundle, to the same effect. `products` counts vector instructions that multiplied,
-    `accesses` loads and stores by bank since it was last set back.
+    `accesses` loads and stores by bank since it was last set back. `events` are when it put words into the cascade and took some,
+    in cycles of a core that never waits for it: the caller adds what it waits.
     """
 
     program: bytes
@@ -70,6 +74,7 @@ class Core:
     stalls: Counter[str] = field(default_factory=Counter)
     products: int = 0
     accesses: list[int] = field(init=False)
+    events: Events = field(default_factory=Events)
     state: State = field(init=False)
     board: Scoreboard = field(init=False)
 
@@ -81,7 +86,9 @@ class Core:
         self._bundles = self._code.bundles
         self._timed, self._steering, self._multiplies = self._code.timed, self._code.steering, self._code.multiplies
         self.executed = np.zeros(len(self._bundles), np.int64)
+        self._meets = self._code.meets
         self._loops: list[_Loop] = []
+        self._ran = 0  # iterations that were carried out at once
         self._met = False
 
     @property
@@ -92,7 +99,11 @@ class Core:
     @property
     def where(self) -> str:
         """The bundle that is next, in words."""
-        return f"bundle {self.pc}, `{bundle_text(self._bundles[self.pc])}`"
+        return self.told(self.pc)
+
+    def told(self, bundle: int) -> str:
+        """A bundle in words."""
+        return f"bundle {bundle}, `{bundle_text(self._bundles[bundle])}`"
 
     def vector_counts(self) -> Counter[str]:
         """How often each vector instruction was carried out."""
@@ -114,6 +125,8 @@ class Core:
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
             steering = self._steering[self.pc]
+            if GET in self._meets[self.pc] and not len(self.state.inbox):
+                return Meeting("get")
             if not self._met:
                 self._met = True
                 if steering is not None and steering.form.name in MEETINGS:
@@ -137,6 +150,8 @@ class Core:
         self.stalls["pipeline"] += self.board.issue(self._timed[self.pc])
         self.executed[self.pc] += 1
         self.products += self._multiplies[self.pc]
+        for kind in self._meets[self.pc]:
+            self.events.add(self.board.now, kind, self.pc)
         bundle = self._bundles[self.pc]
         if pointers := self._code.pointers[self.pc]:
             self.stalls["bank"] += self._bank_conflict(pointers)
@@ -173,7 +188,12 @@ class Core:
             loop.left -= 1
             if loop.left:
                 self.pc = loop.start
-                return
+                if not loop.gets or not self._run_nest(loop.start, loop.end, loop.left):
+                    return
+                loop.left -= self._ran
+                if loop.left:
+                    return
+                self.pc = loop.end
             self._loops.pop()
 
     def _bank_conflict(self, pointers: Sequence[int]) -> int:
@@ -196,10 +216,16 @@ class Core:
             return
         fast = self.fast and times * size <= _MOST_AT_ONCE
         if fast and (self._run_plain if self._code.plain(start, end) else self._run_nest)(start, end, times):
-            self._go_on(end)
-            return
-        self._loops.append(_Loop(start, end, times))
+            times -= self._ran
+            if not times:
+                self._go_on(end)
+                return
+        self._loops.append(_Loop(start, end, times, self._gets(start, end) if fast else 0))
         self.pc = start
+
+    def _gets(self, start: int, end: int) -> int:
+        """Words out of the cascade that bundles [start, end) take, each carried out once."""
+        return int(self._code.gets[end] - self._code.gets[start])
 
     def _run_plain(self, start: int, end: int, times: int) -> bool:
         """Carry out a whole loop; False, and nothing changed, when something in it fails, which bundle by bundle tells where."""
@@ -210,6 +236,7 @@ class Core:
             self.state.p[:], self.state.m[:] = pointers, steps
             return False
         self.accesses = [a + b for a, b in zip(self.accesses, accesses, strict=True)]
+        self._ran = times
         self.products += times * sum(self._multiplies[start:end])
         self.executed[start:end] += times
         if met.any():
@@ -220,11 +247,16 @@ class Core:
         return True
 
     def _run_nest(self, start: int, end: int, times: int) -> bool:
-        """Carry out a whole loop of loops, if that can be done at once."""
+        """Carry out iterations of a loop of loops, if that can be done at once: all, or as many as the cascade has words for."""
+        if gets := self._gets(start, end):
+            times = min(times, len(self.state.inbox) // gets)
+        if not times:
+            return False
         nest = self._code.nest(self.state, start, end, times)
         ran = nest.run(self.state, self.bank_bytes) if nest else None
         if nest is None or ran is None:
             return False
+        self._ran = times
         self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
         for step in ran.steps:
             count = nest.times * step.times
@@ -235,7 +267,7 @@ class Core:
 
     def _time(self, ran: Ran) -> None:
         """Issue iterations, each as the ones before it that began alike and lost as much to banks."""
-        known: dict[tuple[int, int], tuple[int, int, int]] = {}
+        known: dict[tuple[int, int], tuple[int, int, list[Event], int]] = {}
         states = Outlooks(self.board)
         state = states.number()
         for kind, times in ran.runs:
@@ -245,20 +277,23 @@ class Core:
                     states.restore(state)
                     known[state, kind] = (*self._issue(ran.steps, ran.kinds[kind]), states.number())
                     self.board.advance(-known[state, kind][0])
-                cycles, lost, after = known[state, kind]
+                cycles, lost, met, after = known[state, kind]
                 repeats = left if after == state else 1
+                self.events.extend(met, self.board.now, cycles, repeats)
                 self.board.advance(repeats * cycles)
                 self.stalls["pipeline"] += repeats * lost
                 state, left = after, left - repeats
         states.restore(state)
         self.stalls["bank"] += ran.conflicts
 
-    def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int]:
-        """Issue one iteration; returns its cycles, and those lost to waiting."""
-        begun, lost = self.board.now, 0
+    def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int, list[Event]]:
+        """Issue one iteration; returns its cycles, those lost to waiting, and when it meets the cascade, from its begin on."""
+        begun, lost, events = self.board.now, 0, list[Event]()
         for step, met in zip(steps, conflicts, strict=True):
             timed = self._timed[step.start : step.end]
             once = len(timed) == step.times == 1
             lost += self.board.issue(timed[0]) if once else self.board.repeat(step.start, timed, step.times)
+            if once:
+                events += [(self.board.now - begun, kind, step.start) for kind in self._meets[step.start]]
             self.board.advance(met)
-        return self.board.now - begun, lost
+        return self.board.now - begun, lost, events

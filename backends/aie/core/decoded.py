@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import read_registers, written_registers
+from sparsec.backends.aie.core.cascade import GET, PUT
 from sparsec.backends.aie.core.execute import STEERING, State
 from sparsec.backends.aie.core.instructions import ADDING, BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
 from sparsec.backends.aie.core.nests import Nest
@@ -15,20 +19,23 @@ from sparsec.backends.aie.core.timing import Latencies, Timed
 from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
+Array = np.ndarray[Any, Any]
 PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macebf", *ADDING))
 _KEPT_NESTS = 128
 
 
 @dataclass
 class Decoded:
-    """By bundle: needs and effects in time, what steers, whether it multiplies, which pointers it uses, whether it pops."""
+    """By bundle: needs and effects in time, what steers, whether it multiplies, which pointers it uses, what it does with the
+    cascade."""
 
     bundles: tuple[Bundle, ...]
     timed: list[Timed]
     steering: list[Instruction | None] = field(init=False)
     multiplies: list[bool] = field(init=False)
     pointers: list[list[int]] = field(init=False)
-    pops: list[bool] = field(init=False)
+    meets: list[tuple[int, ...]] = field(init=False)
+    gets: Array = field(init=False)  # int64: words that bundles before each one take, one by one
     _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
     _nested: dict[tuple[int, int], bool] = field(default_factory=dict)
     _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
@@ -39,7 +46,12 @@ class Decoded:
         self.steering = [s if s is not None and s.form.name in STEERING else None for s in scalars]
         vectors = [b[Slot.VECTOR].form.name if Slot.VECTOR in b else "" for b in self.bundles]
         self.multiplies = [name in PRODUCTS for name in vectors]
-        self.pointers = [[b[s].operands[b[s].form.pointer] for s in (Slot.A, Slot.B, Slot.STORE) if s in b] for b in self.bundles]
+        moving = [[b[s] for s in (Slot.A, Slot.B, Slot.STORE) if s in b and b[s].form.moves] for b in self.bundles]
+        self.pointers = [[i.operands[i.form.pointer] for i in instructions] for instructions in moving]
+        taken = [Slot.SCALAR in b and b[Slot.SCALAR].form.name == "getc" for b in self.bundles]
+        given = [Slot.STORE in b and b[Slot.STORE].form.name == "putc" for b in self.bundles]
+        self.meets = [(GET,) * got + (PUT,) * put for got, put in zip(taken, given, strict=True)]
+        self.gets = np.cumsum([0, *taken])
 
     def plain(self, start: int, end: int) -> bool:
         """Whether `loops.run` does the body [start, end)."""

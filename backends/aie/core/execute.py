@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from sparsec.backends.aie.core.cascade import Inbox
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
@@ -35,6 +36,8 @@ class State:
     m: list[int] = field(default_factory=lambda: [0] * COUNTS["m"])
     w: Array = field(default_factory=lambda: np.zeros((COUNTS["w"], 32), np.uint8))
     c: Array = field(default_factory=lambda: np.zeros((COUNTS["c"], 128), np.uint8))
+    inbox: Inbox = field(default_factory=Inbox)
+    outbox: list[Array] = field(default_factory=list)  # uint8 [n, 64] each: what was put into the cascade
 
     @staticmethod
     def fresh(size: int) -> State:
@@ -309,6 +312,25 @@ def _narrowed(s: State, o: tuple[int, ...]) -> Commit:
     return commit
 
 
+def _put(s: State, o: tuple[int, ...]) -> Commit:
+    word = s.c[o[0], 64 * o[1] : 64 * o[1] + 64].copy()[None]
+
+    def commit() -> None:
+        s.outbox.append(word)
+
+    return commit
+
+
+def _get(s: State, o: tuple[int, ...]) -> Commit:
+    word = s.inbox.peek(1)[0]
+
+    def commit() -> None:
+        s.inbox.drop(1)
+        s.c[o[0], 64 * o[1] : 64 * o[1] + 64] = word
+
+    return commit
+
+
 def _quarter(s: State, o: tuple[int, ...]) -> Commit:
     data = s.w[o[2]].copy()
 
@@ -373,6 +395,8 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "pmov": lambda s, o: _set_list(s.p, o[0], s.p[o[1]]),
     "movm": lambda s, o: _set_list(s.m, o[0], s.r[o[1]]),
     "movz": lambda s, o: _set_list(s.r, o[0], s.r[o[1]] if s.r[o[2]] == 0 else s.r[o[0]]),
+    "putc": _put,
+    "getc": _get,
     "jzd": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[0]] - 1)),
 }
 STEERING = frozenset(f for f in ("loop", "jz", "jnz", "jzd", "jmp", "jmpr", "acq", "rel", "acqr", "relr", "done"))

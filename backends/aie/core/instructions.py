@@ -10,6 +10,9 @@ bits, then the fields of its form in order; all zeros do nothing. Slots of one b
 Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
 bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
 bfloat16 adds to the first or last 4 channels, its half).
+
+The cascade takes one word of 512 bits a cycle to a neighbour and brings one from another: the store slot puts, the scalar slot,
+which also moves registers, gets.
 """
 
 from __future__ import annotations
@@ -105,6 +108,11 @@ class Form:
         return next(i for i, f in enumerate(self.fields) if f.kind == "p")
 
     @property
+    def moves(self) -> bool:
+        """Whether a load or store has a pointer: all but what goes to the cascade."""
+        return any(f.kind == "p" for f in self.fields)
+
+    @property
     def reads(self) -> tuple[int, ...]:
         """Which fields are registers that it reads."""
         return tuple(i for i, u in enumerate(self.use) if u in "<=")
@@ -139,6 +147,7 @@ _STORES = (
     Form("st", 4, (_R, _P, Field("i", 13, 4)), "<=-", "int32 at p = r; p += step"),
     Form("srsm", 5, (_C, _P, _R, _FORMAT, _M), "<=<-<", "as srs; p += m"),
     Form("stbf", 6, (_C, _HALF, _P, _SHORT_STEP), "<-=-", "round 2 positions of c, float32, to bfloat16, store them; p += step"),
+    Form("putc", 7, (_C, _HALF), "<-", "2 positions of c, 512 bits, into the cascade; waits until it has room"),
 )
 _VECTORS = (
     Form("mac", 1, (_C, _W, _X, _FORMAT), "=<<-", "c[4][8] += w[4][8] x x[8][8]; bytes of w by format, of x signed"),
@@ -200,6 +209,13 @@ _SCALARS = (
     Form("relr", 21, (Field("u", 6), _R), "-<", "add r to the lock"),
     Form("done", 18, (), "", "stop"),
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
+    Form(
+        "getc",
+        31,
+        (_C, _HALF),
+        ">-",
+        "2 positions of c = 512 bits out of the cascade, the rest stays; waits until they are there",
+    ),
 )
 
 ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf", "macebf") for n in (f"{p}c", f"add{p}")}

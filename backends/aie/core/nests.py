@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.core.cascade import WORD_BYTES
 from sparsec.backends.aie.core.execute import State
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.backends.aie.core.sums import Operands, Values, joined
@@ -93,6 +94,8 @@ class Nest:
         loads = [self.where[n].reshape(-1) // 32 for n in trace.loads if n not in set(trace.tables)]
         self._lines = np.unique(np.concatenate(loads or [np.zeros(0, np.int64)]))
         self._ran: dict[int, Ran] = {}
+        came = sum(COUNTS[kind] for kind in "rpm")  # its place among registers
+        self._words = int(last[came] - first[came]) // WORD_BYTES
         self._sums, lines = joined(trace, self.where)
         self._operands = Operands(lines)
 
@@ -104,13 +107,18 @@ class Nest:
         """Carry them out; None, and nothing changed, when that is not possible. `state` is as the one that it was made of."""
         if not self._fits or not self._written(state):
             return None
-        memory = np.concatenate((state.memory, state.w.reshape(-1)))
+        came = state.inbox.peek(self._words)
+        memory = np.concatenate((state.memory, state.w.reshape(-1), came.reshape(-1)))
         values = Values(self._sums, self._operands, memory, state.c)
-        data = [values.stored(s) for s in self.trace.stores]
+        data = [values.stored(s) for s in (*self.trace.stores, *self.trace.puts)]
         finals = {c: values.final(c) for c in self.trace.sums}
         if any(d is None for d in data) or any(f is None for f in finals.values()):
             return None
-        for s, d in zip(self.trace.stores, data, strict=True):
+        state.inbox.drop(self._words)
+        if self.trace.puts:
+            quarters = [d for d in data[len(self.trace.stores) :] if d is not None]
+            state.outbox.append(np.concatenate(quarters, axis=1).reshape(-1, WORD_BYTES))
+        for s, d in zip(self.trace.stores, data[: len(self.trace.stores)], strict=True):
             at = self.where[s.address][:, 0]
             state.memory.reshape(-1, 32)[at // 32] = d
             state.written.reshape(-1, 8)[at // 32] = 1
@@ -153,6 +161,7 @@ class Nest:
             for i in range(len(values)):
                 values[i] += int(self.last[at + i] - self.first[at + i])
             at += len(values)
+        at += 1  # where the cascade's words are
         for w, (before, after) in enumerate(zip(self.first[at:].tolist(), self.last[at:].tolist(), strict=True)):
             if before != after:
                 state.w[w] = memory[after : after + 32]

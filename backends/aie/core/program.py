@@ -24,9 +24,10 @@ class Kind:
 
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
-    are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
-    `scaled` sums are multiplied by a number before they are shifted, and shifted twice. Of `bfloat16` are data, weights, residual
-    and results alike; partial sums are float32.
+    are the int32 sums. A chunk may go on with partial sums, or end with them; or go on with what the cascade brings (`gets`), or
+    end with putting sums into it (`puts`). `cuts`: results are not below, not above a bound. `scaled` sums are multiplied by a
+    number before they are shifted, and shifted twice. Of `bfloat16` are data, weights, residual and results alike; partial sums
+    are float32.
     """
 
     depthwise: bool = False
@@ -38,6 +39,8 @@ class Kind:
     maximum: bool = False
     wide: bool = False
     bfloat16: bool = False
+    gets: bool = False
+    puts: bool = False
     scaled: bool = False
 
     @property
@@ -45,11 +48,11 @@ class Kind:
         """A label of the program."""
         data, added, result = ("bf16" if self.bfloat16 else "i8" if s else "u8" for s in self.signed)
         product = "maximum" if self.maximum else "depthwise" if self.depthwise else "product"
-        parts = ["more" if self.starts_partial else "new", product, data]
+        parts = ["next" if self.gets else "more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
         parts += ["scaled"] if self.scaled else []
-        return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
+        return "_".join([*parts, "on" if self.puts else "part" if self.ends_partial else "i32" if self.wide else result])
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,8 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
             "bfloat16": k.bfloat16,
+            "gets": k.gets,
+            "puts": k.puts,
         }
         for k in kinds
     ]

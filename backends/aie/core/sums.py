@@ -31,7 +31,8 @@ def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], 
         for c, count in zip(s.numbers[1::2], s.numbers[2::2], strict=True):
             taken.setdefault(c, set()).add(count)
     for c, sums in trace.sums.items():
-        stops = {s.after for s in trace.stores if s.name != "stw" and s.accumulator == c} | taken.get(c, set())
+        kept = [s for s in trace.stores if s.name != "stw"] + trace.puts
+        stops = {s.after for s in kept if s.accumulator == c} | taken.get(c, set())
         made = found[c] = list(sums)
         first = 0
         for i in range(1, len(made) + 1):

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.cascade import WORD_BYTES
 from sparsec.backends.aie.core.execute import ACTIONS, State
 from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instruction, Slot
 
 Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
-_STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
+_STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
 _OTHERS = ("row", "setc", "ups", "clr", "addbf", "maxf", "minf")
 _VECTORS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macebf", *_OTHERS, *ADDING))
-_SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
+_SCALARS = frozenset(
+    ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
+)
 
 
 def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:
@@ -88,6 +91,7 @@ class Trace:
     steps: list[Step] = field(default_factory=list)
     sums: dict[int, list[Sum]] = field(default_factory=dict)
     stores: list[Stored] = field(default_factory=list)
+    puts: list[Stored] = field(default_factory=list)  # quarters of accumulators, which go to the cascade
     fixed: list[int] = field(default_factory=list)
 
     def note(self, address: Any) -> int:
@@ -112,16 +116,17 @@ def _pairs(*wide: int) -> list[int]:
 
 class Tracer:
     """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
-    in memory, or beyond it in the registers as they are before the loop."""
+    in memory, or beyond it in the registers as they are before the loop, or beyond these in words that the cascade brings."""
 
     def __init__(self, bundles: Sequence[Bundle], state: State, start: int, end: int) -> None:
         self.bundles, self.start, self.end = bundles, start, end
         self.state = State(state.memory, state.written, list(state.r), list(state.p), list(state.m), state.w, state.c)
         self.vectors = [state.memory.size + 32 * i for i in range(COUNTS["w"])]
+        self.came = state.memory.size + 32 * COUNTS["w"]  # where the next word out of the cascade is
 
     def registers(self) -> Array:
-        """The numbers of r, p, m, and where vectors are."""
-        return np.array([*self.state.r, *self.state.p, *self.state.m, *self.vectors], np.int64)
+        """The numbers of r, p, m, where the next word out of the cascade is, and where vectors are."""
+        return np.array([*self.state.r, *self.state.p, *self.state.m, self.came, *self.vectors], np.int64)
 
     def iteration(self) -> Trace:
         """One more."""
@@ -149,6 +154,11 @@ class Tracer:
             if slot is Slot.VECTOR:
                 self._sum(i, trace)
                 continue
+            if i.form.name == "putc":
+                after_sums = len(trace.sums.get(i.operands[0], ()))
+                quarters = (2 * i.operands[1], 2 * i.operands[1] + 1)
+                trace.puts += [Stored(0, "stc", i.operands[0], after_sums, 0, (q,)) for q in quarters]
+                continue
             pointer = i.operands[i.form.pointer]
             touched.append(trace.note(s.p[pointer]))
             last = i.operands[-1]
@@ -167,11 +177,14 @@ class Tracer:
                 self._load_sums(i, s.p[pointer], trace)
             else:
                 after.append((self.vectors, i.operands[0], s.p[pointer]))
-        commit = (
-            ACTIONS[name](s, scalar.operands)
-            if (scalar := bundle.get(Slot.SCALAR)) and (name := scalar.form.name) != "loop"
-            else None
-        )
+        commit = None
+        if (scalar := bundle.get(Slot.SCALAR)) and scalar.form.name == "getc":
+            c, half = scalar.operands
+            made = [Sum("setc", (2 * half + i,), (trace.note(self.came + 32 * i),)) for i in range(2)]
+            trace.sums.setdefault(c, []).extend(made)
+            self.came += WORD_BYTES
+        elif scalar and scalar.form.name != "loop":
+            commit = ACTIONS[scalar.form.name](s, scalar.operands)
         for values, n, value in after:
             values[n] = value
         if commit:

@@ -23,7 +23,9 @@ def apart(before: Tiling, after: Tiling) -> str:
         return "the next layer reads rows or columns around each position"
     if one.element is not other.element or one.wide:
         return "the next layer reads other elements"
-    if before.mode.cut is not after.mode.cut:
+    if before.mode.chain > 1:
+        return "sums go from core to core, and results to few"
+    if before.mode.cut is not after.mode.cut or after.mode.chain > 1:
         return f"the next layer has {after.mode.told}"
     if before.rows != after.rows:
         return f"the next layer has tiles of {after.rows} rows"

@@ -126,10 +126,12 @@ class LayerControl:
 
     def finish(self) -> Iterator[Operation]:
         """Wait for the cores, which make more than leaves for DDR, and for results that stay in memory tiles."""
-        for r in range(self.grid.core_rows if self.links.stays else 0):
+        for r in range(self.grid.core_rows if self.links.stays else 0):  # chains have no results that stay
             yield Sync(Tile(0, 1), S2MM, r, self.grid.columns)
         if self.all_cores:
-            yield Sync(self.tiling.mode.core(0, 0), MM2S, 0, self.grid.columns, self.grid.core_rows)
+            mode = self.tiling.mode
+            for r in range(0, self.grid.core_rows if mode.chain > 1 else 1, mode.chain):
+                yield Sync(mode.core(0, r), MM2S, 0, self.grid.columns, self.grid.core_rows if mode.chain == 1 else 1)
             return
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
@@ -143,11 +145,13 @@ class LayerControl:
 
     @property
     def all_cores(self) -> bool:
-        """Whether all cores have results, so that one knows when they have finished."""
-        return all(self._has_results(c, r) for c in range(self.grid.columns) for r in range(self.grid.core_rows))
+        """Whether all cores have results, or pass sums on to one that has, so that one knows when they have finished."""
+        rows = range(0, self.grid.core_rows, self.tiling.mode.chain)
+        return all(self._has_results(c, r) for c in range(self.grid.columns) for r in rows)
 
     def _has_results(self, column: int, row: int) -> bool:
-        return bool(self.tiling.output_blocks(self.tiling.mode.parts(column, row)[1]))
+        mode = self.tiling.mode
+        return mode.finishes(row) and bool(self.tiling.output_blocks(mode.parts(column, row)[1]))
 
     def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Staged]:
         """Weights that come early, the first tiles of data, the rest of the weights, then that of the data."""

@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
 from sparsec.backends.aie.lower.tile_control import TileControl
 from sparsec.backends.aie.lower.writer import MM2S, S2MM
-from sparsec.backends.aie.registers import Tile, register_address
+from sparsec.backends.aie.registers import CASCADE_INPUT, CASCADE_OUTPUT, Tile, register_address
 from sparsec.backends.aie.transaction import BlockWrite, Operation, write
 
 _LEAST_WORDS = 400  # of a residual at a time: a descriptor takes some cycles to begin
@@ -29,8 +29,9 @@ class CoreControl(TileControl):
         """All of a core. A token tells when its results have left."""
         p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
         _, part = self.mode.parts(column, row)
-        pages, size, blocks = len(p.pages[part]), t.page_bytes[part], len(t.output_blocks(part))
-        held, layout = t.paging.held(part), t.layout(part)
+        weights_of, finishes = self.mode.weight_part(column, row), self.mode.finishes(row)
+        pages, size, blocks = len(p.pages[weights_of]), t.page_bytes[weights_of], len(t.output_blocks(part))
+        held, layout = t.paging.held(weights_of), t.layout(weights_of)
         told = Parameters(
             units=t.units,
             vectors=self.share.tiles,
@@ -51,7 +52,7 @@ class CoreControl(TileControl):
             weights_pages=held,
             data_buffers=t.buffers,
             results_buffers=2,
-            residual_buffers=blocks if t.layer.residual else 0,
+            residual_buffers=blocks if t.layer.residual and finishes else 0,
             weights_left=held - pages if t.kept else held,
             weights_rest=layout.rest,
             bounds=self._bounds(),
@@ -59,7 +60,9 @@ class CoreControl(TileControl):
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), told.words())
-        yield from self._core_data(tile, part)
+        if self.mode.chain > 1:
+            yield write(self.grid, tile, "accumulators", CASCADE_INPUT.put(0) | CASCADE_OUTPUT.put(0))  # from north to south
+        yield from self._core_data(tile, part, finishes=finishes)
         weights = CoreDescriptor(
             core.weights // 4,
             size // 4,
@@ -68,6 +71,13 @@ class CoreControl(TileControl):
             release=Release(LOCKS.weights_full),
         )
         yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], pages * t.streamed)
+        if finishes:
+            yield from self._results(tile, blocks)
+        yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
+
+    def _results(self, tile: Tile, blocks: int) -> Iterator[Operation]:
+        """Results of all tiles out of a core, so many blocks of channels of each."""
+        t, core = self.tiling, self.plan.core
         vector = LANES * BLOCK * t.layer.result_size // 4
         results = CoreDescriptor(
             core.results // 4,
@@ -78,7 +88,6 @@ class CoreControl(TileControl):
             release=Release(LOCKS.results_free),
         )
         yield from self.writer.chain(tile, MM2S, 0, [(results, None, 0)], blocks * t.tiles, token=True)
-        yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
 
     def _bounds(self) -> tuple[int, int] | None:
         """The bounds of results as words of 4 bytes, or of a float32, where there are any."""
@@ -95,14 +104,14 @@ class CoreControl(TileControl):
         way = self.tiling.layer.shifts.scaling
         return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
-    def _core_data(self, tile: Tile, part: int) -> Iterator[Operation]:
+    def _core_data(self, tile: Tile, part: int, *, finishes: bool) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
         t, core = self.tiling, self.plan.core
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
         made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
         turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
-        if t.layer.residual is None:
+        if t.layer.residual is None or not finishes:
             yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
             return
         if t.tiles == 1:

@@ -25,6 +25,9 @@ _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _SCALING = 18  # cycles of 4 vectors beside products to scale them
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
+_FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
+_MARGIN = {BYTE: 1.05, BFLOAT16: 1.0}  # by how much a chain has to be better, as sums in parts take less than the model says
+_FEW_LEAVE = 0.25  # of the results of a chain's last core that it waits for, the more the longer they take beside products
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _HERE = 600  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
@@ -59,7 +62,8 @@ ALONE = Context()
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute."""
+    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute. What
+    the model does not see of chains is a factor (`margin`) and `more` cycles."""
 
     compute: float
     data: float
@@ -74,6 +78,8 @@ class Estimate:
     block: float
     waiting: float
     first_waits: bool
+    margin: float = 1.0
+    more: float = 0.0
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -125,7 +131,7 @@ class Estimate:
         cores = max(self.compute, self.weights) + self.waiting
         moved = max(self.data, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
         last = self.last if context.leaves else self.block
-        return first + max(cores, moved) + _JITTER * min(cores, moved) + last
+        return self.margin * (first + max(cores, moved) + _JITTER * min(cores, moved) + last) + self.more
 
 
 def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None = None) -> Estimate:
@@ -153,17 +159,18 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         channels = mode.leaving(column)
         for i in range(channels):
             out = 0
-            for r in range(i, mode.grid.core_rows, channels):
+            for r in (r for r in range(i, mode.grid.core_rows, channels) if mode.finishes(r)):
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
     leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
     turns = Leaving(t).parts(0, leave[0]) if leave else 1
+    results, chained = t.tiles * t.most_results * block, mode.chain > 1
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
         pages,
-        t.tiles * t.most_results * block,
+        results,
         tuple(arriving),
         leaving,
         t.tiles,
@@ -173,6 +180,8 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
+        _MARGIN[t.layer.element] if chained else 1.0,
+        _FEW_LEAVE * results * min(1.0, results / compute) if chained else 0.0,
     )
 
 
@@ -180,6 +189,8 @@ def compute_cycles(t: Tiling) -> float:
     """Cycles of the core that has most to do."""
     size = t.layer.element.bytes
     counts, pieces = t.counts, t.all_pieces
+    if t.mode.chain > 1:
+        return _chained_cycles(t)
     least = np.full(counts.shape, LEAST_BLOCKS[t.layer.element is BYTE] * pieces[:, None])
     least[:, 0] += LEAST_BLOCKS[False] - LEAST_BLOCKS[t.layer.element is BYTE]
     products = np.maximum(least, counts + counts % 2).sum(axis=1)
@@ -189,9 +200,18 @@ def compute_cycles(t: Tiling) -> float:
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
+def _chained_cycles(t: Tiling) -> float:
+    """Cycles of a chain of cores: for each 8 output channels they wait for the one that has most to do."""
+    size, residual = t.layer.element.bytes, bool(t.layer.residual)
+    products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).max(axis=1)
+    each = t.share.tiles * (4 * size * products + _FETCHED[t.layer.element] * residual) + _CHUNK + _ADDING * residual
+    begun = (t.mode.chain - 1) * 4 * size * float(products.max())
+    return t.units * _TILE + begun + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+
+
 def explicit_descriptors(t: Tiling) -> int:
     """Descriptors of a memory tile for parts of data, where each takes its own."""
-    streams = t.mode.groups[1]
+    streams = t.mode.column_streams
     if t.mode.streams > 1:  # one of them with even channels, one with odd ones
         return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
     if t.in_turn and (t.tiles == 1 or streams > 1):

@@ -19,7 +19,7 @@ from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.succession import Way, along
 from sparsec.backends.aie.lower.tile_control import Traffic
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import LimitError
@@ -27,6 +27,8 @@ from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
 _BEHIND = 12  # and of those that are the cheapest behind other layers
+_MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
+_FEW_PARTS = (2, 4)  # of the output channels of a layer
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 _FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
@@ -47,7 +49,9 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        as few as fit. Of one row of results whose channels are computed alike, cores may get channels of their own instead.
+        as few as fit; another one in equal parts of its output channels, where locks count those of a part and not all of them,
+        and parts take less time. Of one row of results whose channels are computed alike, cores may get channels of their own
+        instead.
         """
         whole = self._whole(layer)
         passed_over = self.passed_over.pop(layer.node, "")
@@ -55,12 +59,12 @@ class Fitting:
         if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
             return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
-        return self._in_parts(layer, whole) if isinstance(whole, str) else (whole,)
+        return self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
 
     def _cycles(self, ways: tuple[Tiling, ...]) -> float:
         return sum(estimate(self.machine, t).cycles for t in ways)
 
-    def _in_parts(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
+    def _by_channels(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
         """A depthwise layer in parts of its channels; `why` where these do not fit either, or it is none."""
         for count in _PARTS if layer.depthwise else ():
             size = -(-layer.output_blocks // count)
@@ -92,6 +96,22 @@ class Fitting:
                 others = self.first(layer.part(count * each, layer.output_blocks))
                 return () if isinstance(others, str) else (way, *others)
         return ()
+
+    def _in_parts(self, layer: ConvLayer, whole: Tiling) -> tuple[Tiling, ...] | None:
+        """A layer of many output channels in parts, if that is cheaper than `whole`."""
+        if layer.depthwise or layer.output_blocks <= _MANY:
+            return None
+        best, least = None, estimate(self.machine, whole).cycles
+        for count in _FEW_PARTS:
+            size, rest = divmod(layer.output_blocks, count)
+            if rest:
+                continue
+            parts = [self._whole(layer.part(first, first + size)) for first in range(0, layer.output_blocks, size)]
+            made = tuple(t for t in parts if not isinstance(t, str))
+            cycles = sum(estimate(self.machine, t).cycles for t in made)
+            if len(made) == count and cycles < least:
+                best, least = made, cycles
+        return best
 
     def _whole(self, layer: ConvLayer) -> Tiling | str:
         try:
@@ -180,5 +200,16 @@ class Fitting:
 
 def _key(t: Tiling) -> tuple[Any, ...]:
     """What tells a way from the others for its layer."""
-    part = t.layer.first_block, t.layer.channels, t.layer.fan
-    return t.layer.node, part, t.mode, t.rows, t.chunk_blocks, t.kept, t.buffers, t.splits, t.groups
+    return (
+        t.layer.node,
+        t.layer.first_block,
+        t.layer.channels,
+        t.layer.fan,
+        t.mode,
+        t.rows,
+        t.chunk_blocks,
+        t.kept,
+        t.buffers,
+        t.splits,
+        t.groups,
+    )

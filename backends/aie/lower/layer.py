@@ -54,7 +54,7 @@ class ConvLayer:
     element: Element = BYTE
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
-    first_block: int = 0  # of channels, in the images of its values: a depthwise layer may be made in several parts
+    first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
     fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
 
     def macs(self, graph: Graph) -> int:
@@ -76,12 +76,12 @@ class ConvLayer:
         return (first, first + made - 1) if made < extent[0] else None
 
     def part(self, first: int, end: int) -> ConvLayer:
-        """Blocks of channels [first, end) of a depthwise layer as a layer of its own."""
+        """Blocks of output channels [first, end) as a layer of their own; of a depthwise one, which reads only these."""
         channels = min(self.channels[1], BLOCK * end) - BLOCK * first
         shifts = replace(self.shifts, bias=self.shifts.bias[BLOCK * first : BLOCK * end])
         return replace(
             self,
-            channels=(channels, channels),
+            channels=(channels if self.depthwise else self.channels[0], channels),
             weights=self.weights[first:end],
             shifts=shifts,
             first_block=self.first_block + first,

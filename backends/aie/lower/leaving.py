@@ -32,7 +32,7 @@ class Leaving:
             for r in range(leaving, t.mode.grid.core_rows, channels):
                 positions, part = t.mode.parts(column, r)
                 rows = min(t.rows, t.valid_rows(positions) - i * t.rows)
-                if leaving < channels and rows > 0 and t.output_blocks(part):
+                if leaving < channels and rows > 0 and t.output_blocks(part) and t.mode.finishes(r):
                     found.append((r, rows))
             wanted.append((i, found))
         groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]

@@ -216,7 +216,7 @@ class MemoryControl(TileControl):
         t, places = self.tiling, self.plan.memory[tile.column]
         for r in range(self.grid.core_rows):
             positions, channels = self.mode.parts(tile.column, r)
-            blocks = len(t.output_blocks(channels))
+            blocks = len(t.output_blocks(channels)) if self.mode.finishes(r) else 0
             if not blocks:
                 continue
             if self.links.stays:
@@ -241,7 +241,7 @@ class MemoryControl(TileControl):
         """Take back what tiles behind the last valid row have counted, where results stay and leave: these do not leave."""
         t, places = self.tiling, self.plan.memory[tile.column]
         for r in range(self.grid.core_rows if self.links.stays and self.links.leaves else 0):
-            if t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
+            if self.mode.finishes(r) and t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
                 yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
     def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:

@@ -115,14 +115,16 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     mode, size = tiling.mode, machine.memory.data_bytes
     arriving = mode.arriving(column, weights=False)
     data = _portions(arriving, tiling.parts, halves=True)
-    residual = _portions(arriving, tiling.residual_parts, halves=True)
+    ending = [a for a in arriving if a[0].step == mode.chain - 1]  # to the cores that have results
+    residual = _portions(ending, tiling.residual_parts, halves=True)
     if mode.streams > 1:
         residual = [q for p in _portions(arriving, tiling.residual_parts) for q in _by_stream(p, tiling.residual_pieces)]
     streams = mode.arriving(column, weights=True, spread=spread)
     weights = [p for s in streams for p in _portions([s], tiling.pages(s[0].part))]
     rows = range(mode.grid.core_rows)
     tile = tiling.part_bytes * sum(p.count for p in data) + tiling.residual_part_bytes * sum(p.count for p in residual)
-    rings = [tiling.result_ring * len(tiling.output_blocks(mode.parts(column, r)[1])) * tiling.stored_bytes for r in rows]
+    made = [len(tiling.output_blocks(mode.parts(column, r)[1])) if mode.finishes(r) else 0 for r in rows]
+    rings = [tiling.result_ring * n * tiling.stored_bytes for n in made]
     room = size - sum(rings) - _DISCARDED_BYTES
     ring, slots = _rings(tiling, tile, weights, room, whole=spread or tiling.streamed > 1)
     arrivals = _arrivals(tiling, data, residual, weights, ring, slots)

@@ -30,33 +30,43 @@ class Cut(Enum):
 ARRIVING = (4, 5)  # S2MM channels of a memory tile that its shim's channels feed; those below take results of the column's cores
 LEAVING = (5, 4)  # its MM2S channels to the shim; the second where no stream to cores takes it
 CORE_DATA, CORE_WEIGHTS = 0, 1  # S2MM channels of a core
+_CHAINS = (2, 4)  # cores of a column that make sums together
 _REACHING = 4  # MM2S channels of a memory tile that read in its neighbours, the first ones
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One MM2S channel of a memory tile, the part of the data or weights that it sends, and the cores that take it. `sources` are
-    the columns whose shims bring it, the memory tile's own or next to it; channels that read there are the first four."""
+    the columns whose shims bring it, the memory tile's own or next to it; channels that read there are the first four. `step` is
+    the place in their chains of the cores that take data: which of the input channels these are."""
 
     memory: Tile
     channel: int
     part: int
     cores: tuple[Tile, ...]
     sources: tuple[int, ...]
+    step: int = 0
 
 
 @dataclass(frozen=True)
 class Mode:
     """A cut on an array. A group of cores that share positions has one stream of data, or several `streams`: these carry the same
-    data, but each only the residual of its own cores, every `streams`-th part of the channels."""
+    data, but each only the residual of its own cores, every `streams`-th part of the channels.
+
+    `chain` cores of a column that follow one another, from north to south, make sums together: each has a part of the input
+    channels, data and weights, and passes its sums on through the cascade; the last one has the residual and the results.
+    """
 
     cut: Cut
     grid: Grid
     streams: int = 1
+    chain: int = 1
 
     @property
     def told(self) -> str:
         """What it is, in words."""
+        if self.chain > 1:
+            return f"{self.cut.value}, input channels over chains of {self.chain} of them"
         return self.cut.value if self.streams == 1 else f"{self.cut.value}, {self.streams} streams of data to each of the groups"
 
     @cached_property
@@ -85,7 +95,24 @@ class Mode:
     @cached_property
     def channel_parts(self) -> int:
         """Parts that output channels are cut in."""
-        return self.sizes[0] * self.sizes[1]
+        return self.sizes[0] * self.sizes[1] // self.chain
+
+    @cached_property
+    def weight_parts(self) -> int:
+        """Parts that weights are cut in: those of the output channels, of each the parts of the input channels."""
+        return self.channel_parts * self.chain
+
+    def step(self, row: int) -> int:
+        """The place of the cores in a row in their chains: 0 begins, the last one has results."""
+        return self.chain - 1 - row % self.chain
+
+    def finishes(self, row: int) -> bool:
+        """Whether the cores in a row have results."""
+        return row % self.chain == 0
+
+    def weight_part(self, column: int, row: int) -> int:
+        """The part of the weights of the core in a column and a row of cores."""
+        return self.parts(column, row)[1] * self.chain + self.step(row)
 
     @property
     def sharing(self) -> int:
@@ -96,19 +123,19 @@ class Mode:
         """The part of positions and of channels of the core in a column and a row of cores."""
         columns, rows = self.sizes
         positions = column // columns * self.groups[1] + row // rows
-        return positions, column % columns * rows + row % rows
+        return positions, column % columns * (rows // self.chain) + row % rows // self.chain
 
     def core(self, column: int, row: int) -> Tile:
         """The tile of the core in a column and a row of cores."""
         return Tile(column, self.grid.first_core_row + row)
 
-    def _cores(self, positions: int | None = None, channels: int | None = None) -> tuple[Tile, ...]:
-        """The cores with a part of the positions, or of the channels."""
+    def _cores(self, positions: int | None = None, channels: int | None = None, step: int | None = None) -> tuple[Tile, ...]:
+        """The cores with a part of the positions, or of the channels, or of the input channels."""
         found = []
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 own = self.parts(c, r)
-                if positions in (None, own[0]) and channels in (None, own[1]):
+                if positions in (None, own[0]) and channels in (None, own[1]) and step in (None, self.step(r)):
                     found.append(self.core(c, r))
         return tuple(found)
 
@@ -117,10 +144,25 @@ class Mode:
         """The streams of data, by part of the positions, each from the columns of its group of cores."""
         rows, columns = self.groups[1], self.sizes[0]
         found = []
+        if self.chain > 1:
+            return self._chained_data()
         for p in range(self.position_parts):
             sender, sources = _spread(p // rows * columns, columns)
             before = sum(s == sender for s, _ in self._few())
             found.append(Stream(Tile(sender, 1), before + p % rows, p, self._cores(positions=p), sources))
+        return tuple(found)
+
+    def _chained_data(self) -> tuple[Stream, ...]:
+        """The streams of data where each part of the input channels has its own: these are spread over the columns of a group."""
+        rows, columns, used = self.groups[1], self.sizes[0], Counter[int]()
+        found = []
+        for p in range(self.position_parts):
+            for step in range(self.chain):
+                column = p // rows * columns + step * columns // self.chain
+                channel = sum(at == column for at, _ in self._few()) + used[column]
+                cores = self._cores(positions=p, step=step)
+                found.append(Stream(Tile(column, 1), channel, p, cores, (column,), step))
+                used[column] += 1
         return tuple(found)
 
     @cache  # noqa: B019
@@ -149,20 +191,25 @@ class Mode:
         """The streams of weights, spread over the columns that take them; behind the channels of data, unless there are so few
         of them that each comes from several columns."""
         if few := self._few():
-            return tuple(Stream(Tile(at, 1), 0, p, self._cores(channels=p), sources) for p, (at, sources) in enumerate(few))
+            parts = ((divmod(p, self.chain), at, sources) for p, (at, sources) in enumerate(few))
+            return tuple(
+                Stream(Tile(at, 1), 0, part * self.chain + step, self._cores(channels=part, step=step), sources, step)
+                for (part, step), at, sources in parts
+            )
         columns, rows = self.sizes
         used = [sum(s.memory.column == c for s in self._data_streams) for c in range(self.grid.columns)]
         found = []
-        for p in range(self.channel_parts):
+        for p in range(self.weight_parts):
+            part, step = divmod(p, self.chain)
             column = p // rows + p % rows % self.groups[0] * columns
-            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=p), (column,)))
+            found.append(Stream(Tile(column, 1), used[column], p, self._cores(channels=part, step=step), (column,), step))
             used[column] += 1
         return tuple(found)
 
     @cache  # noqa: B019
     def _few(self) -> list[tuple[int, tuple[int, ...]]]:
         """By stream of weights its sender and the columns it comes from, where there are more columns than streams."""
-        n, columns = self.channel_parts, self.grid.columns
+        n, columns = self.weight_parts, self.grid.columns
         if n >= columns:
             return []
         cuts = [p * columns // n for p in range(n + 1)]
@@ -178,6 +225,11 @@ class Mode:
             if column in sources:
                 found.append((s, sources.index(column), len(sources)))
         return tuple(found)
+
+    @property
+    def column_streams(self) -> int:
+        """Streams of data with parts of their own that come through a column's shim."""
+        return max(1, self.groups[1] * self.chain // self.sizes[0])
 
     @cache  # noqa: B019
     def leaving(self, column: int) -> int:
@@ -202,7 +254,8 @@ class Mode:
         for c in range(g.columns):
             shim, memory = Tile(c, 0), Tile(c, 1)
             found += [Flow(Channel(shim, i), (Channel(memory, to),)) for i, to in enumerate(ARRIVING)]
-            found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in range(g.core_rows)]
+            ending = [r for r in range(g.core_rows) if self.finishes(r)]
+            found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in ending]
             found += [Flow(Channel(memory, LEAVING[i]), (Channel(shim, i),)) for i in range(self.leaving(c))]
         for streams, channel in ((self._data_streams, CORE_DATA), (self.weights(), CORE_WEIGHTS)):
             found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
@@ -229,7 +282,9 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
     cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
     cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []
     cuts += [Cut.HALVES] if grid.core_rows % 2 == 0 and grid.core_rows > 2 else []
-    return tuple(form for cut in cuts for form in _forms(Mode(cut, grid)))
+    found = [Mode(cut, grid) for cut in cuts]
+    chained = [replace(mode, chain=n) for n in _CHAINS for mode in found if mode.sizes[1] % n == 0]
+    return (*(form for mode in found for form in _forms(mode)), *(mode for mode in chained if mode.possible))
 
 
 def _forms(mode: Mode) -> list[Mode]:

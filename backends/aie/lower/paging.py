@@ -17,6 +17,7 @@ _RINGS = (3, 4, 6)  # pages
 _LARGER = (1.0, 1.3, 1.8, 2.6)  # than the least ring
 _KEPT = (60, 40, 24, 16, 8)  # pages of weights that stay
 _COUNTED = 60  # pages at most that come one at a time
+_SEVERAL = (2, 4)  # chunks of one length in a page
 _WORTH = 0.97  # of the cost of pages of a chunk each
 _BETTER = 0.98  # of the cost of a smaller ring
 _WORD = 4  # bytes of a cycle
@@ -107,18 +108,18 @@ class Streams:
     """The bytes of the chunks of each stream, in their order."""
 
     lengths: list[list[int]]
-    _known: dict[tuple[float, bool, bool, int], list[Paging]] = field(default_factory=dict)
+    _known: dict[tuple[float, bool, bool, int, bool], list[Paging]] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
         """Bytes of all chunks of the stream that has most."""
         return max(map(sum, self.lengths))
 
-    def pagings(self, transfer: float, *, kept: bool, again: bool, room: int) -> list[Paging]:
+    def pagings(self, transfer: float, *, kept: bool, again: bool, room: int, several: bool = False) -> list[Paging]:
         """See `pagings`."""
-        key = (transfer, kept, again, room)
+        key = (transfer, kept, again, room, several)
         if key not in self._known:
-            self._known[key] = pagings(self.lengths, transfer, kept=kept, again=again, room=room)
+            self._known[key] = pagings(self.lengths, transfer, kept=kept, again=again, room=room, several=several)
         return self._known[key]
 
 
@@ -175,11 +176,16 @@ def own_pages(lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool) 
     return Paging(sizes, counts, 0 if kept else 2, cost, alone=True)
 
 
-def pagings(lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool, again: bool, room: int) -> list[Paging]:
+def pagings(
+    lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool, again: bool, room: int, several: bool = False
+) -> list[Paging]:
     """Ways to lay streams into pages that take at most `room` bytes of a core and cost less than one page for every chunk; this
-    one is the first, whatever room it takes. A page takes `transfer` cycles beside its words."""
+    one is the first, whatever room it takes. A page takes `transfer` cycles beside its words. Chunks of one length may come
+    `several` in a page."""
     first = own_pages(lengths, transfer, kept=kept)
     sums = [sum(n) for n in lengths]
+    if len({length for n in lengths for length in n}) == 1 and several and not kept:
+        return [first, *(p for p in _several(lengths, transfer) if p.bytes <= room)]
     if len({length for n in lengths for length in n}) == 1 or max(sums) / _WORD > _WORTH * first.cost:
         return [first]
     found = [first]
@@ -187,6 +193,16 @@ def pagings(lengths: Sequence[Sequence[int]], transfer: float, *, kept: bool, ag
         if made.cost < _WORTH * first.cost and made.bytes <= room:
             found.append(made)
     return found
+
+
+def _several(lengths: Sequence[Sequence[int]], transfer: float) -> Iterator[Paging]:
+    """Streams of as many chunks each, of one length, some of them in each of two pages."""
+    counts = {len(n) for n in lengths if n}
+    for some in _SEVERAL:
+        if len(counts) == 1 and min(counts) % (2 * some) == 0:
+            page, pages = some * max(map(max, filter(None, lengths))), min(counts) // some
+            sizes, found = (page,) * len(lengths), tuple(pages if n else 0 for n in lengths)
+            yield Paging(sizes, found, 2, _cost(pages, page, transfer))
 
 
 def _kept(lengths: Sequence[Sequence[int]], transfer: float) -> Iterator[Paging]:

@@ -119,7 +119,8 @@ class Wanted:
     def of(t: Tiling, m: MemoryPlaces, column: int, *, here: bool, stays: bool) -> Wanted:
         """Of a column's memory tile, where data are `here` already, or results stay."""
         own = [s for s in t.mode.data() if s.memory.column == column]
-        blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
+        rows = range(t.mode.grid.core_rows)
+        blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) if t.mode.finishes(r) else 0 for r in rows]
         return Wanted(
             [(m.slots or p.count) * t.page_bytes[p.stream.part] for p in m.weights],
             [_staying_bytes(t)] * len(own) if stays else [],

@@ -38,7 +38,7 @@ class CorePlaces:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer on the array. `pages` of weights are by part of the channels; `memory` by column."""
+    """A layer on the array. `pages` of weights are by part of these; `memory` by column."""
 
     tiling: Tiling
     pages: tuple[tuple[bytes, ...], ...]
@@ -78,14 +78,18 @@ def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
 
 
 def _kinds(tiling: Tiling, block: int) -> list[Kind]:
-    n, layer = tiling.splits * tiling.pieces(block), tiling.layer
-    found = []
+    n, layer = tiling.inputs * tiling.pieces(block), tiling.layer
+    chained, found = tiling.mode.chain > 1, []
     for i in range(n):
         last = i == n - 1
         residual = layer.residual is not None and last
         signed = (layer.signed[0], layer.signed[1] and residual, layer.signed[2] and last)
         low, high = (b is not None and last for b in layer.shifts.bounds)
-        made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
+        made = Kind(layer.depthwise, signed, residual, cuts=(low, high))
+        if chained:
+            made = replace(made, gets=i > 0, puts=not last)
+        else:
+            made = replace(made, starts_partial=i > 0, ends_partial=not last)
         scaled = layer.shifts.scaling is not None and last
         made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16, scaled=scaled)
         found.append(made)
@@ -100,13 +104,16 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
         blocks = tiling.output_blocks(part)
         made = [_chunks(tiling, b, own, core, kinds) for own, b in enumerate(blocks)]
         each = max(1, len(made) // tiling.groups)
+        if tiling.mode.chain > 1:
+            pages += [_pages(tiling, part * tiling.mode.chain + i, [b[i][0] for b in made]) for i in range(tiling.mode.chain)]
+            continue
         units = [(at, split) for at in range(0, len(made), each) for split in range(tiling.splits)]
         pages.append(_pages(tiling, part, [c for at, split in units for block in made[at : at + each] for c in block[split]]))
     return LayerPlan(tiling, tuple(pages), core, in_memory(machine, tiling))
 
 
 def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, ...]:
-    """The chunks of a part of the channels, packed, as pages."""
+    """The chunks of a part of the weights, packed, as pages."""
     layout, size = tiling.layout(part), tiling.page_bytes[part]
     stream = bytearray(layout.pages * size)
     for chunk, at, spot in zip(chunks, layout.starts, layout.spots, strict=True):
@@ -128,7 +135,7 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     wanted = iter(_kinds(tiling, block))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
     found: list[list[Chunk]] = []
-    for split in range(tiling.splits):
+    for split in range(tiling.inputs):
         offsets, whole = _blocks(tiling, block, split)
         found.append([])
         for i in range(tiling.pieces(block)):

@@ -62,10 +62,10 @@ class ShimControl(TileControl):
         above, left = share.window.pads
         for p in (places.data[i] for i in arrival.data):
             row, each = t.first_row(p.stream.part), share.blocks // t.parts
-            first = (t.first_block(p.stream.part) + p.first * each, row * s - above, -left)
+            block = t.first_block(p.stream.part) + p.stream.step * share.blocks + p.first * each
             size = (p.count * each, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            parts.append(self._image(self.traffic.x, first, size, tiles, steps))
+            parts.append(self._image(self.traffic.x, (block, row * s - above, -left), size, tiles, steps))
         return parts if t.residual_in_turn else [*parts, *self.residual(tile, arrival)]
 
     def residual(self, tile: Tile, arrival: Arrival) -> Parts:

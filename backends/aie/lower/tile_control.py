@@ -42,7 +42,8 @@ class Traffic:
         """A layer's images, or its channels' parts of them."""
         first, (read, made) = layer.first_block, layer.channels
         residual = images[layer.residual].part(first, made) if layer.residual else None
-        return Traffic(images[layer.x].part(first, read), images[layer.y].part(first, made), residual, weights)
+        x = images[layer.x].part(first if layer.depthwise else 0, read)
+        return Traffic(x, images[layer.y].part(first, made), residual, weights)
 
 
 @dataclass(frozen=True, slots=True)

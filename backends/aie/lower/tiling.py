@@ -59,7 +59,12 @@ class Tiling:
     @cached_property
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
-        return Share(self.layer.window, self.layer.input_blocks // self.splits, self.rows, self.width, self.layer.element)
+        return Share(self.layer.window, self.layer.input_blocks // self.inputs, self.rows, self.width, self.layer.element)
+
+    @property
+    def inputs(self) -> int:
+        """Parts of the input channels: those that come to a core one after the other, or those of the cores of a chain."""
+        return self.splits * self.mode.chain
 
     @property
     def band(self) -> int:
@@ -75,12 +80,12 @@ class Tiling:
     def parts(self) -> int:
         """Parts of a tile in memory tiles, some of which come through one channel and others through the next: of one plane there
         may be more than cores get it in, where a column has one stream of data, or two of which each has a channel."""
-        streams = self.mode.groups[1]
+        streams, blocks = self.mode.column_streams, self.source.blocks
         if len(self.layer.window.planes) > 1 or self.groups > 1 or streams > (2 if self.in_turn else 1):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         found = range(max(most, self.splits), 0, -1)
-        return next(n for n in found if self.layer.input_blocks % n == 0 and n % self.splits == 0)
+        return next(n for n in found if blocks % n == 0 and n % self.splits == 0)
 
     @property
     def in_turn(self) -> bool:
@@ -112,7 +117,7 @@ class Tiling:
     @property
     def counts(self) -> Array:
         """Nonzero blocks of weights, int [blocks of output channels, parts of the input channels]."""
-        return self.layer.counts(self.splits)
+        return self.layer.counts(self.inputs)
 
     @cached_property
     def all_pieces(self) -> Array:
@@ -129,24 +134,27 @@ class Tiling:
 
     @cached_property
     def _streams(self) -> Streams:
-        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts)
+        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain)
         known = self.layer.streams
         if key not in known:
             known[key] = Streams(self._lengths())
         return known[key]
 
     def _lengths(self) -> list[list[int]]:
-        """Bytes of the chunks of each part of the output channels, in the order in which cores take them."""
+        """Bytes of the chunks of each part of the weights, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
         each = LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
-        goes_on = (np.arange(self.splits)[:, None] + piece > 0) & (element is BYTE)
+        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (element is BYTE) & (self.mode.chain == 1)
         sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, self.chunk_start)
         sizes[np.broadcast_to(piece >= self.all_pieces[:, None, None], sizes.shape)] = 0
         found = []
         for p in range(parts):
             own = sizes[p::parts]
+            if self.mode.chain > 1:
+                found += own[:, :, 0].T.tolist()
+                continue
             own = own.reshape(self.groups, len(own) // self.groups, self.splits, most).swapaxes(1, 2).reshape(-1)
             found.append(own[own > 0].tolist())
         return found
@@ -164,7 +172,8 @@ class Tiling:
     @cached_property
     def paging(self) -> Paging:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
-        found = self._streams.pagings(TRANSFER, kept=self.kept, again=self.streamed > 1, room=self.core_bytes)
+        several, again = self.mode.chain > 1, self.streamed > 1
+        found = self._streams.pagings(TRANSFER, kept=self.kept, again=again, room=self.core_bytes, several=several)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
@@ -179,7 +188,7 @@ class Tiling:
         return -(demand["data"] + demand["residual"] + first) % self.bank_bytes
 
     def layout(self, part: int) -> Layout:
-        """Where the chunks of a part of the channels are."""
+        """Where the chunks of a part of the weights are."""
         return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
 
     @property
@@ -188,7 +197,7 @@ class Tiling:
         return self.paging.sizes
 
     def pages(self, part: int) -> int:
-        """Pages of the weights of a part of the channels."""
+        """Pages of a part of the weights."""
         return self.paging.counts[part]
 
     @property
@@ -311,8 +320,9 @@ class Tiling:
 
     @cached_property
     def source(self) -> Share:
-        """What a memory tile holds of one tile: all input channels."""
-        return Share(self.layer.window, self.layer.input_blocks, self.rows, self.width, self.layer.element)
+        """What a memory tile holds of one tile: all input channels, or those of one core of a chain."""
+        blocks = self.layer.input_blocks // self.mode.chain
+        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element)
 
     @property
     def source_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from sparsec.backends.aie.descriptors import CLASSES, OWN_LOCKS, Descriptor, che
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import (
     BD_STRIDE,
+    CASCADE_INPUT,
+    CASCADE_OUTPUT,
     CORE_ENABLE,
     DMAS,
     LOCK_STRIDE,
@@ -21,10 +24,13 @@ from sparsec.backends.aie.registers import (
     Kind,
     Tile,
     address,
+    cascade_side,
     register,
+    register_address,
     register_name,
     split,
 )
+from sparsec.backends.aie.simulate.cascade import Link
 from sparsec.backends.aie.simulate.cores import CoreProcess
 from sparsec.backends.aie.simulate.dma import Channel, Surroundings
 from sparsec.backends.aie.simulate.events import Clock, Lock
@@ -51,6 +57,7 @@ class ArrayState:
         self.locks: dict[Tile, list[Lock]] = {}
         self.channels: dict[ChannelKey, Channel] = {}
         self.cores: dict[Tile, CoreProcess] = {}
+        self.links: dict[tuple[Tile, Tile], Link] = {}
         self.control = Timeline()
         self.operation: tuple[int, Write] | None = None
         self._advanced: dict[Descriptor, tuple[int, ...]] = {}
@@ -66,7 +73,8 @@ class ArrayState:
         if kind is Kind.MEMORY:
             self.memories[tile] = Words.empty(f"{kind.value}{tile}", m.memory.data_bytes)
         if kind is Kind.CORE and tile in programs:
-            self.cores[tile] = CoreProcess(m, self.clock, tile, programs[tile], self.locks[tile])
+            link = partial(self.link, tile)
+            self.cores[tile] = CoreProcess(m, self.clock, tile, programs[tile], self.locks[tile], link)
         if self.grid.has_dma(tile):
             for direction in Direction:
                 for i in range(DMAS[kind].channels):
@@ -105,6 +113,38 @@ class ArrayState:
             return Cause.RESULTS
         region = self.ddr.regions.get(tag)
         return Cause.WEIGHTS if region and region.weights else Cause.DATA
+
+    def link(self, tile: Tile, puts: bool) -> tuple[Link, CoreProcess]:
+        """The cascade to the neighbour that a core puts words to, or from the one it gets them from, and that neighbour.
+        StreamError when its registers lead nowhere, or to a neighbour whose registers do not lead back."""
+        side, (column, row) = cascade_side(self._accumulators(tile), puts=puts)
+        other = Tile(tile.column + column, tile.row + row)
+        what = f"its cascade {'goes' if puts else 'comes from'} {side}"
+        if not self.grid.has(other) or self.grid.kind(other) is not Kind.CORE:
+            raise StreamError(f"{what}, where the array has no core")
+        if other not in self.cores:
+            raise StreamError(f"{what}, where core{other} has no program")
+        back, step = cascade_side(self._accumulators(other), puts=not puts)
+        if (step[0] + column, step[1] + row) != (0, 0):
+            raise StreamError(f"{what}, where the cascade of core{other} {'comes from' if puts else 'goes'} {back}")
+        ends = (tile, other) if puts else (other, tile)
+        if ends not in self.links:
+            words, costs = self.machine.streams.cascade_words, self.machine.costs
+            self.links[ends] = Link(f"core{ends[0]}", f"core{ends[1]}", words, costs.cascade)
+        return self.links[ends], self.cores[other]
+
+    def _accumulators(self, tile: Tile) -> int:
+        return self.registers.get(register_address(self.grid, tile, "accumulators"), 0)
+
+    def untaken(self) -> str | None:
+        """The first word in a cascade that nobody has taken, in words; None when there is none."""
+        for (source, _), link in self.links.items():
+            if (i := len(link.gets)) < len(link.puts):
+                where = self.cores[source].core.told(link.bundles[i])
+                return (
+                    f"cycle {link.puts[i]}, {link.source}, {where}: {link.destination} never takes this word out of the cascade"
+                )
+        return None
 
     def lock(self, tile: Tile, number: int) -> Lock:
         """A lock as descriptors of the tile number it: a memory tile's own follow its western neighbour's."""
@@ -172,6 +212,8 @@ class ArrayState:
         if name.startswith(("0x", "data+", "program+")):
             raise StreamError(f"{kind.value}{tile} has nothing at offset {offset:#x} that a control stream can write here")
         self.registers[address] = value
+        if name == "accumulators" and value & ~(CASCADE_INPUT.mask | CASCADE_OUTPUT.mask):
+            raise StreamError(f"{kind.value}{tile} has no bits {value:#x} to say where its cascade comes from and goes")
         first = register(kind, "lock0")
         if first <= offset < first + LOCK_STRIDE * LOCKS[kind]:
             self.locks[tile][(offset - first) // LOCK_STRIDE].set(value)

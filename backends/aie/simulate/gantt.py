@@ -26,6 +26,7 @@ _COLOURS = {
     Cause.DATA: "#ef6c00",
     Cause.WEIGHTS: "#fbc02d",
     Cause.RESULTS: "#8e24aa",
+    Cause.CASCADE: "#00acc1",
     Cause.IDLE: "#eceff1",
 }
 _NAMES = {
@@ -33,6 +34,7 @@ _NAMES = {
     Cause.DATA: "core waits for data",
     Cause.WEIGHTS: "for weights",
     Cause.RESULTS: "for results to leave",
+    Cause.CASCADE: "for the cascade",
     Cause.BUSY: "words move",
     Cause.START: "descriptor, latency",
     Cause.LOCK: "wait for lock",

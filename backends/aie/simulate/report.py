@@ -182,6 +182,7 @@ _SHOWN = (
     ("data", (Cause.DATA,)),
     ("weights", (Cause.WEIGHTS,)),
     ("results", (Cause.RESULTS,)),
+    ("cascade", (Cause.CASCADE,)),
     ("idle", (Cause.IDLE,)),
 )
 

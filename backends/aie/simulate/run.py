@@ -63,6 +63,10 @@ def simulate(
         raise StreamError(f"cycle {array.clock.now}: {exc}") from exc
     if controller.at < len(control.operations):
         raise StreamError(f"cycle {array.clock.now}: deadlock: {'; '.join(_waiting(array, controller))}")
+    if starved := next((w for c in array.cores.values() if c.coupled and (w := c.waits_for)), None):
+        raise StreamError(f"cycle {array.clock.now}: the control stream has ended, and still waits {starved}")
+    if lost := array.untaken():
+        raise StreamError(lost)
     return Finished(controller.marks[-1] if controller.marks else 0, tuple(controller.marks), array)
 
 
@@ -72,7 +76,7 @@ def _extent(grid: Grid) -> str:
 
 def _waiting(array: ArrayState, controller: _Controller) -> list[str]:
     channels = [w for c in array.channels.values() if (w := c.waits_for())]
-    return [controller.waits_for(), *(c.waiting for c in array.cores.values() if c.waiting), *channels]
+    return [controller.waits_for(), *(w for c in array.cores.values() if (w := c.waits_for)), *channels]
 
 
 class _Controller:

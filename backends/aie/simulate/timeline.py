@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -22,6 +23,7 @@ class Cause(Enum):
     DATA = "wait for data"
     WEIGHTS = "wait for weights"
     RESULTS = "wait for results"
+    CASCADE = "wait for cascade"
     IDLE = "idle"
     BUSY = "busy"
     PEER = "wait for peer"
@@ -37,6 +39,7 @@ CORE_CAUSES = (
     Cause.DATA,
     Cause.WEIGHTS,
     Cause.RESULTS,
+    Cause.CASCADE,
     Cause.IDLE,
 )
 CHANNEL_CAUSES = (Cause.BUSY, Cause.LOCK, Cause.PEER, Cause.START, Cause.IDLE)
@@ -79,6 +82,22 @@ class Timeline:
                 rows[i] += more
             return
         rows.extend((begin, end, code, tag, number, work, *lost))
+
+    def add_between(
+        self, begin: int, end: int, waits: Sequence[tuple[int, int]], work: int, lost: tuple[int, int, int] = (0, 0, 0)
+    ) -> None:
+        """Append what a core did from `begin` to `end`: it computed, but for when it waited for the cascade (from, to). Its work
+        and losses are spread evenly over the rest."""
+        computed = end - begin - sum(b - a for a, b in waits)
+        done, told = 0, [0] * 4
+        for at, (a, b) in zip([begin, *(b for _, b in waits)], [*waits, (end, end)], strict=True):
+            done += a - at
+            until = [n * done // computed for n in (work, *lost)] if computed else [0] * 4
+            own = [u - t for u, t in zip(until, told, strict=True)]
+            if a > at:
+                self.add(at, a, Cause.COMPUTE, 0, 0, own[0], (own[1], own[2], own[3]))
+                told = until
+            self.add(a, b, Cause.CASCADE)
 
     def rows(self) -> Array:
         """int64 [n, 9], a copy."""
