@@ -1,15 +1,17 @@
-"""Whole networks in int8 on a simulated AI-Engine array: what of them is on the array, its cycles, and that values are exact.
+"""Whole networks on a simulated AI-Engine array: what of them is on the array, its cycles, and that values are exact.
 
     python benchmarks/aie_networks.py                          SqueezeNet and MobileNetV2 at 224 x 224 on aie2:npu1
     python benchmarks/aie_networks.py squeezenet --size 64     one of them, smaller
     python benchmarks/aie_networks.py resnet50 --layers --densities 1 0.5 0.25
+    python benchmarks/aie_networks.py mobilenet_v2 --precision bf16
 
 `--layers` adds a table of the convolutions beside one another by density, and their sum: cycles from the end of the layer before
 to the end of each, and the roofline, which is what the busiest resource took at its full rate in that time.
 
 Each is quantised with scales that are powers of two, dense and with half of the 8 x 8 blocks of products of 16 channels and
 more, compiled, and executed from the emitted streams; what is left to the host is interpreted. Every output has to equal the
-interpreter's to the last bit. Weights are seeded, and cycles are a model's estimates.
+interpreter's to the last bit. Of bfloat16 every layer has to be within the bound of its sums for the data that it had (see
+`backends/aie/tolerance.py`). Weights are seeded, and cycles are a model's estimates.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.backends.aie.simulate.report import RunCycles
+from sparsec.backends.aie.tolerance import compare
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import InternalError
 from sparsec.compiler.graph import Graph
@@ -47,12 +50,17 @@ from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.passing.runner import run_pipeline
 from sparsec.compiler.segments import Part
+from sparsec.passes.bfloat16 import Bfloat16
+from sparsec.passes.bfloat16_means import Bfloat16Means
+from sparsec.passes.bfloat16_out import Bfloat16Out
 from sparsec.passes.pipelines import ARRAY, DEFAULT
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
+from sparsec.passes.space_to_depth import SpaceToDepth
 
 NAMES = ("squeezenet", "mobilenet_v2")
 DENSITIES = (1.0, 0.5)
+BFLOAT16 = (Bfloat16(), Bfloat16Out(), Bfloat16Means(), SpaceToDepth())
 _HEAD = ("network", ">blocks", ">layers", ">views", ">on host", ">parts", ">MMAC", ">of all", ">cycles", ">of peak", ">seconds")
 
 
@@ -98,13 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
     parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
     parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES, help="shares of blocks (default: 1 0.5)")
+    parser.add_argument("--precision", choices=("int8", "bf16"), default="int8", help="what is multiplied (default: int8)")
     parser.add_argument("--layers", action="store_true", help="print the convolutions, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.networks:
         for density in options.densities:
-            rows.append(measure(name, options.size, options.target, density))
+            rows.append(measure(name, options.size, options.target, density, bfloat16=options.precision == "bf16"))
             print(" ".join(rows[-1].shown()), file=sys.stderr)
     print(plain_table(_HEAD, [r.shown() for r in rows]))
     for name in options.networks if options.layers else ():
@@ -115,20 +124,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(name: str, size: int, target: str, density: float) -> Row:
-    """Compile and run one. InternalError where an output is not the interpreter's."""
+def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool = False) -> Row:
+    """Compile and run one. InternalError where an output is not the interpreter's, or a layer of bfloat16 beyond its bound."""
     start, machine = time.process_time(), machine_named(target)
-    proto, feeds = quantised(models.build(name), size, density)
-    graph = run_pipeline(import_model(proto), ARRAY)
+    if bfloat16:
+        proto, feeds = pruned(models.build(name), size, density)
+        graph = run_pipeline(import_model(proto), (*ARRAY, *BFLOAT16))
+    else:
+        proto, feeds = quantised(models.build(name), size, density)
+        graph = run_pipeline(import_model(proto), ARRAY)
     program = lower(graph, machine)
     with tempfile.TemporaryDirectory() as folder:
         run = execute(program, Path(folder), feeds)
-    for output, expected in interpret(run_pipeline(import_model(proto), DEFAULT), feeds).items():
+    if bfloat16:
+        _check_layers(graph, run)
+    for output, expected in {} if bfloat16 else interpret(run_pipeline(import_model(proto), DEFAULT), feeds).items():
         if not np.array_equal(run.outputs[output], expected):
             raise InternalError(f"output {output!r} of {name} differs from the interpreter's")
     arrays = [p for p in program.parts if isinstance(p, ArrayPart)]
     macs = sum(plan.layer.macs(graph) for part in arrays for plan in part.plans)
-    peak = run.cycles * machine.macs_per_cycle
+    peak = run.cycles * (machine.peak("bf16") if bfloat16 else machine.macs_per_cycle)
     return Row(
         name,
         density,
@@ -143,6 +158,15 @@ def measure(name: str, size: int, target: str, density: float) -> Row:
         time.process_time() - start,
         tuple(_layers(graph, arrays, [part.cycles(machine) for part in run.parts])),
     )
+
+
+def _check_layers(graph: Graph, run: Any) -> None:
+    """InternalError where what a layer made of its data is further from the interpreter's than two orders of sums are."""
+    nodes = {n.name: n for n in graph}
+    for layer in (layer for part in run.parts for layer in part.entry["layers"]):
+        found = compare(graph, nodes[layer["node"]], run.values, run.values[nodes[layer["node"]].output])
+        if not found.close:
+            raise InternalError(f"layer {layer['node']!r} is off by {found.difference:.3g}, more than two orders of its sums are")
 
 
 def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycles]) -> Iterator[LayerRow]:
@@ -190,6 +214,13 @@ def layer_table(rows: Sequence[Row], peak: int) -> str:
 
 def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A network for an image of `size` with a share of the blocks in int8, and an input. Changes `proto`."""
+    made, data = pruned(proto, size, density, images=4)
+    whole = quantise(made, data, Settings(power_of_two=True, per_channel=False))
+    return whole.proto, {name: images[:1] for name, images in data.items()}
+
+
+def pruned(proto: onnx.ModelProto, size: int, density: float, images: int = 1) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A network for an image of `size` with a share of the blocks, and inputs. Changes `proto`."""
     rng = np.random.default_rng(0)
     weights = {t.name for t in proto.graph.initializer}
     (image,) = (v for v in proto.graph.input if v.name not in weights)
@@ -204,9 +235,7 @@ def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.M
             keep = rng.random((-(-w.shape[0] // 8), -(-w.shape[1] // 8))) < density
             mask = np.kron(keep, np.ones((8, 8), w.dtype))[: w.shape[0], : w.shape[1], None, None]
             t.CopyFrom(numpy_helper.from_array(np.asarray(w * mask, w.dtype), t.name))
-    data = {image.name: rng.standard_normal((4, 3, size, size)).astype(np.float32)}
-    made = quantise(proto, data, Settings(power_of_two=True, per_channel=False))
-    return made.proto, {image.name: data[image.name][:1]}
+    return proto, {image.name: rng.standard_normal((images, 3, size, size)).astype(np.float32)}
 
 
 def execute(program: ArrayProgram, folder: Path, feeds: Mapping[str, Any]) -> Any:

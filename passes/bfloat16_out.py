@@ -11,9 +11,10 @@ from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
+from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.compiler.scalar import Arg, Imm, Operand, Program, Step, Tmp
 from sparsec.passes.common.chains import Chain, chain_of
+from sparsec.passes.widen import cast
 
 
 def _moved(
@@ -53,16 +54,36 @@ def _needed(steps: Sequence[Step], last: int, end: int) -> set[int]:
     return found
 
 
+def _read_narrow(graph: Graph) -> Graph:
+    """The graph with epilogues of bfloat16 products that read what was rounded before it is float32 again: the same numbers."""
+    editor = GraphEditor(graph)
+    for node in graph.nodes:
+        op = node.op
+        if not isinstance(op, Conv | MatMul) or not op.wide:
+            continue
+        made, inputs, binding = Program(), list(node.inputs), list[Operand]([Arg(0)])
+        for i, value in enumerate(node.inputs[2:], 2):
+            below = editor.producer(value)
+            binding.append(Arg(i - 1))
+            if below is not None and below.op == cast(DType.F32) and graph.types[below.inputs[0]].dtype is DType.BF16:
+                made, inputs[i] = made.then("cast", Arg(i - 1), dtype=DType.F32), below.inputs[0]
+                binding[-1] = made.result
+        if made.steps:
+            editor.replace(node, replace(op, epilogue=made.compose(op.epilogue, binding)), inputs)
+    editor.sweep()
+    return editor.finish() if editor.nodes != graph.nodes else graph
+
+
 @register_pass
 @dataclass(frozen=True)
 class Bfloat16Out(Pass):
     """Round the results of bfloat16 products where they are made: for machines that store nothing else.
 
-    1. The product is one of bfloat16 that is summed in float32, 2. and it does not multiply channel by channel.
-    3. It does not end with the rounding already.
+    1. The product is one of bfloat16 that is summed in float32, 2. and it does not end with the rounding already.
 
-    What is left in the epilogue is a bias, a bfloat16 residual and bounds (`passes/common/chains.py`). Results that the model
-    computes further in float32 are rounded once more than by `bfloat16` alone.
+    Epilogues that add such results read them as bfloat16. What is left in an epilogue is a bias, a bfloat16 residual and bounds
+    (`passes/common/chains.py`). Results that the model computes further in float32 are rounded once more than by `bfloat16`
+    alone.
     """
 
     name = "bfloat16_out"
@@ -71,20 +92,24 @@ class Bfloat16Out(Pass):
     )
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
+        before = None
+        while graph is not before:
+            before, graph = graph, _read_narrow(self._stored(graph, notes, whole=True))
+        return self._stored(graph, notes, whole=False)
+
+    def _stored(self, graph: Graph, notes: Notes, *, whole: bool) -> Graph:
+        """The graph with products that store bfloat16; with `whole` only those that lack nothing but the rounding."""
         editor = GraphEditor(graph)
         for node in graph.nodes:
             op = node.op
             if not isinstance(op, Conv | MatMul) or not op.wide:  # 1
                 continue
             notes.at = node
-            if isinstance(op, Conv) and op.groups > 1 and graph.types[node.inputs[1]].shape[1] == 1:  # 2
-                notes.reject(node, Rejected("it multiplies channel by channel"))
-                continue
-            chain = chain_of(graph, node)
-            if chain.rounded and chain.at == len(op.epilogue.steps) - 1:  # 3
+            chain, last = chain_of(graph, node), len(op.epilogue.steps) - 1
+            if (chain.rounded and chain.at == last) or (whole and (chain.rounded or chain.at != last)):  # 2
                 continue
             self._split(editor, node, chain)
-        return editor.finish()
+        return editor.finish() if editor.nodes != graph.nodes else graph
 
     def _split(self, editor: GraphEditor, node: Node, chain: Chain) -> None:
         op, inputs, outputs = node.op, node.inputs, node.outputs

@@ -1,4 +1,4 @@
-"""Means of quantised values: windows of bytes summed as integers, where the arithmetic of float32 is exact all the way."""
+"""Means of quantised values: windows of bytes summed as integers, where that makes the same bytes as float32 does."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from sparsec.compiler.ops.reduce import Reduce
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules, merged_origin
 from sparsec.compiler.scalar import Arg, Imm, Program, Step, Tmp
+from sparsec.passes.common.windows import Windows, mean_windows
 
-_BYTES = (DType.U8, DType.I8)
+_BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 _MOST = 1 << 16  # bytes whose sum float32 holds whatever they are
+_MOST_TRIED = 1 << 12  # bytes all of whose sums are tried
+_UNIT = 2.0**-24  # of float32's rounding
+_KEEPING_ORDER = ("cast", "round", "relu", "add", "sub", "mul", "div", "min", "max")
 
 
 @dataclass(frozen=True)
 class _Match:
     x: str
     zero: int
-    scale: float
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
+    windows: Windows
+    scaled: Program  # of sums of bytes without their zero point: means
     sources: tuple[Node, Node]
 
 
@@ -49,39 +52,82 @@ class _Mean(Rule[_Match]):
         x = editor.types[below.inputs[0]]
         if x.dtype not in _BYTES or x.rank != 4:
             return None
-        windows = _windows(mean, x.shape)
-        if windows is None:  # 1
-            return Rejected(f"{mean.name!r} is no mean of whole windows of rows and columns")
-        kernel, strides = windows
+        windows = mean_windows(mean, x.shape)
+        if isinstance(windows, str):  # 1
+            return Rejected(f"{mean.name!r} {windows}")
         affine = _affine(below.op.program)
-        if affine is None or not _power_of_two(affine[0]):  # 2
-            return Rejected(f"{below.name!r} does not scale its bytes by a power of two")
-        count = kernel[0] * kernel[1]
-        if not _power_of_two(Fraction(count)) or count > _MOST:  # 3
-            return Rejected(f"a mean of {count} is not exact in float32, and its rounding not that of whole numbers")
-        scale, zero = affine
-        return _Match(below.inputs[0], zero, float(scale / count), kernel, strides, (below, mean))
+        if affine is None:  # 2
+            return Rejected(f"{below.name!r} does more to its bytes than to take off a zero point and to scale them")
+        assert isinstance(node.op, Map)
+        scaled = _scaled(*affine, x.dtype, windows.count, below.op.program, node.op.program)
+        if isinstance(scaled, str):  # 3
+            return Rejected(f"{mean.name!r} {scaled}")
+        return _Match(below.inputs[0], affine[1], windows, scaled, (below, mean))
 
     def apply(self, editor: GraphEditor, node: Node, match: _Match) -> None:
         assert isinstance(node.op, Map)
-        channels = editor.types[match.x].shape[1]
-        scaled = Program((Step("cast", (Arg(0),), DType.F32), Step("mul", (Tmp(0), Imm(match.scale)))))
-        epilogue = scaled.compose(node.op.program, (Tmp(1),))
-        op = Conv(match.strides, (1, 1), (0, 0, 0, 0), channels, epilogue, match.zero)
-        ones = editor.add_constant(np.ones((channels, 1, *match.kernel), np.int8), f"{node.output}.ones")
+        channels, windows = editor.types[match.x].shape[1], match.windows
+        epilogue = match.scaled.compose(node.op.program, (Tmp(-1),))
+        op = Conv(windows.strides, (1, 1), windows.pads, channels, epilogue, match.zero)
+        ones = editor.add_constant(np.ones((channels, 1, *windows.kernel), np.int8), f"{node.output}.ones")
         editor.replace(node, op, [match.x, ones], origin=merged_origin(*match.sources))
 
 
-def _windows(node: Node, shape: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """Kernel and strides of a mean of [N, C, H, W]."""
-    op = node.op
-    if isinstance(op, Reduce):
-        whole = op.kind == "mean" and op.over == (2, 3) and op.keepdims
-        return ((shape[2], shape[3]), (1, 1)) if whole else None
-    assert isinstance(op, Pool)
-    if op.kind != "avg" or len(op.kernel) != 2 or any(op.pads) or any(d != 1 for d in op.dilations) or op.ceil:
-        return None
-    return (op.kernel[0], op.kernel[1]), (op.strides[0], op.strides[1])
+def refusal(graph: Graph, mean: Node) -> str | None:
+    """Why a mean of dequantised bytes that are quantised again stays as it is; None for another node."""
+    found = [_Mean().match(GraphEditor(graph), user) for user in graph.users[mean.output] if isinstance(user.op, Map)]
+    return next((f.reason for f in found if isinstance(f, Rejected)), None)
+
+
+def _scaled(scale: Fraction, zero: int, dtype: DType, count: int, before: Program, behind: Program) -> Program | str:
+    """Sums of bytes without their zero point as means: float32 rounds them as it rounds means of dequantised bytes, or `behind`
+    makes the same bytes of both. Else why not, as a clause."""
+    if count > _MOST:
+        return f"is one of {count} positions, whose sums float32 does not hold"
+    if _power_of_two(scale) and _power_of_two(Fraction(count)):
+        return Program((Step("cast", (Arg(0),), DType.F32), Step("mul", (Tmp(0), Imm(float(scale / count))))))
+    number = float(np.float32(float(scale)))
+    steps = (Step("cast", (Arg(0),), DType.F32), Step("mul", (Tmp(0), Imm(number))), Step("div", (Tmp(1), Imm(float(count)))))
+    made = Program(steps)
+    if _power_of_two(scale) or _same_bytes(number, zero, dtype, count, before, behind, made):
+        return made
+    return f"scales its bytes by {float(scale):.6g}, no power of two, and rounds differently in float32 by the order of its sum"
+
+
+def _same_bytes(scale: float, zero: int, dtype: DType, count: int, before: Program, behind: Program, made: Program) -> bool:
+    """Whether `behind` makes the same bytes of `made` sums and of means of dequantised bytes, in any order of addition.
+
+    Dequantised bytes are off by e at most from what their scale says, a float32 sum of n by n e and g = n u / (1 - n u) of the
+    sum of absolute values (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 4.2), and the quotient
+    by a rounding more: for every sum of bytes, both ends of what its mean may be have to become one byte.
+    """
+    low, high = _BYTES[dtype]
+    if count > _MOST_TRIED or scale <= 0 or not _keeps_order(behind):
+        return False
+    values = np.arange(low, high + 1)
+    there = before.evaluate([values.astype(dtype.numpy)]).astype(np.float64)
+    off = float(abs(there - scale * (values - zero)).max())
+    sums = np.arange(count * (low - zero), count * (high - zero) + 1)
+    exact = scale * sums.astype(np.float64)
+    sizes = exact + count * off if there.min() >= 0 else np.full(exact.shape, count * abs(there).max())
+    reach = count * off + sizes * (count * _UNIT / (1 - count * _UNIT))
+    ends = []
+    for sign in (-1, 1):
+        mean = (exact + sign * reach) / count
+        ends.append(np.nextafter((mean + sign * 2 * _UNIT * abs(mean)).astype(np.float32), np.float32(sign * np.inf)))
+    wanted = behind.evaluate([made.evaluate([sums.astype(np.int32)])])
+    return all(np.array_equal(behind.evaluate([end]), wanted) for end in ends)
+
+
+def _keeps_order(program: Program) -> bool:
+    """Whether a greater number never becomes a lesser one: a line of steps with numbers, positive ones where they scale."""
+    for i, step in enumerate(program.steps):
+        others = [a for a in step.args if a != (Tmp(i - 1) if i else Arg(0))]
+        if step.fn not in _KEEPING_ORDER or len(others) != len(step.args) - 1 or step.args[0] in others:
+            return False
+        if any(not isinstance(a, Imm) or (step.fn in ("mul", "div") and a.value <= 0) for a in others):
+            return False
+    return True
 
 
 def _power_of_two(value: Fraction) -> bool:
@@ -117,12 +163,13 @@ def _affine(program: Program) -> tuple[Fraction, int] | None:
 class ByteMeans(Pass):
     """Means of dequantised bytes, quantised again, become depthwise convolutions of the bytes: for machines that sum integers.
 
-    1. The mean is that of whole windows without padding, as a global mean is. 2. The bytes' scale is a power of two, 3. and so is
-    the number of positions: sums and means are then exact in float32, and round as the integers do.
+    1. All windows have as many positions as the mean divides by, as a global mean does, and a mean that counts its padding.
+    2. The bytes are dequantised by a scale and a zero point. 3. The scale is a power of two, so that sums are exact in float32;
+    or it is another, but so that no rounding of the sums, in whatever order, changes a byte.
     """
 
     name = "byte_means"
-    summary = "means of quantised values as depthwise convolutions of bytes, where float32 is exact"
+    summary = "means of quantised values as depthwise convolutions of bytes, where float32 rounds alike"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         return apply_rules(graph, [_Mean()], notes)

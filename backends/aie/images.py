@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.lower.geometry import BLOCK, Image
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, Image
 
 Array = np.ndarray[Any, Any]
 
@@ -33,8 +33,11 @@ def unpack(image: Image, buffer: Array, dtype: Any, shape: Sequence[int]) -> Arr
 
 
 def surround(image: Image, zero: int, buffer: Array) -> None:
-    """Fill an image, and so what is around the value that will be written into it, with the zero point."""
-    _view(image, buffer)[:] = zero % 256
+    """Fill an image, and so what is around the value that will be written into it, with the zero point (of bfloat16: bits)."""
+    view = _view(image, buffer)
+    (view.view(np.uint16) if image.size == BFLOAT16.bytes else view)[:] = zero % (
+        1 << 16 if image.size == BFLOAT16.bytes else 256
+    )
 
 
 def _view(image: Image, buffer: Array) -> Array:

@@ -1,8 +1,8 @@
 """The first part of an epilogue: what is done to a product's sums one after the other, up to the rounding of its result.
 
 That is, in this order and whatever of it there is: a constant of each channel added (a bias), a bfloat16 tensor of the result's
-shape added (a residual), cuts to bounds, a rounding to bfloat16. Machines that store nothing but bfloat16 compute it beside the
-product; `bfloat16_out` gives the rest to nodes of its own.
+shape added (a residual), cuts to bounds, a rounding to bfloat16. Sums of one channel each, as of means, may be divided before.
+Machines that store nothing but bfloat16 compute it beside the product; `bfloat16_out` gives the rest to nodes of its own.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Chain:
     """How far the first part goes: `at` is the step that ends it (-1: it is empty).
 
     `bias` float32 [channels]; `residual` is the index of the operand among the node's inputs; `bounds` are the least and greatest
-    results; `steps` are those of the chain, and those that widen the residual, in order; `stopped` is the step that no longer
-    belongs to it.
+    results; `divisor` is what sums are divided by first; `steps` are those of the chain, and those that widen the residual, in
+    order; `stopped` is the step that no longer belongs to it.
     """
 
     bias: Array
@@ -37,6 +37,7 @@ class Chain:
     at: int = -1
     steps: tuple[int, ...] = ()
     stopped: Step | None = None
+    divisor: float = 1.0
 
     @property
     def result(self) -> Operand:
@@ -72,6 +73,9 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
         return None if high is not None else replace(made, bounds=(max(0.0, low or 0.0), None))
     if len(others) != 1:
         return None
+    if step.fn == "div":
+        by, divides = others[0], chain.at == -1 and step.args[0] == chain.result and _by_channel(graph, node)
+        return replace(made, divisor=float(np.float32(by.value))) if divides and isinstance(by, Imm) and by.value > 0 else None
     if step.fn == "add":
         return _added(graph, node, made, others[0]) if low is high is None else None
     if step.fn in ("min", "max") and isinstance(others[0], Imm) and high is None:
@@ -80,6 +84,12 @@ def _longer(graph: Graph, node: Node, chain: Chain, i: int) -> Chain | None:
             return replace(made, bounds=(bound if low is None else max(low, bound), None))
         return replace(made, bounds=(low, bound)) if low is None or low <= bound else None
     return None
+
+
+def _by_channel(graph: Graph, node: Node) -> bool:
+    """Whether every sum is of one channel of the data."""
+    channels = graph.types[node.inputs[0]].shape[1:2]
+    return isinstance(node.op, Conv) and (node.op.groups,) == channels == graph.types[node.output].shape[1:2]
 
 
 def _added(graph: Graph, node: Node, chain: Chain, a: Operand) -> Chain | None:

@@ -11,7 +11,6 @@ from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.passing.base import Notes
 from sparsec.compiler.passing.runner import run_pipeline
 from sparsec.passes.bfloat16_out import Bfloat16Out
 from tests.passes.helpers import graph_of
@@ -92,12 +91,33 @@ def test_what_ends_with_the_rounding_stays_as_it_is() -> None:
     assert run_pipeline(graph, (Bfloat16Out(),)) == graph
 
 
-def test_depthwise_products_stay_as_they_are() -> None:
-    """Nothing that rounds all results multiplies them, so that rounding would be for nothing."""
+def test_depthwise_products_are_rounded_as_others_are() -> None:
     conv = "{strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), groups=8, wide=true} -> f32[1,8,3,3]"
     graph = graph_of(f'input %x: bf16[1,8,3,3]\n%y = Conv(%x, %k) {conv}\noutput "y" = %y', constants=CONSTANTS)
-    notes = Notes()
-    after = run_pipeline(graph, (Bfloat16Out(),), notes=notes)
-    assert after == graph
-    assert isinstance(after.nodes[0].op, Conv)
-    assert "it multiplies channel by channel" in " ".join(str(n) for n in notes.entries)
+    first, second = run_pipeline(graph, (Bfloat16Out(),)).nodes
+    assert isinstance(first.op, Conv) and str(first.op.epilogue) == "cast.bf16(a0)"
+    assert isinstance(second.op, Map) and str(second.op.program) == "cast.f32(a0)"
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(8, "div(a0,9.0);cast.bf16(t0)"), (1, "cast.bf16(a0)")])
+def test_sums_of_one_channel_may_be_divided(groups: int, kept: str) -> None:
+    conv = f"{{strides=(1, 1), dilations=(1, 1), pads=(0, 0, 0, 0), groups={groups}, wide=true, epilogue='div(a0,9.0)'}}"
+    text = f'input %x: bf16[1,{groups},3,3]\n%y = Conv(%x, %k) {conv} -> f32[1,8,3,3]\noutput "y" = %y'
+    first = run_pipeline(graph_of(text, constants=CONSTANTS), (Bfloat16Out(),)).nodes[0]
+    assert isinstance(first.op, Conv) and str(first.op.epilogue) == kept
+
+
+def test_a_sum_of_two_products_is_read_as_bfloat16() -> None:
+    """The first is rounded as it ends, and the second adds it, as where a block's shortcut has a product of its own."""
+    body = """input %x: bf16[1,4,16]
+    %p = MatMul(%x, %w, %b) {wide=true, epilogue='add(a0,a1)'} -> f32[1,4,8]
+    %y = MatMul(%x, %w, %b, %p) {wide=true, epilogue='add(a0,a1);add(t0,a2);relu(t1)'} -> f32[1,4,8]
+    output "y" = %y"""
+    before = graph_of(body, constants=CONSTANTS)
+    after = run_pipeline(before, (Bfloat16Out(),))
+    assert [type(n.op) for n in after.nodes] == [MatMul, MatMul, Map]
+    assert after.types[after.nodes[1].inputs[3]].dtype is DType.BF16
+    assert _programs(after)[1] == "cast.f32(a2);add(a0,a1);add(t1,t0);relu(t2);cast.bf16(t3)"
+    feeds = {"x": np.random.default_rng(0).normal(0, 1, (1, 4, 16)).astype(DType.BF16.numpy)}
+    found, wanted = interpret(after, feeds)["y"], interpret(before, feeds)["y"]
+    assert np.allclose(found, wanted, rtol=2.0**-7, atol=2.0**-5)

@@ -53,6 +53,11 @@ def labels_of(text: str) -> dict[str, int]:
     return _parsed(text)[0]
 
 
+def bundles_of(text: str) -> int:
+    """How many bundles a program is, be they more than jumps reach."""
+    return len(_parsed(text)[1])
+
+
 def _parsed(text: str) -> tuple[dict[str, int], list[tuple[int, str]]]:
     """The labels of a text, and the lines of its bundles with their numbers."""
     labels: dict[str, int] = {}

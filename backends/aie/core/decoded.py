@@ -20,7 +20,7 @@ from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
 Array = np.ndarray[Any, Any]
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macsp", "mulsp", "macbfsp", *ADDING))
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macebf", "macsp", "mulsp", "macbfsp", *ADDING))
 _KEPT_NESTS = 128
 
 

@@ -86,6 +86,10 @@ class State:
         """The first (0) or last (1) 4 channels of accumulator `c` as float32 [4, 4] (a view)."""
         return self.floats(c)[:, 4 * which : 4 * which + 4]
 
+    def pair(self, c: int, which: int) -> Array:
+        """The first (0) or last (1) 2 positions of accumulator `c` as float32 [2, 8] (a view)."""
+        return self.floats(c)[2 * which : 2 * which + 2]
+
     def x(self, n: int) -> Array:
         """Register xN as 64 bytes (a copy)."""
         return self.w[2 * n : 2 * n + 2].reshape(64).copy()
@@ -120,6 +124,12 @@ def products(a: Array, b: Array, signed: int) -> Array:
     return sums
 
 
+def scaled(data: Array, factor: int) -> Array:
+    """int32 [4, 8]: 64 bytes as int16 times the lower half of a register."""
+    sums: Array = (data.view(np.int16).astype(np.int32) * ((factor + 2**15) % 2**16 - 2**15)).reshape(4, 8)
+    return sums
+
+
 def products_bf16(a: Array, b: Array) -> Array:
     """float32 [4, 4]: 64 bytes `a` as bfloat16 [4, 8] times 64 bytes `b` as bfloat16 [8, 4]."""
     with np.errstate(all="ignore"):  # of what a core reads beyond its data nothing is kept
@@ -146,6 +156,13 @@ def sparse_products_bf16(a: Array, b: Array, mask: Array) -> Array:
     with np.errstate(all="ignore"):
         sums: Array = rows_of(a, BF16).astype(np.float32) @ expand(mask, b, BF16).astype(np.float32)
     return sums
+
+
+def lanes_bf16(a: Array, b: Array) -> Array:
+    """float32 [2, 8]: 32 bytes `a` times 32 bytes `b`, both bfloat16, one by one."""
+    with np.errstate(all="ignore"):
+        made: Array = (widened(a) * widened(b)).reshape(2, 8)
+    return made
 
 
 def rounded(sums: Array) -> Array:
@@ -294,6 +311,11 @@ def _floats_of(s: State, o: tuple[int, ...], sources: int, made: Callable[[State
     return _plus(s, o, sources, lambda state, c: state.half(c, o[-1]), product)
 
 
+def _pairs_of(s: State, o: tuple[int, ...], sources: int) -> Commit:
+    product = lanes_bf16(s.w[o[1 + sources]], s.w[o[2 + sources]])
+    return _plus(s, o, sources, lambda state, c: state.pair(c, o[-1]), product)
+
+
 def _matrix(s: State, o: tuple[int, ...]) -> Array:
     return products(s.w[o[1]], s.x(o[2]), o[3])
 
@@ -316,12 +338,20 @@ def _lanes(s: State, o: tuple[int, ...]) -> Array:
     return sums
 
 
-def _bytewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array]) -> Commit:
-    kind = _BYTES[o[3]]
+def _lanewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array], kind: Any) -> Commit:
     result = of(s.w[o[1]].view(kind), s.w[o[2]].view(kind)).view(np.uint8)
 
     def commit() -> None:
         s.w[o[0]] = result
+
+    return commit
+
+
+def _narrowed(s: State, o: tuple[int, ...]) -> Commit:
+    data = requantise_by_shift(s.sums(o[1]), s.r[o[2]], 0, DType.I16).view(np.uint8).reshape(2, 32)
+
+    def commit() -> None:
+        s.w[2 * o[0] : 2 * o[0] + 2] = data
 
     return commit
 
@@ -378,11 +408,17 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "row": lambda s, o: _accumulate(s.sums(o[0]), np.tile(s.w[o[1]].view(np.int32), (4, 1)), False),
     "setc": _quarter,
     "ups": lambda s, o: _accumulate(s.sums(o[0]), shifted(s.w[o[1]], s.r[o[2]], o[3]), True),
-    "max": lambda s, o: _bytewise(s, o, np.maximum),
-    "min": lambda s, o: _bytewise(s, o, np.minimum),
+    "max": lambda s, o: _lanewise(s, o, np.maximum, _BYTES[o[3]]),
+    "min": lambda s, o: _lanewise(s, o, np.minimum, _BYTES[o[3]]),
+    "maxbf": lambda s, o: _lanewise(s, o, np.maximum, BF16),
     "clr": lambda s, o: _accumulate(s.sums(o[0]), np.zeros((4, 8), np.int32), False),
     "macbf": lambda s, o: _accumulate(s.half(o[0], o[3]), _matrix_bf16(s, o), True),
     "addbf": lambda s, o: _accumulate(s.floats(o[0]), widened(s.x(o[1])).reshape(4, 8), True),
+    "macebf": lambda s, o: _accumulate(s.pair(o[0], o[3]), lanes_bf16(s.w[o[1]], s.w[o[2]]), True),
+    "macebfc": lambda s, o: _pairs_of(s, o, 1),
+    "addmacebf": lambda s, o: _pairs_of(s, o, 2),
+    "srsh": _narrowed,
+    "mach": lambda s, o: _plus(s, o, 1, State.sums, scaled(s.x(o[2]), s.r[o[3]])),
     "maxf": lambda s, o: _accumulate(s.floats(o[0]), np.maximum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "minf": lambda s, o: _accumulate(s.floats(o[0]), np.minimum(s.floats(o[0]), as_float(s.r[o[1]])), False),
     "macc": lambda s, o: _sums_of(s, o, 1, _matrix),

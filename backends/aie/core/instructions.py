@@ -4,7 +4,7 @@ The encoding is ours (a vendor's compiler makes the real one); the limits are th
 and one store of 256 bits a cycle, one vector operation a cycle (256 products of int8, 128 of bfloat16), 1,024 bundles of
 program memory (AMD AM020, "AIE-ML Architecture").
 
-A bundle, from bit 0: load A (24 bits), load B (24), store (24), vector (28), scalar (28). A slot is its opcode in the lowest
+A bundle, from bit 0: load A (24 bits), load B (24), store (23), vector (29), scalar (28). A slot is its opcode in the lowest
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
 Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
@@ -35,8 +35,8 @@ class Slot(Enum):
 
     A = (0, 24, 4)
     B = (24, 24, 4)
-    STORE = (48, 24, 3)
-    VECTOR = (72, 28, 5)
+    STORE = (48, 23, 3)
+    VECTOR = (71, 29, 6)
     SCALAR = (100, 28, 5)
 
     @property
@@ -150,7 +150,7 @@ _STORES = (
     ),
     Form("stw", 2, (_W, _P, _STEP), "<=-", "32 bytes at p = w; p += step"),
     Form("stc", 3, (_C, Field("u", 2), _P, _SHORT_STEP), "<-=-", "32 bytes at p = the quarter of c; p += step"),
-    Form("st", 4, (_R, _P, Field("i", 13, 4)), "<=-", "int32 at p = r; p += step"),
+    Form("st", 4, (_R, _P, Field("i", 12, 4)), "<=-", "int32 at p = r; p += step"),
     Form("srsm", 5, (_C, _P, _R, _FORMAT, _M), "<=<-<", "as srs; p += m"),
     Form("stbf", 6, (_C, _HALF, _P, _SHORT_STEP), "<-=-", "round 2 positions of c, float32, to bfloat16, store them; p += step"),
     Form("putc", 7, (_C, _HALF), "<-", "2 positions of c, 512 bits, into the cascade; waits until it has room"),
@@ -188,6 +188,18 @@ _VECTORS = (
     Form("addmacsp", 24, (_C, _C, _C, _X, _X, _Q, _FORMAT), "><<<<<-", "as macsp, c = c' + c'' + the products"),
     Form("macbfsp", 25, (_C, _Z, _X, _Q, _HALF), "=<<<-", "the half of c += z[4][16] x sparse x[16][4] of bfloat16 where q says"),
     Form("macbfspc", 26, (_C, _C, _Z, _X, _Q, _HALF), "><<<<-", "as macbfsp, the half of c = that of c' + the products"),
+    Form("srsh", 27, (_X, _C, _R), "><<", "x = c shifted right by r, round half to even, saturate to 32 lanes of int16"),
+    Form("mach", 28, (_C, _C, _X, _R), "><<<", "c[i] = c'[i] + x[i] * r, 32 lanes of int16, of r its lower half"),
+    Form("macebf", 29, (_C, _W, _W, _HALF), "=<<-", "2 positions of c += w[i] * w'[i], 16 lanes of bfloat16"),
+    Form(
+        "macebfc",
+        30,
+        (_C, _C, _W, _W, _HALF),
+        "><<<-",
+        "as macebf, 2 positions of c = those of c' + the products",
+    ),
+    Form("addmacebf", 31, (_C, _C, _C, _W, _W, _HALF), "><<<<-", "as macebf, 2 of c = those of c' and c'' + the products"),
+    Form("maxbf", 32, (_W, _W, _W), "><<", "first w = the greater of the others' bfloat16"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (
@@ -225,7 +237,7 @@ _SCALARS = (
 )
 
 ADDING: Mapping[str, str] = {
-    n: p for p in ("mac", "mace", "macbf", "macsp", "macbfsp") for n in (f"{p}c", f"add{p}") if n != "addmacbfsp"
+    n: p for p in ("mac", "mace", "macbf", "macebf", "macsp", "macbfsp") for n in (f"{p}c", f"add{p}") if n != "addmacbfsp"
 }
 """Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 

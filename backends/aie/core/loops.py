@@ -20,7 +20,7 @@ from sparsec.compiler.errors import ModelError
 Array = np.ndarray[Any, Any]
 
 _LOADS = ("ldw", "ldwm", "ldm", "ldq")
-_PRODUCTS = ("mac", "mace", "macbf", "macsp", "macbfsp")
+_PRODUCTS = ("mac", "mace", "macbf", "macebf", "macsp", "macbfsp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +164,11 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
         left = widened(wide(a)).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1)
         with np.errstate(all="ignore"):
             state.half(c, half)[:] += left @ widened(wide(b)).reshape(-1, 4)
+        return
+    if i.form.name == "macebf":
+        c, a, b, half = i.operands
+        with np.errstate(all="ignore"):
+            state.pair(c, half)[:] += (widened(register(a)) * widened(register(b))).sum(axis=0).reshape(2, 8)
         return
     c, a, b, signed = i.operands
     kind = np.int8 if signed else np.uint8

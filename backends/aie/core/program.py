@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import jinja2
 
-from sparsec.backends.aie.core.assembly import assemble, labels_of
+from sparsec.backends.aie.core.assembly import assemble, bundles_of, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES
 from sparsec.compiler.errors import FitError
@@ -28,9 +28,9 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them; or go on with what the cascade brings (`gets`), or
-    end with putting sums into it (`puts`). `cuts`: results are not below, not above a bound. Of `bfloat16` are data, weights,
-    residual and results alike; partial sums are float32. `sparse` products make 16 channels at a time out of operands of which
-    two of four values are stored.
+    end with putting sums into it (`puts`). `cuts`: results are not below, not above a bound. `scaled` sums are multiplied by a
+    number before they are shifted, and shifted twice. Of `bfloat16` are data, weights, residual and results alike; partial sums
+    are float32. `sparse` products make 16 channels at a time out of operands of which two of four values are stored.
     """
 
     depthwise: bool = False
@@ -45,6 +45,7 @@ class Kind:
     gets: bool = False
     puts: bool = False
     sparse: bool = False
+    scaled: bool = False
 
     @property
     def name(self) -> str:
@@ -54,6 +55,7 @@ class Kind:
         parts = ["next" if self.gets else "more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
+        parts += ["scaled"] if self.scaled else []
         return "_".join([*parts, "on" if self.puts else "part" if self.ends_partial else "i32" if self.wide else result])
 
 
@@ -86,9 +88,10 @@ class Parameters:
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
     and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
-    are not in use at the end (`weights_left`), of which `weights_rest` are full; bytes from the
-    results of the first of 16 channels to those of the others (`apart`); the least and the greatest result, each as the
-    4 bytes of a word or a float32, where results are cut to them.
+    are not in use at the end (`weights_left`), of which `weights_rest` are full; bytes from the results of the first of 16
+    channels to those of the others (`apart`); the least and the greatest result, each as the 4 bytes of a word or a float32,
+    where results are cut to them; where sums are scaled, what they are multiplied by, what is added to that, and by how much it
+    is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
     """
 
     units: int
@@ -115,14 +118,19 @@ class Parameters:
     weights_rest: int = 0
     apart: int = 0
     bounds: tuple[int, int] | None = None
+    scaling: tuple[int, int, int] | None = None
 
     def words(self) -> tuple[int, ...]:
         """The words of memory."""
-        values = (getattr(self, f.name) for f in fields(self) if f.name != "bounds")
+        values = (getattr(self, f.name) for f in fields(self) if f.name not in ("bounds", "scaling"))
         words = [w for v in values for w in (v if isinstance(v, tuple) else (v,))]
-        if self.bounds is not None:
+        if self.bounds is not None or self.scaling is not None:
             words += [0] * (_PLACES["bounds"] - len(words))
+        if self.bounds is not None:
             words += [word for bound in self.bounds for word in [bound] * 8]
+        if self.scaling is not None:  # no layer has both
+            factor, added, shift = self.scaling
+            words += [*[added] * 8, factor, shift]
         return tuple(words)
 
 
@@ -153,6 +161,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "maximum": k.maximum,
             "cuts": [int(cut) for cut in k.cuts],
             "wide": k.wide,
+            "scaled": k.scaled,
             "residual": k.residual,
             "data": int(k.signed[0]),
             "added": int(k.signed[1]),
@@ -174,12 +183,12 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
     """The program's bundles. FitError when they do not fit `program_bytes` of program memory."""
-    program = assemble(core_text(kinds, parameters))
-    if len(program) > program_bytes:
+    text = core_text(kinds, parameters)
+    if (count := bundles_of(text)) * BUNDLE_BYTES > program_bytes:
         raise FitError(
             "the core's program",
-            demand=f"{len(program) // BUNDLE_BYTES} bundles for {len(kinds)} kinds of product",
+            demand=f"{count} bundles for {len(kinds)} kinds of product",
             bound=f"{program_bytes // BUNDLE_BYTES} bundles",
             remedy="split the model, so that each part needs fewer kinds",
         )
-    return program
+    return assemble(text)

@@ -10,11 +10,12 @@ import numpy as np
 from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, widened
 from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
 from sparsec.backends.aie.core.sparse_b import as_float as operands
-from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
+from sparsec.backends.aie.core.tracing import ALL, POSITIONS, Stored, Sum, Trace, parts_of
 
 Array = np.ndarray[Any, Any]
 
-_OF_FLOATS = frozenset(("macbf", "macbfsp", "addbf", "maxf", "minf", "setf"))
+_OF_FLOATS = frozenset(("macbf", "macebf", "macbfsp", "addbf", "maxf", "minf", "setf"))
+_HALVES = frozenset(("macbf", "macebf", "macbfsp"))  # products that add to one half or the other
 _OF_INTEGERS = frozenset(("mac", "mace", "macsp", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
@@ -47,7 +48,7 @@ def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], 
 
 def _alike(a: Sum, b: Sum) -> bool:
     """Whether two sums of an accumulator may be taken in any order: those of bfloat16 add to one half of it or the other."""
-    return a.name == b.name and (a.name in ("macbf", "macbfsp") or (a.name in ("mac", "macsp") and a.numbers == b.numbers))
+    return a.name == b.name and (a.name in _HALVES or (a.name in ("mac", "macsp") and a.numbers == b.numbers))
 
 
 def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
@@ -62,20 +63,30 @@ def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
     made[which[0]] = Sum(first.name, first.numbers, tuple(vectors))
 
 
-def _put(total: Array, half: int, others: Sequence[Array]) -> Array:
-    """`total` with the sum of others in it, or in a half of its channels."""
+def _part(number: int) -> tuple[slice, slice]:
+    """The rows and channels of a part of an accumulator (`tracing.parts_of`)."""
+    whole = slice(None)
+    if number == ALL:
+        return whole, whole
+    if number < POSITIONS:
+        return whole, slice(4 * number, 4 * number + 4)
+    return slice(2 * (number - POSITIONS), 2 * (number - POSITIONS) + 2), whole
+
+
+def _put(total: Array, part: int, others: Sequence[Array]) -> Array:
+    """`total` with the sum of others in it, or in a part of it."""
     with np.errstate(all="ignore"):
         made = sum((o.view(total.dtype) if total.dtype == np.float32 else o for o in others), np.zeros_like(total))
-    if half < 0:
+    if part == ALL:
         return made
-    total = total.copy()
-    total[:, :, 4 * half : 4 * half + 4] = made[:, :, 4 * half : 4 * half + 4]
+    total, where = total.copy(), (slice(None), *_part(part))
+    total[where] = made[where]
     return total
 
 
 def _begins(sums: Sequence[Sum]) -> int | None:
     """After which of its sums nothing of an accumulator is what was there before them."""
-    known = np.zeros((4, 2), np.bool_)  # by row and half of the channels
+    known = np.zeros((4, 8), np.bool_)
     for i, s in enumerate(sums):
         if s.name in ("row", "clr"):
             return i
@@ -84,8 +95,8 @@ def _begins(sums: Sequence[Sum]) -> int | None:
         elif s.name == "setf":
             known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
         elif s.name == "take":
-            known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
-        elif s.name != "none" and not (s.name in ("macbf", "macbfsp") and known[:, s.numbers[0]].all()):
+            known[_part(s.numbers[0])] = True
+        elif s.name != "none" and not (s.name in _HALVES and known[_part(parts_of(s.name, s.numbers[0]))].all()):
             return None
         if known.all():
             return i
@@ -207,6 +218,11 @@ class Values:
             left, right = self._sparse_operands(s, BF16)
             total = total.copy()
             total[:, :, half] += left @ right
+            return total
+        if s.name == "macebf":
+            made = (widened(self._vector(s.vectors[0])) * widened(self._vector(s.vectors[1]))).sum(axis=1).reshape(-1, 2, 8)
+            total = total.copy()
+            total[:, 2 * s.numbers[0] : 2 * s.numbers[0] + 2] += made
             return total
         data = widened(self._wide(s.vectors[:2]))
         times, count, _ = data.shape

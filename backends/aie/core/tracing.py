@@ -19,7 +19,7 @@ _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf", "ldq"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
 _SPARSE = ("macsp", "macbfsp")
 _MULTIPLYING = {"mul": "mac", "mule": "mace", "mulsp": "macsp"}  # what sets a sum, and what adds to it
-_PRODUCTS = ("mac", "mace", "macbf", *_SPARSE, *_MULTIPLYING, *ADDING)
+_PRODUCTS = ("mac", "mace", "macbf", "macebf", *_SPARSE, *_MULTIPLYING, *ADDING)
 _VECTORS = frozenset(("row", "setc", "ups", "clr", "addbf", "maxf", "minf", *_PRODUCTS))
 _SCALARS = frozenset(
     ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
@@ -60,8 +60,8 @@ class Step:
 class Sum:
     """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have.
 
-    Beside instructions: `take` sets the accumulator, or its half (-1: all), to the sum of others after so many of their
-    sums; its numbers are the half, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
+    Beside instructions: `take` sets the accumulator, or a part of it (`parts_of`), to the sum of others after so many of their
+    sums; its numbers are the part, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
     memory. A product that sets, and a load that shifts, are `clr` and what is added then.
     """
 
@@ -103,6 +103,14 @@ class Trace:
         return len(self.addresses) - 1
 
 
+ALL, POSITIONS = -1, 2  # parts of an accumulator: all, the halves of its channels (0, 1) or of its positions (2, 3)
+
+
+def parts_of(name: str, half: int) -> int:
+    """The part of an accumulator that a product with a half sets."""
+    return half if name in ("macbf", "macbfsp") else POSITIONS + half if name == "macebf" else ALL
+
+
 def _pairs(*wide: int) -> list[int]:
     """The halves of registers of 512 bits."""
     return [half for x in wide for half in (2 * x, 2 * x + 1)]
@@ -113,7 +121,7 @@ def _operands(name: str, o: tuple[int, ...]) -> list[int]:
     match name:
         case "mac":
             return [o[1], *_pairs(o[2])]
-        case "mace":
+        case "mace" | "macebf":
             return [o[1], o[2]]
         case "macbf":
             return _pairs(o[1], o[2])
@@ -226,7 +234,7 @@ class Tracer:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
             name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
-            taken = Sum("take", (o[-1] if name in ("macbf", "macbfsp") else -1, *counts), ())
+            taken = Sum("take", (parts_of(name, o[-1]), *counts), ())
             trace.fixed += taken.numbers
             trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
@@ -234,7 +242,7 @@ class Tracer:
         if name in _MULTIPLYING:
             name = _MULTIPLYING[name]
             trace.sums.setdefault(o[0], []).append(Sum("clr", (), ()))
-        if name in ("mac", "mace", "macbf"):
+        if name in ("mac", "mace", "macbf", "macebf"):
             vectors, numbers = [v[n] for n in _operands(name, o)], (o[3],)
         elif name in _SPARSE:
             vectors, numbers = [v[n] for n in _operands(name, o)], (o[4], o[3] % 2)

@@ -15,6 +15,7 @@ from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _PIECES = (1, 2, 3, 4, 6, 8, 12)  # of the sums of 8 channels
+_MEAN = 512  # blocks of a mean that are one chunk: parts would take kinds of product that nothing else needs
 _SPLITS = (1, 2, 4, 8, 16, 32)  # of input channels
 _LEAST, _TAPS = 8, 4  # products of 8 output channels in a part of the input channels, so many at most for each of its blocks
 _GROUPS = (1, 2, 4)  # of output channels
@@ -48,7 +49,8 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
             if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
                 continue
             most = max(1, int(layer.counts(splits * mode.chain).max()))
-            pieces = (1,) if layer.maximum or mode.chain > 1 else _PIECES if splits == 1 else (1, 2)
+            whole = layer.maximum or mode.chain > 1 or layer.shifts.scaling or (layer.shifts.divisor != 1 and most <= _MEAN)
+            pieces = (1,) if whole else _PIECES if splits == 1 else (1, 2)
             for height_of in rows:
                 for blocks in _chunk_blocks(most, pieces):
                     for kept in (True, False):
@@ -83,7 +85,7 @@ def _chainable(layer: ConvLayer, cores: int) -> bool:
     """Whether so many cores may each have a part of a layer's input channels: whole blocks, and enough products in each."""
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     enough = layer.input_blocks % cores == 0 and layer.input_blocks * taps >= _LEAST * cores
-    return enough and not (layer.depthwise or layer.maximum or layer.wide)
+    return enough and not (layer.depthwise or layer.maximum or layer.wide or layer.shifts.scaling)
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:

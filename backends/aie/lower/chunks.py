@@ -99,7 +99,7 @@ class Chunk:
         """Blocks as they are stored and their offsets, an even number, as the program takes them in pairs, and not too few."""
         blocks = self.blocks
         if blocks.ndim == 2:
-            blocks = np.tile(blocks, (1, 4))
+            blocks = np.tile(blocks, (1, 4 // blocks.itemsize))
         elif blocks.dtype != np.int8:
             blocks = blocks.reshape(-1, 8, 2, 4).transpose(0, 2, 1, 3)  # operands of 8 inputs and 4 outputs
         missing = max(self._least - len(blocks), len(blocks) % 2)

@@ -57,6 +57,7 @@ class CoreControl(TileControl):
             weights_rest=layout.rest,
             apart=core.results_step if t.sparse else 0,
             bounds=self._bounds(),
+            scaling=self._scaling(),
         )
         at = core.parameters + self.turn % 2 * PARAMETER_BYTES
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), tuple(w % 2**32 for w in told.words()))
@@ -98,6 +99,11 @@ class CoreControl(TileControl):
             first, second = np.array([low or 0, high or 0], np.float32).view(np.uint32).tolist()
             return first, second
         return 0x01010101 * (int(low or 0) % 256), 0x01010101 * (int(high or 0) % 256)
+
+    def _scaling(self) -> tuple[int, int, int] | None:
+        """What sums are multiplied by, what is added to that, as a word, and by how much it is shifted."""
+        way = self.tiling.layer.shifts.scaling
+        return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
     def _core_data(self, tile: Tile, part: int, *, finishes: bool) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""

@@ -29,6 +29,7 @@ _SPARSE_CHUNK = 40  # the same for a chunk of sparse products
 _BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
 _FIRST_PART, _MIDDLE_PART, _LAST_PART = 21, 32, 16  # where these are parts of sums
 _ADDING = 9  # more for a chunk with a residual: its code, and a lock
+_SCALING = 18  # cycles of 4 vectors beside products to scale them
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
 _MARGIN = {BYTE: 1.05, BFLOAT16: 1.0}  # by how much a chain has to be better, as sums in parts take less than the model says
@@ -207,6 +208,7 @@ def _dense_chunks(t: Tiling) -> Array:
     products = np.maximum(least, counts + counts % 2).sum(axis=1)
     going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
     beside = _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
+    going_on = going_on + _SCALING * (t.layer.shifts.scaling is not None)
     each: Array = t.share.tiles * (4 * size * products + going_on) + beside
     return each
 

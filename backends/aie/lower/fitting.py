@@ -30,6 +30,7 @@ _BEHIND = 12  # and of those that are the cheapest behind other layers
 _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
 _FEW_PARTS = (2, 4)  # of the output channels of a layer
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
+_FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
 
 @dataclass
@@ -49,11 +50,22 @@ class Fitting:
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
         as few as fit; another one in equal parts of its output channels, where locks count those of a part and not all of them,
-        and parts take less time.
+        and parts take less time. Of one row of results whose channels are computed alike, cores may get channels of their own
+        instead.
         """
-        found = self._whole(layer)
-        if not isinstance(found, str):
-            return self._in_parts(layer, found) or (found,)
+        whole = self._whole(layer)
+        passed_over = self.passed_over.pop(layer.node, "")
+        fanned = self._fanned(layer)
+        if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
+            return fanned
+        self.passed_over |= {layer.node: passed_over} if passed_over else {}
+        return self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
+
+    def _cycles(self, ways: tuple[Tiling, ...]) -> float:
+        return sum(estimate(self.machine, t).cycles for t in ways)
+
+    def _by_channels(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
+        """A depthwise layer in parts of its channels; `why` where these do not fit either, or it is none."""
         for count in _PARTS if layer.depthwise else ():
             size = -(-layer.output_blocks // count)
             parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
@@ -65,7 +77,25 @@ class Fitting:
                 made.append(way)
             if len(made) == len(parts):
                 return tuple(made)
-        return found
+        return why
+
+    def _fanned(self, layer: ConvLayer) -> tuple[Tiling, ...]:
+        """Means of whole images: there are no rows to cut, and weights are alike, so that parts of the channels take the places
+        of parts of the positions; what is left beside equal parts becomes layers of its own. () where that does not fit."""
+        extent = plane(self.graph.types[layer.y])
+        assert extent is not None
+        if extent[1] > 1 or layer.residual:
+            return ()
+        for count in sorted({m.position_parts for m in self.ways} - {1}, reverse=True):
+            for each in dict.fromkeys(-(-(layer.alike // count) // n) for n in _FANS):
+                way = self._whole(layer.fanned(count, each)) if each else ""
+                if isinstance(way, str):
+                    continue
+                if count * each == layer.output_blocks:
+                    return (way,)
+                others = self.first(layer.part(count * each, layer.output_blocks))
+                return () if isinstance(others, str) else (way, *others)
+        return ()
 
     def _in_parts(self, layer: ConvLayer, whole: Tiling) -> tuple[Tiling, ...] | None:
         """A layer of many output channels in parts, if that is cheaper than `whole`."""
@@ -149,10 +179,12 @@ class Fitting:
         assert extent is not None
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
-        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four)
-        key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
+        scaled = layer.shifts.scaling is not None
+        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, scaled)
+        key = (layer.window, layer.channels, layer.fan, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
-            self._known[key] = ranked(self.machine, layer, self.ways, height, width)
+            ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
+            self._known[key] = ranked(self.machine, layer, ways, height, width)
         return self._known[key]
 
     def _try(self, tiling: Tiling) -> None:
@@ -169,5 +201,5 @@ class Fitting:
 
 def _key(t: Tiling) -> tuple[Any, ...]:
     """What tells a way from the others for its layer."""
-    place = t.layer.node, t.layer.first_block, t.layer.channels
+    place = t.layer.node, t.layer.first_block, t.layer.channels, t.layer.fan
     return *place, t.mode, t.rows, t.chunk_blocks, t.kept, t.buffers, t.splits, t.groups, t.sparse

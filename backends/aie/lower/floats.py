@@ -5,12 +5,18 @@ The bias is added first, so that the sums are the interpreter's in another order
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from sparsec.backends.aie.lower.shifts import Shifts
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.passes.common.chains import chain_of
+
+Array = np.ndarray[Any, Any]
 
 
 def floats_of(graph: Graph, node: Node) -> Shifts | str:
@@ -24,4 +30,15 @@ def floats_of(graph: Graph, node: Node) -> Shifts | str:
         return f"its epilogue's step {chain.stopped} is none that the array has behind sums of bfloat16"
     if chain.at < len(op.epilogue.steps) - 1:
         return "it does more to its result than to round it"
-    return Shifts(chain.bias, 0, chain.residual, bounds=chain.bounds)
+    return Shifts(chain.bias, 0, chain.residual, bounds=chain.bounds, divisor=chain.divisor)
+
+
+def divided(weights: Array, divisor: float) -> Array:
+    """Weights [blocks, 8, 1, 1, ...] over a number, as sums of two of bfloat16 along the third axis.
+
+    They are off by 2^-18 of each at most, as both round to nearest with 8 bits; where the first is exact, it is the only one.
+    """
+    exact = weights.astype(np.float64) / divisor
+    first = exact.astype(weights.dtype)
+    second = (exact - first.astype(np.float64)).astype(weights.dtype)
+    return np.concatenate((first, second), axis=2) if second.any() else first

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.sparse_b import GROUP, KEPT
-from sparsec.backends.aie.lower.floats import floats_of
+from sparsec.backends.aie.lower.floats import divided, floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
 from sparsec.backends.aie.lower.paging import Streams
+from sparsec.backends.aie.lower.scaling import scaled_bytes, scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.graph import Graph, Node
@@ -19,11 +20,14 @@ from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.ops.pool import Pool
+from sparsec.compiler.ops.reduce import Reduce
+from sparsec.passes.byte_means import refusal
+from sparsec.passes.common.windows import mean_windows
 
 Array = np.ndarray[Any, Any]
 _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
+_LEAST = {dtype: low for dtype, (low, _) in _BYTES.items()} | {DType.BF16: 0xFF80}  # minus infinity
 _MULTIPLIED = (*_BYTES, DType.BF16)
-_POOLS = {"max": "maximum", "avg": "mean", "lp": "norm"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class ConvLayer:
     """A convolution of bytes, or the `maximum` of windows.
 
     `weights` int8 [output blocks, 8, input blocks, 8, kernel rows, columns], zeros beyond the channels; for depthwise [blocks,
-    8, 1, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing there.
+    8, summands of a weight, 1, kernel rows, columns]. `outside` is what it reads around the data, or None where it reads nothing
+    there; minus infinity of bfloat16 as its bits.
     """
 
     node: str
@@ -51,6 +56,7 @@ class ConvLayer:
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
+    fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
 
     def macs(self, graph: Graph) -> int:
         """Products of the dense layer."""
@@ -60,14 +66,15 @@ class ConvLayer:
         extent = plane(graph.types[self.y])
         assert extent is not None
         each = 1 if self.depthwise else self.channels[0] // self.groups
-        return extent[1] * extent[2] * self.channels[1] * (self.terms or kernel * each)
+        return extent[1] * extent[2] * self.fan * self.channels[1] * (self.terms or kernel * each)
 
     def part_of(self, graph: Graph) -> tuple[int, int] | None:
         """The first and last of the node's channels that it makes, if it does not make all."""
         extent = plane(graph.types[self.y])
         assert extent is not None
         first = BLOCK * self.first_block
-        return (first, first + self.channels[1] - 1) if self.channels[1] < extent[0] else None
+        made = self.fan * self.channels[1]
+        return (first, first + made - 1) if made < extent[0] else None
 
     def part(self, first: int, end: int) -> ConvLayer:
         """Blocks of output channels [first, end) as a layer of their own; of a depthwise one, which reads only these."""
@@ -80,6 +87,17 @@ class ConvLayer:
             shifts=shifts,
             first_block=self.first_block + first,
         )
+
+    @property
+    def alike(self) -> int:
+        """Whole blocks of channels that have the same weights and biases, so that one may stand for another; 0: not all do."""
+        blocks = self.channels[1] // BLOCK if self.depthwise else 0
+        w, bias = self.weights[:blocks], self.shifts.bias[: BLOCK * blocks]
+        return blocks if (w == self.weights[0, 0]).all() and (bias == self.shifts.bias[0]).all() else 0
+
+    def fanned(self, count: int, each: int) -> ConvLayer:
+        """The first blocks of channels, which are alike: `count` parts of `each` so many."""
+        return replace(self.part(0, each), fan=count)
 
     @property
     def result_size(self) -> int:
@@ -161,6 +179,10 @@ def layer_of(graph: Graph, node: Node) -> ConvLayer | str:
         return conv_layer(graph, node)
     if isinstance(node.op, MatMul):
         return _product_layer(graph, node)
+    if isinstance(node.op, Pool | Reduce) and node.op.kind in ("avg", "mean"):
+        windows = mean_windows(node, graph.types[node.inputs[0]].shape)
+        floats = f"it {windows}" if isinstance(windows, str) else "it takes a mean of floats, and the array of bytes and bfloat16"
+        return refusal(graph, node) or floats
     if isinstance(node.op, Pool):
         return _maximum_layer(graph, node)
     if isinstance(node.op, Map):
@@ -180,14 +202,17 @@ def conv_layer(graph: Graph, node: Node) -> ConvLayer | str:
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
     depthwise = op.groups == x.shape[1] == w.shape[0] and op.groups > 1
-    if depthwise and x.dtype is DType.BF16:
-        return "it multiplies channel by channel, which the array does to bytes only"
     shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
+    if isinstance(shifts, str) and depthwise and x.dtype in _BYTES:
+        scaled = scaled_of(graph, node)
+        shifts = scaled if isinstance(scaled, Shifts) or (graph.constants[node.inputs[1]] == 1).all() else shifts
     if isinstance(shifts, str):
         return shifts
     window = Window((w.shape[2], w.shape[3]), op.strides[0], (op.pads[0], op.pads[1]))
     values = graph.constants[node.inputs[1]]
     weights = _blocked(values if depthwise else _ungrouped(values, op.groups), depthwise)
+    if shifts.divisor != 1:
+        weights = divided(weights, shifts.divisor)
     made = _layer(graph, node, window, (x.shape[1], w.shape[0]), shifts, weights, op.zero if any(op.pads) else None)
     return made if depthwise else replace(made, groups=op.groups, terms=op.terms)
 
@@ -210,22 +235,24 @@ def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:
 
 
 def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
-    """The greatest bytes of windows. Padding is the least byte, which wins nowhere."""
+    """The greatest elements of windows. Padding is the least one, which wins nowhere."""
     op, x = node.op, graph.types[node.inputs[0]]
     assert isinstance(op, Pool)
-    if op.kind != "max" or x.dtype not in _BYTES:
-        return f"it takes the {_POOLS[op.kind]} of {x.dtype.value}, and the array the maximum of bytes"
+    if op.kind != "max" or x.dtype not in _LEAST:
+        told = "maximum" if op.kind == "max" else "norm"
+        return f"it takes the {told} of {x.dtype.value}, and the array the maximum of bytes or bfloat16"
     if x.rank != 4 or x.shape[0] != 1:
         return f"its data {list(x.shape)} are not one image"
     if op.strides[0] != op.strides[1] or any(d != 1 for d in op.dilations):
         return f"strides {list(op.strides)} or dilations {list(op.dilations)} differ from one stride without dilation"
-    least, _ = _BYTES[x.dtype]
+    least = _LEAST[x.dtype]
     channels, out = x.shape[1], graph.types[node.output].shape[2:]
     reach = [(o - 1) * op.strides[0] + k - p for o, k, p in zip(out, op.kernel, op.pads, strict=False)]
     outside = any(op.pads) or any(r > size for r, size in zip(reach, x.shape[2:], strict=True))
-    start = np.full(-(-channels // BLOCK) * BLOCK, least % 256 * 0x01010101, np.uint32).view(np.int32)  # as a bias: all bytes
+    word = least * 0x00010001 if x.dtype is DType.BF16 else least % 256 * 0x01010101
+    start = np.full(-(-channels // BLOCK) * BLOCK, word, np.uint32).view(np.int32)  # as a bias: in all lanes
     window = Window((op.kernel[0], op.kernel[1]), op.strides[0], (op.pads[0], op.pads[1]))
-    weights = _blocked(np.ones((channels, 1, *op.kernel), np.int8), depthwise=True)
+    weights = _blocked(np.ones((channels, 1, *op.kernel), np.int8 if x.dtype in _BYTES else x.dtype.numpy), depthwise=True)
     made = _layer(graph, node, window, (channels, channels), Shifts(start, 0), weights, least if outside else None)
     return replace(made, maximum=True)
 
@@ -233,6 +260,9 @@ def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:
 def _bytewise_layer(graph: Graph, node: Node) -> ConvLayer | str:
     """Bytes scaled, or two of them added: a depthwise product by a power of two, and a residual."""
     found = bytewise(graph, node)
+    if isinstance(found, str):
+        scaled = scaled_bytes(graph, node)
+        found = found if isinstance(scaled, str) else (0, 1, scaled)
     if isinstance(found, str):
         return found
     x, factor, shifts = found

@@ -91,7 +91,8 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
             made = replace(made, gets=i > 0, puts=not last)
         else:
             made = replace(made, starts_partial=i > 0, ends_partial=not last)
-        made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16)
+        scaled = layer.shifts.scaling is not None and last
+        made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16, scaled=scaled)
         found.append(replace(made, sparse=tiling.sparse))
     return found
 
@@ -153,8 +154,8 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
 def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
     """The nonzero blocks of 8 output channels and a part of the input channels: where their data are, and the blocks."""
     layer, share = tiling.layer, tiling.share
-    w = layer.weights[block]  # [8, input blocks, 8, rows, columns]
-    within = range(1 if layer.depthwise else share.blocks)
+    w = layer.weights[block]  # [8, input blocks, 8, rows, columns], of depthwise ones [8, summands, 1, ...]
+    within = range(w.shape[1] if layer.depthwise else share.blocks)
     offsets, blocks = [], []
     for i, j in ((i, j) for i in range(w.shape[3]) for j in range(w.shape[4])):
         for b in within:

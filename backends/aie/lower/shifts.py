@@ -33,20 +33,31 @@ _BYTES = {DType.U8: (0, 255), DType.I8: (-128, 127)}
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """What is done to sums of 16 bits before they are shifted: times `factor`, plus `added`, shifted by `shift` to 16 bits."""
+
+    factor: int
+    added: int
+    shift: int
+
+
+@dataclass(frozen=True, slots=True)
 class Shifts:
     """`bias` int32 [OC], all constants in it; `residual` is the operand's index among the node's inputs, or None; `bounds` are
-    the least and greatest results where they are not those of bytes, or None. Of bfloat16, `bias` is float32, and nothing is
-    shifted."""
+    the least and greatest results where they are not those of bytes, or None; `scaling` comes before the shift. Of bfloat16,
+    `bias` is float32, products are divided by `divisor`, and nothing is shifted."""
 
     bias: Array
     shift: int
     residual: int | None = None
     residual_shift: int = 0
     bounds: tuple[float | None, float | None] = (None, None)
+    scaling: Scaling | None = None
+    divisor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """factors . arguments + constant, then `rounded`, then `offset` added; and bounds of that (None: unbounded)."""
 
     factors: tuple[tuple[int, Fraction], ...] = ()
@@ -70,7 +81,7 @@ def shifts_of(graph: Graph, node: Node) -> Shifts | str:
     """How the array finishes the node's sums; or why it cannot, as a clause."""
     op, y = node.op, graph.types[node.output]
     assert isinstance(op, Conv | MatMul)
-    found = _interpret(op.epilogue)
+    found = interpreted(op.epilogue)
     if y.dtype is DType.I32 and not any(s.fn == "cast" for s in op.epilogue.steps):
         return found if isinstance(found, str) else _whole(graph, node, found)
     if y.dtype not in _BYTES:
@@ -89,7 +100,7 @@ def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
     assert isinstance(op, Map)
     if y.dtype not in _BYTES or any(graph.types[v].dtype not in _BYTES for v in node.inputs):
         return "it does not make bytes of bytes, element by element"
-    found = _interpret(op.program)
+    found = interpreted(op.program)
     bounds = found if isinstance(found, str) else _bounds(found, y.dtype)
     if isinstance(found, str) or isinstance(bounds, str):
         return found if isinstance(found, str) else str(bounds)
@@ -112,7 +123,7 @@ def bytewise(graph: Graph, node: Node) -> tuple[int, int, Shifts] | str:
     return used[0][1], 1 << max(0, first), Shifts(biases, shift, residual, moved, bounds)
 
 
-def _bounds(form: _Form, dtype: DType) -> tuple[int | None, int | None] | str:
+def _bounds(form: Form, dtype: DType) -> tuple[int | None, int | None] | str:
     """The bounds of results that those of bytes do not imply."""
     low, high = _BYTES[dtype]
     if not form.rounded:
@@ -123,7 +134,7 @@ def _bounds(form: _Form, dtype: DType) -> tuple[int | None, int | None] | str:
     return least, int(form.high) if form.high is not None and form.high < high else None
 
 
-def _whole(graph: Graph, node: Node, form: _Form) -> Shifts | str:
+def _whole(graph: Graph, node: Node, form: Form) -> Shifts | str:
     """Sums as they are, with a bias: float32 has no part in them, so they may be of any size."""
     made = _powers(graph, node, form, exact=True)
     if isinstance(made, str) or (made.shift == 0 and made.residual is None and not form.rounded and not form.bounded):
@@ -131,7 +142,7 @@ def _whole(graph: Graph, node: Node, form: _Form) -> Shifts | str:
     return "its result are sums to which more is done than adding a bias"
 
 
-def _powers(graph: Graph, node: Node, form: _Form, *, exact: bool = False) -> Shifts | str:
+def _powers(graph: Graph, node: Node, form: Form, *, exact: bool = False) -> Shifts | str:
     factors = dict(form.factors)
     scale = factors.pop(0, Fraction(0))
     shift = _exponent(1 / scale) if scale > 0 else None
@@ -209,27 +220,27 @@ def _largest_sum(graph: Graph, node: Node, bias: Array, residual_shift: int | No
     return int(sums.max()) + (0 if residual_shift is None else 255 << residual_shift)
 
 
-def _interpret(program: Program) -> _Form | str:
+def interpreted(program: Program) -> Form | str:
     """A program as a form of its arguments."""
-    values: list[_Form] = []
+    values: list[Form] = []
 
-    def operand(a: object) -> _Form:
+    def operand(a: object) -> Form:
         if isinstance(a, Tmp):
             return values[a.index]
         if isinstance(a, Arg):
-            return _Form(((a.index, Fraction(1)),))
+            return Form(((a.index, Fraction(1)),))
         assert isinstance(a, Imm)
-        return _Form(constant=Fraction(a.value))
+        return Form(constant=Fraction(a.value))
 
     for step in program.steps:
         made = _step(step, [operand(a) for a in step.args])
         if isinstance(made, str):
             return made
         values.append(made)
-    return values[-1] if values else _Form(((0, Fraction(1)),))
+    return values[-1] if values else Form(((0, Fraction(1)),))
 
 
-def _step(step: Step, args: list[_Form]) -> _Form | str:
+def _step(step: Step, args: list[Form]) -> Form | str:
     refusal = f"its epilogue's step {step} is none that the array has"
     first = args[0]
     if step.fn == "cast":
@@ -246,12 +257,12 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
         scale = 1 / number.constant if step.fn == "div" else number.constant
         factors = tuple((i, f * scale) for i, f in other.factors)
         low, high = other.moved(lambda v: v * scale)
-        return _Form(factors, other.constant * scale, low=low, high=high)
+        return Form(factors, other.constant * scale, low=low, high=high)
     if step.fn == "round":
         if first.rounded:
             return first
         low, high = first.moved(lambda v: Fraction(round(v)))  # halves to even, as the step does
-        return _Form(first.factors, first.constant, True, low=low, high=high)
+        return Form(first.factors, first.constant, True, low=low, high=high)
     if step.fn == "relu":
         return _clamped(first, Fraction(0), None)
     if step.fn in ("min", "max") and not args[1].factors:
@@ -260,7 +271,7 @@ def _step(step: Step, args: list[_Form]) -> _Form | str:
     return refusal
 
 
-def _clamped(form: _Form, low: Fraction | None, high: Fraction | None) -> _Form:
+def _clamped(form: Form, low: Fraction | None, high: Fraction | None) -> Form:
     """The greater of a form and `low`, or the lesser of it and `high`: one bound moves the other where they would cross."""
     least, greatest = form.low, form.high
     if low is not None:
@@ -270,7 +281,7 @@ def _clamped(form: _Form, low: Fraction | None, high: Fraction | None) -> _Form:
     return replace(form, low=least, high=greatest)
 
 
-def _added(a: _Form, b: _Form, sign: int) -> _Form | None:
+def _added(a: Form, b: Form, sign: int) -> Form | None:
     """a + sign * b; a whole number behind rounding moves the result."""
     if a.rounded or b.rounded:
         if b.rounded or b.factors or b.constant.denominator != 1:
@@ -282,4 +293,4 @@ def _added(a: _Form, b: _Form, sign: int) -> _Form | None:
     factors = dict(a.factors)
     for i, f in b.factors:
         factors[i] = factors.get(i, Fraction(0)) + sign * f
-    return _Form(tuple(factors.items()), a.constant + sign * b.constant)
+    return Form(tuple(factors.items()), a.constant + sign * b.constant)

@@ -28,12 +28,13 @@ class ShimControl(TileControl):
             for n, (first, count, _) in enumerate(patterns):
                 parts, times = [], self.leaving.parts(tile.column, patterns[n])
                 for r, height, blocks in self.leaving.together(tile.column, patterns, patterns[n]):
-                    row = self.mode.parts(tile.column, r)[0] * t.band + first * t.rows
+                    part = self.mode.parts(tile.column, r)[0]
+                    at = (t.first_block(part) + blocks[0], t.first_row(part) + first * t.rows, 0)
                     size = (len(blocks), height, self.traffic.y.columns)
                     steps = (blocks.step, 1)
                     further = len(blocks) * blocks.step * self.traffic.y.height  # rows from one part of channels to the next
                     turns = Iteration(t.rows, count) if times == 1 else Iteration(further, times)
-                    parts.append(self._image(self.traffic.y, (blocks[0], row, 0), size, turns, steps))
+                    parts.append(self._image(self.traffic.y, at, size, turns, steps))
                 yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=n == len(patterns) - 1)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
@@ -60,11 +61,11 @@ class ShimControl(TileControl):
         places = self.plan.memory[tile.column]
         above, left = share.window.pads
         for p in (places.data[i] for i in arrival.data):
-            row, each = p.stream.part * t.band, share.blocks // t.parts
+            row, each = t.first_row(p.stream.part), share.blocks // t.parts
+            block = t.first_block(p.stream.part) + p.stream.step * share.blocks + p.first * each
             size = (p.count * each, share.source_rows, share.source_columns)
             steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            first = p.stream.step * share.blocks + p.first * each
-            parts.append(self._image(self.traffic.x, (first, row * s - above, -left), size, tiles, steps))
+            parts.append(self._image(self.traffic.x, (block, row * s - above, -left), size, tiles, steps))
         return parts if t.residual_in_turn else [*parts, *self.residual(tile, arrival)]
 
     def residual(self, tile: Tile, arrival: Arrival) -> Parts:

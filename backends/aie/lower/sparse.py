@@ -13,6 +13,8 @@ def why_dense(layer: ConvLayer, mode: Mode, splits: int) -> str:
         return "not two of every four weights are zeros"
     if mode.chain > 1:
         return "cores of a chain make one block of 8 output channels at a time"
+    if layer.shifts.scaling is not None:
+        return "its sums are scaled"
     if splits > 1 and layer.residual is not None:
         return "a residual would be added to sums in parts"
     if layer.output_blocks % (2 * mode.channel_parts):

@@ -12,7 +12,7 @@ from sparsec.backends.aie.core.program import BIAS_BYTES, LEAST_BLOCKS, PARAMETE
 from sparsec.backends.aie.core.sparse_b import PAIR_BYTES
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
-from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, TILE_VECTORS, Share
+from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.paging import Layout, Paging, Streams
@@ -104,7 +104,15 @@ class Tiling:
 
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
-        return max(0, min(self.band, self.height - part * self.band))
+        return self.height if self.layer.fan > 1 else max(0, min(self.band, self.height - part * self.band))
+
+    def first_row(self, part: int) -> int:
+        """The output's first row of a part's band."""
+        return 0 if self.layer.fan > 1 else part * self.band
+
+    def first_block(self, part: int) -> int:
+        """The first block of channels of a part of the positions, where these are parts of the channels."""
+        return part * self.layer.output_blocks if self.layer.fan > 1 else 0
 
     def output_blocks(self, part: int) -> range:
         """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the
@@ -159,7 +167,7 @@ class Tiling:
     def _lengths(self) -> list[list[int]]:
         """Bytes of the chunks of each part of the weights, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
-        each = PAIR_BYTES if self.sparse else element.vector_bytes if self.layer.depthwise else element.block_bytes
+        each = PAIR_BYTES if self.sparse else LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
         goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (element is BYTE and not self.sparse) & (self.mode.chain == 1)

@@ -15,6 +15,7 @@ from sparsec.compiler.graph import Graph, Node, Port
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
+from sparsec.compiler.ops.pool import Pool
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
 from tests.backends.aie.networks import compile_for, run_emitted
@@ -55,14 +56,30 @@ def convolution(
     cut: str = "",
     density: float = 1.0,
     whole: bool = True,
+    depthwise: bool = False,
 ) -> Graph:
-    """A convolution with a bias, and what else is asked for."""
-    ic, oc = channels
-    w = _sparse(rng, numbers(rng, (oc, ic, *kernel), whole), density)
+    """A convolution with a bias, and what else is asked for. A depthwise one has as many channels as it reads."""
+    ic, oc = channels if not depthwise else (channels[0], channels[0])
+    w = _sparse(rng, numbers(rng, (oc, 1 if depthwise else ic, *kernel), whole), density)
     bias = numbers(rng, (oc, 1, 1), whole).astype(np.float32)
-    op = Conv((stride, stride), (1, 1), pads, 1, epilogue(residual, cut), wide=True)
+    op = Conv((stride, stride), (1, 1), pads, ic if depthwise else 1, epilogue(residual, cut), wide=True)
     out = tuple((d + pads[i] + pads[2 + i] - kernel[i]) // stride + 1 for i, d in enumerate(size))
     return _graph(op, (1, ic, *size), w, bias, (1, oc, *out), residual)
+
+
+def maximum(shape: tuple[int, int, int, int], kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int]) -> Graph:
+    """The greatest of windows."""
+    op, x = Pool("max", kernel, (stride, stride), (1, 1), pads), TensorType(DType.BF16, shape)
+    types = {"x": x, "y": op.infer([x])[0]}
+    return Graph("net", ("x",), (Port("y", "y"),), (Node("layer", op, ("x",), ("y",), ("layer",)),), types, {})
+
+
+def mean(channels: int, size: int) -> Graph:
+    """The mean of images, as a pass leaves it."""
+    op = Conv((1, 1), (1, 1), (0, 0, 0, 0), channels, Program.parse(f"div(a0,{float(size**2)!r});cast.bf16(t0)"), wide=True)
+    x, w = TensorType(DType.BF16, (1, channels, size, size)), np.ones((channels, 1, size, size), BF16)
+    types = {"x": x, "w": TensorType(DType.BF16, w.shape), "y": TensorType(DType.BF16, (1, channels, 1, 1))}
+    return Graph("net", ("x",), (Port("y", "y"),), (Node("layer", op, ("x", "w"), ("y",), ("layer",)),), types, {"w": w})
 
 
 def product(

@@ -36,6 +36,7 @@ class Bench:
         kept: bool = False,
         result_bytes: int = 128,
         bounds: tuple[int, int] | None = None,
+        scaling: tuple[int, int, int] | None = None,
         fast: bool = True,
         pairs: bool = False,
     ) -> None:
@@ -56,6 +57,7 @@ class Bench:
             *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 0 if kept else slots),
             apart=self.step,
             bounds=bounds,
+            scaling=scaling,
         )
         self.slots = slots
         self.results: list[Array] = []

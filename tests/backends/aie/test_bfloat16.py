@@ -18,9 +18,11 @@ from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
 from sparsec.backends.aie.tolerance import compare
 from sparsec.compiler.graph import Graph
+from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.scalar import Program
-from tests.backends.aie.bfloat16_layers import convolution, equal, feeds_of, product, run
+from tests.backends.aie.bfloat16_layers import convolution, equal, feeds_of, maximum, mean, product, run
+from tests.backends.aie.networks import compile_for
 
 NPU = machine_named("aie2:npu1")
 
@@ -83,6 +85,7 @@ def test_blocks_of_zeros_are_neither_stored_nor_multiplied() -> None:
     [
         ("add(a0,a1)", "its result is f32, and the array stores bfloat16 where it multiplies that"),
         ("add(a0,a1);gelu(t0);cast.bf16(t1)", "its epilogue's step gelu(t0) is none that the array has behind sums of bfloat16"),
+        ("div(a0,3.0);add(t0,a1);cast.bf16(t1)", "its epilogue's step div(a0,3.0) is none that the array has behind sums"),
         ("mul(a0,2.0);add(t0,a1);cast.bf16(t1)", "its epilogue's step mul(a0,2.0) is none that the array has behind sums"),
         ("add(a0,a1);cast.bf16(t0);cast.f32(t1);relu(t2);cast.bf16(t3)", "it does more to its result than to round it"),
         ("add(a0,a1);min(t0,6.0);relu(t1);cast.bf16(t2)", "its epilogue's step relu(t1) is none that the array has"),
@@ -100,15 +103,40 @@ def test_reasons_for_the_host(text: str, reason: str) -> None:
     assert found.startswith(reason)
 
 
-def test_depthwise_convolutions_are_the_hosts() -> None:
-    rng = np.random.default_rng(1)
-    graph = convolution(rng, (1, 8), (4, 4))
-    node = graph.nodes[0]
-    assert isinstance(node.op, Conv)
-    types = dict(graph.types) | {"x": replace(graph.types["x"], shape=(1, 8, 4, 4))}
-    op = replace(node.op, groups=8)
-    other = Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants)
-    assert layer_of(other, other.nodes[0]) == "it multiplies channel by channel, which the array does to bytes only"
+def test_means_are_within_the_bound_of_two_summands_of_the_reciprocal() -> None:
+    """49 positions, on real numbers; weights are twice as many as positions, and one result off by more than that is found."""
+    rng = np.random.default_rng(6)
+    graph = mean(160, 7)
+    feeds = feeds_of(rng, graph, whole=False)
+    program = compile_for(graph)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [(p.layer.fan, p.layer.block_counts[0]) for p in part.plans] == [(16, 98), (4, 98)]
+    ran = run(graph, feeds, program)
+    made = compare(graph, graph.nodes[0], ran.values, ran.outputs["y"])
+    assert made.close and made.differing < 0.05
+    wrong = ran.outputs["y"].copy()
+    at = int(abs(wrong.astype(np.float32)).argmax())
+    wrong.reshape(-1)[at] += np.float32(2.0**-6) * abs(wrong.reshape(-1)[at])
+    assert not compare(graph, graph.nodes[0], ran.values, wrong).close
+
+
+def test_means_of_powers_of_two_take_one_weight_a_position() -> None:
+    graph = mean(24, 4)
+    program = compile_for(graph)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart) and part.plans[0].layer.block_counts[0] == 16
+    equal(graph, np.random.default_rng(7), program)
+
+
+def test_a_maximum_that_is_off_is_found() -> None:
+    graph = maximum((1, 8, 6, 6), (3, 3), 1, (1, 1, 1, 1))
+    feeds = feeds_of(np.random.default_rng(8), graph, whole=False)
+    right = interpret(graph, feeds)["y"]
+    assert compare(graph, graph.nodes[0], feeds, right).close
+    wrong = right.copy()
+    wrong[0, 1, 2, 3] = np.nextafter(np.float32(wrong[0, 1, 2, 3]), np.float32(np.inf)) + np.float32(0.01)
+    assert not compare(graph, graph.nodes[0], feeds, wrong).close
 
 
 def test_the_programs_text_assembles_to_its_bytes(golden: Callable[[str, str], None]) -> None:

@@ -15,6 +15,7 @@ from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
 
 Array = np.ndarray[Any, Any]
 BF16 = np.dtype(ml_dtypes.bfloat16)
+PARTS = [(False, True), (True, True), (True, False)]
 STEPS = Share(Window(), 1, 1, 16, BFLOAT16).steps
 
 
@@ -66,14 +67,63 @@ def test_products(blocks: int, vectors: int, residual: bool, kept: bool, cuts: t
     assert residual or bench.core.stalls["bank"] == 0
 
 
+@pytest.mark.parametrize(("taps", "vectors"), [(1, 1), (9, 3), (32, 2)])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("cuts", [(False, False), (True, True)])
+@pytest.mark.parametrize("fast", [False, True])
+def test_lanes(taps: int, vectors: int, residual: bool, cuts: tuple[bool, bool], fast: bool) -> None:
+    """Two chunks of a depthwise convolution, whole numbers: to the last bit, whichever way the simulator takes."""
+    rng = np.random.default_rng([taps, vectors])
+    last = 64 + 4 * vectors
+    data, offsets = _whole(rng, 32 * last + 2 * 128 * vectors), offsets_of(rng, taps, vectors, last, 64)
+    weights, bias = _whole(rng, 2, taps, 8), rng.integers(-500, 500, (2, 8)).astype(np.float32)
+    added = [64 * last + i * 256 * vectors for i in range(2)]
+    kind = Kind(depthwise=True, residual=residual, bfloat16=True, cuts=cuts)
+    chunks = [Chunk(bias[i], weights[i], offsets, 0, added[i]) for i in range(2)]
+    bounds = (_bits(-7), _bits(300)) if any(cuts) else None
+    bench = Bench([kind], [data.view(np.uint8)], chunks, vectors, steps=STEPS, result_bytes=256, bounds=bounds, fast=fast)
+    for i, result in enumerate(bench.run()):
+        sums = _sums(data, offsets, np.array([np.diag(w.astype(np.float32)) for w in weights[i]]), bias[i], vectors)
+        if residual:
+            sums += data[added[i] // 2 : added[i] // 2 + 128 * vectors].reshape(-1, 8).astype(np.float64)
+        expected = np.clip(sums, -7 if cuts[0] else None, 300 if cuts[1] else None) if any(cuts) else sums
+        assert np.array_equal(result.view(BF16).reshape(-1, 8), expected.astype(BF16))
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_lanes_in_parts(parts: int) -> None:
+    rng, vectors = np.random.default_rng(parts), 2
+    data = _whole(rng, 32 * 80)
+    kinds = [Kind(depthwise=True, starts_partial=a, ends_partial=b, bfloat16=True) for a, b in PARTS]
+    chunks, total = [], np.zeros((16 * vectors, 8))
+    for part in range(parts):
+        offsets, weights = offsets_of(rng, 7, vectors, 80, 64), _whole(rng, 7, 8)
+        kind = 0 if part == 0 else 2 if part == parts - 1 else 1
+        chunks.append(Chunk(np.zeros(8, np.float32), weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
+        total += _sums(data, offsets, np.array([np.diag(w.astype(np.float32)) for w in weights]), np.zeros(8), vectors)
+    (result,) = Bench(kinds, [data.view(np.uint8)], chunks, vectors, steps=STEPS, result_bytes=256).run()
+    assert np.array_equal(result.view(BF16).reshape(-1, 8), total.astype(BF16))
+
+
+def test_maxima() -> None:
+    rng, vectors = np.random.default_rng(4), 2
+    data = rng.normal(-50, 9, 32 * 80).astype(BF16)
+    offsets, start = offsets_of(rng, 9, vectors, 80, 64), np.full(8, 0xFF80FF80, np.uint32).view(np.int32)
+    chunks = [Chunk(start, np.ones((9, 8), BF16), [o + 64 * n for o in offsets], 0) for n in range(2)]
+    kind = Kind(depthwise=True, maximum=True, bfloat16=True)
+    results = Bench([kind], [data.view(np.uint8)], chunks, vectors, steps=STEPS, result_bytes=256).run()
+    for n, result in enumerate(results):
+        expected = np.max([data[o // 2 + 32 * n : o // 2 + 32 * n + 128 * vectors].astype(np.float32) for o in offsets], axis=0)
+        assert np.array_equal(result.view(BF16), expected)
+
+
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize("vectors", [1, 3])
 def test_sums_in_parts(parts: int, vectors: int) -> None:
     """Partial sums are float32: nothing is rounded to bfloat16 between the parts."""
     rng = np.random.default_rng([parts, vectors])
     data = _whole(rng, 32 * 80)
-    ends = [(False, True), (True, True), (True, False)]
-    kinds = [Kind(starts_partial=a, ends_partial=b, bfloat16=True) for a, b in ends]
+    kinds = [Kind(starts_partial=a, ends_partial=b, bfloat16=True) for a, b in PARTS]
     bias = rng.integers(-5000, 5000, 8).astype(np.float32)
     chunks, total = [], np.tile(bias.astype(np.float64), (16 * vectors, 1))
     for part in range(parts):
@@ -104,14 +154,16 @@ def test_real_numbers_are_within_float32s_sums(fast: bool) -> None:
     )
 
 
-def test_a_block_takes_eight_cycles_and_a_tile_none_beside() -> None:
-    """Both numbers are the slopes of cycles over blocks and tiles: 128 products a cycle, and two stores for a vector."""
+@pytest.mark.parametrize("shape", [(8, 8), (8,)])
+def test_a_block_takes_eight_cycles_and_a_tile_none_beside(shape: tuple[int, ...]) -> None:
+    """Both numbers are the slopes of cycles over blocks and tiles: 128 products a cycle or 16 lanes, two stores for a vector."""
+    kind = Kind(bfloat16=True, depthwise=len(shape) == 1)
 
     def cycles(blocks: int, vectors: int) -> int:
         data = np.zeros(32 * 420, BF16)
         offsets = [64 * i for i in range(blocks)]
-        chunk = Chunk(np.zeros(8, np.float32), np.ones((blocks, 8, 8), BF16), offsets, 0)
-        bench = Bench([Kind(bfloat16=True)], [data.view(np.uint8)], [chunk], vectors, steps=STEPS, result_bytes=256)
+        chunk = Chunk(np.zeros(8, np.float32), np.ones((blocks, *shape), BF16), offsets, 0)
+        bench = Bench([kind], [data.view(np.uint8)], [chunk], vectors, steps=STEPS, result_bytes=256)
         bench.run()
         return bench.core.now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import ml_dtypes
@@ -147,3 +148,49 @@ def test_forms_fit_their_slots() -> None:
 def test_there_are_nine_accumulators() -> None:
     with pytest.raises(UsageError, match=r"operand c cannot be 9: it is from 0 to 8"):
         assemble("clr c9")
+
+
+@pytest.mark.parametrize(("shift", "factor"), [(0, 21400), (3, -2), (1, 0x1FFFF), (9, 0x8000)])
+def test_sums_of_16_bits_times_a_number(shift: int, factor: int) -> None:
+    """Sums that are too large saturate; of the register the lower half counts, signed."""
+    core = Core(assemble("srsh x3, c5, r2\nmach c4, c0, x3, r7\ndone"), Latencies(4, 4, 4), 4096, 512)
+    rng, s = np.random.default_rng(1), core.state
+    s.sums(0)[:], s.sums(5)[:] = rng.integers(-(2**20), 2**20, (4, 8)), rng.integers(-(2**18), 2**18, (4, 8))
+    s.sums(5)[0, :4] = [24, -24, 40, -40]  # a half of 16
+    s.r[2], s.r[7] = shift, factor
+    core.resume()
+    narrow = [max(-(2**15), min(2**15 - 1, round(Fraction(int(v), 1 << shift)))) for v in s.sums(5).reshape(-1)]
+    assert np.array_equal(s.x(3).view(np.int16), narrow)
+    times = int(np.uint16(factor % 2**16).view(np.int16))
+    assert np.array_equal(s.sums(4).reshape(-1), s.sums(0).reshape(-1) + times * np.array(narrow))
+
+
+@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize(
+    ("text", "target", "sources"),
+    [
+        ("macebf c0, w1, w9", 0, [0]),
+        ("macebfc c0, c8, w1, w9", 0, [8]),
+        ("addmacebf c4, c0, c4, w1, w9", 4, [0, 4]),
+    ],
+)
+def test_lanes_of_bfloat16_set_two_positions(text: str, target: int, sources: list[int], half: int) -> None:
+    core = Core(assemble(f"{text}, {half}\ndone"), Latencies(4, 4, 4), 4096, 512)
+    rng, s = np.random.default_rng(1), core.state
+    s.w[:24] = rng.integers(-9, 9, (24, 16)).astype(BF16).view(np.uint8)
+    for c in range(9):
+        s.floats(c)[:] = rng.integers(-99, 99, (4, 8))
+    expected, mine = s.floats(target).copy(), slice(2 * half, 2 * half + 2)
+    left, right = (s.w[n].view(BF16).astype(np.float32).reshape(2, 8) for n in (1, 9))
+    expected[mine] = left * right + sum(s.floats(c)[mine] for c in sources)
+    core.resume()
+    assert np.array_equal(s.floats(target), expected)
+
+
+def test_the_greater_of_bfloat16() -> None:
+    core = Core(assemble("maxbf w3, w1, w2\ndone"), Latencies(4, 4, 4), 4096, 512)
+    rng, s = np.random.default_rng(2), core.state
+    values = np.where(rng.random((2, 16)) < 0.2, -np.inf, rng.normal(0, 5, (2, 16))).astype(BF16)
+    s.w[1:3] = values.view(np.uint8)
+    core.resume()
+    assert np.array_equal(s.w[3].view(BF16), np.maximum(*values.astype(np.float32)))

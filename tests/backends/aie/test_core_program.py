@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, Parameters
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, Parameters, core_program
 from sparsec.backends.aie.lower.chunks import Chunk
 from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import FitError
 from sparsec.compiler.ops.shift import requantise_by_shift
 from tests.backends.aie.core_bench import PARTIAL, Bench, offsets_of
 
@@ -106,6 +108,26 @@ def test_results_within_bounds(cuts: tuple[bool, bool]) -> None:
         assert np.array_equal(result.reshape(-1, 8), expected)
 
 
+@pytest.mark.parametrize("left", [0, 5])
+def test_scaled_sums(left: int) -> None:
+    """Times 21,400 and more, shifted twice; a kind beside it that has no scaling."""
+    rng, vectors, way = np.random.default_rng(3), 3, (21400, 129511264, 14)
+    data, offsets = rng.integers(0, 256, 32 * 80, np.uint8), offsets_of(rng, 49, vectors, 80)
+    weights, bias = np.ones((2, 49, 8), np.int8), np.full(8, -6272, np.int32)
+    kinds = [Kind(depthwise=True, scaled=True), Kind(depthwise=True)]
+    bench = Bench(
+        kinds, [data], [Chunk(bias, w, offsets, i) for i, w in enumerate(weights)], vectors, shifts=(left, 0), scaling=way
+    )
+    results = bench.run()
+    assert len(results) == 2
+    for i, (result, w) in enumerate(zip(results, weights, strict=True)):
+        sums = _sums(data, offsets, w, bias, vectors, False)
+        if i == 0:
+            narrow = requantise_by_shift(sums, 0, 0, DType.I16).astype(np.int64)
+            sums = requantise_by_shift(narrow * way[0] + way[1], way[2], 0, DType.I16)
+        assert np.array_equal(result.reshape(-1, 8), requantise_by_shift(sums, left, 0, DType.U8))
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_maxima(kept: bool) -> None:
     rng, vectors = np.random.default_rng(4), 2
@@ -124,7 +146,8 @@ def test_a_chunk_takes_as_many_cycles_as_its_last_sums_and_the_next_ones_header(
         weights, bias, offsets = np.ones((8, 8, 8), np.int8), np.zeros(8, np.int32), [32 * i for i in range(8)]
         partial = kind.starts_partial or kind.ends_partial
         made = Chunk(bias, weights, offsets, 0, partial=PARTIAL[0] * partial, goes_on=kind.starts_partial)
-        bench = Bench([kind], [np.zeros(32 * 400, np.uint8)], [made] * chunks, vectors)
+        way = (1, 0, 0) if kind.scaled else None
+        bench = Bench([kind], [np.zeros(32 * 400, np.uint8)], [made] * chunks, vectors, scaling=way)
         bench.run()
         return bench.core.now - bench.core.stalls["bank"]
 
@@ -135,6 +158,7 @@ def test_a_chunk_takes_as_many_cycles_as_its_last_sums_and_the_next_ones_header(
         (Kind(starts_partial=True, ends_partial=True), 26, 6),
         (Kind(starts_partial=True), 23, 5),
         (Kind(depthwise=True), 19, 0),
+        (Kind(depthwise=True, scaled=True), 24, 18),
     ):
         assert cycles(kind, 5, 4) - cycles(kind, 4, 4) == 4 * (32 + quad) + chunk, kind.name
         assert cycles(kind, 4, 5) - cycles(kind, 4, 4) == 4 * (32 + quad), kind.name
@@ -168,3 +192,10 @@ def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
 
 def test_parameters_fit_their_place() -> None:
     assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 13, bounds=(0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 13, scaling=(0, 0, 0)).words()) <= PARAMETER_BYTES
+
+
+def test_a_program_longer_than_jumps_reach_does_not_fit() -> None:
+    kinds = [Kind(residual=a, wide=b, depthwise=c, cuts=(d, e)) for a, b, c, d, e in product([False, True], repeat=5)]
+    with pytest.raises(FitError, match=r"the core's program does not fit: it is 2168 bundles for 32 kinds of product"):
+        core_program(kinds, 0xFE80, 16384)

@@ -280,13 +280,14 @@ def test_layers_too_large_are_the_hosts() -> None:
 
 
 def test_many_channels_are_pooled_in_parts() -> None:
-    """A core would get all channels of its positions: too many here, so there are layers for some of them each."""
+    """A core would get all channels of its positions: too many here, so that cores get some each, and a layer what is left."""
     op = Pool("max", (4, 4), (1, 1), (1, 1), (0, 0, 0, 0))
     graph = _graph({"x": TensorType(DType.U8, (1, 1300, 4, 4))}, {}, [(op, ["x"], "y")], "y")
     program = _check(graph, 3, layers=2)
     (part,) = program.parts
     assert isinstance(part, ArrayPart)
-    assert [p.layer.part_of(graph) for p in part.plans] == [(0, 655), (656, 1299)]
+    assert [p.layer.part_of(graph) for p in part.plans] == [(0, 1279), (1280, 1299)]
+    assert [p.layer.fan for p in part.plans] == [16, 1]
 
 
 def test_ways_that_do_not_fit_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

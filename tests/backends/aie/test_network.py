@@ -256,7 +256,7 @@ def test_a_trained_network_is_exact() -> None:
     rng = np.random.default_rng(0)
     graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
     program = compile_for(graph)
-    assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) == 10  # with the classifier
+    assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) == 11  # with mean and classifier
     _check(graph, rng, program=program)
 
 
