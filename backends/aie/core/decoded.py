@@ -15,7 +15,7 @@ from sparsec.backends.aie.core.timing import Latencies, Timed
 from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", *ADDING))
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macbft", *ADDING))
 _KEPT_NESTS = 128
 
 

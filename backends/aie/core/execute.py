@@ -113,6 +113,12 @@ def products_bf16(a: Array, b: Array) -> Array:
     return sums
 
 
+def transposed_bf16(b: Array) -> Array:
+    """Bytes [..., 64] that are bfloat16 [4, 8] as those of [8, 4]."""
+    values = b.view(_BF16).reshape(*b.shape[:-1], 4, 8)
+    return np.ascontiguousarray(values.swapaxes(-1, -2)).reshape(*b.shape[:-1], 32).view(np.uint8)
+
+
 def rounded(sums: Array) -> Array:
     """float32 `sums` as bfloat16, to nearest, ties to even (uint8 bits)."""
     with np.errstate(all="ignore"):
@@ -254,8 +260,9 @@ def _sums_of(s: State, o: tuple[int, ...], sources: int, made: Callable[[State, 
     return _plus(s, o, sources, State.sums, made(s, (o[0], *o[1 + sources :])))
 
 
-def _floats_of(s: State, o: tuple[int, ...], sources: int) -> Commit:
-    product = products_bf16(s.x(o[1 + sources]), s.x(o[2 + sources]))
+def _floats_of(s: State, o: tuple[int, ...], sources: int, *, turned: bool = False) -> Commit:
+    right = s.x(o[2 + sources])
+    product = products_bf16(s.x(o[1 + sources]), transposed_bf16(right) if turned else right)
     return _plus(s, o, sources, lambda state, c: state.half(c, o[-1]), product)
 
 
@@ -324,6 +331,9 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "addmac": lambda s, o: _sums_of(s, o, 2, _matrix),
     "addmace": lambda s, o: _sums_of(s, o, 2, _lanes),
     "addmacbf": lambda s, o: _floats_of(s, o, 2),
+    "macbft": lambda s, o: _accumulate(s.half(o[0], o[3]), products_bf16(s.x(o[1]), transposed_bf16(s.x(o[2]))), True),
+    "macbftc": lambda s, o: _floats_of(s, o, 1, turned=True),
+    "addmacbft": lambda s, o: _floats_of(s, o, 2, turned=True),
     "movi": lambda s, o: _set_list(s.r, o[0], o[1]),
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),

@@ -10,6 +10,9 @@ bits, then the fields of its form in order; all zeros do nothing. Slots of one b
 Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
 bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
 bfloat16 adds to the first or last 4 channels, its half).
+
+Products may take their right operand transposed (`macbft` and its like), as blocks of computed tensors are stored that way: our
+assumption. A real core transposes 4 x 8 elements of 16 bits by a shuffle of its move slot, which the loops of products leave free.
 """
 
 from __future__ import annotations
@@ -161,6 +164,9 @@ _VECTORS = (
     Form("addmac", 18, (_C, _C, _C, _W, _X, _FORMAT), "><<<<-", "as mac, c = c' + c'' + the products"),
     Form("addmace", 19, (_C, _C, _C, _W, _W, _FORMAT), "><<<<-", "as mace, c = c' + c'' + the products"),
     Form("addmacbf", 20, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as macbf, the half of c = those of c' and c'' + the products"),
+    Form("macbft", 21, (_C, _X, _X, _HALF), "=<<-", "as macbf, x' is [4][8] and transposed"),
+    Form("macbftc", 22, (_C, _C, _X, _X, _HALF), "><<<-", "as macbfc, x' is [4][8] and transposed"),
+    Form("addmacbft", 23, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as addmacbf, x' is [4][8] and transposed"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (
@@ -190,7 +196,7 @@ _SCALARS = (
     Form("pmov", 19, (_P, _P), "><", "first p = second p"),
 )
 
-ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf") for n in (f"{p}c", f"add{p}")}
+ADDING: Mapping[str, str] = {n: p for p in ("mac", "mace", "macbf", "macbft") for n in (f"{p}c", f"add{p}")}
 """Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 
 FORMS: Mapping[Slot, tuple[Form, ...]] = {

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import State, widened
+from sparsec.backends.aie.core.execute import State, transposed_bf16, widened
 from sparsec.backends.aie.core.instructions import Bundle, Instruction, Slot
 from sparsec.compiler.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
 _LOADS = ("ldw", "ldwm", "ldm")
-_PRODUCTS = ("mac", "mace", "macbf")
+_PRODUCTS = ("mac", "mace", "macbf", "macbft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,12 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
     def wide(x: int) -> Array:
         return np.concatenate((register(2 * x), register(2 * x + 1)), axis=1)
 
-    if i.form.name == "macbf":
+    if i.form.name in ("macbf", "macbft"):
         c, a, b, half = i.operands
+        right = transposed_bf16(wide(b)) if i.form.name == "macbft" else wide(b)
         left = widened(wide(a)).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1)
         with np.errstate(all="ignore"):
-            state.half(c, half)[:] += left @ widened(wide(b)).reshape(-1, 4)
+            state.half(c, half)[:] += left @ widened(right).reshape(-1, 4)
         return
     c, a, b, signed = i.operands
     kind = np.int8 if signed else np.uint8

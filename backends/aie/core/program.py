@@ -25,7 +25,7 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
-    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32.
+    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32. `transposed`: blocks are [output, input].
     """
 
     depthwise: bool = False
@@ -37,6 +37,7 @@ class Kind:
     maximum: bool = False
     wide: bool = False
     bfloat16: bool = False
+    transposed: bool = False
 
     @property
     def name(self) -> str:
@@ -46,6 +47,7 @@ class Kind:
         parts = ["more" if self.starts_partial else "new", product, data]
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
+        parts += ["turned"] if self.transposed else []
         return "_".join([*parts, "part" if self.ends_partial else "i32" if self.wide else result])
 
 
@@ -150,6 +152,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "starts_partial": k.starts_partial,
             "ends_partial": k.ends_partial,
             "bfloat16": k.bfloat16,
+            "transposed": k.transposed,
         }
         for k in kinds
     ]

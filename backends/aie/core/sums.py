@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import as_float, rounded, saturated, shifted, widened
+from sparsec.backends.aie.core.execute import as_float, rounded, saturated, shifted, transposed_bf16, widened
 from sparsec.backends.aie.core.tracing import Stored, Sum, Trace
 
 Array = np.ndarray[Any, Any]
 
-_OF_FLOATS = frozenset(("macbf", "addbf", "maxf", "minf", "setf"))
+_OF_FLOATS = frozenset(("macbf", "macbft", "addbf", "maxf", "minf", "setf"))
 _OF_INTEGERS = frozenset(("mac", "mace", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
@@ -44,7 +44,7 @@ def joined(trace: Trace, where: Sequence[Array]) -> tuple[dict[int, list[Sum]], 
 
 def _alike(a: Sum, b: Sum) -> bool:
     """Whether two sums of an accumulator may be taken in any order: those of bfloat16 add to one half of it or the other."""
-    return a.name == b.name and (a.name == "macbf" or (a.name == "mac" and a.numbers == b.numbers))
+    return a.name == b.name and (a.name in ("macbf", "macbft") or (a.name == "mac" and a.numbers == b.numbers))
 
 
 def _join(made: list[Sum], which: Sequence[int], lines: list[Array]) -> None:
@@ -82,7 +82,7 @@ def _begins(sums: Sequence[Sum]) -> int | None:
             known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
         elif s.name == "take":
             known[:, slice(None) if s.numbers[0] < 0 else s.numbers[0]] = True
-        elif s.name != "none" and not (s.name == "macbf" and known[:, s.numbers[0]].all()):
+        elif s.name != "none" and not (s.name in ("macbf", "macbft") and known[:, s.numbers[0]].all()):
             return None
         if known.all():
             return i
@@ -191,12 +191,14 @@ class Values:
             added: Array = total + data[:, 0].reshape(times, 4, 8)
             return added
         left = data.reshape(times, count, 4, 8).transpose(0, 2, 1, 3).reshape(times, 4, 8 * count)
-        total, half = total.copy(), slice(4 * s.numbers[0], 4 * s.numbers[0] + 4)
+        total, half, turned = total.copy(), slice(4 * s.numbers[0], 4 * s.numbers[0] + 4), s.name == "macbft"
         if all(self._operands.fixed[n] for n in s.vectors[2:]):
-            right = widened(np.concatenate([self._fixed(n) for n in s.vectors[2:]], axis=-1)).reshape(8 * count, 4)
+            fixed = np.concatenate([self._fixed(n) for n in s.vectors[2:]], axis=-1)
+            right = widened(transposed_bf16(fixed) if turned else fixed).reshape(8 * count, 4)
             total[:, :, half] += (left.reshape(4 * times, -1) @ right).reshape(times, 4, 4)
         else:
-            total[:, :, half] += left @ widened(self._wide(s.vectors[2:])).reshape(times, 8 * count, 4)
+            moving = self._wide(s.vectors[2:])
+            total[:, :, half] += left @ widened(transposed_bf16(moving) if turned else moving).reshape(times, 8 * count, 4)
         return total
 
     def _wide(self, numbers: Sequence[int]) -> Array:

@@ -16,7 +16,8 @@ Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "addbf", "maxf", "minf", *ADDING))
+_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "macbft", "addbf", "maxf", "minf", *ADDING))
+_HALVES = frozenset(("macbf", "macbft"))  # products that add to half of the channels
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 
 
@@ -195,7 +196,7 @@ class Tracer:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
             name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
-            taken = Sum("take", (o[3] if name == "macbf" else -1, *counts), ())
+            taken = Sum("take", (o[3] if name in _HALVES else -1, *counts), ())
             trace.fixed += taken.numbers
             trace.sums.setdefault(o[0], []).append(taken)
         vectors: list[int] = []
@@ -213,7 +214,7 @@ class Tracer:
             vectors, numbers = [v[o[2]]], (o[1],)
         elif name == "ups":
             vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
-        elif name == "macbf":
+        elif name in _HALVES:
             vectors, numbers = [v[n] for n in _pairs(o[1], o[2])], (o[3],)
         elif name == "addbf":
             vectors = [v[n] for n in _pairs(o[1])]
@@ -239,7 +240,8 @@ class Tracer:
             if Slot.VECTOR in bundle:
                 i = bundle[Slot.VECTOR]
                 o = i.operands
-                used = {"mac": [o[1], *_pairs(o[2])], "mace": [o[1], o[2]], "macbf": _pairs(o[1], o[2])}[i.form.name]
+                name = i.form.name
+                used = _pairs(o[1], o[2]) if name in _HALVES else [o[1], *(_pairs(o[2]) if name == "mac" else (o[2],))]
                 where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
                 made = Sum(i.form.name, (o[3],), tuple(trace.note(a) for a in where))
                 trace.fixed.append(o[3])

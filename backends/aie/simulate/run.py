@@ -28,7 +28,7 @@ class Finished:
     def macs(self, tile: Tile) -> int:
         """Products that a core has computed."""
         core = self.array.cores[tile].core
-        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128}
+        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128, "macbft": 128}
         per |= {name: per[product] for name, product in ADDING.items()}
         counts = core.vector_counts()
         return sum(per.get(name, 0) * n for name, n in counts.items())
