@@ -19,6 +19,7 @@ from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.plan import weights_gap
+from sparsec.backends.aie.lower.operands import regular
 from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -133,8 +134,12 @@ def _compute(t: Tiling) -> float:
     size = t.layer.element.bytes
     counts, pieces = t.counts, t.all_pieces
     products = np.maximum(LEAST_BLOCKS[False] * pieces[:, None], counts + counts % 2).sum(axis=1)
-    going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
+    if t.diagonal:  # a chunk in one of the parts
+        products, chunks = counts.max(axis=1), pieces
+    else:
+        chunks = t.splits * pieces
+    going_on = _GOING_ON[t.layer.element] * (chunks - 1)
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * chunks + _ADDING * bool(t.layer.residual)
     return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
@@ -152,19 +157,27 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
             continue
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
-        for splits in _SPLITS:
-            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
-                continue
+        for splits in _splits(layer, taps):
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for blocks in _chunk_blocks(most, (1,) if layer.maximum else _PIECES if splits == 1 else (1, 2)):
+                for blocks in _chunk_blocks(most, (1,) if layer.maximum or layer.computed else _PIECES if splits == 1 else (1, 2)):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
-                            for groups in _GROUPS if splits > 1 else (1,):
+                            for groups in _GROUPS if splits > 1 and not layer.computed else (1,):
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
+
+
+def _splits(layer: ConvLayer, taps: int) -> Iterator[int]:
+    """Parts of the input channels: of products of computed tensors, whole heads."""
+    if layer.computed:
+        yield from (n for n in range(1, layer.computed.heads + 1) if layer.computed.heads % n == 0)
+        return
+    for n in _SPLITS:
+        if n == 1 or not (layer.depthwise or layer.input_blocks % n or layer.input_blocks * taps < _LEAST * n):
+            yield n
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
@@ -176,6 +189,8 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
+    if t.layer.computed and not regular(t):
+        return False
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % t.groups):
         return False
     if _explicit(t) > _MOST_DESCRIPTORS:

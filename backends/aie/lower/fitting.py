@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,17 @@ _MOST = 24  # ways to compute a layer that are tried
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 
 
+def _in_parts(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
+    """The layer as several, ever more."""
+    if layer.computed:
+        heads = layer.computed.heads
+        for size in (n for n in range(heads - 1, 0, -1) if heads % n == 0):
+            yield [layer.heads(first, first + size) for first in range(0, heads, size)]
+    for count in _PARTS if layer.depthwise else ():
+        size = -(-layer.output_blocks // count)
+        yield [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
+
+
 @dataclass
 class Fitting:
     """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node."""
@@ -38,14 +50,12 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        as few as fit.
+        and a product of computed tensors in parts of its heads, as few as fit.
         """
         found = self._whole(layer)
         if not isinstance(found, str):
             return (found,)
-        for count in _PARTS if layer.depthwise else ():
-            size = -(-layer.output_blocks // count)
-            parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
+        for parts in _in_parts(layer):
             made = []
             for part in parts:
                 way = self._whole(part)
@@ -79,7 +89,8 @@ class Fitting:
         assert extent is not None
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
-        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
+        turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
+        kind = (turned, layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None)
         key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             self._known[key] = ranked(self.machine, layer, self.ways, height, width)

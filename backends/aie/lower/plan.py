@@ -78,7 +78,7 @@ def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
 
 
 def _kinds(tiling: Tiling, block: int) -> list[Kind]:
-    n, layer = tiling.splits * tiling.pieces(block), tiling.layer
+    n, layer = (1 if tiling.diagonal else tiling.splits) * tiling.pieces(block), tiling.layer
     found = []
     for i in range(n):
         last = i == n - 1
@@ -87,6 +87,8 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
         low, high = (b is not None and last for b in layer.shifts.bounds)
         made = Kind(layer.depthwise, signed, residual, starts_partial=i > 0, ends_partial=not last, cuts=(low, high))
         found.append(replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16))
+        if layer.computed is not None:
+            found[-1] = replace(found[-1], transposed=layer.computed.transposed)
     return found
 
 
@@ -104,8 +106,12 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
 
 
 def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, ...]:
-    """The chunks of a part of the channels, packed, as pages."""
+    """The chunks of a part of the channels, packed, as pages; what is constant of them, where their blocks are computed."""
     layout, size = tiling.layout(part), tiling.page_bytes[part]
+    if tiling.layer.computed is not None:
+        packed = [c.pack(tiling.share.steps, tiling.chunk_start, s) for c, s in zip(chunks, layout.spots, strict=True)]
+        start = tiling.chunk_start
+        return tuple(made[:start] + made[start + tiling.blocks_bytes :] for made in packed)
     stream = bytearray(layout.pages * size)
     for chunk, at, spot in zip(chunks, layout.starts, layout.spots, strict=True):
         made = chunk.pack(tiling.share.steps, tiling.chunk_start, spot)
@@ -121,7 +127,7 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     bias[: there.size] = there
     residual = core.residual + own * tiling.residual_stride if layer.residual else 0
     group = max(1, tiling.most_results // tiling.groups)
-    further = own % group * tiling.partial_bytes if tiling.splits > 1 else 0
+    further = own % group * tiling.partial_bytes if tiling.splits > 1 and not tiling.diagonal else 0
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, block))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
@@ -129,6 +135,8 @@ def _chunks(tiling: Tiling, block: int, own: int, core: CorePlaces, kinds: Seque
     for split in range(tiling.splits):
         offsets, whole = _blocks(tiling, block, split)
         found.append([])
+        if tiling.diagonal and not offsets:
+            continue
         for i in range(tiling.pieces(block)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
