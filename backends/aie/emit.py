@@ -27,7 +27,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
-FORMAT = 3
+FORMAT = 4
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
