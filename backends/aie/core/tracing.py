@@ -16,7 +16,9 @@ Array = np.ndarray[Any, Any]
 
 _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf"))
-_VECTORS = frozenset(("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "macbft", "addbf", "maxf", "minf", *ADDING))
+_VECTORS = frozenset(
+    ("mac", "mul", "mace", "mule", "row", "setc", "ups", "clr", "macbf", "macbft", "addbf", "maxf", "minf", *ADDING)
+)
 _HALVES = frozenset(("macbf", "macbft"))  # products that add to half of the channels
 _SCALARS = frozenset(("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop"))
 

@@ -18,8 +18,8 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
+from sparsec.backends.aie.lower.operands import does_not_fit, regular
 from sparsec.backends.aie.lower.plan import weights_gap
-from sparsec.backends.aie.lower.operands import regular
 from sparsec.backends.aie.lower.tiling import CONFLICTS, LOCK_MAXIMUM, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -160,7 +160,9 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
         for splits in _splits(layer, taps):
             most = max(1, int(layer.counts(splits).max()))
             for height_of in rows:
-                for blocks in _chunk_blocks(most, (1,) if layer.maximum or layer.computed else _PIECES if splits == 1 else (1, 2)):
+                for blocks in _chunk_blocks(
+                    most, (1,) if layer.maximum or layer.computed else _PIECES if splits == 1 else (1, 2)
+                ):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
@@ -239,6 +241,8 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
         cycles = _estimate(machine, t, places).cycles
         least = min(least, cycles)
         found.append((cycles, i, t))
+    if not found and layer.computed:
+        raise does_not_fit(machine, layer)
     if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sparsec.backends.aie.descriptors import Acquire, Dim, Iteration, MemoryDescriptor, Release, ShimDescriptor
-from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, Image
+from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, TILE_VECTORS, Image
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 _COUNTED = 64  # pages that an iteration counts
@@ -30,6 +32,21 @@ def regular(t: Tiling) -> bool:
     if t.diagonal and (outer * heads // t.splits) % parts:
         return False
     return heads == 1 or outer % parts == 0 or (parts % outer == 0 and outer * heads % parts == 0)
+
+
+def does_not_fit(machine: Machine, layer: ConvLayer) -> FitError:
+    """Why there is no way to multiply by a computed tensor."""
+    computed, element = layer.computed, layer.element
+    assert computed is not None
+    chunk, data = computed.inner * element.block_bytes, TILE_VECTORS * computed.inner * element.vector_bytes
+    return FitError(
+        f"layer {layer.node!r} on {machine.name}",
+        demand=f"{chunk:,} bytes of blocks of one chunk, twice, and {data:,} of 16 positions of {BLOCK * computed.inner} channels; "
+        f"{computed.outer} blocks of results of each of {computed.heads} heads",
+        bound=f"{machine.core.data_bytes:,} bytes of a core, {_MOST * _COUNTED} pages of a stream, and equally many for each core",
+        remedy="cut the sums, or fill up channels to a multiple of 8 for each of the cores that share them",
+        node=layer.node,
+    )
 
 
 def _round(pages: int) -> int | None:

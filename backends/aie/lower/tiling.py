@@ -302,7 +302,9 @@ class Tiling:
     @property
     def half_sums(self) -> int:
         """Bytes of half of all partial sums in a core."""
-        return (self.most_results // self.groups if self.splits > 1 and not self.diagonal else int(self.in_parts)) * self.partial_bytes
+        return (
+            self.most_results // self.groups if self.splits > 1 and not self.diagonal else int(self.in_parts)
+        ) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:
