@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MODEL_NAME = "model.onnx"  # in the folder: what was compiled
-_BFLOAT16 = ",head_products,bfloat16_pairs,bfloat16_out,space_to_depth"  # behind a pipeline, whose own space_to_depth knows bytes only then
+# behind a pipeline, whose own space_to_depth knows bytes only then
+_BFLOAT16 = ",head_products,bfloat16_pairs,bfloat16_out,space_to_depth"
 
 
 def compile_array(

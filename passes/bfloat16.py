@@ -36,8 +36,8 @@ def rounded(array: Array) -> Array:
 
 
 def refusal(graph: Graph, node: Node, *, computed: bool = False) -> Rejected | None:
-    """Why a Conv or MatMul stays as it is; None for one that becomes a bfloat16 product, of two `computed` tensors only on demand.
-    The numbers are those of `Bfloat16`."""
+    """Why a Conv or MatMul stays as it is; None for one that becomes a bfloat16 product, of two computed tensors only if
+    `computed`. The numbers are those of `Bfloat16`."""
     op, x, w = node.op, graph.types[node.inputs[0]], graph.types[node.inputs[1]]
     assert isinstance(op, Conv | MatMul)
     if x.dtype is not DType.F32 or w.dtype is not DType.F32:  # 1

@@ -11,8 +11,9 @@ Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (in
 bits), x0-x11 (512 bits, xN = w2N and w2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of
 bfloat16 adds to the first or last 4 channels, its half).
 
-Products may take their right operand transposed (`macbft` and its like), as blocks of computed tensors are stored that way: our
-assumption. A real core transposes 4 x 8 elements of 16 bits by a shuffle of its move slot, which the loops of products leave free.
+Products may take their right operand transposed (`macbft` and its like), as blocks of computed tensors are stored that way:
+our assumption. A real core would transpose 4 x 8 elements of 16 bits by a shuffle in its move slot, which the loops of products
+leave free: one for each operand of 4 products.
 """
 
 from __future__ import annotations

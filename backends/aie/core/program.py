@@ -25,7 +25,8 @@ class Kind:
     `depthwise` multiplies lane by lane (blocks of 32 bytes) instead of by 8 x 8 matrices (64 bytes); `maximum` takes the
     greatest of what would be multiplied. `signed` says whether data, the residual and results are signed bytes; `wide` results
     are the int32 sums. A chunk may go on with partial sums, or end with them. `cuts`: results are not below, not above a bound.
-    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32. `transposed`: blocks are [output, input].
+    Of `bfloat16` are data, weights, residual and results alike; partial sums are float32. `transposed`: blocks are
+    [output, input].
     """
 
     depthwise: bool = False

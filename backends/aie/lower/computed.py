@@ -57,7 +57,8 @@ def computed_of(graph: Graph, node: Node) -> Computed | str:
     if x.dtype is not DType.BF16 or w.dtype is not DType.BF16:
         return f"it multiplies {x.dtype.value} by computed {w.dtype.value}, and the array computed tensors of bfloat16"
     if op.trans_a or x.rank != w.rank or x.rank not in (2, 3) or x.shape[:-2] != w.shape[:-2] or 0 in (*x.shape, *w.shape):
-        return f"it multiplies {list(x.shape)}{' transposed' if op.trans_a else ''} by {list(w.shape)}, not as many matrices by as many"
+        turned = " transposed" if op.trans_a else ""
+        return f"it multiplies {list(x.shape)}{turned} by {list(w.shape)}, not as many matrices by as many"
     n, k = w.shape[-2:] if op.trans_b else w.shape[-1:-3:-1]
     extent = plane(w)
     assert extent is not None

@@ -152,7 +152,6 @@ class LayerControl:
     def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Staged]:
         """Weights that come early, the first tiles of data, the rest of the weights, then that of the data."""
         memory, shim = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
-        places = self.plan.memory[column]
         ahead = yield from self._data(column, channel, replace(arrival, residual=())) if self.links.ahead else _nothing()
         data = yield from self._data(column, channel, replace(arrival, data=()) if self.links.ahead else arrival)
         chains = self.memory.weights(Tile(column, 1), arrival)

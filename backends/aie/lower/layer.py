@@ -101,7 +101,7 @@ class ConvLayer:
     @property
     def values(self) -> tuple[str, ...]:
         """What it reads, and what it makes."""
-        found = (self.x, self.residual, self.computed and self.computed.value, self.y)
+        found = (self.x, self.residual, self.computed.value if self.computed else None, self.y)
         return tuple(v for v in found if v is not None)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sparsec.backends.aie.lower.geometry import BLOCK, Image, element_bytes, heads_of, plane
+from sparsec.backends.aie.lower.geometry import Image, element_bytes, heads_of, plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View, roots, views_of

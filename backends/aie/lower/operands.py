@@ -13,7 +13,7 @@ from dataclasses import replace
 from sparsec.backends.aie.descriptors import Acquire, Dim, Iteration, MemoryDescriptor, Release, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, TILE_VECTORS, Image
 from sparsec.backends.aie.lower.layer import ConvLayer
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
@@ -41,10 +41,10 @@ def does_not_fit(machine: Machine, layer: ConvLayer) -> FitError:
     chunk, data = computed.inner * element.block_bytes, TILE_VECTORS * computed.inner * element.vector_bytes
     return FitError(
         f"layer {layer.node!r} on {machine.name}",
-        demand=f"{chunk:,} bytes of blocks of one chunk, twice, and {data:,} of 16 positions of {BLOCK * computed.inner} channels; "
-        f"{computed.outer} blocks of results of each of {computed.heads} heads",
-        bound=f"{machine.core.data_bytes:,} bytes of a core, {_MOST * _COUNTED} pages of a stream, and equally many for each core",
-        remedy="cut the sums, or fill up channels to a multiple of 8 for each of the cores that share them",
+        demand=f"{chunk:,} bytes of blocks of one chunk, twice, {data:,} of 16 positions of {BLOCK * computed.inner} channels, "
+        f"and {computed.outer} results of a head",
+        bound=f"{machine.core.data_bytes:,} bytes of a core, and {LOCK_MAXIMUM} results of each that a lock counts",
+        remedy="cut the sums into parts of fewer channels, or use a larger array",
         node=layer.node,
     )
 
