@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, Window
@@ -62,15 +63,18 @@ def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> b
     return x != before.layer.y and x not in shared and (after.layer.residual is None or after.tiles == 1)
 
 
+def handed(graph: Graph, views: Mapping[str, View], before: Tiling, after: Tiling) -> tuple[str, bool]:
+    """Why a layer's results cannot stay for the next one ("": they can), and whether they then leave the array as well."""
+    why = apart(before, after)
+    if why:
+        return why, True
+    leaves = not only_next(graph, views, before, after)
+    if leaves and not keeps_way_out(before.mode, after.mode):
+        return "they leave for DDR as well, through circuits that the next layer changes", True
+    return "", leaves
+
+
 def handed_over(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> list[tuple[str, bool]]:
-    """For each layer why its results cannot stay ("": they can), and whether they then leave the array as well."""
-    found = []
-    for i, before in enumerate(tilings):
-        if i + 1 == len(tilings):
-            found.append(("it is the last layer of its part", True))
-        else:
-            why, leaves = apart(before, tilings[i + 1]), not only_next(graph, views, before, tilings[i + 1])
-            if not why and leaves and not keeps_way_out(before.mode, tilings[i + 1].mode):
-                why = "they leave for DDR as well, through circuits that the next layer changes"
-            found.append((why, bool(why) or leaves))
-    return found
+    """The same for each layer of a part."""
+    last = [("it is the last layer of its part", True)] if tilings else []
+    return [handed(graph, views, before, after) for before, after in pairwise(tilings)] + last

@@ -41,6 +41,7 @@ class Circuits:
         return _merged(early), _merged([*made, *(w for w in changed if _key(w) not in near)])
 
 
+@cache
 def keeps_way_out(before: Mode, after: Mode) -> bool:
     """Whether results of a layer go on leaving memory tiles for DDR while circuits change to those of the next mode."""
     kinds, routing = before.grid.kind, _routing(before)

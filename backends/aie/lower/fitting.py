@@ -1,26 +1,32 @@
-"""Which way to compute a layer: the first in the cost model's order that memories, descriptors and the program have room for."""
+"""Which ways to compute layers: the cheapest by the cost model that memories, descriptors and the program have room for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
+from sparsec.backends.aie.lower.chaining import handed
 from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.control import LayerControl
+from sparsec.backends.aie.lower.cost import Context, Estimate, estimate
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.succession import Way, along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
+_BEHIND = 12  # and of those that are the cheapest behind other layers
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 
 
@@ -44,7 +50,8 @@ class Fitting:
     ways: tuple[Mode, ...]
     passed_over: dict[str, str] = field(default_factory=dict)
     _kinds: list[Kind] = field(default_factory=list)
-    _known: dict[Any, list[Tiling]] = field(default_factory=dict)
+    _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
+    _known: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
@@ -71,19 +78,62 @@ class Fitting:
             found = self._ranked(layer)
         except LimitError as exc:
             return str(exc)
-        why = ""
-        for i, tiling in enumerate(found):
+        why, tried = "", found[:_MOST]
+        for i, (_, tiling) in enumerate(tried):
+            made = replace(tiling, layer=layer, tight=True)
+            if not (other := self._fits(made)):
+                if why:
+                    self.passed_over[layer.node] = f"{i} cheaper ways do not fit: {why}"
+                return made
+            why = why or other
+        return f"none of the {len(tried)} cheapest ways to compute it fits: {why}"
+
+    def together(self, views: Mapping[str, View], tilings: Sequence[tuple[Tiling, ...]]) -> list[tuple[Tiling, ...]]:
+        """Ways for layers that follow one another, which are the cheapest together; `tilings` are those that each layer takes
+        first. A layer that is made in parts keeps them."""
+        options: list[list[Way]] = []
+        for ways in tilings:
+            if len(ways) > 1:
+                options += [[Way(self.machine, t, estimate(self.machine, t))] for t in ways]
+            else:
+                options.append(self._options(ways[0].layer))
+        while True:
+            chosen = along(options, lambda one, other: self._handed(views, one, other))
+            wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
+            if not wrong:
+                break
+            for i in wrong:
+                del options[i][chosen[i]]
+        made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
+        return [tuple(next(made) for _ in ways) for ways in tilings]
+
+    def _options(self, layer: ConvLayer) -> list[Way]:
+        """The cheapest ways by themselves, and behind others."""
+        found = self._ranked(layer)
+        wanted = dict.fromkeys(range(min(len(found), _MOST)))
+        for here in (False, True):
+            context = Context(here=here, early=inf, follows=True)
+            order = sorted(range(len(found)), key=lambda i: found[i][0].within(context))
+            wanted |= dict.fromkeys(order[:_BEHIND])
+        made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0]) for i in wanted]
+        return [way for way in made if not self._tried.get(_key(way.tiling))]
+
+    def _fits(self, tiling: Tiling) -> str:
+        """Why a way does not fit by itself, "" where it does."""
+        key = _key(tiling)
+        if key not in self._tried:
             try:
                 self._try(tiling)
+                self._tried[key] = ""
             except LimitError as exc:
-                why = why or str(exc)
-                continue
-            if why:
-                self.passed_over[layer.node] = f"{i} cheaper ways do not fit: {why}"
-            return tiling
-        return f"none of the {len(found)} cheapest ways to compute it fits: {why}"
+                self._tried[key] = str(exc)
+        return self._tried[key]
 
-    def _ranked(self, layer: ConvLayer) -> list[Tiling]:
+    def _handed(self, views: Mapping[str, View], one: Tiling, other: Tiling) -> tuple[bool, bool]:
+        why, leaves = handed(self.graph, views, one, other)
+        return not why, leaves
+
+    def _ranked(self, layer: ConvLayer) -> list[tuple[Estimate, Tiling]]:
         """The ways that the model has room for; the same for all layers of one shape and number of blocks."""
         extent = plane(self.graph.types[layer.y])
         assert extent is not None
@@ -94,7 +144,7 @@ class Fitting:
         key = (layer.window, layer.channels, kind, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             self._known[key] = ranked(self.machine, layer, self.ways, height, width)
-        return [replace(t, layer=layer, tight=True) for t in self._known[key][:_MOST]]
+        return self._known[key]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""
@@ -106,3 +156,19 @@ class Fitting:
         images, _ = images_of(self.graph, [tiling], {})
         LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds
+
+
+def _key(t: Tiling) -> tuple[Any, ...]:
+    """What tells a way from the others for its layer."""
+    return (
+        t.layer.node,
+        t.layer.first_block,
+        t.layer.channels,
+        t.mode,
+        t.rows,
+        t.chunk_blocks,
+        t.kept,
+        t.buffers,
+        t.splits,
+        t.groups,
+    )

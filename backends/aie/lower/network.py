@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before
-from sparsec.backends.aie.lower.choose import estimate
+from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -53,6 +54,11 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             reasons[layer.node] = found
         else:
             tilings[layer.node] = found
+    cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
+    for segment in cut.segments:
+        if isinstance(segment, ArraySegment):
+            nodes = [layer.node for layer in segment.layers]
+            tilings |= dict(zip(nodes, fitting.together(cut.views, [tilings[n] for n in nodes]), strict=True))
     while True:
         try:
             return lower_with(graph, machine, tilings, reasons, fitting.passed_over)
@@ -120,9 +126,10 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     over = handed_over(graph, views, tilings)
-    cycles = [estimate(machine, t).cycles_behind_weights for t in tilings]
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
+    begun = [Context(here, inf, follows=True, leaves=out) for here, out in zip([False, *stay], leave, strict=False)]
+    cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     made = sequence(cut_over(machine.grid), layers, cycles, stay, leave, there)
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)

@@ -14,6 +14,7 @@ from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.operands import held_bytes
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to
@@ -93,7 +94,7 @@ def _place(
     held, places = [], []
     for column in range(len(plan.memory)):
         staying = before[column].staying if here and before is not None else None
-        wanted = _Wanted.of(plan, column, here=here, stays=stays)
+        wanted = Wanted.of(plan.tiling, plan.memory[column], column, here=here, stays=stays)
         around = before[column].spans if early and before is not None else []
         made = wanted.placed(plan.memory[0].discarded, top, [staying] if staying else [], around, ahead=ahead)
         if made is None:
@@ -106,7 +107,7 @@ def _place(
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Wanted:
     """Bytes of what a layer holds in one memory tile: weights, results that stay, data and residual, results that leave."""
 
     weights: list[int]
@@ -116,13 +117,13 @@ class _Wanted:
     results: list[int]
 
     @staticmethod
-    def of(plan: LayerPlan, column: int, *, here: bool, stays: bool) -> _Wanted:
-        t, m = plan.tiling, plan.memory[column]
+    def of(t: Tiling, m: MemoryPlaces, column: int, *, here: bool, stays: bool) -> Wanted:
+        """Of a column's memory tile, where data are `here` already, or results stay."""
         own = [s for s in t.mode.data() if s.memory.column == column]
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) for r in range(t.mode.grid.core_rows)]
-        return _Wanted(
+        return Wanted(
             [held_bytes(t, p.stream.part, m.slots or p.count) for p in m.weights],
-            [_staying_bytes(plan)] * len(own) if stays else [],
+            [_staying_bytes(t)] * len(own) if stays else [],
             [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
             [m.ring * p.count * t.residual_part_bytes for p in m.residual],
             [] if stays else [t.result_ring * n * t.stored_bytes for n in blocks],
@@ -145,9 +146,9 @@ class _Wanted:
         return bases, _Held(busy, (bases[1][0], bases[1][0] + sum(self.staying)) if self.staying else None)
 
 
-def _staying_bytes(plan: LayerPlan) -> int:
+def _staying_bytes(t: Tiling) -> int:
     """Results of a stream's positions: all tiles, all channels."""
-    return plan.tiling.tiles * plan.tiling.layer.output_blocks * plan.tiling.stored_bytes
+    return t.tiles * t.layer.output_blocks * t.stored_bytes
 
 
 def _with_places(
@@ -183,7 +184,7 @@ def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:
             number = [s for s in t.mode.data() if s.memory.column == there].index(stream)
             span = held[there].staying
             assert span is not None
-            at = span[0] + number * _staying_bytes(plan) + t.mode.parts(column, r)[1] * t.stored_bytes
+            at = span[0] + number * _staying_bytes(t) + t.mode.parts(column, r)[1] * t.stored_bytes
             found.append(at - 4 * (column - there) * OWN_WORDS)
         memory.append(replace(places, results=tuple(found)))
     return replace(plan, memory=tuple(memory))

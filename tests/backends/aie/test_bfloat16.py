@@ -66,7 +66,7 @@ def test_blocks_of_zeros_are_neither_stored_nor_multiplied() -> None:
         layer = _layer(graph)
         share = sum(layer.block_counts) / layer.all_blocks
         ways = ranked(NPU, layer, modes(NPU.grid), 8, 8)
-        tiling = replace(tiling or next(t for t in ways if t.splits == 1), layer=layer)
+        tiling = replace(tiling or next(t for _, t in ways if t.splits == 1), layer=layer)
         program = lower_with(graph, NPU, {"layer": tiling})
         part = program.parts[0]
         assert isinstance(part, ArrayPart)

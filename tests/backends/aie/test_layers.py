@@ -293,7 +293,8 @@ def test_ways_that_do_not_fit_are_passed_over(monkeypatch: pytest.MonkeyPatch) -
     """The cost model's first choice is one that no core has room for: the next one is taken; without one the host computes it."""
     graph = conv_graph(np.random.default_rng(1), (128, 32), (40, 40), (3, 3), pads=(1, 1, 1, 1), shift=12)
     found = ranked(NPU, layers_of(graph)[0]["conv"], modes(NPU.grid), 40, 40)
-    large = replace(found[0], rows=found[0].band, kept=True, buffers=2, splits=1)
+    cost, first = found[0]
+    large = (cost, replace(first, rows=first.band, kept=True, buffers=2, splits=1))
     monkeypatch.setattr(fitting, "ranked", lambda *_: [large, found[0]])
     program = _check(graph, 8, layers=1)
     assert program.passed_over["conv"].startswith("1 cheaper ways do not fit: layer 'conv' in a core does not fit: it is")

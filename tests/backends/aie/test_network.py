@@ -203,7 +203,7 @@ def test_layers_of_different_cuts_follow_each_other() -> None:
             continue
         _, _, height, width = graph.types[layer.y].shape
         ways = tuple(m for m in modes(NPU.grid) if m.cut is cuts[len(chosen) % len(cuts)])
-        chosen[node.name] = ranked(NPU, layer, ways, height, width)[0]
+        chosen[node.name] = ranked(NPU, layer, ways, height, width)[0][1]
     assert len({t.mode.cut for t in chosen.values()}) == len(cuts)
     reasons = {n.name: "it is left to the host" for n in graph.nodes if n.name not in chosen}
     _check(graph, rng, program=lower_with(graph, NPU, chosen, reasons))
@@ -218,7 +218,7 @@ def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
         graph = conv_graph(rng, (64, 64), (14, 14), (3, 3), pads=(1, 1, 1, 1), density=density)
         layer = conv_layer(graph, graph.nodes[0])
         assert not isinstance(layer, str)
-        whole = (t for t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == 1 and t.chunk_blocks == 72)
+        whole = (t for _, t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == 1 and t.chunk_blocks == 72)
         tiling = replace(tiling or next(whole), layer=layer)
         program = lower_with(graph, NPU, {"conv": tiling})
         part = program.parts[0]
@@ -240,7 +240,7 @@ def test_residuals_of_channels_that_take_one_chunk_or_more() -> None:
     graph = replace(graph, constants={**graph.constants, "w": weights})
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
-    whole = next(t for t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == 1)
+    whole = next(t for _, t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == 1)
     tiling = replace(whole, chunk_blocks=8)
     assert {tiling.pieces(b) for b in range(16)} == {1, 2}
     _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))

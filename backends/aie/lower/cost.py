@@ -1,0 +1,200 @@
+"""What a way to compute a layer takes, by a model of each resource.
+
+Tiles are a pipeline: cores multiply one tile while the next one's data arrive and the last one's results leave. So a layer
+takes what its slowest resource takes for all tiles, and one tile through everything else. The model counts what the streams
+will carry; the simulator is the judge of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
+from sparsec.backends.aie.lower.leaving import Leaving
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
+from sparsec.backends.aie.lower.modes import ARRIVING
+from sparsec.backends.aie.lower.plan import weights_gap
+from sparsec.backends.aie.lower.tiling import CONFLICTS, TRANSFER, Tiling
+from sparsec.backends.aie.machine import Machine
+
+_CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_ADDING = 9  # more for a chunk with a residual: its code, and a lock
+_GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
+_ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
+_HERE = 600  # until data that are in memory tiles begin to come
+_MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
+_JITTER = 0.1  # of what is less busy, that the busiest waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Cycles of a channel from DDR: for a tile's data and residual, and for the weights, of which a memory tile has `room` for
+    some at a time; `sent` is what of the data cores begin with."""
+
+    data: float
+    residual: float
+    weights: float
+    room: float
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a layer finds when it begins: its data in memory tiles (`here`), and what each channel may have brought of its weights
+    by then, in cycles. It `follows` another layer: it is configured by then. Whether its results leave for DDR."""
+
+    here: bool = False
+    early: float = 0.0
+    follows: bool = False
+    leaves: bool = True
+
+
+ALONE = Context()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute."""
+
+    compute: float
+    data: float
+    weights: float
+    results: float
+    channels: tuple[Arriving, ...]
+    ddr_out: float
+    tiles: int
+    unit: float
+    late: float
+    last: float
+    block: float
+    waiting: float
+    first_waits: bool
+
+    def ddr_in(self, context: Context = ALONE) -> float:
+        """Cycles of the channel from DDR that has most to bring while the layer runs."""
+        return max((self.tiles * self._brought(c, context) + self._weights(c, context) for c in self.channels), default=0.0)
+
+    def first(self, context: Context = ALONE) -> float:
+        """Cycles until cores multiply."""
+        sent = max((c.sent for c in self.channels), default=0.0) if not context.here else 0.0
+        wanted = [self._brought(c, context) for c in self.channels if self._weights(c, context)]
+        arriving = max([sent, *wanted])
+        begun = _HERE if context.here and not wanted else _ARRIVING + arriving
+        return (begun if context.follows else max(_CONFIGURED, begun)) + self.unit + self.late + self.behind(context)
+
+    def behind(self, context: Context = ALONE) -> float:
+        """Cycles for which the first tile waits for weights."""
+        if not self.first_waits:
+            return 0.0
+        return max([0.0, *(self._weights(c, context) - self.compute / self.tiles for c in self.channels)])
+
+    @staticmethod
+    def _brought(c: Arriving, context: Context) -> float:
+        return c.residual + (0.0 if context.here else c.data)
+
+    @staticmethod
+    def _weights(c: Arriving, context: Context) -> float:
+        return c.weights - min(context.early, c.room)
+
+    @property
+    def bound_by(self) -> str:
+        """The slowest resource."""
+        parts = {
+            "compute": self.compute,
+            "data stream": self.data,
+            "weights stream": self.weights,
+            "results stream": self.results,
+            "DDR reads": self.ddr_in(),
+            "DDR writes": self.ddr_out,
+        }
+        return max(parts, key=lambda k: parts[k])
+
+    @property
+    def cycles(self) -> float:
+        """Of the layer by itself."""
+        return self.within(ALONE)
+
+    def within(self, context: Context) -> float:
+        """Cycles of the layer, from the end of the one before."""
+        first, ddr_in = self.first(context), self.ddr_in(context)
+        cores = max(self.compute, self.weights) + self.waiting
+        moved = max(self.data, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
+        last = self.last if context.leaves else self.block
+        return first + max(cores, moved) + _JITTER * min(cores, moved) + last
+
+
+def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None = None) -> Estimate:
+    """What a tiling takes, whose places in memory tiles may be known."""
+    memory = in_memory(machine, t) if memory is None else memory
+    share, mode = t.share, t.mode
+    word = machine.streams.bytes_per_cycle
+    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + TRANSFER * 6 if t.layer.residual else 0
+    compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
+    unit = t.data_bytes / word + TRANSFER
+    pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
+    block = t.rows * share.lane * 32 * t.layer.result_size / word + TRANSFER
+    arriving, leaving, held = list[Arriving](), 0.0, True
+    for column, places in enumerate(memory):
+        again = t.streamed if places.slots else 1
+        for arrival in places.arrivals:
+            data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
+            more = sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
+            sizes = [(places.weights[i].count, t.page_bytes[places.weights[i].stream.part]) for i in arrival.weights]
+            weights = sum(count * size for count, size in sizes)
+            room = 0 if t.layer.computed else sum((places.slots or count) * size for count, size in sizes)
+            sent = min(data, t.source_bytes / t.splits)
+            arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
+            held = held and not places.slots
+        channels = mode.leaving(column)
+        for i in range(channels):
+            out = 0
+            for r in range(i, mode.grid.core_rows, channels):
+                positions, part = mode.parts(column, r)
+                out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
+            leaving = max(leaving, out / word)
+    leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
+    turns = Leaving(t).parts(0, leave[0]) if leave else 1
+    return Estimate(
+        compute,
+        t.units * unit + t.tiles * residual,
+        pages,
+        t.tiles * t.most_results * block,
+        tuple(arriving),
+        leaving,
+        t.tiles,
+        unit,
+        _LATE if explicit_descriptors(t) > _MANY_DESCRIPTORS else 0,
+        leaving / (t.tiles * turns) + block,
+        block,
+        ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
+        t.tiles > 1 and (t.kept or held),
+    )
+
+
+def compute_cycles(t: Tiling) -> float:
+    """Cycles of the core that has most to do."""
+    size = t.layer.element.bytes
+    counts, pieces = t.counts, t.all_pieces
+    least = np.full(counts.shape, LEAST_BLOCKS[t.layer.element is BYTE] * pieces[:, None])
+    least[:, 0] += LEAST_BLOCKS[False] - LEAST_BLOCKS[t.layer.element is BYTE]
+    products = np.maximum(least, counts + counts % 2).sum(axis=1)
+    chunks = t.splits * pieces
+    if t.diagonal:  # in one of the parts
+        products, chunks = counts.max(axis=1), pieces
+    going_on = _GOING_ON[t.layer.element] * (chunks - 1)
+    each = t.share.tiles * (4 * size * products + going_on) + _CHUNK * chunks + _ADDING * bool(t.layer.residual)
+    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+
+
+def explicit_descriptors(t: Tiling) -> int:
+    """Descriptors of a memory tile for parts of data, where each takes its own."""
+    streams = t.mode.groups[1]
+    if t.mode.streams > 1:  # one of them with even channels, one with odd ones
+        return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
+    if t.in_turn and (t.tiles == 1 or streams > 1):
+        return 0
+    return max(t.groups * len(t.share.window.planes), streams) * t.parts
