@@ -57,11 +57,12 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        and a product of computed tensors in parts of its heads, as few as fit.
+        and a product of computed tensors in parts of its heads, as few as fit; or as cost least, where cores would have no work.
         """
         found = self._whole(layer)
-        if not isinstance(found, str):
+        if not isinstance(found, str) and (layer.computed is None or found.all_cores):
             return (found,)
+        ways: list[tuple[Tiling, ...]] = [] if isinstance(found, str) else [(found,)]
         for parts in _in_parts(layer):
             made = []
             for part in parts:
@@ -70,8 +71,12 @@ class Fitting:
                     break
                 made.append(way)
             if len(made) == len(parts):
-                return tuple(made)
-        return found
+                ways.append(tuple(made))
+                if layer.computed is None or all(t.all_cores for t in made):
+                    break
+        if not ways:
+            return str(found)
+        return min(ways, key=lambda parts: sum(estimate(self.machine, t).cycles for t in parts))
 
     def _whole(self, layer: ConvLayer) -> Tiling | str:
         try:

@@ -116,6 +116,19 @@ def test_many_positions_are_made_in_parts_of_the_heads() -> None:
     assert sum(p.layer.macs(program.graph) for p in part.plans) == 8 * 512 * 512 * 16
 
 
+def test_positions_that_are_no_rows_are_made_head_by_head() -> None:
+    """197 positions are one row, and 25 blocks of results of a head no multiple of cores: all heads at once would be one core's."""
+    program = exact(pair((3, 197, 64), (3, 197, 64), turned=True))
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [(p.layer.computed.first, p.layer.computed.heads) for p in part.plans if p.layer.computed] == [(0, 1), (1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_residuals_and_biases_are_added(turned: bool) -> None:
+    exact(pair((4, 16, 24), (4, 32, 24) if turned else (4, 24, 32), turned=turned, bias=True, residual=True))
+
+
 def test_streams_are_valid_mlir_and_manifest_names_the_tensor() -> None:
     program = compile_for(pair((2, 16, 16), (2, 16, 16)))
     (part,) = program.parts
