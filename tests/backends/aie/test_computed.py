@@ -117,7 +117,7 @@ def test_many_positions_are_made_in_parts_of_the_heads() -> None:
 
 
 def test_positions_that_are_no_rows_are_made_head_by_head() -> None:
-    """197 positions are one row, and 25 blocks of results of a head are no multiple of cores: at once, one core would make all."""
+    """197 positions are one row, and 25 blocks of results of a head no multiple of cores: at once, one core would make all."""
     program = exact(pair((3, 197, 64), (3, 197, 64), turned=True))
     (part,) = program.parts
     assert isinstance(part, ArrayPart)
