@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 MODEL_NAME = "model.onnx"  # in the folder: what was compiled
 # behind a pipeline, whose own space_to_depth knows bytes only then
-_BFLOAT16 = ",bfloat16,bfloat16_out,bfloat16_means,space_to_depth"
+_BFLOAT16 = ",head_products,bfloat16_pairs,bfloat16_out,bfloat16_means,space_to_depth"
 
 
 def compile_array(
@@ -138,8 +138,8 @@ def compared(folder: str | Path, run: ModelRun) -> list[Comparison]:
     graph = interpreted(folder) if layers else None
     nodes = {node.name: node for node in graph} if graph else {}
     found = []
-    for layer in layers:
-        node = nodes[layer["node"]]
+    for name in dict.fromkeys(layer["node"] for layer in layers):  # a layer may be made in parts
+        node = nodes[name]
         assert graph is not None
         found.append(compare(graph, node, run.values, run.values[node.output]))
     return found

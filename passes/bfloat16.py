@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 
@@ -34,12 +35,16 @@ def rounded(array: Array) -> Array:
     return array.astype(DType.BF16.numpy)
 
 
-def refusal(graph: Graph, node: Node) -> Rejected | None:
-    """Why a Conv or MatMul stays as it is; None for one that becomes a bfloat16 product. The numbers are those of `Bfloat16`."""
+def refusal(graph: Graph, node: Node, *, computed: bool = False) -> Rejected | None:
+    """Why a Conv or MatMul stays as it is; None for one that becomes a bfloat16 product, of two computed tensors only if
+    `computed`. The numbers are those of `Bfloat16`."""
     op, x, w = node.op, graph.types[node.inputs[0]], graph.types[node.inputs[1]]
     assert isinstance(op, Conv | MatMul)
     if x.dtype is not DType.F32 or w.dtype is not DType.F32:  # 1
         return Rejected(f"it multiplies {x.dtype.value}")
+    if computed and isinstance(op, MatMul) and not any(v in graph.constants for v in node.inputs[:2]):
+        same = x.shape[:-2] == w.shape[:-2] and not op.trans_a and 0 not in (*x.shape, *w.shape)
+        return None if same else Rejected("its operands are not as many matrices and as many")
     if node.inputs[0] in graph.constants or node.inputs[1] not in graph.constants or 0 in x.shape:  # 2
         return Rejected(f"its weights {node.inputs[1]!r} are not constant")
     if isinstance(op, MatMul):  # 3
@@ -67,7 +72,7 @@ def _moved(graph: Graph, node: Node) -> Sequence[str]:
 
 def _wanted(graph: Graph, products: set[str]) -> set[str]:
     """Values that a bfloat16 product reads, itself or through nodes that only move them; none that leave the graph."""
-    pending = [n.inputs[0] for n in graph.nodes if n.name in products]
+    pending = [v for n in graph.nodes if n.name in products for v in n.inputs[:2] if v not in graph.constants]
     found: set[str] = set()
     outputs = set(graph.output_values)
     while pending:
@@ -97,7 +102,9 @@ class _Rewriter:
         if node.name in self.products:
             assert isinstance(op, Conv | MatMul)
             program = self._program(op.epilogue, node.inputs[2:], 1, stored)
-            inputs = [self._as(node.inputs[0], DType.BF16, node), self._weights(node), *node.inputs[2:]]
+            constant = node.inputs[1] in self.graph.constants
+            weights = self._weights(node) if constant else self._as(node.inputs[1], DType.BF16, node)
+            inputs = [self._as(node.inputs[0], DType.BF16, node), weights, *node.inputs[2:]]
             editor.replace(node, replace(op, wide=True, epilogue=program), inputs)
         elif op == cast(DType.F32) and self.graph.types[node.inputs[0]].dtype is DType.BF16:
             stored = False
@@ -169,13 +176,14 @@ class Bfloat16(Pass):
 
     name = "bfloat16"
     summary = "multiply bfloat16 and sum float32 in convolutions and products with constant weights; `--precision bf16`"
+    computed: ClassVar[bool] = False
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         products = set()
         for node in graph.nodes:
             if isinstance(node.op, Conv | MatMul):
                 notes.at = node
-                why = refusal(graph, node)
+                why = refusal(graph, node, computed=self.computed)
                 if why is None:
                     products.add(node.name)
                 else:
@@ -187,3 +195,13 @@ class Bfloat16(Pass):
             notes.at = node
             rewriter.rewrite(node)
         return rewriter.editor.finish()
+
+
+@register_pass
+@dataclass(frozen=True)
+class Bfloat16Pairs(Bfloat16):
+    """As `bfloat16`, and products of as many computed matrices by as many others as well: for machines that multiply those."""
+
+    name = "bfloat16_pairs"
+    summary = "as bfloat16, and products of two computed tensors as well"
+    computed: ClassVar[bool] = True

@@ -91,8 +91,8 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     ]
     inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}
     made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
-    taken = [*((p.layer.x, p.layer.residual) for p in part.plans), *(v.inputs for v in part.views)]
-    read = dict.fromkeys(v for values in taken for v in values if v is not None and v not in made)
+    taken = [*(p.layer.values for p in part.plans), *(v.inputs for v in part.views)]
+    read = dict.fromkeys(v for values in taken for v in values if v not in made)
     return {
         "kind": "array",
         "control": f"{folder}/control.bin",
@@ -115,7 +115,8 @@ def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, An
         "macs": layer.macs(graph),
         "element": layer.element.name,
         "blocks": sum(layer.block_counts),
-        "all_blocks": layer.all_blocks,
+        "all_blocks": layer.computed_blocks if layer.computed else layer.all_blocks,
+        "weights_from": layer.computed.value if layer.computed else None,
         "products": told_products(t),
         "cut": t.mode.told,
         "tiles": t.tiles,

@@ -15,6 +15,8 @@ Array = np.ndarray[Any, Any]
 def pack(image: Image, value: Array, zero: int, buffer: Array) -> None:
     """Write a tensor into its image in `buffer` (uint8), surrounded by the zero point."""
     surround(image, zero, buffer)
+    if image.heads > 1:
+        value = _filled(image, value)
     padded = np.zeros((image.blocks * BLOCK, image.rows, image.columns), value.dtype)
     shape = (image.rows, image.columns, image.channels) if image.last else (image.channels, image.rows, image.columns)
     padded[: image.channels] = np.moveaxis(value.reshape(shape), -1 if image.last else 0, 0)
@@ -28,8 +30,19 @@ def unpack(image: Image, buffer: Array, dtype: Any, shape: Sequence[int]) -> Arr
     inner = _view(image, buffer)[:, image.top : image.top + image.rows, image.left : image.left + image.columns]
     elements = np.ascontiguousarray(inner).view(dtype)
     whole = elements.transpose(0, 3, 1, 2).reshape(image.blocks * BLOCK, image.rows, image.columns)[: image.channels]
+    if image.heads > 1:
+        each = whole.reshape(image.heads, -1, image.rows * image.columns)[:, : shape[-1]]
+        return np.ascontiguousarray(each.swapaxes(1, 2)).reshape(shape)
     found: Array = np.ascontiguousarray(np.moveaxis(whole, 0, -1) if image.last else whole).reshape(shape)
     return found
+
+
+def _filled(image: Image, value: Array) -> Array:
+    """[heads, positions, channels] as [positions, all channels], those of each head filled up to whole blocks."""
+    heads, positions, channels = value.shape
+    found = np.zeros((positions, heads, image.channels // heads), value.dtype)
+    found[:, :, :channels] = value.swapaxes(0, 1)
+    return found.reshape(positions, image.channels)
 
 
 def surround(image: Image, zero: int, buffer: Array) -> None:

@@ -74,6 +74,8 @@ def _how(layer: Mapping[str, Any]) -> str:
         weights = "weights are sent once"
     blocks = "" if layer["blocks"] == layer["all_blocks"] else f"; {layer['blocks']} of {layer['all_blocks']} blocks of weights"
     blocks += f"; {layer['products']}" if layer["products"] else ""
+    if layer["weights_from"]:
+        weights = f"weights come out of {layer['weights_from']!r}, {'once' if layer['tiles'] == 1 else 'as cores take them'}"
     part = f"channels {layer['channels'][0]} to {layer['channels'][1]}; " if layer["channels"] else ""
     buffers = "; one buffer of data, so that loading and multiplying take turns" if layer["data_buffers"] == 1 else ""
     how = f"{part}{layer['cut']}; {tiles}, {weights}{blocks}{buffers if layer['tiles'] > 1 else ''}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from sparsec.backends.aie.core.tracing import is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
 Array = np.ndarray[Any, Any]
-PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macebf", "macsp", "mulsp", "macbfsp", *ADDING))
+PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macbft", "macebf", "macsp", "mulsp", "macbfsp", *ADDING))
 _KEPT_NESTS = 128
 
 

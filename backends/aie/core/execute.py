@@ -165,6 +165,12 @@ def lanes_bf16(a: Array, b: Array) -> Array:
     return made
 
 
+def transposed_bf16(b: Array) -> Array:
+    """Bytes [..., 64] that are bfloat16 [4, 8] as those of [8, 4]."""
+    values = b.view(BF16).reshape(*b.shape[:-1], 4, 8)
+    return np.ascontiguousarray(values.swapaxes(-1, -2)).reshape(*b.shape[:-1], 32).view(np.uint8)
+
+
 def rounded(sums: Array) -> Array:
     """float32 `sums` as bfloat16, to nearest, ties to even (uint8 bits)."""
     with np.errstate(all="ignore"):
@@ -320,6 +326,10 @@ def _matrix(s: State, o: tuple[int, ...]) -> Array:
     return products(s.w[o[1]], s.x(o[2]), o[3])
 
 
+def _turned_bf16(s: State, o: tuple[int, ...]) -> Array:
+    return products_bf16(s.x(o[1]), transposed_bf16(s.x(o[2])))
+
+
 def _matrix_bf16(s: State, o: tuple[int, ...]) -> Array:
     return products_bf16(s.x(o[1]), s.x(o[2]))
 
@@ -427,6 +437,9 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "addmac": lambda s, o: _sums_of(s, o, 2, _matrix),
     "addmace": lambda s, o: _sums_of(s, o, 2, _lanes),
     "addmacbf": lambda s, o: _floats_of(s, o, 2, _matrix_bf16),
+    "macbft": lambda s, o: _accumulate(s.half(o[0], o[3]), _turned_bf16(s, o), True),
+    "macbftc": lambda s, o: _floats_of(s, o, 1, _turned_bf16),
+    "addmacbft": lambda s, o: _floats_of(s, o, 2, _turned_bf16),
     "macsp": lambda s, o: _accumulate(s.sums(o[0]), _sparse(s, o), True),
     "mulsp": lambda s, o: _accumulate(s.sums(o[0]), _sparse(s, o), False),
     "macspc": lambda s, o: _sums_of(s, o, 1, _sparse),

@@ -17,6 +17,10 @@ which also moves registers, gets.
 
 Sparse products read a B of which at most two of every four consecutive values along k are not zero: a mask and 64 bytes of
 values (`sparse_b`).
+
+Products may take their right operand transposed (`macbft` and its like), as blocks of computed tensors are stored that way:
+our assumption. A real core would transpose 4 x 8 elements of 16 bits by a shuffle in its move slot, which the loops of products
+leave free: one for each operand of 4 products.
 """
 
 from __future__ import annotations
@@ -200,6 +204,9 @@ _VECTORS = (
     ),
     Form("addmacebf", 31, (_C, _C, _C, _W, _W, _HALF), "><<<<-", "as macebf, 2 of c = those of c' and c'' + the products"),
     Form("maxbf", 32, (_W, _W, _W), "><<", "first w = the greater of the others' bfloat16"),
+    Form("macbft", 33, (_C, _X, _X, _HALF), "=<<-", "as macbf, x' is [4][8] and transposed"),
+    Form("macbftc", 34, (_C, _C, _X, _X, _HALF), "><<<-", "as macbfc, x' is [4][8] and transposed"),
+    Form("addmacbft", 35, (_C, _C, _C, _X, _X, _HALF), "><<<<-", "as addmacbf, x' is [4][8] and transposed"),
 )
 _IMM = Field("i", 13)
 _SCALARS = (
@@ -237,7 +244,10 @@ _SCALARS = (
 )
 
 ADDING: Mapping[str, str] = {
-    n: p for p in ("mac", "mace", "macbf", "macebf", "macsp", "macbfsp") for n in (f"{p}c", f"add{p}") if n != "addmacbfsp"
+    n: p
+    for p in ("mac", "mace", "macbf", "macbft", "macebf", "macsp", "macbfsp")
+    for n in (f"{p}c", f"add{p}")
+    if n != "addmacbfsp"
 }
 """Products whose target is set to the sum of one or two other accumulators and the products of the form that is named."""
 

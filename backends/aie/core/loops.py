@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import BF16, State, rows_of, widened
+from sparsec.backends.aie.core.execute import BF16, State, rows_of, transposed_bf16, widened
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES, expand
 from sparsec.compiler.errors import ModelError
@@ -20,7 +20,7 @@ from sparsec.compiler.errors import ModelError
 Array = np.ndarray[Any, Any]
 
 _LOADS = ("ldw", "ldwm", "ldm", "ldq")
-_PRODUCTS = ("mac", "mace", "macbf", "macebf", "macsp", "macbfsp")
+_PRODUCTS = ("mac", "mace", "macbf", "macbft", "macebf", "macsp", "macbfsp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +159,12 @@ def _accumulate(state: State, i: Instruction, vectors: dict[int, Stream], bundle
     if i.form.name in ("macsp", "macbfsp"):
         _accumulate_sparse(state, i, register)
         return
-    if i.form.name == "macbf":
+    if i.form.name in ("macbf", "macbft"):
         c, a, b, half = i.operands
+        right = transposed_bf16(wide(b)) if i.form.name == "macbft" else wide(b)
         left = widened(wide(a)).reshape(times, 4, 8).transpose(1, 0, 2).reshape(4, -1)
         with np.errstate(all="ignore"):
-            state.half(c, half)[:] += left @ widened(wide(b)).reshape(-1, 4)
+            state.half(c, half)[:] += left @ widened(right).reshape(-1, 4)
         return
     if i.form.name == "macebf":
         c, a, b, half = i.operands

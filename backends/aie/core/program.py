@@ -31,6 +31,7 @@ class Kind:
     end with putting sums into it (`puts`). `cuts`: results are not below, not above a bound. `scaled` sums are multiplied by a
     number before they are shifted, and shifted twice. Of `bfloat16` are data, weights, residual and results alike; partial sums
     are float32. `sparse` products make 16 channels at a time out of operands of which two of four values are stored.
+    `transposed`: blocks are [output, input].
     """
 
     depthwise: bool = False
@@ -46,6 +47,7 @@ class Kind:
     puts: bool = False
     sparse: bool = False
     scaled: bool = False
+    transposed: bool = False
 
     @property
     def name(self) -> str:
@@ -56,6 +58,7 @@ class Kind:
         parts += ["plus", added] if self.residual else []
         parts += [word for word, cut in zip(("low", "high"), self.cuts, strict=True) if cut]
         parts += ["scaled"] if self.scaled else []
+        parts += ["turned"] if self.transposed else []
         return "_".join([*parts, "on" if self.puts else "part" if self.ends_partial else "i32" if self.wide else result])
 
 
@@ -172,6 +175,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "gets": k.gets,
             "puts": k.puts,
             "sparse": int(k.sparse),
+            "transposed": k.transposed,
         }
         for k in kinds
     ]

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, widened
+from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, transposed_bf16, widened
 from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
 from sparsec.backends.aie.core.sparse_b import as_float as operands
 from sparsec.backends.aie.core.tracing import ALL, POSITIONS, Stored, Sum, Trace, parts_of
 
 Array = np.ndarray[Any, Any]
 
-_OF_FLOATS = frozenset(("macbf", "macebf", "macbfsp", "addbf", "maxf", "minf", "setf"))
-_HALVES = frozenset(("macbf", "macebf", "macbfsp"))  # products that add to one half or the other
+_OF_FLOATS = frozenset(("macbf", "macbft", "macebf", "macbfsp", "addbf", "maxf", "minf", "setf"))
+_HALVES = frozenset(("macbf", "macbft", "macebf", "macbfsp"))  # products that add to one half or the other
 _OF_INTEGERS = frozenset(("mac", "mace", "macsp", "ups"))
 _EXACT_TERMS = 512  # products of bytes whose sum float32 holds exactly
 
@@ -230,12 +230,14 @@ class Values:
             added: Array = total + data[:, 0].reshape(times, 4, 8)
             return added
         left = data.reshape(times, count, 4, 8).transpose(0, 2, 1, 3).reshape(times, 4, 8 * count)
-        total, half = total.copy(), slice(4 * s.numbers[0], 4 * s.numbers[0] + 4)
+        total, half, turned = total.copy(), slice(4 * s.numbers[0], 4 * s.numbers[0] + 4), s.name == "macbft"
         if all(self._operands.fixed[n] for n in s.vectors[2:]):
-            right = widened(np.concatenate([self._fixed(n) for n in s.vectors[2:]], axis=-1)).reshape(8 * count, 4)
+            fixed = np.concatenate([self._fixed(n) for n in s.vectors[2:]], axis=-1)
+            right = widened(transposed_bf16(fixed) if turned else fixed).reshape(8 * count, 4)
             total[:, :, half] += (left.reshape(4 * times, -1) @ right).reshape(times, 4, 4)
         else:
-            total[:, :, half] += left @ widened(self._wide(s.vectors[2:])).reshape(times, 8 * count, 4)
+            moving = self._wide(s.vectors[2:])
+            total[:, :, half] += left @ widened(transposed_bf16(moving) if turned else moving).reshape(times, 8 * count, 4)
         return total
 
     def _wide(self, numbers: Sequence[int]) -> Array:

@@ -19,7 +19,7 @@ _LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf", "ldq"))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
 _SPARSE = ("macsp", "macbfsp")
 _MULTIPLYING = {"mul": "mac", "mule": "mace", "mulsp": "macsp"}  # what sets a sum, and what adds to it
-_PRODUCTS = ("mac", "mace", "macbf", "macebf", *_SPARSE, *_MULTIPLYING, *ADDING)
+_PRODUCTS = ("mac", "mace", "macbf", "macbft", "macebf", *_SPARSE, *_MULTIPLYING, *ADDING)
 _VECTORS = frozenset(("row", "setc", "ups", "clr", "addbf", "maxf", "minf", *_PRODUCTS))
 _SCALARS = frozenset(
     ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
@@ -108,7 +108,7 @@ ALL, POSITIONS = -1, 2  # parts of an accumulator: all, the halves of its channe
 
 def parts_of(name: str, half: int) -> int:
     """The part of an accumulator that a product with a half sets."""
-    return half if name in ("macbf", "macbfsp") else POSITIONS + half if name == "macebf" else ALL
+    return half if name in ("macbf", "macbft", "macbfsp") else POSITIONS + half if name == "macebf" else ALL
 
 
 def _pairs(*wide: int) -> list[int]:
@@ -123,7 +123,7 @@ def _operands(name: str, o: tuple[int, ...]) -> list[int]:
             return [o[1], *_pairs(o[2])]
         case "mace" | "macebf":
             return [o[1], o[2]]
-        case "macbf":
+        case "macbf" | "macbft":
             return _pairs(o[1], o[2])
         case "macsp":
             return [*_pairs(o[1], o[2]), COUNTS["w"] + o[3] // 2]
@@ -242,7 +242,7 @@ class Tracer:
         if name in _MULTIPLYING:
             name = _MULTIPLYING[name]
             trace.sums.setdefault(o[0], []).append(Sum("clr", (), ()))
-        if name in ("mac", "mace", "macbf", "macebf"):
+        if name in ("mac", "mace", "macbf", "macbft", "macebf"):
             vectors, numbers = [v[n] for n in _operands(name, o)], (o[3],)
         elif name in _SPARSE:
             vectors, numbers = [v[n] for n in _operands(name, o)], (o[4], o[3] % 2)

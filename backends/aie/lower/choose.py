@@ -9,6 +9,7 @@ from sparsec.backends.aie.lower.cost import Estimate, compute_cycles, estimate, 
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.operands import does_not_fit, regular
 from sparsec.backends.aie.lower.sparse import why_dense
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
@@ -45,18 +46,16 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
         rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
         if mode.chain > 1 and not _chainable(layer, mode.chain):
             continue
-        for splits in _SPLITS if mode.chain == 1 else (1,):
-            if splits > 1 and (layer.depthwise or layer.input_blocks % splits or layer.input_blocks * taps < _LEAST * splits):
-                continue
+        for splits in _splits(layer, taps) if mode.chain == 1 else (1,):
             most = max(1, int(layer.counts(splits * mode.chain).max()))
             whole = layer.maximum or mode.chain > 1 or layer.shifts.scaling or (layer.shifts.divisor != 1 and most <= _MEAN)
-            pieces = (1,) if whole else _PIECES if splits == 1 else (1, 2)
+            pieces = (1,) if whole or layer.computed else _PIECES if splits == 1 else (1, 2)
             for height_of in rows:
                 for blocks in _chunk_blocks(most, pieces):
                     for kept in (True, False):
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
-                            for groups in _GROUPS if splits > 1 else (1,):
+                            for groups in _GROUPS if splits > 1 and not layer.computed else (1,):
                                 made = replace(made, groups=groups)
                                 if _fits(machine, made):
                                     yield made
@@ -85,7 +84,17 @@ def _chainable(layer: ConvLayer, cores: int) -> bool:
     """Whether so many cores may each have a part of a layer's input channels: whole blocks, and enough products in each."""
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     enough = layer.input_blocks % cores == 0 and layer.input_blocks * taps >= _LEAST * cores
-    return enough and not (layer.depthwise or layer.maximum or layer.wide or layer.shifts.scaling)
+    return enough and not (layer.depthwise or layer.maximum or layer.wide or layer.shifts.scaling or layer.computed)
+
+
+def _splits(layer: ConvLayer, taps: int) -> Iterator[int]:
+    """Parts of the input channels: of products of computed tensors, whole heads."""
+    if layer.computed:
+        yield from (n for n in range(1, layer.computed.heads + 1) if layer.computed.heads % n == 0)
+        return
+    for n in _SPLITS:
+        if n == 1 or not (layer.depthwise or layer.input_blocks % n or layer.input_blocks * taps < _LEAST * n):
+            yield n
 
 
 def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
@@ -97,6 +106,8 @@ def _chunk_blocks(most: int, pieces: Sequence[int]) -> list[int]:
 def _fits(machine: Machine, t: Tiling) -> bool:
     """Whether descriptors and locks can count it, and a core has room."""
     parts = {len(t.output_blocks(p)) for p in range(t.mode.channel_parts)} - {0}
+    if t.layer.computed and not regular(t):
+        return False
     if t.groups > 1 and (t.layer.residual or len(parts) > 1 or t.most_results % (t.groups * t.results_together)):
         return False
     if explicit_descriptors(t) > _MOST_DESCRIPTORS:
@@ -135,6 +146,8 @@ def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: 
         made = estimate(machine, t, places)
         least = min(least, made.cycles)
         found.append((made.cycles, i, made, t))
+    if not found and layer.computed:
+        raise does_not_fit(machine, layer)
     if not found:
         raise FitError(
             f"layer {layer.node!r} on {machine.name}",

@@ -156,7 +156,6 @@ class LayerControl:
     def _arrive_through(self, column: int, channel: int, arrival: Arrival) -> Iterator[Staged]:
         """Weights that come early, the first tiles of data, the rest of the weights, then that of the data."""
         memory, shim = (Tile(column, 1), S2MM, ARRIVING[channel]), (Tile(column, 0), MM2S, channel)
-        places = self.plan.memory[column]
         ahead = yield from self._data(column, channel, replace(arrival, residual=())) if self.links.ahead else _nothing()
         data = yield from self._data(column, channel, replace(arrival, data=()) if self.links.ahead else arrival)
         chains = self.memory.weights(Tile(column, 1), arrival)
@@ -172,8 +171,8 @@ class LayerControl:
         for n, (part, times) in enumerate(self.shim.weights(Tile(column, 0), channel, arrival, words)):
             first = yield from _configured(self.writer.write(shim[0], shim[2], [part]))
             weights.append((_Tasks(shim, first), times if n == 0 and words else 0, times if n or not words else 0))
-        times = self.tiling.streamed if places.slots else 1
-        self.weights_late[column, channel] = sum(map(len, self.plan.stream_order(column, channel))) // WORD_BYTES * times - words
+        brought = sum(times * part[0].length for parts, times in chains for part in parts)
+        self.weights_late[column, channel] = brought - words
         before = min(arrival.before, self.tiling.tiles)
         late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
         for task in ahead:
@@ -207,7 +206,7 @@ class LayerControl:
     def _early(self, column: int, channel: int, arrival: Arrival, chains: Sequence[tuple[Parts, int]]) -> int:
         """How often the chain of weights runs before the layer before has finished: as far as there is time, and room where cores
         do not take weights before they have data."""
-        if self.early is None or not chains:
+        if self.early is None or not chains or self.plan.layer.computed:  # which the layer before may make
             return 0
         time = self.early[column][channel]
         if self.links.ahead:

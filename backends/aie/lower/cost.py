@@ -158,7 +158,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             more = sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
             sizes = [(places.weights[i].count, t.page_bytes[places.weights[i].stream.part]) for i in arrival.weights]
             weights = sum(count * size for count, size in sizes)
-            room = sum((places.slots or count) * size for count, size in sizes)
+            room = 0 if t.layer.computed else sum((places.slots or count) * size for count, size in sizes)
             sent = min(data, t.source_bytes / t.splits)
             arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
             held = held and not places.slots
@@ -206,10 +206,11 @@ def _dense_chunks(t: Tiling) -> Array:
     least = np.full(counts.shape, LEAST_BLOCKS[t.layer.element is BYTE] * pieces[:, None])
     least[:, 0] += LEAST_BLOCKS[False] - LEAST_BLOCKS[t.layer.element is BYTE]
     products = np.maximum(least, counts + counts % 2).sum(axis=1)
-    going_on = _GOING_ON[t.layer.element] * (t.splits * pieces - 1)
-    beside = _CHUNK * t.splits * pieces + _ADDING * bool(t.layer.residual)
-    going_on = going_on + _SCALING * (t.layer.shifts.scaling is not None)
-    each: Array = t.share.tiles * (4 * size * products + going_on) + beside
+    chunks = t.splits * pieces
+    if t.diagonal:  # in one of the parts
+        products, chunks = counts.max(axis=1), pieces
+    going_on = _GOING_ON[t.layer.element] * (chunks - 1) + _SCALING * (t.layer.shifts.scaling is not None)
+    each: Array = t.share.tiles * (4 * size * products + going_on) + _CHUNK * chunks + _ADDING * bool(t.layer.residual)
     return each
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
@@ -33,6 +33,14 @@ _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 _FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
 
+def _parts_of_heads(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
+    """A product of computed tensors as several, ever more."""
+    assert layer.computed is not None
+    heads = layer.computed.heads
+    for size in (n for n in range(heads - 1, 0, -1) if heads % n == 0):
+        yield [layer.heads(first, first + size) for first in range(0, heads, size)]
+
+
 @dataclass
 class Fitting:
     """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node."""
@@ -50,10 +58,12 @@ class Fitting:
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
         as few as fit; another one in equal parts of its output channels, where locks count those of a part and not all of them,
-        and parts take less time. Of one row of results whose channels are computed alike, cores may get channels of their own
-        instead.
+        and parts take less time; a product of computed tensors in parts of its heads. Of one row of results whose channels are
+        computed alike, cores may get channels of their own instead.
         """
         whole = self._whole(layer)
+        if layer.computed:
+            return self._by_heads(layer, whole)
         passed_over = self.passed_over.pop(layer.node, "")
         fanned = self._fanned(layer)
         if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
@@ -63,6 +73,20 @@ class Fitting:
 
     def _cycles(self, ways: tuple[Tiling, ...]) -> float:
         return sum(estimate(self.machine, t).cycles for t in ways)
+
+    def _by_heads(self, layer: ConvLayer, whole: Tiling | str) -> tuple[Tiling, ...] | str:
+        """A product of computed tensors in parts of its heads, as few as fit; or as cost least, where cores would have no
+        work."""
+        if not isinstance(whole, str) and whole.all_cores:
+            return (whole,)
+        ways: list[tuple[Tiling, ...]] = [] if isinstance(whole, str) else [(whole,)]
+        for parts in _parts_of_heads(layer):
+            made = [way for part in parts if not isinstance(way := self._whole(part), str)]
+            if len(made) == len(parts):
+                ways.append(tuple(made))
+                if all(t.all_cores for t in made):
+                    break
+        return min(ways, key=self._cycles) if ways else str(whole)
 
     def _by_channels(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
         """A depthwise layer in parts of its channels; `why` where these do not fit either, or it is none."""
@@ -180,8 +204,9 @@ class Fitting:
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
         scaled = layer.shifts.scaling is not None
+        turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, scaled)
-        key = (layer.window, layer.channels, layer.fan, kind, height, width, blocks.shape, blocks.tobytes())
+        key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
             self._known[key] = ranked(self.machine, layer, ways, height, width)

@@ -69,6 +69,7 @@ class Image:
     """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left).
 
     Its elements have `size` bytes. Channels are the tensor's `last` dimension, or the one before rows and columns.
+    Those of a tensor [heads, positions, channels] are those of all `heads`, each filled up to whole blocks.
     """
 
     offset: int
@@ -81,6 +82,7 @@ class Image:
     width: int
     size: int = 1
     last: bool = False
+    heads: int = 1
 
     @property
     def blocks(self) -> int:
@@ -108,17 +110,24 @@ def plane(of: TensorType) -> tuple[int, int, int, bool] | None:
     """A tensor as an image: channels, rows, columns, and whether channels are its last dimension; None when it is none.
 
     Of [1, C, H, W] they are C, H and W. Of [M, K], which may have dimensions of 1 before, channels are K, and M is cut into rows
-    and columns that differ little.
+    and columns that differ little. Of [H, M, K] they are the blocks of channels of H heads one behind the other.
     """
     if of.dtype not in _SIZES or of.rank < 2 or 0 in of.shape:
         return None
     if of.rank == 4:
         return (of.shape[1], of.shape[2], of.shape[3], False) if of.shape[0] == 1 else None
-    if any(d != 1 for d in of.shape[:-2]):
+    heads = heads_of(of)
+    if heads == 1 and any(d != 1 for d in of.shape[:-2]):
         return None
     positions = of.shape[-2]
     rows = max(r for r in range(1, isqrt(positions) + 1) if positions % r == 0)
-    return of.shape[-1], rows, positions // rows, True
+    channels = of.shape[-1] if heads == 1 else heads * -(-of.shape[-1] // BLOCK) * BLOCK
+    return channels, rows, positions // rows, True
+
+
+def heads_of(of: TensorType) -> int:
+    """How many matrices a tensor of three dimensions has; 1 for others."""
+    return of.shape[0] if of.rank == 3 else 1
 
 
 def element_bytes(of: TensorType) -> int:

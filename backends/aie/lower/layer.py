@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.sparse_b import GROUP, KEPT
+from sparsec.backends.aie.lower.computed import Computed, computed_of
 from sparsec.backends.aie.lower.floats import divided, floats_of
-from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, plane
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, heads_of, plane
 from sparsec.backends.aie.lower.paging import Streams
 from sparsec.backends.aie.lower.scaling import scaled_bytes, scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
@@ -57,11 +58,14 @@ class ConvLayer:
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
     fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
+    computed: Computed | None = None  # where `weights` are not constant: these are ones where blocks are then
 
     def macs(self, graph: Graph) -> int:
         """Products of the dense layer."""
         if self.maximum:
             return 0
+        if self.computed:
+            return self.computed.heads * self.computed.macs
         kernel = self.window.kernel[0] * self.window.kernel[1]
         extent = plane(graph.types[self.y])
         assert extent is not None
@@ -88,6 +92,33 @@ class ConvLayer:
             first_block=self.first_block + first,
         )
 
+    def heads(self, first: int, end: int) -> ConvLayer:
+        """Heads [first, end) of a product of computed tensors as a layer of its own."""
+        assert self.computed is not None
+        made, channels = self.computed.part(first, end), [n // self.computed.heads for n in self.channels]
+        shifts = replace(self.shifts, bias=self.shifts.bias[channels[1] * first : channels[1] * end])
+        return replace(
+            self,
+            channels=(channels[0] * (end - first), channels[1] * (end - first)),
+            weights=made.pattern(self.weights.dtype),
+            shifts=shifts,
+            first_block=self.first_block + made.outer * first,
+            computed=made,
+        )
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """What it reads, and what it makes."""
+        found = (self.x, self.residual, self.computed.value if self.computed else None, self.y)
+        return tuple(v for v in found if v is not None)
+
+    @property
+    def first_source(self) -> int:
+        """The first block of channels that it reads."""
+        if self.computed:
+            return self.computed.first * self.computed.inner
+        return self.first_block if self.depthwise else 0
+
     @property
     def alike(self) -> int:
         """Whole blocks of channels that have the same weights and biases, so that one may stand for another; 0: not all do."""
@@ -109,6 +140,11 @@ class ConvLayer:
         """Blocks of weights, with those that are zero."""
         w = self.weights
         return int(w.shape[0] * w.shape[2] * w.shape[4] * w.shape[5])
+
+    @property
+    def computed_blocks(self) -> int:
+        """Blocks of weights that come out of a computed tensor."""
+        return self.computed.heads * self.computed.inner * self.computed.outer if self.computed else 0
 
     @cached_property
     def _filled(self) -> Array:
@@ -222,16 +258,36 @@ def _product_layer(graph: Graph, node: Node) -> ConvLayer | str:
     op = node.op
     assert isinstance(op, MatMul)
     x = graph.types[node.inputs[0]]
-    if x.dtype not in _MULTIPLIED or node.inputs[1] not in graph.constants:
+    if node.inputs[1] not in graph.constants:
+        return _computed_layer(graph, node)
+    if x.dtype not in _MULTIPLIED:
         return "it does not multiply bytes or bfloat16 by constant weights"
     w = graph.constants[node.inputs[1]]
-    if w.ndim != 2 or op.trans_a or x.rank == 4 or plane(x) is None:
+    if w.ndim != 2 or op.trans_a or x.rank == 4 or plane(x) is None or heads_of(x) > 1:
         return f"it multiplies {list(x.shape)}{' transposed' if op.trans_a else ''} by {list(w.shape)}, not rows by a matrix"
     shifts = (floats_of if x.dtype is DType.BF16 else shifts_of)(graph, node)
     if isinstance(shifts, str):
         return shifts
     oihw = (w if op.trans_b else w.T)[:, :, None, None]
     return _layer(graph, node, Window(), (oihw.shape[1], oihw.shape[0]), shifts, _blocked(oihw, depthwise=False), None)
+
+
+def _computed_layer(graph: Graph, node: Node) -> ConvLayer | str:
+    """A product of two computed tensors: a convolution of one group for each pair of matrices."""
+    found = computed_of(graph, node)
+    shifts = found if isinstance(found, str) else floats_of(graph, node)
+    if isinstance(found, str) or isinstance(shifts, str):
+        return found if isinstance(found, str) else str(shifts)
+    bias = np.zeros((found.heads, BLOCK * found.outer), shifts.bias.dtype)
+    bias[:, : shifts.bias.size] = shifts.bias
+    x, y = plane(graph.types[node.inputs[0]]), plane(graph.types[node.output])
+    assert x is not None and y is not None
+    weights = found.pattern(DType.BF16.numpy)
+    channels = found.heads * found.inner * BLOCK, found.heads * found.outer * BLOCK
+    if found.heads == 1:
+        channels, bias = (x[0], y[0]), bias[:, : y[0]]
+    made = _layer(graph, node, Window(), channels, replace(shifts, bias=bias.reshape(-1)), weights, None)
+    return replace(made, computed=found)
 
 
 def _maximum_layer(graph: Graph, node: Node) -> ConvLayer | str:

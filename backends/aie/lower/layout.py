@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sparsec.backends.aie.lower.geometry import Image, element_bytes, plane
+from sparsec.backends.aie.lower.geometry import Image, element_bytes, heads_of, plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View, roots, views_of
@@ -35,7 +35,7 @@ def images_of(graph: Graph, tilings: Sequence[Tiling], views: Mapping[str, View]
         root, block = within[value]
         whole, extent = images[root], plane(graph.types[value])
         assert extent is not None
-        images[value] = replace(whole.part(block, extent[0]), last=extent[3])
+        images[value] = replace(whole.part(block, extent[0]), last=extent[3], heads=heads_of(graph.types[value]))
     return images, at
 
 
@@ -48,6 +48,8 @@ def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     found = [(layer.y, (0, 0, t.height, t.width)), (layer.x, (above, left, below, share.source_columns - left))]
     if layer.residual:
         found.append((layer.residual, (0, 0, last + share.rows, share.residual_columns)))
+    if layer.computed:
+        found.append((layer.computed.value, (0, 0, layer.computed.rows, 0)))
     return found
 
 
@@ -58,7 +60,7 @@ def _surrounded(graph: Graph, value: str, at: int, needs: Sequence[_Around]) -> 
     top, left = (max((n[i] for n in needs), default=0) for i in range(2))
     bottom, right = (max([size, *(n[i] for n in needs)]) for i, size in ((2, rows), (3, columns)))
     size = element_bytes(graph.types[value])
-    return Image(at, channels, rows, columns, top, left, top + bottom, left + right, size, last)
+    return Image(at, channels, rows, columns, top, left, top + bottom, left + right, size, last, heads_of(graph.types[value]))
 
 
 def surroundings(graph: Graph, layers: Mapping[str, ConvLayer]) -> tuple[dict[str, int], dict[str, str]]:
@@ -78,6 +80,6 @@ def surroundings(graph: Graph, layers: Mapping[str, ConvLayer]) -> tuple[dict[st
         byte, other = family.setdefault(root, (layer.outside, layer.node))
         if byte != layer.outside:
             reasons[layer.node] = f"it needs {layer.outside} around its data, and {other!r}, which reads them as well, {byte}"
-    read = {v for layer in layers.values() for v in (layer.x, layer.residual, layer.y) if v is not None}
+    read = {v for layer in layers.values() for v in layer.values}
     members = {*read, *within, *(v for view in views.values() for v in (*view.inputs, view.output))}
     return {v: family[r][0] for v in sorted(members) if (r := within.get(v, (v, 0))[0]) in family}, reasons

@@ -8,8 +8,9 @@ from dataclasses import replace
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
 from sparsec.backends.aie.lower.geometry import LANES
-from sparsec.backends.aie.lower.memory_places import Arrival, Portion, What, granule
+from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
+from sparsec.backends.aie.lower.operands import sent
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
@@ -77,6 +78,8 @@ class MemoryControl(TileControl):
         """Pages from DDR: through a ring, or some at a time until all are there. Chains, and how often each of them runs."""
         t, places = self.tiling, self.plan.memory[tile.column]
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
+        if t.layer.computed:
+            return [chain for i in arrival.weights for chain in self._computed(places, i)]
         for i in arrival.weights:
             own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
             size = t.page_bytes[places.weights[i].stream.part] // 4
@@ -92,6 +95,14 @@ class MemoryControl(TileControl):
         if len({times for _, times in found}) == 1:
             return [([(d, None, 0) for d, _ in found], found[0][1])]
         return [([(made, None, 0)], times) for made, times in found]
+
+    def _computed(self, places: MemoryPlaces, number: int) -> list[tuple[Parts, int]]:
+        """All frames of a stream at once, then blocks of a page at a time into a ring."""
+        t, p, own = self.tiling, places.weights[number], self.locks(places, What.WEIGHTS, number)
+        base, frames, blocks = OWN_WORDS + p.at // 4, p.count * t.frame_bytes // 4, t.blocks_bytes // 4
+        free, full = Acquire(OWN_LOCKS + own.free), Release(OWN_LOCKS + own.full)
+        ring = MemoryDescriptor(base + frames, blocks, (), Iteration(blocks, places.slots), free, full)
+        return [([(MemoryDescriptor(base, frames), None, 0)], 1), ([(ring, None, 0)], p.count * t.streamed)]
 
     def send(self, tile: Tile) -> Iterator[Operation]:
         """Data as vectors, and weights, from a memory tile to the cores."""
@@ -199,6 +210,10 @@ class MemoryControl(TileControl):
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
+            if t.layer.computed:
+                page, times = sent(t, stream.part, base, slots, full, free)
+                yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in page], times * t.streamed)
+                return
             out = MemoryDescriptor(base, size, iteration=Iteration(size, slots), acquire=full, release=free)
             yield from self.writer.chain(tile, MM2S, stream.channel, [(out, None, 0)], p.count * t.streamed)
             return

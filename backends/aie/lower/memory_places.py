@@ -8,6 +8,7 @@ from enum import Enum
 from itertools import pairwise
 
 from sparsec.backends.aie.lower.modes import Stream
+from sparsec.backends.aie.lower.operands import held_bytes, ring_of
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, RING, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
@@ -103,7 +104,7 @@ def in_memory(machine: Machine, tiling: Tiling) -> tuple[MemoryPlaces, ...]:
 
     Streams of weights that come through several columns' shims are held whole: if that does not fit, they come through one.
     """
-    if any(len(s.sources) > 1 for s in tiling.mode.weights()):
+    if any(len(s.sources) > 1 for s in tiling.mode.weights()) and tiling.layer.computed is None:
         try:
             return tuple(_in_memory(machine, tiling, column, spread=True) for column in range(machine.columns))
         except FitError:
@@ -126,9 +127,15 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     made = [len(tiling.output_blocks(mode.parts(column, r)[1])) if mode.finishes(r) else 0 for r in rows]
     rings = [tiling.result_ring * n * tiling.stored_bytes for n in made]
     room = size - sum(rings) - _DISCARDED_BYTES
-    ring, slots = _rings(tiling, tile, weights, room, whole=spread or tiling.streamed > 1)
+    computed = tiling.layer.computed is not None
+    if computed:
+        room -= sum(held_bytes(tiling, p.stream.part, 0) for p in weights)
+    ring, slots = _rings(tiling, tile, weights, room, whole=not computed and (spread or tiling.streamed > 1))
+    if computed and weights:
+        slots = min(ring_of(tiling, p.stream.part, slots) for p in weights)
+        ring = ring if slots else 0
     arrivals = _arrivals(tiling, data, residual, weights, ring, slots)
-    uneven = slots and any(len({weights[i].count for i in a.weights}) > 1 for a in arrivals)
+    uneven = slots and any(len({weights[i].count for i in a.weights}) > 1 or len(a.weights) > computed > 0 for a in arrivals)
     if not ring or uneven or (spread and slots):  # rings are filled in turns
         raise FitError(
             f"layer {tiling.layer.node!r} in a memory tile",
@@ -144,7 +151,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
         placed.append([])
         for p in portions:
             placed[-1].append(replace(p, at=at))
-            at += (slots or p.count) * tiling.page_bytes[p.stream.part] if portions is weights else p.count * each
+            at += held_bytes(tiling, p.stream.part, slots or p.count) if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
     return MemoryPlaces(parts[0], parts[1], parts[2], ring, slots, ring_at, size - _DISCARDED_BYTES, arrivals)
@@ -197,6 +204,8 @@ def _arrivals(
     apart = not held and slots > 0 and not tiling.kept
     for (what, i), size in sorted(sizes.items(), key=lambda s: -s[1]):
         channel = int(what is What.WEIGHTS) if apart else loads.index(min(loads))
+        if what is What.WEIGHTS and tiling.layer.computed and found[channel][what]:
+            channel = 1 - channel  # one stream in each
         found[channel][what].append(i)
         loads[channel] += size
     first, second = (

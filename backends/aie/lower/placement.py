@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion
 from sparsec.backends.aie.lower.modes import Stream
+from sparsec.backends.aie.lower.operands import held_bytes
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.compiler.errors import InternalError
@@ -75,7 +76,7 @@ def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequen
 
 def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
     """The plan with rings of half as many pages of weights; None where they are few."""
-    if any(0 < m.slots < 2 * _LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
+    if plan.layer.computed or any(0 < m.slots < 2 * _LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
         return None
     return replace(plan, memory=tuple(replace(m, slots=m.slots // 2) for m in plan.memory))
 
@@ -122,7 +123,7 @@ class Wanted:
         rows = range(t.mode.grid.core_rows)
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) if t.mode.finishes(r) else 0 for r in rows]
         return Wanted(
-            [(m.slots or p.count) * t.page_bytes[p.stream.part] for p in m.weights],
+            [held_bytes(t, p.stream.part, m.slots or p.count) for p in m.weights],
             [_staying_bytes(t)] * len(own) if stays else [],
             [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
             [m.ring * p.count * t.residual_part_bytes for p in m.residual],

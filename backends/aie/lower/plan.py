@@ -79,7 +79,7 @@ def kinds_of(tiling: Tiling) -> tuple[Kind, ...]:
 
 
 def _kinds(tiling: Tiling, block: int) -> list[Kind]:
-    n, layer = tiling.inputs * tiling.pieces(block), tiling.layer
+    n, layer = (1 if tiling.diagonal else tiling.inputs) * tiling.pieces(block), tiling.layer
     chained, found = tiling.mode.chain > 1, []
     for i in range(n):
         last = i == n - 1
@@ -93,7 +93,7 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
             made = replace(made, starts_partial=i > 0, ends_partial=not last)
         scaled = layer.shifts.scaling is not None and last
         made = replace(made, maximum=layer.maximum, wide=layer.wide and last, bfloat16=layer.element is BFLOAT16, scaled=scaled)
-        found.append(replace(made, sparse=tiling.sparse))
+        found.append(replace(made, sparse=tiling.sparse, transposed=bool(layer.computed and layer.computed.transposed)))
     return found
 
 
@@ -114,8 +114,12 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> Layer
 
 
 def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, ...]:
-    """The chunks of a part of the weights, packed, as pages."""
+    """The chunks of a part of the weights, packed, as pages; what is constant of them, where their blocks are computed."""
     layout, size = tiling.layout(part), tiling.page_bytes[part]
+    if tiling.layer.computed is not None:
+        packed = [c.pack(tiling.share.steps, tiling.chunk_start, s) for c, s in zip(chunks, layout.spots, strict=True)]
+        start = tiling.chunk_start
+        return tuple(made[:start] + made[start + tiling.blocks_bytes :] for made in packed)
     stream = bytearray(layout.pages * size)
     for chunk, at, spot in zip(chunks, layout.starts, layout.spots, strict=True):
         made = chunk.pack(tiling.share.steps, tiling.chunk_start, spot)
@@ -134,7 +138,7 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     others = tiling.residual_stride if layer.residual and tiling.sparse else 0
     group = max(1, tiling.most_results // tiling.groups)
     each = tiling.results_together * tiling.partial_bytes
-    further = own % (group // tiling.results_together) * each if tiling.splits > 1 else 0
+    further = own % (group // tiling.results_together) * each if tiling.splits > 1 and not tiling.diagonal else 0
     further += SUM_BYTES // 2 * tiling.sparse  # a chunk's first stores are twice as many
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, row))
@@ -143,6 +147,8 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     for split in range(tiling.inputs):
         offsets, whole = (_sparse_blocks if tiling.sparse else _blocks)(tiling, row, split)
         found.append([])
+        if tiling.diagonal and not offsets:
+            continue
         for i in range(tiling.pieces(row)):
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place

@@ -9,6 +9,7 @@ from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.memory_places import Arrival
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
+from sparsec.backends.aie.lower.operands import from_image
 from sparsec.backends.aie.lower.tile_control import TileControl
 from sparsec.backends.aie.lower.writer import S2MM, Part, Parts
 from sparsec.backends.aie.registers import Tile
@@ -38,7 +39,8 @@ class ShimControl(TileControl):
                 yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=n == len(patterns) - 1)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
-        """The pages that come through a channel: `early` words of the first time by themselves, the rest, and how often."""
+        """The pages that come through a channel: `early` words of the first time by themselves, the rest, and how often. Where
+        blocks are computed, their frames, and then the blocks."""
         plan = self.plan
         if not arrival.weights:
             return []
@@ -46,6 +48,11 @@ class ShimControl(TileControl):
         before = sum(len(page) for c, i in order if (c, i) < (tile.column, channel) for page in plan.stream_order(c, i))
         words = sum(map(len, plan.stream_order(tile.column, channel))) // 4
         times = self.tiling.streamed if plan.memory[tile.column].slots else 1
+        if self.traffic.computed is not None:
+            (stream,) = (plan.memory[tile.column].weights[i].stream for i in arrival.weights)
+            made, where, turns = from_image(self.tiling, self.traffic.computed, stream.part)
+            frames = ShimDescriptor(0, words), WEIGHTS, self.traffic.weights + before
+            return [(frames, 1), ((made, ACTIVATIONS, where), turns * times)]
         at = self.traffic.weights + before
         if early in (0, words):
             found = [((ShimDescriptor(0, words), WEIGHTS, at), 1)] if early else []

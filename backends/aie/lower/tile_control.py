@@ -30,20 +30,23 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Where a layer's tensors are in the arguments: images, and the byte offset of the layer's weights."""
+    """Where a layer's tensors are in the arguments: images, and the byte offset of the layer's weights; `computed` is the image
+    of weights that are not constant."""
 
     x: Image
     y: Image
     residual: Image | None
     weights: int
+    computed: Image | None = None
 
     @staticmethod
     def of(layer: ConvLayer, images: Mapping[str, Image], weights: int) -> Traffic:
         """A layer's images, or its channels' parts of them."""
         first, (read, made) = layer.first_block, layer.channels
         residual = images[layer.residual].part(first, made) if layer.residual else None
-        x = images[layer.x].part(first if layer.depthwise else 0, read)
-        return Traffic(x, images[layer.y].part(first, made), residual, weights)
+        source = images[layer.x].part(layer.first_source, read)
+        computed = images[layer.computed.value] if layer.computed else None
+        return Traffic(source, images[layer.y].part(first, made), residual, weights, computed)
 
 
 @dataclass(frozen=True, slots=True)

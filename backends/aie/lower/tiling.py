@@ -72,6 +72,23 @@ class Tiling:
         return self.splits * self.mode.chain
 
     @property
+    def diagonal(self) -> bool:
+        """Whether parts of the input channels are heads, and each output block has all of its weights in one of them."""
+        return self.layer.computed is not None and self.splits > 1
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of a chunk beside blocks that come out of a computed tensor."""
+        assert self.layer.computed is not None
+        return self.paging.sizes[0] - self.blocks_bytes
+
+    @property
+    def blocks_bytes(self) -> int:
+        """Bytes of the blocks of a chunk that come out of a computed tensor."""
+        assert self.layer.computed is not None
+        return self.layer.computed.inner * self.layer.element.block_bytes
+
+    @property
     def band(self) -> int:
         """Output rows of one part of the positions."""
         return -(-self.height // self.mode.position_parts)
@@ -113,6 +130,11 @@ class Tiling:
     def first_block(self, part: int) -> int:
         """The first block of channels of a part of the positions, where these are parts of the channels."""
         return part * self.layer.output_blocks if self.layer.fan > 1 else 0
+
+    @property
+    def all_cores(self) -> bool:
+        """Whether all cores have results."""
+        return self.valid_rows(self.mode.position_parts - 1) > 0 and self.layer.output_blocks >= self.mode.channel_parts
 
     def output_blocks(self, part: int) -> range:
         """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the
@@ -170,10 +192,13 @@ class Tiling:
         each = PAIR_BYTES if self.sparse else LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
-        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (element is BYTE and not self.sparse) & (self.mode.chain == 1)
+        parted = element is BYTE and not self.sparse and not self.diagonal
+        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & parted & (self.mode.chain == 1)
         start = self.chunk_start + BIAS_BYTES * self.sparse
         sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, start)
         sizes[np.broadcast_to(piece >= self.all_pieces[:, None, None], sizes.shape)] = 0
+        if self.diagonal:
+            sizes[blocks == 0] = 0
         found = []
         for p in range(parts):
             own = sizes[p::parts]
@@ -241,7 +266,7 @@ class Tiling:
 
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
-        return self._chunks[part] // self.groups
+        return self._chunks[part] // (self.splits if self.diagonal else self.groups)
 
     @property
     def streamed(self) -> int:
@@ -320,7 +345,7 @@ class Tiling:
     @cached_property
     def in_parts(self) -> bool:
         """Whether some sums are made of several chunks."""
-        return self.splits > 1 or bool(self.all_pieces.max() > 1)
+        return (self.splits > 1 and not self.diagonal) or bool(self.all_pieces.max() > 1)
 
     @property
     def partial_bytes(self) -> int:
@@ -330,7 +355,9 @@ class Tiling:
     @property
     def half_sums(self) -> int:
         """Bytes of half of all partial sums in a core."""
-        return (self.most_results // self.groups if self.splits > 1 else int(self.in_parts)) * self.partial_bytes
+        return (
+            self.most_results // self.groups if self.splits > 1 and not self.diagonal else int(self.in_parts)
+        ) * self.partial_bytes
 
     @property
     def core_demand(self) -> dict[str, int]:

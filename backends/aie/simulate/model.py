@@ -81,7 +81,7 @@ class ArrayModel:
             )
         try:
             self.machine: Machine = machine_of(self.manifest["machine"]["name"], self.manifest["machine"]["parameters"])
-            keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width", "size", "last")
+            keys = ("offset", "channels", "rows", "columns", "top", "left", "height", "width", "size", "last", "heads")
             self.images = {v: Image(**{k: i[k] for k in keys}) for v, i in self.manifest["images"].items()}
         except (KeyError, TypeError, AttributeError) as exc:
             raise ModelError(f"{path} lacks what a manifest of format {FORMAT} has ({exc!r}): compile the model again") from exc

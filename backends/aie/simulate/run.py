@@ -28,7 +28,7 @@ class Finished:
     def macs(self, tile: Tile) -> int:
         """Products that a core has computed; those with values of a sparse B that are not stored do not count."""
         core = self.array.cores[tile].core
-        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128, "macebf": 16}
+        per = {"mac": 256, "mul": 256, "mace": 32, "mule": 32, "macbf": 128, "macbft": 128, "macebf": 16}
         per |= {"macsp": 256, "mulsp": 256, "macbfsp": 128}
         per |= {name: per[product] for name, product in ADDING.items()}
         counts = core.vector_counts()

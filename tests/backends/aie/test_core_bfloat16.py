@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -115,6 +116,27 @@ def test_maxima() -> None:
     for n, result in enumerate(results):
         expected = np.max([data[o // 2 + 32 * n : o // 2 + 32 * n + 128 * vectors].astype(np.float32) for o in offsets], axis=0)
         assert np.array_equal(result.view(BF16), expected)
+
+
+@pytest.mark.parametrize("kind", [Kind(bfloat16=True), Kind(bfloat16=True, residual=True)], ids=["plain", "residual"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_transposed_blocks(kind: Kind, fast: bool) -> None:
+    """[output, input] as they lie in a computed tensor: the same results in the same cycles."""
+    rng = np.random.default_rng(3)
+    data, weights = _whole(rng, 32 * 80 + 2 * 256), _whole(rng, 6, 8, 8)
+    offsets, bias = offsets_of(rng, 6, 2, 72, 64), np.zeros(8, np.float32)
+    turned = weights.reshape(6, 8, 2, 4).transpose(0, 2, 3, 1).reshape(6, 2, 4, 8)  # operands [4 outputs, 8 inputs]
+    stored = turned.reshape(6, 2, 8, 4).transpose(0, 2, 1, 3).reshape(6, 8, 8)  # which a chunk stores that way
+    found = []
+    for made, blocks in ((kind, weights), (replace(kind, transposed=True), stored)):
+        chunk = Chunk(bias, blocks, offsets, 0, 64 * 72)
+        bench = Bench([made], [data.view(np.uint8)], [chunk], 2, steps=STEPS, result_bytes=256, fast=fast)
+        found.append((bench.run()[0], bench.core.now))
+    assert np.array_equal(found[0][0], found[1][0]) and found[0][1] == found[1][1]
+    sums = _sums(data, offsets, weights, bias, 2)
+    if kind.residual:
+        sums += data[32 * 72 : 32 * 72 + 256].reshape(-1, 8).astype(np.float64)
+    assert np.array_equal(found[1][0].view(BF16).reshape(-1, 8), sums.astype(BF16))
 
 
 @pytest.mark.parametrize("parts", [2, 3])
