@@ -21,6 +21,7 @@ from typing import Any
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.sparse import told_products
 from sparsec.backends.aie.mlir import CoreFile, part_text
+from sparsec.backends.aie.part import part_of
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.rules import rules
@@ -37,9 +38,9 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     machine = program.machine
     cores: dict[Tile, CoreFile] = {}
     if program.core:
-        grid = machine.grid
+        part = part_of(machine.grid)
         files["core.s"] = program.core_text.encode()
-        for tile in grid.cores():
+        for tile in part.cores() if part else ():
             name = f"core_{tile.column}_{tile.row}.bin"
             files[name] = program.core
             cores[tile] = CoreFile(f"../{name}", program.core)

@@ -44,15 +44,18 @@ class Circuits:
 @cache
 def keeps_way_out(before: Mode, after: Mode) -> bool:
     """Whether results of a layer go on leaving memory tiles for DDR while circuits change to those of the next mode."""
-    kinds, routing = before.grid.kind, _routing(before)
+    routing = _routing(before)
+    kinds = routing.grid.kind
     out = tuple(r for r in routing.routes if kinds(r.flow.destinations[0].tile) is Kind.SHIM)
     wanted = {_key(w): w for w in _routing(after).writes()}
-    return before == after or all(wanted.get(_key(w)) == w for w in Routing(before.grid, out).writes())
+    return before == after or all(wanted.get(_key(w)) == w for w in Routing(routing.grid, out).writes())
 
 
 @cache
 def _routing(mode: Mode) -> Routing:
-    return route(mode.grid, mode.flows())
+    if mode.part is None:
+        return route(mode.grid, mode.flows())
+    return route(mode.part.machine, mode.part.flows(mode.flows()))
 
 
 def _merged(writes: Iterable[Write | MaskWrite]) -> list[Operation]:

@@ -106,10 +106,10 @@ def in_memory(machine: Machine, tiling: Tiling) -> tuple[MemoryPlaces, ...]:
     """
     if any(len(s.sources) > 1 for s in tiling.mode.weights()) and tiling.layer.computed is None:
         try:
-            return tuple(_in_memory(machine, tiling, column, spread=True) for column in range(machine.columns))
+            return tuple(_in_memory(machine, tiling, column, spread=True) for column in range(tiling.mode.grid.columns))
         except FitError:
             pass
-    return tuple(_in_memory(machine, tiling, column, spread=False) for column in range(machine.columns))
+    return tuple(_in_memory(machine, tiling, column, spread=False) for column in range(tiling.mode.grid.columns))
 
 
 def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -> MemoryPlaces:

@@ -13,6 +13,7 @@ from enum import Enum
 from functools import cache, cached_property
 from itertools import pairwise
 
+from sparsec.backends.aie.part import Part, part_of
 from sparsec.backends.aie.registers import Grid, Tile
 from sparsec.backends.aie.switch import Channel, Flow
 
@@ -51,7 +52,8 @@ class Stream:
 @dataclass(frozen=True)
 class Mode:
     """A cut on an array. A group of cores that share positions has one stream of data, or several `streams`: these carry the same
-    data, but each only the residual of its own cores, every `streams`-th part of the channels.
+    data, but each only the residual of its own cores, every `streams`-th part of the channels. `grid` is cut over, which lies in
+    a larger machine where `part` says.
 
     `chain` cores of a column that follow one another, from north to south, make sums together: each has a part of the input
     channels, data and weights, and passes its sums on through the cascade; the last one has the residual and the results.
@@ -61,6 +63,7 @@ class Mode:
     grid: Grid
     streams: int = 1
     chain: int = 1
+    part: Part | None = None
 
     @property
     def told(self) -> str:
@@ -268,21 +271,16 @@ def _spread(first: int, columns: int) -> tuple[int, tuple[int, ...]]:
     return sender, tuple(c for c in range(first, first + columns) if abs(c - sender) <= 1)
 
 
-def cut_over(grid: Grid) -> Grid:
-    """The part of an array that layers are cut over: as many rows of cores as a memory tile has channels to take results from,
-    the lowest ones."""
-    return replace(grid, core_rows=min(grid.core_rows, min(ARRIVING)))
-
-
 def modes(grid: Grid) -> tuple[Mode, ...]:
-    """The cuts that an array has channels for, where every column has a shim below one memory tile."""
-    grid = cut_over(grid)
-    if grid.core_rows > grid.columns or grid.memory_rows != 1 or not all(grid.has_dma(Tile(c, 0)) for c in range(grid.columns)):
+    """The cuts that the part of an array has channels for whose columns have a shim below a memory tile."""
+    part = part_of(grid)
+    if part is None or part.grid.core_rows > part.grid.columns or not grid.memory_rows:
         return ()
+    grid = part.grid
     cuts = [Cut.BOTH, Cut.POSITIONS, Cut.CHANNELS]
     cuts += [Cut.PAIRS] if grid.columns % 2 == 0 and grid.columns > 2 else []
     cuts += [Cut.HALVES] if grid.core_rows % 2 == 0 and grid.core_rows > 2 else []
-    found = [Mode(cut, grid) for cut in cuts]
+    found = [Mode(cut, part.grid, part=None if part.whole else part) for cut in cuts]
     chained = [replace(mode, chain=n) for n in _CHAINS for mode in found if mode.sizes[1] % n == 0]
     return (*(form for mode in found for form in _forms(mode)), *(mode for mode in chained if mode.possible))
 

@@ -11,7 +11,7 @@ from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layout import images_of, surroundings
-from sparsec.backends.aie.lower.modes import cut_over, modes
+from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import sequence
@@ -20,6 +20,7 @@ from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
+from sparsec.backends.aie.part import part_of
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
@@ -37,7 +38,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             f"any layer on {machine.name}",
             demand=f"{machine.rows} rows of cores in {machine.columns} columns, {len(machine.shim.columns)} of which reach DDR, "
             f"with {machine.memory_rows} memory tiles each",
-            bound="as many columns as rows, four of these at most, and a shim that reaches DDR and a memory tile in each",
+            bound="as many adjacent columns as rows, four of these at most, and for each a memory tile and a shim that reaches DDR",
             remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])
@@ -130,7 +131,9 @@ def _array_part(
     stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
     begun = [Context(here, inf, follows=True, leaves=out) for here, out in zip([False, *stay], leave, strict=False)]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
-    made = sequence(cut_over(machine.grid), layers, cycles, stay, leave, there)
+    part = part_of(machine.grid)
+    assert part is not None, "there are ways to cut layers"
+    made = sequence(part, layers, cycles, stay, leave, there)
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
     stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
@@ -14,6 +14,7 @@ from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
+from sparsec.backends.aie.part import Part
 from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
@@ -34,7 +35,7 @@ class Sequenced:
 
 
 def sequence(
-    grid: Grid,
+    part: Part,
     layers: Sequence[tuple[LayerPlan, Traffic]],
     cycles: Sequence[float],
     stay: Sequence[bool],
@@ -53,7 +54,7 @@ def sequence(
     places = placements([plan for plan, _ in layers], stay, there)
     pieces = [RESULT_PIECES] * len(layers)
     while True:
-        made = _Sequence(grid)
+        made = _Sequence(part)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
             links = Links(placed.here, placed.ahead, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
             try:
@@ -71,9 +72,10 @@ def sequence(
 class _Sequence:
     """Adds layers one after the other."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid, self.circuits = grid, Circuits(grid)
-        self.operations = list(enable(grid))
+    def __init__(self, part: Part) -> None:
+        self.part, self.grid = part, part.grid
+        self.circuits = Circuits(part.grid if part.whole else part.machine)
+        self.operations = part.moved(enable(part.grid))
         self.ends, self.late, self.links = [0], list[str](), list[Links]()
         self.crowded: list[int] = []  # layers that find too few descriptors beside the layer before
         self._before: LayerControl | None = None
@@ -83,27 +85,31 @@ class _Sequence:
         """The next layer; the one before takes about so many `cycles`."""
         near, far = self.circuits.change(placed.plan.tiling.mode)
         control, early, why = self._control(placed, traffic, links, cycles, again=bool(near))
-        self.operations += self._awaited
+        moved = self.part.moved
+        self.operations += moved(self._awaited)
         self._awaited = []
         if early and self._before is not None:
             stages = _staged(self.grid, self._before, control)
-            self.operations += stages[Stage.CONFIGURE]
+            self.operations += moved(stages[Stage.CONFIGURE])
             self._finish(lasting=links.here)
             rest = stages[Stage.LEAVE]
             if rest:
                 rest = [*self._awaited, *rest]
                 self._awaited = []
-            self.operations += [*near, *stages[Stage.ARRIVE], *stages[Stage.TAKE], *far, *stages[Stage.SEND], *rest]
+            self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
+            self.operations += [*far, *moved(stages[Stage.SEND]), *moved(rest)]
         else:
             self._finish(lasting=False)
-            self.operations += _in_order(near, far, control)
+            first, then = ([op for _, op in staged] for staged in (control.arriving, control.computing))
+            leaving = [*control.leaving, *control.leaving_array]
+            self.operations += [*near, *moved(first), *far, *moved(then), *moved(leaving)]
         self._before = control
         self.late.append(why)
         self.links.append(links)
 
     def end(self) -> None:
         """Wait for the last one."""
-        self.operations += self._awaited
+        self.operations += self.part.moved(self._awaited)
         self._finish(lasting=False)
 
     def _finish(self, *, lasting: bool) -> None:
@@ -112,9 +118,10 @@ class _Sequence:
             return
         if lasting:
             self._awaited = [*self._before.in_ddr(), *self._before.tidy()]
-            self.operations += self._before.finish()
+            self.operations += self.part.moved(self._before.finish())
         else:
-            self.operations += [*self._before.in_ddr(), *self._before.finish(), *self._before.tidy()]
+            done = [*self._before.in_ddr(), *self._before.finish(), *self._before.tidy()]
+            self.operations += self.part.moved(done)
         self.ends.append(len(self.operations))
 
     def _control(
@@ -138,12 +145,6 @@ class _Sequence:
                 return control, True, f"memory tiles learn later what to send: {why}"
         late = "" if before is None else f"it begins when the layer before has finished: {why}"
         return LayerControl(self.grid, plan, traffic, turn, links), False, late
-
-
-def _in_order(near: Iterable[Operation], far: Iterable[Operation], control: LayerControl) -> list[Operation]:
-    """A layer whose operations all come when the array has finished the layer before."""
-    first, then = ([op for _, op in staged] for staged in (control.arriving, control.computing))
-    return [*near, *first, *far, *then, *control.leaving, *control.leaving_array]
 
 
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:

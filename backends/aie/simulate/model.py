@@ -14,6 +14,7 @@ from sparsec.backends.aie.emit import FORMAT, MANIFEST, parse_manifest
 from sparsec.backends.aie.images import pack, surround, unpack
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.machine import Machine, machine_of
+from sparsec.backends.aie.part import part_of
 from sparsec.backends.aie.simulate.gantt import gantt
 from sparsec.backends.aie.simulate.memory import Region, Words
 from sparsec.backends.aie.simulate.report import Layer, RunCycles, measure
@@ -112,7 +113,8 @@ class ArrayModel:
         except StreamError as exc:
             raise StreamError(f"{self.directory / entry['control']}: {exc}") from exc
         weights = np.frombuffer(self._bytes(entry["weights"]), np.uint8).copy()
-        programs = {t: self._bytes(f"core_{t.column}_{t.row}.bin") for t in self.machine.grid.cores()}
+        part = part_of(self.machine.grid)
+        programs = {t: self._bytes(f"core_{t.column}_{t.row}.bin") for t in part.cores()} if part else {}
         arguments = [Words.full("weights", weights), Words.full("activations", activations)]
         regions = [Region(1, image.offset, image.offset + image.nbytes, value) for value, image in self.images.items()]
         return simulate(self.machine, control, programs, arguments, regions=regions)
