@@ -1,10 +1,10 @@
 """The part of an array that layers are cut over, and where it lies.
 
-Layers are lowered for columns 0, 1, .. of a small array in which every column has one memory tile above a shim that reaches DDR.
-Where only some of a machine's shims do (`aie2:ve2802`: 12 of 38), that small array is a number of adjacent columns: a column whose
-own shim has no way to DDR is served by a shim further west or east, over the wires between switches in the row of shims. Of these
-there are four each way between two neighbours, and a shim has two channels each way, so two shims at most are served across any
-border. More memory tiles above the first of a column only pass streams on.
+Layers are lowered for columns 0, 1, .. of a small array in which every column has a memory tile above a shim that reaches DDR.
+Where only some of a machine's shims do (`aie2:ve2802`: 12 of 38), that small array is some adjacent columns of it: a column whose
+own shim has no way to DDR is served by one further west or east, over the wires between switches in the row of shims. There are
+four of these each way between two neighbours, and a shim has two channels each way, so that two shims at most serve columns
+beyond any border. Memory tiles above the first of a column only pass streams on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 
+from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import Grid, Tile, address, split
 from sparsec.backends.aie.switch import Channel, Flow
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Write
@@ -25,7 +26,7 @@ _MOST_COLUMNS = 8
 
 @dataclass(frozen=True)
 class Part:
-    """Columns `first`, .. of `machine`, as a small array `grid` has them; `shims` are the columns of the shims that serve them."""
+    """Columns `first`, .. of `machine`, as a small array `grid` has them; `shims` are the columns of what serves each."""
 
     machine: Grid
     grid: Grid
@@ -68,11 +69,7 @@ class Part:
             return
         tile, offset = split(op.address)
         at = address(self.tile(tile), offset)
-        if isinstance(op, Write):
-            yield replace(op, address=at)
-        elif isinstance(op, BlockWrite):
-            yield replace(op, address=at)
-        elif isinstance(op, MaskWrite):
+        if isinstance(op, (Write, BlockWrite, MaskWrite)):
             yield replace(op, address=at)
         else:
             assert isinstance(op, Patch)
@@ -90,12 +87,32 @@ class Part:
     def told(self) -> str:
         """Which columns and rows compute, and how data reach them, in words."""
         rows = f"rows {self.grid.first_core_row} to {self.grid.first_core_row + self.grid.core_rows - 1}"
-        served = ", ".join(f"{c} by {s}" for c, s in zip(self.columns, self.shims, strict=True))
-        return (
-            f"{self.grid.columns * self.grid.core_rows} of {self.machine.columns * self.machine.core_rows} cores: columns "
-            f"{self.columns[0]} to {self.columns[-1]}, {rows}; data through memory tiles in row 1 and the shims of columns "
-            f"({served})"
-        )
+        cores = self.machine.columns * self.machine.core_rows
+        where = f"columns {self.columns[0]} to {self.columns[-1]}, {rows}"
+        used = f"{self.grid.columns * self.grid.core_rows} of {cores} cores compute: {where}"
+        if self.whole:
+            return used
+        far = [f"{c} by that of {s}" for c, s in zip(self.columns, self.shims, strict=True) if c != s]
+        return f"{used}; memory tiles of row 1; columns are served by their own shims" + (f", {', '.join(far)}" if far else "")
+
+    @property
+    def why(self) -> str:
+        """What keeps more of the machine from computing, in words; "" where all of it does."""
+        found = []
+        if self.grid.core_rows < self.machine.core_rows:
+            found.append(f"a memory tile takes results of {CORE_ROWS} cores")
+        if not self.whole:
+            shims = f"{len(set(self.machine.shim_columns or ()))} of {self.machine.columns} shims reach DDR"
+            found.append(f"{shims}, and {_ACROSS} of them at most serve columns beyond a border between two")
+        return "; ".join(found)
+
+
+def peak(machine: Machine, element: str) -> int:
+    """Dense products of an element that can start in a cycle in a machine, or in the cores of a part of its columns."""
+    part = part_of(machine.grid)
+    if part is None or part.whole:
+        return machine.peak(element)
+    return machine.peak(element) // machine.cores * part.grid.columns * part.grid.core_rows
 
 
 @cache
@@ -116,7 +133,7 @@ def part_of(machine: Grid) -> Part | None:
                     found.append((sum(abs(s - c) for s, c in ways), first, chosen))
         if found:
             _, first, chosen = min(found)
-            return Part(machine, replace(small, columns=columns), first, chosen)
+            return Part(machine, replace(small, columns=columns, core_rows=min(small.core_rows, columns)), first, chosen)
     return None
 
 

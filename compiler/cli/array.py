@@ -10,6 +10,7 @@ from sparsec.compiler.cli.console import Steps, count, emit_json, say, size, tab
 from sparsec.compiler.cli.options import CompileOptions
 
 if TYPE_CHECKING:
+    from sparsec.backends.aie.machine import Machine
     from sparsec.backends.aie.simulate.model import ArrayModel
 
 
@@ -38,6 +39,8 @@ def summary(model: ArrayModel) -> None:
     weights = sum((model.directory / p["weights"]).stat().st_size for p in parts if p["kind"] == "array")
     macs = sum(layer["macs"] for layer in layers)
     say(f"  {len(layers)} layers on the array in {len(parts)} parts, {count(macs)}MAC, weights {size(weights)}")
+    if narrowed(model.machine):
+        say(f"  {in_use(model.machine)}")
     say(f"  {len(host)} nodes on the host; `sparsec explain {model.directory}` says why, `sparsec simulate` runs it")
 
 
@@ -45,12 +48,33 @@ def explain_array(folder: Path, *, json: bool) -> None:
     """`sparsec explain DIR` of an array program: every node, where it went and how, or why it is not on the array."""
     from sparsec.backends.aie.simulate.model import ArrayModel
 
-    manifest = ArrayModel(folder).manifest
+    model = ArrayModel(folder)
+    manifest = model.manifest
     rows = [r for i, part in enumerate(manifest["parts"]) for r in _rows(i, part, manifest)]
     if json:
         emit_json(rows)
         return
     table(("part", "node", "where", "how, or why not on the array"), [[str(v) for v in r.values()] for r in rows])
+    if narrowed(model.machine):
+        say(in_use(model.machine))
+
+
+def narrowed(machine: Machine) -> bool:
+    """Whether only some columns of an array compute."""
+    from sparsec.backends.aie.part import part_of
+
+    part = part_of(machine.grid)
+    return part is not None and not part.whole
+
+
+def in_use(machine: Machine) -> str:
+    """Which part of an array computes, and why no more does."""
+    from sparsec.backends.aie.part import part_of
+
+    part = part_of(machine.grid)
+    if part is None:
+        return f"{machine.name}: no two adjacent columns have shims that reach DDR"
+    return f"{machine.name}: {part.told()}" + (f" ({part.why})" if part.why else "")
 
 
 def _rows(number: int, part: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             f"any layer on {machine.name}",
             demand=f"{machine.rows} rows of cores in {machine.columns} columns, {len(machine.shim.columns)} of which reach DDR, "
             f"with {machine.memory_rows} memory tiles each",
-            bound="as many adjacent columns as rows, four of these at most, and for each a memory tile and a shim that reaches DDR",
+            bound="two or more adjacent columns with a memory tile each, served by as many shims that reach DDR",
             remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.machine import Machine
+from sparsec.backends.aie.part import part_of, peak
 from sparsec.backends.aie.registers import Direction, Kind, Tile
 from sparsec.backends.aie.simulate.array import ArrayState, ChannelKey
 from sparsec.backends.aie.simulate.run import Finished
@@ -126,7 +127,7 @@ def measure(machine: Machine, finished: Finished, layers: Sequence[Layer]) -> Ru
     found = []
     for layer in layers:
         begin, end = (0, *marks)[layer.first], (0, *marks)[layer.end]
-        least = layer.macs / machine.peak(layer.element)
+        least = layer.macs / peak(machine, layer.element)
         found.append(_window(machine, array, layer.name, (begin, end), layer.macs, least))
     macs, least = sum(s.macs for s in layers), sum(f.least for f in found)
     return RunCycles(machine, tuple(found), _window(machine, array, "all", (0, finished.cycles), macs, least))
@@ -205,8 +206,12 @@ def _table(machine: Machine, layers: Sequence[LayerCycles]) -> str:
         "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
         for r in (head, *rows)
     ]
+    most = peak(machine, "int8")
     note = (
-        f"{machine.name}: cycles are a model's estimates. % peak: the dense layer's products over {machine.macs_per_cycle:,} "
-        f"a cycle ({machine.peak('bf16'):,} of bfloat16). From compute on: % of the cycles of a core, mean of all"
+        f"{machine.name}: cycles are a model's estimates. % peak: the dense layer's products over {most:,} "
+        f"a cycle ({peak(machine, 'bf16'):,} of bfloat16). From compute on: % of the cycles of a core, mean of all"
     )
+    part = part_of(machine.grid)
+    if most != machine.macs_per_cycle and part is not None:
+        note += f"\n{part.told()}; the whole array's peak is {machine.macs_per_cycle:,} a cycle"
     return "\n".join([*(line.rstrip() for line in lines), note]) + "\n"

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from sparsec.compiler.cli.array import in_use
 from sparsec.compiler.cli.console import emit_json, say, table
 from sparsec.compiler.cli.options import JsonOption
 
@@ -75,11 +76,13 @@ def targets(
     from sparsec.backends.systolic.dataflow import SAT, SEVEN
 
     if array is not None:
-        parameters = machine_named(array).parameters()
+        machine = machine_named(array)
+        parameters = machine.parameters()
         if json:
             emit_json([{"parameter": p.key, "value": p.value, "source": p.source} for p in parameters])
         else:
             table(("parameter", ">value", "source"), [[p.key, str(p.value), p.source] for p in parameters])
+            say(in_use(machine))
         return
 
     host = host_isa()
