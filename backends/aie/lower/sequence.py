@@ -23,6 +23,9 @@ _USED, _BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the ne
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
+_Way = tuple[int, Links, tuple[tuple[float, ...], ...] | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Sequenced:
     """The operations of a segment, how many there are up to each layer's end (the first number: before the first), by layer what
@@ -53,8 +56,9 @@ def sequence(
     """
     places = placements([plan for plan, _ in layers], stay, there)
     pieces = [RESULT_PIECES] * len(layers)
+    known: dict[_Way, LayerControl] = {}
     while True:
-        made = _Sequence(part)
+        made = _Sequence(part, known)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
             links = Links(placed.here, placed.ahead, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
             try:
@@ -72,8 +76,9 @@ def sequence(
 class _Sequence:
     """Adds layers one after the other."""
 
-    def __init__(self, part: Part) -> None:
-        self.part, self.grid = part, part.grid
+    def __init__(self, part: Part, known: dict[_Way, LayerControl]) -> None:
+        """`known` are controls of layers that others made, by all that they depend on."""
+        self.part, self.grid, self._known = part, part.grid, known
         self.circuits = Circuits(part.grid if part.whole else part.machine)
         self.operations = part.moved(enable(part.grid))
         self.ends, self.late, self.links = [0], list[str](), list[Links]()
@@ -136,7 +141,7 @@ class _Sequence:
                 late = "circuits from DDR change"
             elif not placed.early:
                 late = "they have no place in memory tiles beside the layer before"
-            control = LayerControl(self.grid, plan, traffic, turn, links, early=None if late else _time(before, cycles))
+            control = self._made(plan, traffic, links, None if late else _time(before, cycles))
             why = without_room(self.grid, control.needed, before.taken)
             if not why:
                 return control, True, late and f"its weights come later: {late}"
@@ -144,7 +149,15 @@ class _Sequence:
             if not links.here and not without_room(self.grid, control.arrived, before.taken):
                 return control, True, f"memory tiles learn later what to send: {why}"
         late = "" if before is None else f"it begins when the layer before has finished: {why}"
-        return LayerControl(self.grid, plan, traffic, turn, links), False, late
+        return self._made(plan, traffic, links, None), False, late
+
+    def _made(self, plan: LayerPlan, traffic: Traffic, links: Links, early: list[list[float]] | None) -> LayerControl:
+        """The control of the next layer, which most rounds want as the one before had it."""
+        turn = len(self.late)
+        way = (turn, links, None if early is None else tuple(map(tuple, early)))
+        if way not in self._known:
+            self._known[way] = LayerControl(self.grid, plan, traffic, turn, links, early=early)
+        return self._known[way]
 
 
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:
