@@ -30,6 +30,7 @@ from models.byte_layer import conv_graph
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.part import peak as peak_of
 from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.cli.console import plain_table
 from sparsec.compiler.errors import FitError, InternalError
@@ -203,8 +204,9 @@ def main() -> None:
             print(f"{shape}, {100 * density:g} %: {told}, {seconds:.0f} s", file=sys.stderr)
             if options.json:
                 options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-    print(f"{options.model} on {machine.name}, {machine.macs_per_cycle} int8 products a cycle")
-    print(table(rows, machine.macs_per_cycle))
+    most = peak_of(machine, "int8")
+    print(f"{options.model} on {machine.name}, {most} int8 products a cycle")
+    print(table(rows, most))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from benchmarks.aie_array import Shape
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.part import peak as peak_of
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
 from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.backends.aie.simulate.report import RunCycles
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(plain_table(_HEAD, [r.shown() for r in rows]))
     for name in options.networks if options.layers else ():
         print(f"\n{name}")
-        print(layer_table([r for r in rows if r.network == name], machine_named(options.target).macs_per_cycle))
+        print(layer_table([r for r in rows if r.network == name], peak_of(machine_named(options.target), "int8")))
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     return 0
@@ -143,7 +144,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
             raise InternalError(f"output {output!r} of {name} differs from the interpreter's")
     arrays = [p for p in program.parts if isinstance(p, ArrayPart)]
     macs = sum(plan.layer.macs(graph) for part in arrays for plan in part.plans)
-    peak = run.cycles * (machine.peak("bf16") if bfloat16 else machine.macs_per_cycle)
+    most = run.cycles * peak_of(machine, "bf16" if bfloat16 else "int8")
     return Row(
         name,
         density,
@@ -154,7 +155,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
         macs,
         sum(n.op.macs(graph.in_types(n)) for n in graph),
         run.cycles,
-        macs / peak,
+        macs / most,
         time.process_time() - start,
         tuple(_layers(graph, arrays, [part.cycles(machine) for part in run.parts])),
     )

@@ -38,9 +38,9 @@ def emit(program: ArrayProgram) -> dict[str, bytes]:
     machine = program.machine
     cores: dict[Tile, CoreFile] = {}
     if program.core:
-        part = part_of(machine.grid)
+        used = part_of(machine.grid)
         files["core.s"] = program.core_text.encode()
-        for tile in part.cores() if part else ():
+        for tile in used.cores() if used else ():
             name = f"core_{tile.column}_{tile.row}.bin"
             files[name] = program.core
             cores[tile] = CoreFile(f"../{name}", program.core)
