@@ -100,6 +100,6 @@ def test_targets_show_an_arrays_numbers(capsys: Out) -> None:
     out = capsys.readouterr().out
     assert "aie2:ve2802" in out and "flexisaga:RxC" in out
     assert main(["targets", "aie2:ve2802"]) == 0
-    told = " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().out.split())
     assert "24 of 304 cores compute: columns 4 to 9, rows 3 to 6; memory tiles of row 1;" in told
     assert "4 by that of 2, 5 by that of 3, 8 by that of 14, 9 by that of 15" in told and "12 of 38 shims reach DDR" in told

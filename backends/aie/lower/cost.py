@@ -16,7 +16,7 @@ import numpy as np
 from sparsec.backends.aie.core.program import LEAST_BLOCKS
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.leaving import Leaving
-from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING
 from sparsec.backends.aie.lower.plan import weights_gap
 from sparsec.backends.aie.lower.tiling import CONFLICTS, TRANSFER, Tiling
@@ -43,7 +43,7 @@ _JITTER = 0.1  # of what is less busy, that the busiest waits for
 @dataclass(frozen=True, slots=True)
 class Arriving:
     """Cycles of a channel from DDR: for a tile's data and residual, and for the weights, of which a memory tile has `room` for
-    some at a time; `sent` is what of the data cores begin with."""
+    some at a time; `sent` is what comes until all cores have what they begin with."""
 
     data: float
     residual: float
@@ -159,7 +159,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             sizes = [(places.weights[i].count, t.page_bytes[places.weights[i].stream.part]) for i in arrival.weights]
             weights = sum(count * size for count, size in sizes)
             room = 0 if t.layer.computed else sum((places.slots or count) * size for count, size in sizes)
-            sent = min(data, t.source_bytes / t.splits)
+            sent = _until_begun(t, [places.data[i] for i in arrival.data])
             arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
             held = held and not places.slots
         channels = mode.leaving(column)
@@ -171,6 +171,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             leaving = max(leaving, out / word)
     leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
     turns = Leaving(t).parts(0, leave[0]) if leave else 1
+    behind = max(leaving / turns, leaving - compute / t.splits) if t.tiles == 1 else leaving / t.tiles
     results, chained = t.tiles * t.most_results * block, mode.chain > 1
     return Estimate(
         compute,
@@ -182,13 +183,23 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.tiles,
         unit,
         _LATE if explicit_descriptors(t) > _MANY_DESCRIPTORS else 0,
-        leaving / (t.tiles * turns) + block,
+        behind + block,
         block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
         _MARGIN[t.layer.element] if chained else 1.0,
         _FEW_LEAVE * results * min(1.0, results / compute) if chained else 0.0,
     )
+
+
+def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
+    """Bytes that come through a channel, one portion of the data behind the other, up to the last that any core begins with."""
+    found, before = 0.0, 0
+    for p in portions:
+        begun = min(p.first + p.count, t.parts // t.splits) - p.first
+        found = max(found, before + begun * t.part_bytes) if begun > 0 else found
+        before += p.count * t.part_bytes
+    return found
 
 
 def compute_cycles(t: Tiling) -> float:
