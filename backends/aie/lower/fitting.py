@@ -27,6 +27,7 @@ from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
 _BEHIND = 12  # and of those that are the cheapest behind other layers
+_HANDICAP = 1.06  # of ways that are not the cheapest by themselves: the model is about so exact
 _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
 _FEW_PARTS = (2, 4)  # of the output channels of a layer
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
@@ -160,7 +161,7 @@ class Fitting:
             if len(ways) > 1:
                 options += [[Way(self.machine, t, estimate(self.machine, t))] for t in ways]
             else:
-                options.append(self._options(ways[0].layer))
+                options.append(self._options(ways[0]))
         while True:
             chosen = along(options, lambda one, other: self._handed(views, one, other))
             wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
@@ -171,16 +172,18 @@ class Fitting:
         made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
         return [tuple(next(made) for _ in ways) for ways in tilings]
 
-    def _options(self, layer: ConvLayer) -> list[Way]:
-        """The cheapest ways by themselves, and behind others."""
+    def _options(self, first: Tiling) -> list[Way]:
+        """The cheapest ways by themselves, of which the `first` is preferred, and behind others."""
+        layer = first.layer
         found = self._ranked(layer)
         wanted = dict.fromkeys(range(min(len(found), _MOST)))
         for here in (False, True):
             context = Context(here=here, early=inf, follows=True)
             order = sorted(range(len(found)), key=lambda i: found[i][0].within(context))
             wanted |= dict.fromkeys(order[:_BEHIND])
-        made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0]) for i in wanted]
-        return [way for way in made if not self._tried.get(_key(way.tiling))]
+        made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0], _HANDICAP) for i in wanted]
+        fitting = [way for way in made if not self._tried.get(_key(way.tiling))]
+        return [replace(way, handicap=1.0) if _key(way.tiling) == _key(first) else way for way in fitting]
 
     def _fits(self, tiling: Tiling) -> str:
         """Why a way does not fit by itself, "" where it does."""

@@ -23,11 +23,17 @@ _EVERYTHING = float("inf")
 
 @dataclass(frozen=True)
 class Way:
-    """A way to compute a layer, and what it takes."""
+    """A way to compute a layer, and what it takes; with a `handicap`, by which others have to be better than the one that is
+    the cheapest by itself."""
 
     machine: Machine
     tiling: Tiling
     cost: Estimate
+    handicap: float = 1.0
+
+    def within(self, context: Context) -> float:
+        """What it counts as in a context."""
+        return self.handicap * self.cost.within(context)
 
     @cached_property
     def _places(self) -> tuple[MemoryPlaces, ...]:
@@ -71,7 +77,7 @@ def along(layers: Sequence[Sequence[Way]], stays: Callable[[Tiling, Tiling], tup
     paths: list[list[_State]] = []
     for i, ways in enumerate(layers):
         if not i:
-            paths.append([_State(0.0, Context(), w.cost.cycles, -1) for w in ways])
+            paths.append([_State(0.0, Context(), w.within(Context()), -1) for w in ways])
             continue
         paths.append([_cheapest(layers[i - 1], paths[-1], way, stays) for way in ways])
     if not paths:
@@ -105,11 +111,11 @@ def _steps(one: Way, path: _State, number: int, way: Way, staying: tuple[bool, b
         last = path.last
         if not leaves:
             context = Context(path.context.here, path.context.early, path.context.follows, leaves=False)
-            last = one.cost.within(context)
+            last = one.within(context)
         busy = max(_BEGUN, one.cost.ddr_in(path.context))
         early = max(0.0, _USED * last - busy) if _beside(one, path.context, way, here=here) else 0.0
         context = Context(here, early, follows=True)
-        found.append(_State(path.before + last, context, way.cost.within(context), number))
+        found.append(_State(path.before + last, context, way.within(context), number))
     return found
 
 
