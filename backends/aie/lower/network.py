@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, PROGRAM, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
@@ -45,16 +46,17 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     layers, reasons = layers_of(graph)
     reasons |= {node: reason for node, reason in why.items() if node in reasons}
     reasons |= surroundings(graph, layers)[1]
+    todo = [layer for layer in layers.values() if layer.node not in reasons]
+    todo.sort(key=lambda layer: -layer.macs(graph))  # the program has room for those that count
     fitting = Fitting(graph, machine, ways)
-    tilings: dict[str, tuple[Tiling, ...]] = {}
-    for layer in sorted(layers.values(), key=lambda layer: -layer.macs(graph)):  # the program has room for those that count
-        if layer.node in reasons:
-            continue
-        found = fitting.first(layer)
-        if isinstance(found, str):
-            reasons[layer.node] = found
-        else:
-            tilings[layer.node] = found
+    tilings, left = _first_ways(fitting, todo)
+    if any(PROGRAM in reason for reason in left.values()):
+        # chains take kinds of product that are long; layers channel by channel have but one kind each, others can do with fewer
+        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1))
+        others, rest = _first_ways(fewer, sorted(todo, key=lambda layer: not layer.depthwise))
+        if len(rest) < len(left):
+            fitting, tilings, left = fewer, others, rest
+    reasons |= left
     cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
@@ -68,6 +70,19 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
                 raise
             del tilings[exc.node]
             reasons[exc.node] = f"it does not fit beside the other layers: {exc}"
+
+
+def _first_ways(fitting: Fitting, layers: Sequence[ConvLayer]) -> tuple[dict[str, tuple[Tiling, ...]], dict[str, str]]:
+    """The ways of layers that find one, one layer after the other, and why the rest find none, by node."""
+    tilings: dict[str, tuple[Tiling, ...]] = {}
+    left: dict[str, str] = {}
+    for layer in layers:
+        found = fitting.first(layer)
+        if isinstance(found, str):
+            left[layer.node] = found
+        else:
+            tilings[layer.node] = found
+    return tilings, left
 
 
 def lower_with(
