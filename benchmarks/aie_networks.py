@@ -176,7 +176,7 @@ def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycle
         for plan, layer in zip(part.plans, ran.layers, strict=True):
             made, macs = plan.layer, plan.layer.macs(graph)
             node = next(n for n in graph if n.name == made.node)
-            if isinstance(node.op, Conv) and macs:
+            if isinstance(node.op, Conv) and macs and made.shifts.scaling is None:  # scaled sums are means
                 rows, columns = graph.types[made.x].shape[2:]
                 pads = node.op.pads
                 name = str(
