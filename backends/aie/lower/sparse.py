@@ -11,14 +11,14 @@ def why_dense(layer: ConvLayer, mode: Mode, splits: int) -> str:
     """Why sparse products do not compute a layer in a cut with so many parts of the input channels, as a clause, or ""."""
     if not layer.two_of_four:
         return "not two of every four weights are zeros"
-    if mode.chain > 1:
-        return "cores of a chain make one block of 8 output channels at a time"
     if layer.shifts.scaling is not None:
         return "its sums are scaled"
     if splits > 1 and layer.residual is not None:
         return "a residual would be added to sums in parts"
     if layer.output_blocks % (2 * mode.channel_parts):
         return f"{layer.output_blocks} blocks of 8 output channels are no pairs for each of {mode.channel_parts} groups of cores"
+    if mode.chain > 1:
+        return "cores of a chain make one block of 8 output channels at a time"
     if layer.input_blocks % (2 * splits):
         return f"{layer.input_blocks} blocks of 8 input channels are no pairs in {splits} parts"
     return ""
