@@ -215,6 +215,9 @@ def _walked(grid: Grid, tile: Tile, descriptor: Descriptor) -> Iterator[tuple[Ti
         return
     first, iteration = descriptor.base, descriptor.iteration
     end = first + int(descriptor.offsets().max()) + iteration.step * (iteration.wrap - 1) + 1
+    if grid.kind(tile) is Kind.CORE:
+        yield tile, (first, end)
+        return
     while first < end:
         owner, own = _owner(grid, tile, first, OWN_WORDS)
         count = min(end - first, OWN_WORDS - own)

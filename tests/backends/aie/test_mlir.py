@@ -359,6 +359,13 @@ def test_buffers_are_disjoint_and_hold_what_descriptors_walk(walks: list[tuple[i
             d = d.advanced()
 
 
+def test_a_core_descriptor_that_leads_out_of_its_memory_is_one_range() -> None:
+    """Words beyond what a memory tile has, which would be a neighbour's there."""
+    far = CoreDescriptor(0, 100, (Dim(1, 4), Dim(8191)), Iteration())
+    assert int(far.offsets().max()) > OWN_WORDS
+    assert [words for _, _, words in buffers(text([write_descriptor(NPU1, CORE, 0, far)]))] == [int(far.offsets().max()) + 1]
+
+
 @pytest.mark.parametrize(
     ("name", "device"),
     [("aie2:npu1", 4), ("aie2:2x2", 6), ("aie2:3x3", 7), ("aie2:4x4", 4), ("aie2:5x5", None), ("aie2:ve2802", 3)],
