@@ -17,7 +17,7 @@ from itertools import combinations
 from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.registers import Grid, Tile, address, split
 from sparsec.backends.aie.switch import Channel, Flow
-from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Patch, Sync, Write
+from sparsec.backends.aie.transaction import Operation, Sync
 
 CORE_ROWS = 4  # a memory tile has as many channels to take results from the cores of its column
 _ACROSS = 2  # shims whose streams cross a border one way: two channels each, of four wires
@@ -68,12 +68,7 @@ class Part:
             yield from self._syncs(op)
             return
         tile, offset = split(op.address)
-        at = address(self.tile(tile), offset)
-        if isinstance(op, (Write, BlockWrite, MaskWrite)):
-            yield replace(op, address=at)
-        else:
-            assert isinstance(op, Patch)
-            yield replace(op, address=at)
+        yield replace(op, address=address(self.tile(tile), offset))
 
     def _syncs(self, op: Sync) -> Iterator[Sync]:
         """One for all columns that are neighbours in the machine, too."""

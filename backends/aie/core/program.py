@@ -137,7 +137,6 @@ class Parameters:
         return tuple(words)
 
 
-PROGRAM = "the core's program"  # as errors name it
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
 _PLACES = {"buffers": 20, "bounds": 32}
 
@@ -191,7 +190,7 @@ def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> 
     text = core_text(kinds, parameters)
     if (count := bundles_of(text)) * BUNDLE_BYTES > program_bytes:
         raise FitError(
-            PROGRAM,
+            "the core's program",
             demand=f"{count} bundles for {len(kinds)} kinds of product",
             bound=f"{program_bytes // BUNDLE_BYTES} bundles",
             remedy="split the model, so that each part needs fewer kinds",

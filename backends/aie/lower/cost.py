@@ -37,6 +37,7 @@ _FEW_LEAVE = 0.25  # of the results of a chain's last core that it waits for, th
 _ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
 _HERE = 600  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
+USED, BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _JITTER = 0.1  # of what is less busy, that the busiest waits for
 
 

@@ -22,7 +22,7 @@ from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
-from sparsec.compiler.errors import LimitError
+from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
@@ -44,12 +44,14 @@ def _parts_of_heads(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
 
 @dataclass
 class Fitting:
-    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node."""
+    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node;
+    `program_full` whether the program had no room for some way."""
 
     graph: Graph
     machine: Machine
     ways: tuple[Mode, ...]
     passed_over: dict[str, str] = field(default_factory=dict)
+    program_full: bool = False
     _kinds: list[Kind] = field(default_factory=list)
     _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
     _known: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
@@ -206,9 +208,9 @@ class Fitting:
         assert extent is not None
         _, height, width, _ = extent
         blocks = layer.weights.any(axis=(1, 3))
-        scaled = layer.shifts.scaling is not None
+        finished = layer.shifts.scaling is not None, layer.shifts.divisor != 1
         turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
-        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, scaled)
+        kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
         if key not in self._known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
@@ -220,7 +222,11 @@ class Fitting:
         new = [k for k in kinds_of(tiling) if k not in self._kinds]
         kinds = [*self._kinds, *new]
         if new:
-            core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
+            try:
+                core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
+            except FitError:
+                self.program_full = True
+                raise
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
         LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))

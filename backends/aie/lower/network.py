@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from sparsec.backends.aie.core.program import PARAMETER_BYTES, PROGRAM, Kind, core_program, core_text
+from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
@@ -26,6 +26,8 @@ from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Stay
 from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
+
+_NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
 
 def lower(graph: Graph, machine: Machine) -> ArrayProgram:
@@ -50,11 +52,13 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     todo.sort(key=lambda layer: -layer.macs(graph))  # the program has room for those that count
     fitting = Fitting(graph, machine, ways)
     tilings, left = _first_ways(fitting, todo)
-    if any(PROGRAM in reason for reason in left.values()):
+    if left and fitting.program_full:
         # chains take kinds of product that are long; layers channel by channel have but one kind each, others can do with fewer
         fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1))
         others, rest = _first_ways(fewer, sorted(todo, key=lambda layer: not layer.depthwise))
         if len(rest) < len(left):
+            chained = {node for node, found in tilings.items() if any(t.mode.chain > 1 for t in found)}
+            fewer.passed_over |= {node: _NO_CHAINS for node in chained if node in others}
             fitting, tilings, left = fewer, others, rest
     reasons |= left
     cut = partition(graph, {node: layers[node] for node in tilings}, reasons)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
+from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
@@ -19,11 +20,10 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
-_USED, _BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
-_Way = tuple[int, Links, tuple[tuple[float, ...], ...] | None]
+_Asked = tuple[int, Links, tuple[tuple[float, ...], ...] | None]  # all that a layer's control depends on beside its plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def sequence(
     """
     places = placements([plan for plan, _ in layers], stay, there)
     pieces = [RESULT_PIECES] * len(layers)
-    known: dict[_Way, LayerControl] = {}
+    known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
@@ -76,7 +76,7 @@ def sequence(
 class _Sequence:
     """Adds layers one after the other."""
 
-    def __init__(self, part: Part, known: dict[_Way, LayerControl]) -> None:
+    def __init__(self, part: Part, known: dict[_Asked, LayerControl]) -> None:
         """`known` are controls of layers that others made, by all that they depend on."""
         self.part, self.grid, self._known = part, part.grid, known
         self.circuits = Circuits(part.grid if part.whole else part.machine)
@@ -201,6 +201,6 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
                 1 - places.ring / t.tiles if data else 0.0,
                 1 - places.slots / chunks if chunks and places.slots else 0.0,
             )
-            busy = max(_BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
-            found[-1].append(max(0.0, _USED * cycles - busy))
+            busy = max(BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
+            found[-1].append(max(0.0, USED * cycles - busy))
     return found

@@ -11,14 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sparsec.backends.aie.lower.cost import Context, Estimate
-from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
+from sparsec.backends.aie.lower.cost import BEGUN, USED, Context, Estimate
+from sparsec.backends.aie.lower.memory_places import in_memory
 from sparsec.backends.aie.lower.placement import Wanted
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
-
-_USED, _BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
-_EVERYTHING = float("inf")
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,10 @@ class Way:
         return self.handicap * self.cost.within(context)
 
     @cached_property
-    def _places(self) -> tuple[MemoryPlaces, ...]:
-        return in_memory(self.machine, self.tiling)
-
-    @cached_property
     def held(self) -> tuple[dict[str, int], ...]:
         """Bytes of a memory tile by what it holds, by column; `staying` results where they stay, `results` where they do not."""
         found = []
-        for column, places in enumerate(self._places):
+        for column, places in enumerate(in_memory(self.machine, self.tiling)):
             alone, stays = (Wanted.of(self.tiling, places, column, here=False, stays=s) for s in (False, True))
             found.append(
                 {
@@ -112,8 +105,8 @@ def _steps(one: Way, path: _State, number: int, way: Way, staying: tuple[bool, b
         if not leaves:
             context = Context(path.context.here, path.context.early, path.context.follows, leaves=False)
             last = one.within(context)
-        busy = max(_BEGUN, one.cost.ddr_in(path.context))
-        early = max(0.0, _USED * last - busy) if _beside(one, path.context, way, here=here) else 0.0
+        busy = max(BEGUN, one.cost.ddr_in(path.context))
+        early = max(0.0, USED * last - busy) if _beside(one, path.context, way, here=here) else 0.0
         context = Context(here, early, follows=True)
         found.append(_State(path.before + last, context, way.within(context), number))
     return found
