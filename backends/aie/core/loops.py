@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import BF16, State, rows_of, transposed_bf16, widened
+from sparsec.backends.aie.core.arithmetic import BF16, rows_of, transposed_bf16, widened
+from sparsec.backends.aie.core.execute import State
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES, expand
 from sparsec.compiler.errors import ModelError

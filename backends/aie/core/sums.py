@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.execute import BF16, as_float, rounded, rows_of, saturated, shifted, transposed_bf16, widened
+from sparsec.backends.aie.core.arithmetic import BF16, as_float, rounded, rows_of, saturated, shifted, transposed_bf16, widened
 from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
 from sparsec.backends.aie.core.sparse_b import as_float as operands
 from sparsec.backends.aie.core.tracing import ALL, POSITIONS, Stored, Sum, Trace, parts_of

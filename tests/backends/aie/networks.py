@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.aie.emit import emit
-from sparsec.backends.aie.lower.network import lower
+from sparsec.backends.aie.lower.network import lower, lower_with
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayProgram, HostPart
 from sparsec.backends.aie.simulate.model import ArrayModel, ModelRun
+from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.segments import Part
@@ -29,6 +31,16 @@ def random_feeds(rng: np.random.Generator, graph: Graph) -> dict[str, Array]:
         made = rng.random(t.shape) if t.dtype.is_float else rng.integers(0, 256, t.shape)
         found[v] = made.astype(t.dtype.numpy)
     return found
+
+
+def first_lowered(graph: Graph, tilings: Iterable[Tiling], target: str = "aie2:npu1") -> ArrayProgram:
+    """The program with the first way to compute a layer that memories and descriptors suffice for."""
+    for tiling in tilings:
+        try:
+            return lower_with(graph, machine_named(target), {tiling.layer.node: tiling})
+        except LimitError:
+            continue
+    raise AssertionError("none of the ways fits")
 
 
 def run_emitted(program: ArrayProgram, feeds: Mapping[str, Array], folder: Path) -> ModelRun:

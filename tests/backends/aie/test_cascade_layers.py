@@ -25,7 +25,7 @@ from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie import bfloat16_layers
 from tests.backends.aie.core_bench import Bench
-from tests.backends.aie.networks import check_run
+from tests.backends.aie.networks import check_run, first_lowered
 
 NPU, PAIR = machine_named("aie2:npu1"), machine_named("aie2:2x2")
 CHAINED = [m for m in modes(NPU.grid) if m.chain > 1]
@@ -45,12 +45,7 @@ def _ways(machine: Machine, graph: Graph, mode: Mode, node: int = 0) -> Iterator
 
 
 def _first_that_fits(machine: Machine, graph: Graph, mode: Mode) -> ArrayProgram:
-    for tiling in _ways(machine, graph, mode):
-        try:
-            return lower_with(graph, machine, {tiling.layer.node: tiling})
-        except LimitError:
-            continue
-    raise AssertionError(f"no way fits: {mode.told}")
+    return first_lowered(graph, _ways(machine, graph, mode), machine.name)
 
 
 def test_which_cores_have_what() -> None:
@@ -108,13 +103,13 @@ def test_any_layer_is_exact(data: st.DataObject) -> None:
     k, stride = draw(st.sampled_from([(1, 1), (1, 2), (3, 1), (3, 2)]))
     graph = conv_graph(
         np.random.default_rng(draw(st.integers(0, 99))),
-        (64 * mode.chain * draw(st.integers(1, 2)), draw(st.integers(8, 90))),
+        (64 * mode.chain * draw(st.integers(1, 2 if k == 1 else 1)), draw(st.integers(8, 90))),
         (draw(st.integers(k, 11)), draw(st.integers(k, 12))),
         (k, k),
         stride=stride,
         pads=(k // 2,) * 4,
         residual=draw(st.booleans()),
-        density=draw(st.sampled_from([0.1, 0.5, 1.0])),
+        density=draw(st.sampled_from([0.1, 0.5, 1.0] if k == 1 else [0.1, 0.2])),  # sums stay below 2^24
         shift=13,
     )
     ways = [t for i, t in enumerate(_ways(NPU, graph, mode)) if i < 300]

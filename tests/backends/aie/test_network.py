@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
-from sparsec.compiler.errors import FitError, LimitError
+from sparsec.compiler.errors import FitError
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.importer.api import import_model
 from sparsec.compiler.interpreter import interpret
@@ -34,7 +33,7 @@ from sparsec.compiler.scalar import Program
 from sparsec.passes.pipelines import ARRAY
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
-from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
+from tests.backends.aie.networks import compile_for, first_lowered, random_feeds, run_emitted
 
 FASHION = Path(__file__).parents[3] / "benchmarks" / "data" / "resnet8_fashion.onnx"
 NPU = machine_named("aie2:npu1")
@@ -95,17 +94,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
         kinds.setdefault((t.kept, t.buffers, min(t.tiles, 2), t.in_parts), []).append(t)
     assert len(kinds) > 3
     for found in list(kinds.values())[:: max(1, len(kinds) // 3)]:
-        _check(graph, rng, program=_first_lowered(graph, found))
-
-
-def _first_lowered(graph: Graph, tilings: Sequence[Tiling]) -> Any:
-    """The program with the first tiling whose transfers do not take more descriptors than there are."""
-    for tiling in tilings:
-        try:
-            return lower_with(graph, NPU, {"conv": tiling})
-        except LimitError:
-            continue
-    raise AssertionError("none of the tilings can be lowered")
+        _check(graph, rng, program=first_lowered(graph, found))
 
 
 @settings(max_examples=4, deadline=None)
@@ -133,7 +122,7 @@ def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
     )
     found = [t for t in _tilings(graph) if t.splits > 1 and t.tiles < 5]
     first = draw(st.integers(0, len(found) - 1))
-    _check(graph, rng, program=_first_lowered(graph, [*found[first:], *found[:first]]))
+    _check(graph, rng, program=first_lowered(graph, [*found[first:], *found[:first]]))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +171,7 @@ def test_chunks_have_their_own_lengths(kept: bool, splits: int, residual: bool) 
     graph = replace(graph, constants={**graph.constants, "w": w})
     found = [t for t in _tilings(graph, Cut.BOTH) if t.kept is kept and t.splits == splits and not t.paging.alone]
     for several in (False, True):
-        program = _first_lowered(graph, [t for t in found if (t.tiles > 1) is several])
+        program = first_lowered(graph, [t for t in found if (t.tiles > 1) is several])
         part = program.parts[0]
         tiling = part.plans[0].tiling
         starts = [tiling.layout(p).starts for p in range(tiling.mode.channel_parts)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,14 @@ from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.dtypes import DType
-from sparsec.compiler.errors import LimitError, ModelError, StreamError, UsageError
+from sparsec.compiler.errors import ModelError, StreamError, UsageError
 from sparsec.compiler.graph import Graph, Node, Port
 from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.scalar import Program
 from sparsec.compiler.types import TensorType
-from tests.backends.aie.networks import check_run, compile_for, random_feeds
+from tests.backends.aie.networks import check_run, compile_for, first_lowered, random_feeds
 
 Array = np.ndarray[Any, Any]
 NPU = machine_named("aie2:npu1")
@@ -45,16 +44,6 @@ def _ways(graph: Graph, cut: Cut | None = None) -> list[Tiling]:
     _, _, height, width = graph.types["y"].shape
     ways = tuple(m for m in modes(NPU.grid) if cut in (None, m.cut))
     return list(candidates(NPU, layer, ways, height, width, sparse=True))
-
-
-def _lowered(graph: Graph, tilings: Sequence[Tiling]) -> ArrayProgram:
-    """With the first tiling that descriptors suffice for."""
-    for tiling in tilings:
-        try:
-            return lower_with(graph, NPU, {"conv": tiling})
-        except LimitError:
-            continue
-    raise AssertionError("none of the tilings can be lowered")
 
 
 def _tiling(program: ArrayProgram) -> Tiling:
@@ -87,7 +76,7 @@ def test_any_way_is_exact(data: st.DataObject) -> None:
     )
     found = _ways(graph)
     first = draw(st.integers(0, len(found) - 1))
-    check_run(_lowered(graph, [*found[first:], *found[:first]]), graph, rng)
+    check_run(first_lowered(graph, [*found[first:], *found[:first]]), graph, rng)
 
 
 @pytest.mark.parametrize("cut", list(Cut))
@@ -97,7 +86,7 @@ def test_sums_in_parts_of_every_cut(cut: Cut) -> None:
     found = [t for t in _ways(graph, cut) if t.splits > 1]
     found.sort(key=lambda t: (-t.groups, t.tiles))
     kept = cut in (Cut.BOTH, Cut.PAIRS)
-    check_run(_lowered(graph, [t for t in found if t.kept is kept]), graph, rng)
+    check_run(first_lowered(graph, [t for t in found if t.kept is kept]), graph, rng)
 
 
 def test_sums_leave_as_they_are() -> None:
@@ -114,7 +103,7 @@ def test_sums_leave_as_they_are() -> None:
     tiling = _tiling(program)
     assert tiling.sparse and tiling.layer.wide
     check_run(program, graph, rng)
-    check_run(_lowered(graph, [replace(tiling, splits=2, chunk_blocks=8, buffers=1, groups=1, kept=False)]), graph, rng)
+    check_run(first_lowered(graph, [replace(tiling, splits=2, chunk_blocks=8, buffers=1, groups=1, kept=False)]), graph, rng)
 
 
 def test_activations_cut_within_the_range_of_bytes() -> None:
@@ -158,7 +147,7 @@ def test_operands_that_are_zero_are_left_out() -> None:
     tiling = next(t for t in _ways(graph, Cut.BOTH) if t.splits == 1)
     assert tiling.made_by(1) == (1, 5)
     assert tiling.counts[:, 0].tolist() == [7, 7, 7, 7]
-    check_run(_lowered(graph, [tiling]), graph, rng)
+    check_run(first_lowered(graph, [tiling]), graph, rng)
 
 
 def test_results_stay_for_the_next_layer() -> None:
