@@ -23,9 +23,12 @@ _MOST = 6  # pages of a round of descriptors
 
 def regular(t: Tiling) -> bool:
     """Whether one descriptor of a shim describes the blocks of a part of the channels: as many of each head, or one of every
-    n-th head; and whether units have equally many, where heads are units."""
+    n-th head; and whether units have equally many, where heads are units. The first of these then wants its residual, which comes
+    behind all of a tile's data: cores have to have room for these."""
     computed, parts = t.layer.computed, t.mode.channel_parts
     assert computed is not None
+    if t.diagonal and t.layer.residual is not None and t.splits > t.buffers:
+        return False
     outer, heads = computed.outer, computed.heads
     if any(not t.output_blocks(p) or _round(len(t.output_blocks(p))) is None for p in range(parts)):
         return False

@@ -74,6 +74,12 @@ def exact(graph: Graph, seed: int = 0, target: str = "aie2:npu1") -> ArrayProgra
     return program
 
 
+def test_heads_of_one_tile_wait_for_no_residual_behind_more_data_than_cores_hold() -> None:
+    """Three heads, two buffers: as units they would wait for a residual that comes behind the third."""
+    exact(pair((3, 47, 1), (3, 1, 1), bias=True, residual=True))
+    exact(pair((2, 47, 8), (2, 8, 8), bias=True, residual=True))
+
+
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_any_product_of_whole_numbers_is_exact(data: st.DataObject) -> None:
