@@ -1,11 +1,14 @@
-"""Convolutions of a network, and a matrix product, on a simulated AI-Engine array: cycles beside what the machine allows.
+"""What the AI-Engine backend has to show: a network's convolutions, and a matrix product, on a simulated array.
 
-    python benchmarks/aie_array.py                      ResNet-50's layers and a product of 1024 x 1024 x 1024 on aie2:npu1
-    python benchmarks/aie_array.py --layers 4           only the four layers with most products
+    python benchmarks/aie_array.py                      ResNet-50 and a product of 1024 x 1024 x 1024 on aie2:npu1
+    python benchmarks/aie_array.py squeezenet --densities 1 0.5
+    python benchmarks/aie_array.py --only-product
 
-Every different layer is compiled by itself with seeded weights, dense and with a share of its 8 x 8 blocks, and executed from its
-emitted streams; results are compared with the interpreter. A layer that a network has several times counts as often. Cycles are
-a model's estimates.
+The network is compiled as a whole, seeded weights, dense and with shares of its 8 x 8 blocks, and executed from the emitted
+streams; its outputs, and those of the product, have to be the interpreter's to the last bit. Cycles of a layer are from the end
+of the one before to its own end, and `at least` is the roofline of what was carried out: what the busiest resource, which is
+named, took at its full rate. `at most` is the speed-up over the dense layer that this resource allows: where it is below a goal,
+the resource forbids that. Cycles are a model's estimates. `aie_layers.py` compiles each layer by itself.
 """
 
 from __future__ import annotations
@@ -13,201 +16,153 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
-
-import models
-from models.byte_layer import conv_graph
-from sparsec.backends.aie.emit import emit
-from sparsec.backends.aie.lower.network import lower
+from benchmarks.aie_layers import Shape, measure
+from benchmarks.aie_networks import LayerRow, Row
+from benchmarks.aie_networks import measure as measure_network
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.part import peak as peak_of
-from sparsec.backends.aie.simulate.model import ArrayModel
 from sparsec.compiler.cli.console import plain_table
-from sparsec.compiler.errors import FitError, InternalError
-from sparsec.compiler.graph import Graph
-from sparsec.compiler.importer.api import import_model
-from sparsec.compiler.interpreter import interpret
-from sparsec.compiler.ops.conv import Conv
-from sparsec.compiler.passing.runner import run_pipeline
-from sparsec.compiler.segments import Part
-from sparsec.passes.pipelines import DEFAULT
 
 DENSITIES = (1.0, 0.5, 0.25)
-SHIFT = 14  # so that sums of bytes fill bytes
+PRODUCT = Shape((1024, 1024), (32, 32), (1, 1), 1, (0, 0, 0, 0), residual=False)
+GOALS = {1.0: ("of peak", 0.5), 0.5: ("times dense", 1.6), 0.25: ("times dense", 2.5)}
+PRODUCT_GOAL = 0.8
+_ALL = "all convolutions"
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A convolution."""
+class Measured:
+    """A layer, `times` of which are in the network (the mean of them), or all of them, at a share of the blocks.
 
-    channels: tuple[int, int]
-    size: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: int
-    pads: tuple[int, int, int, int]
-    residual: bool
-
-    def __str__(self) -> str:
-        kernel, size = "x".join(map(str, self.kernel)), "x".join(map(str, self.size))
-        more = (f"/{self.stride}" if self.stride > 1 else "") + (" +" if self.residual else "")
-        return f"{self.channels[0]} > {self.channels[1]} {kernel}{more} @{size}"
-
-    @property
-    def macs(self) -> int:
-        """Products of the dense layer."""
-        rows, columns = (
-            (n + self.pads[i] + self.pads[2 + i] - self.kernel[i]) // self.stride + 1 for i, n in enumerate(self.size)
-        )
-        return rows * columns * self.channels[0] * self.channels[1] * self.kernel[0] * self.kernel[1]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A layer at a density: cycles, None where it does not fit, and the roofline: the most cycles of any resource, and which."""
+    `bound` is the resource that was used longest, and for how many cycles. `speed_up` is over the dense one, `at_most` what the
+    bound allows of it; both are None where nothing dense was measured.
+    """
 
     layer: str
     times: int
     density: float
     macs: int
-    cycles: int | None
-    seconds: float
-    bound: tuple[str, int] = ("", 0)
+    cycles: float
+    bound: tuple[str, float]
+    peak_share: float
+    speed_up: float | None = None
+    at_most: float | None = None
 
 
-def shapes_of(name: str) -> Counter[Shape]:
-    """The convolutions of a network, how often each is there."""
-    graph = run_pipeline(import_model(models.build(name, seed=0)), DEFAULT)
-    found: Counter[Shape] = Counter()
-    for node in graph:
-        if isinstance(node.op, Conv) and node.op.groups == 1:
-            x, w = graph.types[node.inputs[0]].shape, graph.types[node.inputs[1]].shape
-            residual = any(graph.types[v].rank == 4 and v not in graph.constants for v in node.inputs[2:])
-            pads = node.op.pads
-            shape = Shape((x[1], w[0]), (x[2], x[3]), (w[2], w[3]), node.op.strides[0], (*pads[:2], *pads[2:4]), residual)  # type: ignore[arg-type]
-            found[shape] += 1
-    return found
+def measured(row: Row, dense: Row | None, peak: int) -> list[Measured]:
+    """The convolutions of a network, equal ones together, and all of them."""
+    before = {m.layer: m for m in _of_network(dense, peak)} if dense else {}
+    return [_beside(m, before.get(m.layer)) for m in _of_network(row, peak)]
 
 
-def measure(shape: Shape, density: float, target: str, of_four: int = 4) -> tuple[int | None, float, tuple[str, int]]:
-    """Cycles of the layer's whole stream, the seconds that simulating took, and the roofline, for weights of which a share of the
-    8 x 8 blocks is not zero, or so many of every four. InternalError for wrong values."""
-    rng = np.random.default_rng(0)
-    graph = conv_graph(
-        rng,
-        shape.channels,
-        shape.size,
-        shape.kernel,
-        stride=shape.stride,
-        pads=shape.pads,
-        residual=shape.residual,
-        shift=SHIFT,
-        residual_shift=SHIFT - 2,
-        density=density,
-        of_four=of_four,
-    )
-    feeds = {v: rng.integers(0, 256, graph.types[v].shape).astype(np.uint8) for v in graph.inputs}
-    start = time.perf_counter()
-    try:
-        run = _run(graph, feeds, target)
-    except FitError:
-        return None, 0.0, ("", 0)
-    seconds = time.perf_counter() - start
-    if not np.array_equal(run.outputs["y"], interpret(graph, feeds)["y"]):
-        raise InternalError(f"{shape} at density {density}: the array's results are not the interpreter's")
-    return run.cycles, seconds, run.parts[0].cycles(machine_named(target)).whole.bound
+def _of_network(row: Row, peak: int) -> Iterator[Measured]:
+    by_layer: dict[str, list[LayerRow]] = {}
+    for layer in row.convolutions:
+        by_layer.setdefault(layer.layer, []).append(layer)
+    for name, found in by_layer.items():
+        bound = Counter(f.bound[0] for f in found).most_common(1)[0][0]
+        yield _mean(name, row.density, found, len(found), bound, peak)
+    whole = _mean(_ALL, row.density, row.convolutions, 1, "", peak)
+    yield whole
 
 
-def _run(graph: Graph, feeds: Mapping[str, Any], target: str) -> Any:
-    def no_host(entry: Mapping[str, Any]) -> Part:
-        raise InternalError(f"{entry['nodes']} should be on the array")
-
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in emit(lower(graph, machine_named(target))).items():
-            path = Path(folder) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-        return ArrayModel(folder).run(feeds, no_host)
+def _mean(name: str, density: float, found: Sequence[LayerRow], times: int, bound: str, peak: int) -> Measured:
+    macs, cycles, least = (sum(values) for values in zip(*((f.macs, f.cycles, f.bound[1]) for f in found), strict=True))
+    return Measured(name, times, density, macs // times, cycles / times, (bound, least / times), macs / cycles / peak)
 
 
-def table(rows: Sequence[Row], peak: int) -> str:
-    """Layers and their sum, each density in columns of its own; what bounds it is the busiest resource, with its cycles."""
-    columns = ["layer", ">times", ">MMAC"]
-    for d in DENSITIES:
-        columns += [f">cycles at {100 * d:g} %", ">of peak"] if d == 1 else [f">cycles at {100 * d:g} %", ">speed-up"]
-        columns.append("bound by")
-    by_layer: dict[str, list[Row]] = {}
-    for r in rows:
-        by_layer.setdefault(r.layer, []).append(r)
-    lines = [_line(name, found, peak) for name, found in by_layer.items()]
-    whole = [found for found in by_layer.values() if found[0].times and all(r.cycles is not None for r in found)]
-    if not whole:
-        return plain_table(columns, lines)
-    total = [
-        Row(
-            "all that fit",
-            1,
-            d,
-            sum(f[i].macs * f[i].times for f in whole),
-            sum((f[i].cycles or 0) * f[i].times for f in whole),
-            0.0,
-            ("roofline", sum(f[i].bound[1] * f[i].times for f in whole)),
-        )
-        for i, d in enumerate(DENSITIES)
-    ]
-    return plain_table(columns, [*lines, _line("all that fit", total, peak)])
+def _beside(m: Measured, dense: Measured | None) -> Measured:
+    """With its speed-ups over the dense one."""
+    if dense is None:
+        return m
+    ratios = dense.cycles / m.cycles, dense.cycles / m.bound[1]
+    return Measured(m.layer, m.times, m.density, m.macs, m.cycles, m.bound, m.peak_share, *ratios)
 
 
-def _line(name: str, found: Sequence[Row], peak: int) -> list[str]:
-    cells = [name, str(found[0].times), f"{found[0].macs / 1e6:.1f}"]
-    dense = found[0].cycles
-    for r in found:
-        if r.cycles is None:
-            cells += ["does not fit", "", ""]
-            continue
-        if r.density == 1:
-            cells += [f"{r.cycles:,}", f"{100 * r.macs / r.cycles / peak:.0f} %"]
-        else:
-            cells += [f"{r.cycles:,}", f"{dense / r.cycles:.2f}" if dense else ""]
-        cells.append(f"{r.bound[0]} {r.bound[1]:,}")
-    return cells
+def product(target: str, densities: Sequence[float], peak: int) -> Iterator[Measured]:
+    """The matrix product at each share of the blocks."""
+    dense: Measured | None = None
+    for density in densities:
+        cycles, _, bound = measure(PRODUCT, density, target)
+        if cycles is not None:
+            made = Measured("1024 x 1024 x 1024", 1, density, PRODUCT.macs, cycles, bound, PRODUCT.macs / cycles / peak)
+            dense = made if density == 1 else dense
+            yield _beside(made, dense)
 
 
-def main() -> None:
-    """Print the table."""
+def layers_table(found: Sequence[Sequence[Measured]]) -> str:
+    """A line a layer, the densities beside one another."""
+    head = ["layer", ">times", ">MMAC"]
+    lines = [[m.layer, str(m.times), f"{m.macs / 1e6:.1f}"] for m in found[0]]
+    for column in found:
+        density = column[0].density
+        ends = [">of peak"] if density == 1 else [">speed-up", ">at most"]
+        head += [f">cycles, {100 * density:g} %", *ends, ">at least", "by"]
+        for line, m in zip(lines, column, strict=True):
+            gains = [_ratio(m.speed_up), _ratio(m.at_most)] if density != 1 else [f"{100 * m.peak_share:.0f} %"]
+            line += [f"{m.cycles:,.0f}", *gains, f"{m.bound[1]:,.0f}", m.bound[0]]
+    return plain_table(head, lines)
+
+
+def told(m: Measured, goal: tuple[str, float] | None) -> str:
+    """A line about the whole, beside what is asked of it."""
+    share = f"{100 * m.peak_share:.1f} % of peak"
+    gain = "" if m.speed_up is None or m.density == 1 else f", {m.speed_up:.2f} times dense (at most {m.at_most:.2f})"
+    wanted = ""
+    if goal:
+        reached = m.peak_share if goal[0] == "of peak" else m.speed_up
+        shown = f"{100 * goal[1]:.0f} % of peak" if goal[0] == "of peak" else f"{goal[1]} times dense"
+        wanted = f"; goal {shown}: {'met' if reached is not None and reached >= goal[1] else 'missed'}"
+    least = f", at least {m.bound[1]:,.0f}"
+    return f"{m.layer}, {100 * m.density:g} % of blocks: {m.cycles:,.0f} cycles, {share}{gain}{least}{wanted}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="resnet50", help="of models/")
-    parser.add_argument("--target", default="aie2:npu1")
-    parser.add_argument("--layers", type=int, default=0, metavar="N", help="only those with most products; 0 is all")
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out those with most products")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    machine = machine_named(options.target)
-    shapes = sorted(shapes_of(options.model).items(), key=lambda s: -s[0].macs * s[1])
-    shapes = shapes[options.first : options.first + options.layers if options.layers else None]
-    product = Shape((1024, 1024), (32, 32), (1, 1), 1, (0, 0, 0, 0), False)
-    rows: list[Row] = []
-    for shape, times in [*shapes, (product, 0)]:
-        for density in DENSITIES:
-            cycles, seconds, bound = measure(shape, density, options.target)
-            rows.append(Row(str(shape), times, density, shape.macs, cycles, seconds, bound))
-            told = f"{cycles:,} cycles, at least {bound[1]:,} by {bound[0]}" if cycles else "does not fit"
-            print(f"{shape}, {100 * density:g} %: {told}, {seconds:.0f} s", file=sys.stderr)
-            if options.json:
-                options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-    most = peak_of(machine, "int8")
-    print(f"{options.model} on {machine.name}, {most} int8 products a cycle")
-    print(table(rows, most))
+    parser.add_argument("network", nargs="?", default="resnet50", help="of `python -m models list` (default: resnet50)")
+    parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
+    parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
+    parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES, help="shares of blocks (default: 1 0.5 0.25)")
+    parser.add_argument("--only-product", action="store_true", help="leave out the network")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
+    options = parser.parse_args(arguments)
+    peak = peak_of(machine_named(options.target), "int8")
+    rows: list[Measured] = []
+    columns: list[list[Measured]] = []
+    whole: list[str] = []
+    dense: Row | None = None
+    for density in () if options.only_product else options.densities:
+        row = measure_network(options.network, options.size, options.target, density)
+        dense = row if density == 1 else dense
+        columns.append(measured(row, dense, peak))
+        rows += columns[-1]
+        goal = GOALS.get(density) if (options.network, options.target, options.size) == ("resnet50", "aie2:npu1", 224) else None
+        whole.append(told(columns[-1][-1], goal))
+        whole.append(f"  the whole network: {row.cycles:,} cycles, and {row.seconds:.0f} s of processor time to find out")
+        print(whole[-2], file=sys.stderr)
+    for m in product(options.target, options.densities, peak):
+        rows.append(m)
+        goal = ("of peak", PRODUCT_GOAL) if m.density == 1 and options.target == "aie2:npu1" else None
+        whole.append(told(m, goal))
+    if columns:
+        print(layers_table(columns))
+    print("\n".join(whole))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -34,7 +34,7 @@ import onnx
 from onnx import numpy_helper
 
 import models
-from benchmarks.aie_array import Shape
+from benchmarks.aie_layers import Shape
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
 from sparsec.backends.aie.machine import machine_named

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.aie_array import Shape, measure
+from benchmarks.aie_layers import Shape, measure
 from sparsec.backends.aie.machine import machine_named
 from sparsec.compiler.cli.console import plain_table
 
