@@ -38,6 +38,9 @@ class MemoryControl(TileControl):
                 free = places.slots if what is What.WEIGHTS else places.ring * p.count
                 if what is not What.DATA or not self.links.here:
                     yield from self._set(tile, self.locks(places, what, i), free)
+        for i in range(len(places.data) if self.mode.streams > 1 else 0):  # which may have been locks of free places
+            for stream in range(1, self.mode.streams):
+                yield write(self.grid, tile, f"lock{self.stream_lock(places, i, stream)}", 0)
 
     def begin(self, tile: Tile) -> Iterator[Operation]:
         """Data that are here may be sent to cores."""

@@ -19,6 +19,7 @@ from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart
+from sparsec.backends.aie.registers import Tile
 from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run, compile_for
@@ -113,6 +114,31 @@ def test_results_stay_from_one_form_of_a_cut_to_the_other(mode: Mode, tiles: int
     assert isinstance(part, ArrayPart)
     assert [(s.stays, s.leaves) for s in part.staying] == [(True, False), (True, True), (True, False), (False, True)]
     check_run(program, graph, rng)
+
+
+@pytest.mark.parametrize("mode", SEVERAL, ids=lambda m: m.cut.name)
+def test_locks_that_streams_follow_one_another_by_begin_at_zero(mode: Mode) -> None:
+    """They may have been those of free places two layers before, of which some are free when a layer has finished: streams would
+    send data of a tile that have not come yet."""
+    convs = [ByteConv(0, 128), ByteConv(0, 128, residual=1), ByteConv(2, 128), ByteConv(3, 128, residual=1)]
+    graph = chain_graph(np.random.default_rng(7), 64, (8, 7), convs)
+    plain = Mode(Cut.HALVES, NPU.grid)
+    chosen = {}
+    for i, (form, tiles) in enumerate(((plain, 1), (mode, 1), (plain, 1), (mode, 2))):
+        chosen[graph.nodes[i].name] = next(t for t in _ways(NPU, graph, i, form) if t.tiles == tiles)
+    (part,) = lower_with(graph, NPU, chosen).parts
+    assert isinstance(part, ArrayPart)
+    names = [f"write {NPU.grid.kind(t).value}{t}.lock{n} " for t in (Tile(c, 1) for c in range(4)) for n in range(64)]
+    operations = [op.text(NPU.grid) for op in part.control.operations]
+    for layer, plan in ((1, part.plans[1]), (3, part.plans[3])):
+        told = operations[part.ends[layer - 1] : part.ends[layer + 1]]  # configured while the one before computes
+        for column, places in enumerate(plan.memory):
+            pairs = sum(len(places.portions(what)) for what in What) + NPU.rows
+            followed = len(places.data) * (mode.streams - 1)
+            first = 32 * (layer % 2) + 2 * pairs
+            for lock in range(first, first + followed):
+                name = names[64 * column + lock]
+                assert any(op.startswith(name) and op.removeprefix(name).startswith("0x00000000") for op in told), name
 
 
 def test_circuits_that_a_layer_behind_needs_for_its_results() -> None:
