@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, Window
+from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
@@ -63,6 +64,27 @@ def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> b
     x = after.layer.x
     shared = {v for view in views.values() for v in (*view.inputs, view.output)}
     return x != before.layer.y and x not in shared and (after.layer.residual is None or after.tiles == 1)
+
+
+def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan) -> bool:
+    """Whether the first tiles of a layer's data, and their residual, are in DDR when the layer before has but the last tile of each
+    part of the positions left to bring there."""
+    one, other = before.layer, after.layer
+    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
+    apart = one.fan == other.fan == 1 and other.computed is None and other.residual != one.y
+    if other.x != one.y or other.x in shared or not apart or before.tiles == 1:
+        return False
+    late: set[int] = set()
+    for part in range(before.mode.position_parts):
+        first, valid = before.first_row(part), before.valid_rows(part)
+        late |= {first + row for row in range((valid - 1) // before.rows * before.rows, valid)}
+    t, stride = after.tiling, other.window.stride
+    tiles = min(t.tiles, max(a.before for places in after.memory for a in places.arrivals))
+    for part in range(t.mode.position_parts):
+        first = t.first_row(part) * stride - other.window.pads[0]
+        if not late.isdisjoint(range(first, first + (tiles - 1) * t.rows * stride + t.source.source_reach)):
+            return False
+    return True
 
 
 def handed(graph: Graph, views: Mapping[str, View], before: Tiling, after: Tiling) -> tuple[str, bool]:

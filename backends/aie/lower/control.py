@@ -7,7 +7,7 @@ are used for what; `core_control`, `memory_control` and `shim_control` make what
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
@@ -30,6 +30,7 @@ class Stage(Enum):
     """What an operation has to wait for."""
 
     CONFIGURE = "nothing: it changes nothing that the layer before uses"
+    FOLLOW = "the results of the layer before in DDR, but those of its last tiles"
     ARRIVE = "the results of the layer before in DDR"
     TAKE = "the cores, which the layer before uses"
     SEND = "the circuits"
@@ -113,13 +114,21 @@ class LayerControl:
         return [*(op for _, op in (*self.arriving, *self.computing)), *self.leaving, *self.leaving_array]
 
     def in_ddr(self) -> Iterator[Operation]:
-        """Wait for the results in DDR, if they go there."""
-        if not self.links.leaves:
-            return
-        leaving = Leaving(self.tiling)
+        """Wait for the results in DDR, if they go there; those of the last tiles, if they go `apart`."""
+        if self.links.leaves:
+            leaving = Leaving(self.tiling)
+            yield from self._awaited(lambda column, i: bool(leaving.patterns(column, i)))
+
+    def first_in_ddr(self) -> Iterator[Operation]:
+        """Wait for the results in DDR before those of the last tiles, where these go apart."""
+        if self.links.apart:
+            yield from self._awaited(Leaving(self.tiling).several)
+
+    def _awaited(self, wanted: Callable[[int, int], bool]) -> Iterator[Operation]:
+        """Wait for a token of each column and channel to DDR that is wanted."""
         for i in range(len(LEAVING)):
-            wanted = [bool(leaving.patterns(c, i)) for c in range(self.grid.columns)]
-            for there, group in groupby(range(self.grid.columns), key=wanted.__getitem__):
+            found = [wanted(c, i) for c in range(self.grid.columns)]
+            for there, group in groupby(range(self.grid.columns), key=found.__getitem__):
                 columns = list(group)
                 if there:
                     yield Sync(Tile(columns[0], 0), S2MM, i, columns=len(columns))
@@ -175,13 +184,15 @@ class LayerControl:
         self.weights_late[column, channel] = brought - words
         before = min(arrival.before, self.tiling.tiles)
         late = {S2MM: Stage.CONFIGURE if self.early is not None else Stage.ARRIVE, MM2S: Stage.ARRIVE}
+        following = Stage.FOLLOW if self.early is not None and self.links.follow else Stage.ARRIVE
         for task in ahead:
             stage = Stage.ARRIVE if self.early is None else Stage.CONFIGURE
             yield from _all(stage, self.writer.start(*task.queue, task.first, before * task.each))
         for task, now, _ in weights:
             yield from _all(Stage.CONFIGURE, self.writer.start(*task.queue, task.first, now))
         for task in data:
-            yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, before * task.each))
+            stage = following if task.queue[1] is MM2S else late[S2MM]
+            yield from _all(stage, self.writer.start(*task.queue, task.first, before * task.each))
         for task, _, then in weights:
             yield from _all(late[task.queue[1]], self.writer.start(*task.queue, task.first, then))
         for task in (*ahead, *data):
@@ -216,10 +227,10 @@ class LayerControl:
             return int(sum(times * sum(part[0].length for part in parts) for parts, times in chains) <= time)
         (parts, times), slots = chains[0], self.plan.memory[column].slots
         often = min(times, int(time // sum(part[0].length for part in parts)))
+        once = times // self.tiling.streamed if slots else times
         if slots and not self.tiling.kept:
-            once = times // self.tiling.streamed
-            return min(often, slots if arrival.data or arrival.residual else once, once)
-        return often
+            often = min(often, slots if arrival.data or arrival.residual else once, once)
+        return 0 if self.links.at_once and often < once else often
 
     def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:
         """Operations of which those that start tasks (of channels of a direction) have to wait."""

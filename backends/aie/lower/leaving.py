@@ -38,6 +38,10 @@ class Leaving:
         groups = [list(g) for _, g in groupby(wanted, key=lambda w: w[1])]
         return [(g[0][0], len(g), g[0][1]) for g in groups if g[0][1]]
 
+    def several(self, column: int, leaving: int) -> bool:
+        """Whether more than one tile leaves through a channel."""
+        return sum(count for _, count, _ in self.patterns(column, leaving)) > 1
+
     def parts(self, column: int, pattern: Pattern) -> int:
         """In how many parts of equal size the results of a single tile leave, by one descriptor for each core; 1 for tiles."""
         blocks = [len(self.tiling.output_blocks(self.tiling.mode.parts(column, r)[1])) for r, _ in pattern[2]]

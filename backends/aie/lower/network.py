@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before
+from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
@@ -147,12 +147,13 @@ def _array_part(
         weights += plan.weights
     over = handed_over(graph, views, tilings)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
+    follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
     stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
     begun = [Context(here, inf, follows=True, leaves=out) for here, out in zip([False, *stay], leave, strict=False)]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     part = part_of(machine.grid)
     assert part is not None, "there are ways to cut layers"
-    made = sequence(part, layers, cycles, stay, leave, there)
+    made = sequence(part, layers, cycles, stay, leave, there, follow)
     plans = tuple(plan for plan, _ in layers)
     why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
     stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))

@@ -42,8 +42,8 @@ class _Held:
 
 
 def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequence[bool]) -> list[Placed]:
-    """Places for layers that follow one another; `joined` says whose results shall stay for the next, `there` whose data are in
-    DDR before the layer before begins. What has no room is given up: first data that come early, then half of the rings of
+    """Places for layers that follow one another; `joined` says whose results shall stay for the next, `there` whose data may come
+    while the layer before computes. What has no room is given up: first data that come early, then half of the rings of
     weights and again half, then weights that come early, then results that stay."""
     given, plans = plans, list(plans)
     stays, early, ahead = list(joined), [True] * len(plans), list(there)
@@ -133,11 +133,11 @@ class Wanted:
     def placed(
         self, limit: int, top: bool, busy: list[_Span], around: Sequence[_Span], *, ahead: bool
     ) -> tuple[list[list[int]], _Held] | None:
-        """Where all of it is, weights, and data that come `ahead`, clear of what is `around` as well; None where there is no
-        room."""
+        """Where all of it is, weights, and data and residual that come `ahead`, clear of what is `around` as well; None where there
+        is no room."""
         busy, bases = list(busy), []
         for sizes in (self.weights, self.staying, self.data, self.residual, self.results):
-            early = sizes is self.weights or (ahead and sizes is self.data)
+            early = sizes is self.weights or (ahead and (sizes is self.data or sizes is self.residual))
             at = _fit([*busy, *(around if early else ())], sum(sizes), limit, top)
             if at is None:
                 return None

@@ -20,6 +20,7 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
+_AT_ONCE = 0  # instead of fewer pieces of results: weights at once
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -44,33 +45,46 @@ def sequence(
     stay: Sequence[bool],
     leave: Sequence[bool],
     there: Sequence[bool],
+    follow: Sequence[bool],
 ) -> Sequenced:
     """All operations. A layer's descriptors, parameters and weights come while the layer before computes, if they have places
     beside that one's; when its results are there, the data follow.
 
-    Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces.
+    Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces; where that is
+    not enough, weights of both come at once.
 
     By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
     they then go to DDR as well, which nobody waits for but the layer behind the next, `there` whether its data are in DDR before
-    the layer before begins. LimitError names a layer that does not fit.
+    the layer before begins, `follow` whether its first tiles are when that has but its last tiles left to bring there. LimitError
+    names a layer that does not fit.
     """
-    places = placements([plan for plan, _ in layers], stay, there)
-    pieces = [RESULT_PIECES] * len(layers)
+    places = placements([plan for plan, _ in layers], stay, [a or b for a, b in zip(there, follow, strict=True)])
+    follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
+    steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
-            links = Links(placed.here, placed.ahead, placed.stays, not placed.stays or leave[i], pieces[i] or RESULT_PIECES)
+            links = Links(
+                placed.here,
+                placed.ahead and there[i],
+                follows[i],
+                placed.stays,
+                leaves=not placed.stays or leave[i],
+                apart=i + 1 < len(places) and follows[i + 1],
+                pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
+                at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
+            )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:
                 raise LimitError(str(exc), node=placed.plan.layer.node) from exc
         made.end()
-        fewer = [i - 1 for i in made.crowded if pieces[i - 1]]
+        fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]
         if not fewer:
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
         for i in fewer:
-            pieces[i] -= 1  # 0: fewer do not help
+            steps[i] -= 1
 
 
 class _Sequence:
@@ -96,6 +110,7 @@ class _Sequence:
         if early and self._before is not None:
             stages = _staged(self.grid, self._before, control)
             self.operations += moved(stages[Stage.CONFIGURE])
+            self.operations += moved([*self._before.first_in_ddr(), *stages[Stage.FOLLOW]])
             self._finish(lasting=links.here)
             rest = stages[Stage.LEAVE]
             if rest:
@@ -104,6 +119,7 @@ class _Sequence:
             self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
             self.operations += [*far, *moved(stages[Stage.SEND]), *moved(rest)]
         else:
+            self.operations += moved(self._before.first_in_ddr() if self._before is not None else [])
             self._finish(lasting=False)
             first, then = ([op for _, op in staged] for staged in (control.arriving, control.computing))
             leaving = [*control.leaving, *control.leaving_array]
@@ -173,7 +189,7 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
     staged = [*control.arriving, *control.computing, *((leaving, op) for op in control.leaving)]
     for i, (wanted, op) in enumerate((*staged, *((array, op) for op in control.leaving_array))):
         stage, queue = wanted, queue_of(grid, op)
-        if queue and stage is Stage.CONFIGURE:
+        if queue and stage in (Stage.CONFIGURE, Stage.FOLLOW):
             queued[queue] += 1
             if queued[queue] > _QUEUED:
                 stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE

@@ -52,13 +52,18 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Links:
     """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins, or come `ahead`, while the
-    layer before computes; whether its results stay there; and whether they leave for DDR, in how many pieces at most."""
+    layer before computes, or `follow` all of that one's results but those of its last tiles; whether its own results stay there;
+    and whether they leave for DDR, in how many pieces at most, those of the last tiles `apart`, so that the next layer knows.
+    Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes."""
 
     here: bool = False
     ahead: bool = False
+    follow: bool = False
     stays: bool = False
     leaves: bool = True
+    apart: bool = False
     pieces: int = RESULT_PIECES
+    at_once: bool = False
 
 
 ALONE = Links()
