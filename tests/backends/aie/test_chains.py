@@ -16,7 +16,7 @@ from sparsec.backends.aie.lower.writer import queue_of
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
-from sparsec.backends.aie.transaction import BlockWrite, Patch, Write, task_of
+from sparsec.backends.aie.transaction import BlockWrite, Patch, Sync, Write, task_of
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run
 
@@ -115,6 +115,48 @@ def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, l
             offset = patches.get(task_of(Kind.SHIM, op.value).descriptor)
             read |= {v for v, image in program.images.items() if offset is not None and 0 <= offset - image.offset < image.nbytes}
     assert read == late
+    check_run(program, graph, rng)
+
+
+@pytest.mark.parametrize(("kernel", "tiles", "follows"), [(1, 4, True), (3, 4, False), (1, 1, False)])
+def test_first_tiles_come_before_the_last_results_of_the_layer_before(kernel: int, tiles: int, follows: bool) -> None:
+    """Data of a layer's first tiles are read when all but the last tiles of the layer before are in DDR, if they are none of
+    these: a 3x3 kernel reads a row of the band above, and of a single tile all rows are the last."""
+    rng = np.random.default_rng(12)
+    graph = chain_graph(rng, 64, (32, 7), [ByteConv(0, 64, 3), ByteConv(1, 64, kernel), ByteConv(2, 64, 3)])
+    wanted = ((Cut.BOTH, tiles), (Cut.HALVES, 2), (Cut.BOTH, 1))
+    ways = {}
+    for i, node in enumerate(graph.nodes):
+        found = [t for t in _ways(graph, i, wanted[i][0]) if t.tiles == wanted[i][1] and t.kept]
+        ways[node.name] = next(t for t in found if t.mode.streams == t.mode.chain == 1)
+    program = lower_with(graph, NPU, ways)
+    part, image, shim = _part(program), program.images[graph.nodes[0].output], Tile(0, 0)
+    reading: set[int] = set()
+    first = len(part.control.operations)
+    for i, op in enumerate(part.control.operations):
+        reads = isinstance(op, Patch) and op.argument == ACTIVATIONS and split(op.address)[0] == shim
+        if reads and 0 <= op.offset - image.offset < image.nbytes:
+            reading.add(int(register_name(Kind.SHIM, split(op.address)[1]).removeprefix("bd").removesuffix(".1")))
+        queue = queue_of(NPU.grid, op)
+        if queue and isinstance(op, Write) and queue[:2] == (shim, Direction.MM2S):
+            first = min(first, i) if task_of(Kind.SHIM, op.value).descriptor in reading else first
+    assert (first < part.ends[1]) == follows
+    waits = [i for i, op in enumerate(part.control.operations[: part.ends[1]]) if isinstance(op, Sync) and op.tile.row == 0]
+    assert [i < first for i in waits] == ([True, True, False, False] if follows else [True, True])
+    check_run(program, graph, rng)
+
+
+def test_weights_come_at_once_where_descriptors_are_short() -> None:
+    """Results of two kinds of tiles, each by two descriptors a channel, leave too few for a layer with two streams beside weights
+    that come in two parts."""
+    rng = np.random.default_rng(13)
+    graph = chain_graph(rng, 128, (28, 14), [ByteConv(0, 128), ByteConv(1, 128, 3), ByteConv(2, 128, residual=0)])
+    ways = {}
+    for i, (node, tiles) in enumerate(zip(graph.nodes, (4, 4, 7), strict=True)):
+        found = (t for t in _ways(graph, i, Cut.BOTH) if t.tiles == tiles and t.kept and t.mode.chain == 1)
+        ways[node.name] = next(t for t in found if (t.mode.streams > 1) == (i == 2))
+    program = lower_with(graph, NPU, ways)
+    assert _part(program).late == ("", "", "")
     check_run(program, graph, rng)
 
 
