@@ -33,21 +33,28 @@ def command_lines() -> Iterator[tuple[str, str]]:
                 yield page.name, found[1]
 
 
+def anchors(page: Path) -> set[str]:
+    """What links may name behind a page's #."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.M)
+    return {re.sub(r"[^a-z0-9 _-]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_resolve(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    anchors = {re.sub(r"[^a-z0-9 -]", "", h.lower()).replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, flags=re.M)}
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif "://" not in target:
-            assert (page.parent / target.partition("#")[0]).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            path = page.parent / name if name else page
+            assert path.exists(), target
+            assert not anchor or anchor in anchors(path), target
 
 
 @pytest.mark.parametrize(("page", "line"), list(command_lines()))
 def test_commands_take_the_options_that_are_shown(page: str, line: str) -> None:
     _, name, *arguments = shlex.split(line)
     command = typer.main.get_command(make_app(None)).commands[name]  # type: ignore[attr-defined]
+    while commands := getattr(command, "commands", None):
+        command = commands[arguments.pop(0)]
     known = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
     assert {a.partition("=")[0] for a in arguments if a.startswith("-")} <= known
 
