@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import jinja2
 
@@ -150,13 +150,6 @@ def entries(kinds: tuple[Kind, ...]) -> tuple[int, ...]:
 
 def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     described = [
         {
             "name": k.name,
@@ -182,7 +175,19 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
     more = {"steps_offset": HEADER_BYTES, "pages_offset": PAGES_OFFSET, **places}
-    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
+    return _environment().get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """It keeps its templates compiled, which takes far longer than to fill one in."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
