@@ -21,7 +21,7 @@ current number, which then counts on and returns to 0 after `wrap` executions (A
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -140,8 +140,13 @@ class Descriptor:
         if self.release and not self.release.value:
             raise UsageError(f"the release of lock {self.release.lock} gives 0, which is stored as none: leave the release out")
         self._check_base()
+        if not 0 <= self.iteration.current < self.iteration.wrap:
+            self._refuse_field("iteration_current", self.iteration.current, 0, self.iteration.wrap - 1)
+        bounds = _bounds(form.kind)
         for name, value in self._values().items():
-            self._check_field(name, value)
+            low, high = bounds[name]
+            if not low <= value <= high:
+                self._refuse_field(name, value, low, high)
 
     def _refuse(self, name: str, value: int, bound: str, remedy: str) -> None:
         what = name.replace("_", " ")
@@ -151,24 +156,12 @@ class Descriptor:
         if self.FORM.base_words and not 0 <= self.base < self.FORM.base_words:
             self._refuse("base", self.base, f"0 to {self.FORM.base_words - 1} words", REMEDIES["base"])
 
-    def _check_field(self, name: str, stored: int) -> None:
-        """A stored number against its field, told in the numbers that the caller gave."""
+    def _refuse_field(self, name: str, stored: int, low: int, high: int) -> None:
+        """Tells a stored number and its bounds as the numbers that the caller gave."""
         last = name.rpartition("_")[2]
         less = 1 if name.endswith("_step") or name == "iteration_wrap" else 0
-        low, high = 0, self.FORM.fields[name].maximum
-        if name.endswith("_value"):
-            low, high = -(1 << (_SIGNED - 1)), (1 << (_SIGNED - 1)) - 1
-        elif last == "lock":
-            high = DMAS[self.FORM.kind].locks - 1
-        elif name == "next":
-            high = DMAS[self.FORM.kind].descriptors - 1
-        elif name == "iteration_current":
-            high = self.iteration.wrap - 1
-        if not low <= stored <= high:
-            unit = " words" if last in ("length", "step") else ""
-            self._refuse(
-                name, stored + less, f"{low + less} to {high + less}{unit}", REMEDIES.get(last, "choose a value in range")
-            )
+        unit = " words" if last in ("length", "step") else ""
+        self._refuse(name, stored + less, f"{low + less} to {high + less}{unit}", REMEDIES.get(last, "choose a value in range"))
 
     def _values(self) -> dict[str, int]:
         """The numbers to store, by field. Negative ones are not yet in two's complement."""
@@ -386,6 +379,23 @@ def check_channel_descriptor(kind: Kind, channel: int, descriptor: int) -> None:
             bound=f"descriptors {low} to {high}",
             remedy="number it in this range",
         )
+
+
+@cache
+def _bounds(kind: Kind) -> dict[str, tuple[int, int]]:
+    """The least and the greatest number that each field of a kind of tile may store."""
+    form = CLASSES[kind].FORM
+    found = {}
+    for name, field in form.fields.items():
+        low, high = 0, field.maximum
+        if name.endswith("_value"):
+            low, high = -(1 << (_SIGNED - 1)), (1 << (_SIGNED - 1)) - 1
+        elif name.endswith("_lock"):
+            high = DMAS[kind].locks - 1
+        elif name == "next":
+            high = DMAS[kind].descriptors - 1
+        found[name] = low, high
+    return found
 
 
 @lru_cache(maxsize=4096)

@@ -295,6 +295,8 @@ def _words(kind: Kind) -> dict[int, str]:
 
 def register(kind: Kind, name: str) -> int:
     """The offset that a name of `register_name` means; UsageError where the kind of tile has no such register."""
+    if (offset := _offsets(kind).get(name)) is not None:
+        return offset
     memory = re.fullmatch(r"(data|program)\+(0x[0-9a-fA-F]+)", name)
     if memory and (group := next((g for g in groups(kind) if g.name == memory[1]), None)) and int(memory[2], 16) < group.size:
         return group.base + int(memory[2], 16)
@@ -303,11 +305,9 @@ def register(kind: Kind, name: str) -> int:
     base, _, word = name.rpartition(".")
     if base.startswith("bd") and word.isdigit() and base in _offsets(kind) and 0 < int(word) < DMAS[kind].words:
         return _offsets(kind)[base] + 4 * int(word)
-    if name not in _offsets(kind):
-        raise UsageError(
-            f"a {kind.value} tile has no register {name!r}: expected a name as bd0.1, lock3, mm2s0.queue, or an offset as 0x1d000"
-        )
-    return _offsets(kind)[name]
+    raise UsageError(
+        f"a {kind.value} tile has no register {name!r}: expected a name as bd0.1, lock3, mm2s0.queue, or an offset as 0x1d000"
+    )
 
 
 def register_name(kind: Kind, offset: int) -> str:
