@@ -134,7 +134,7 @@ def test_bfloat16(residual: bool, cut: str, chain: int) -> None:
 def test_layers_in_a_row() -> None:
     """A chain behind another cut, chains behind each other, another cut behind chains: the next layer is configured meanwhile."""
     rng = np.random.default_rng(8)
-    graph = chain_graph(rng, 128, (8, 8), [ByteConv(i, c) for i, c in enumerate((128, 256, 64, 64))], shift=13)
+    graph = chain_graph(rng, 128, (4, 8), [ByteConv(i, c) for i, c in enumerate((128, 256, 64, 64))], shift=13)
     chosen = {}
     wanted = [(Cut.BOTH, 1), (Cut.PAIRS, 2), (Cut.BOTH, 4), (Cut.HALVES, 1)]
     for i, (cut, chain) in enumerate(wanted):

@@ -40,8 +40,9 @@ def _part(program: ArrayProgram) -> ArrayPart:
 def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
     """3x3, then 1x1 with the input added, then 1x1: in every cut whose memory tiles the results reach, in one tile and in two."""
     rng = np.random.default_rng(5)
-    convs = [ByteConv(0, 64, 3), ByteConv(1, 64, residual=0), ByteConv(2, 64)]
-    graph = chain_graph(rng, 64, (height, 7), convs)
+    n = 64 if cut is Cut.PAIRS else 32
+    convs = [ByteConv(0, n, 3), ByteConv(1, n, residual=0), ByteConv(2, n)]
+    graph = chain_graph(rng, n, (height, 7), convs)
     for tiles in (1, 2):
         chosen = {}
         for i in range(3):
@@ -55,7 +56,7 @@ def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
 def test_layers_begin_while_the_one_before_computes() -> None:
     """Descriptors and weights of a layer stand before the wait for the results of the layer before, and runs are exact."""
     rng = np.random.default_rng(6)
-    graph = chain_graph(rng, 64, (13, 7), [ByteConv(0, 64, 3), ByteConv(1, 64, 3), ByteConv(2, 64, 3)])
+    graph = chain_graph(rng, 32, (13, 7), [ByteConv(0, 32, 3), ByteConv(1, 32, 3), ByteConv(2, 32, 3)])
     ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept) for i, n in enumerate(graph.nodes)}
     program = lower_with(graph, NPU, ways)
     part = _part(program)
@@ -97,7 +98,7 @@ def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, l
     """A layer that reads what was there before the layer before began: its first tile comes while that one computes, so that only
     further tiles, or the residual, are left to start when it has finished."""
     rng = np.random.default_rng(9)
-    graph = chain_graph(rng, 64, (13, 7), [ByteConv(0, 64, 3), ByteConv(0, 64, 3, residual=residual)], outputs=(1,))
+    graph = chain_graph(rng, 32, (13, 7), [ByteConv(0, 32, 3), ByteConv(0, 32, 3, residual=residual)], outputs=(1,))
     counts = (1, tiles)
     ways = {
         n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept and t.tiles == counts[i]) for i, n in enumerate(graph.nodes)
@@ -177,7 +178,7 @@ def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
 def test_results_leave_in_fewer_pieces_where_descriptors_are_short() -> None:
     """Layers whose results would leave in five pieces through each channel: shims have descriptors for both layers anyway."""
     rng = np.random.default_rng(11)
-    convs = [ByteConv(0, 64, 3), ByteConv(1, 64, residual=0), ByteConv(2, 64, 3), ByteConv(3, 64, residual=2)]
+    convs = [ByteConv(0, 64, 1), ByteConv(1, 64, residual=0), ByteConv(2, 64, 3), ByteConv(3, 64, residual=2)]
     graph = chain_graph(rng, 64, (28, 7), convs)
     ways = {}
     for i, node in enumerate(graph.nodes):

@@ -38,7 +38,8 @@ Array = np.ndarray[Any, Any]
 ROUNDED = "round(t{n});add(t{a},{zero}.0);max(t{b},{low}.0);min(t{c},{high}.0);cast.{kind}(t{d})"
 
 
-NPU = machine_named("aie2:npu1")
+PAIR = machine_named("aie2:2x2")
+TARGETS = st.sampled_from(["aie2:2x2", "aie2:2x2", "aie2:npu1"])  # what cores compute depends little on how many there are
 _KINDS = {"int8": DType.I8, "int32": DType.I32, "float32": DType.F32}
 
 
@@ -100,7 +101,8 @@ def test_activations_cut_within_the_range_of_bytes(data: st.DataObject) -> None:
     assert isinstance(node.op, Conv)
     op = replace(node.op, epilogue=Program.parse(";".join([*steps, *shown.split(";")])))
     types = graph.types | {"y": op.infer(graph.in_types(node))[0]}
-    _check(Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants), 2, layers=1)
+    made = Graph(graph.name, graph.inputs, graph.outputs, (replace(node, op=op),), types, graph.constants)
+    _check(made, 2, layers=1, target=draw(TARGETS))
 
 
 @settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -113,7 +115,7 @@ def test_maxima_of_windows(data: st.DataObject) -> None:
     stride = draw(st.integers(1, 3))
     op = Pool("max", kernel, (stride, stride), (1, 1), pads, ceil=draw(st.booleans()))
     x = TensorType(DType.I8 if draw(st.booleans()) else DType.U8, (1, draw(st.integers(1, 70)), *size))
-    _check(_graph({"x": x}, {}, [(op, ["x"], "y")], "y"), 3, layers=1, target=draw(st.sampled_from(["aie2:npu1", "aie2:2x2"])))
+    _check(_graph({"x": x}, {}, [(op, ["x"], "y")], "y"), 3, layers=1, target=draw(TARGETS))
 
 
 @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -134,7 +136,7 @@ def test_sums_leave_as_they_are(data: st.DataObject) -> None:
         w, bias = _int8(rng, (out, channels, 1, 1)), bias.reshape(out, 1, 1)
         op = Conv((1, 1), (1, 1), (0, 0, 0, 0), epilogue=Program.parse("add(a0,a1)"), zero=17)
         x = TensorType(DType.U8, (1, channels, draw(st.integers(1, 9)), draw(st.integers(1, 9))))
-    _check(_graph({"x": x}, {"w": w, "b": bias}, [(op, ["x", "w", "b"], "y")], "y"), 4, layers=1)
+    _check(_graph({"x": x}, {"w": w, "b": bias}, [(op, ["x", "w", "b"], "y")], "y"), 4, layers=1, target=draw(TARGETS))
 
 
 @pytest.mark.parametrize("along", [(8, 1, 1), (8, 1), (8,)])
@@ -168,7 +170,7 @@ def test_bytes_are_scaled_and_added(data: st.DataObject) -> None:
         [(Map(Program.parse(";".join(steps))), list("xz")[: len(types)], "y")],
         "y",
     )
-    _check(graph, 9, layers=1)
+    _check(graph, 9, layers=1, target=draw(TARGETS))
 
 
 def _pointwise(scale: float = 2.0**-9) -> Conv:
@@ -292,15 +294,15 @@ def test_many_channels_are_pooled_in_parts() -> None:
 
 def test_ways_that_do_not_fit_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost model's first choice is one that no core has room for: the next one is taken; without one the host computes it."""
-    graph = conv_graph(np.random.default_rng(1), (128, 32), (40, 40), (3, 3), pads=(1, 1, 1, 1), shift=12)
-    found = ranked(NPU, layers_of(graph)[0]["conv"], modes(NPU.grid), 40, 40)
+    graph = conv_graph(np.random.default_rng(1), (256, 32), (24, 24), shift=12)
+    found = ranked(PAIR, layers_of(graph)[0]["conv"], modes(PAIR.grid), 24, 24)
     cost, first = found[0]
     large = (cost, replace(first, rows=first.band, kept=True, buffers=2, splits=1))
     monkeypatch.setattr(fitting, "ranked", lambda *_: [large, found[0]])
-    program = _check(graph, 8, layers=1)
+    program = _check(graph, 8, layers=1, target=PAIR.name)
     assert program.passed_over["conv"].startswith("1 cheaper ways do not fit: layer 'conv' in a core does not fit: it is")
     monkeypatch.setattr(fitting, "ranked", lambda *_: [large])
-    program = _check(graph, 8, layers=0)
+    program = _check(graph, 8, layers=0, target=PAIR.name)
     assert program.reasons["conv"].startswith("none of the 1 cheapest ways to compute it fits: layer 'conv' in a core")
 
 

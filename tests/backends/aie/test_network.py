@@ -39,6 +39,14 @@ FASHION = Path(__file__).parents[3] / "benchmarks" / "data" / "resnet8_fashion.o
 NPU = machine_named("aie2:npu1")
 
 
+@pytest.fixture(scope="module")
+def trained() -> Graph:
+    """A trained network, quantised for arrays."""
+    feeds = {"image": np.random.default_rng(0).random((8, 1, 28, 28), np.float32)}
+    made = quantise(onnx.load(FASHION), feeds, Settings(power_of_two=True, per_channel=False))
+    return run_pipeline(import_model(made.proto, dims={"batch": 1}), ARRAY)
+
+
 def _check(graph: Graph, rng: np.random.Generator, target: str = "aie2:npu1", program: Any = None) -> Any:
     feeds = random_feeds(rng, graph)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +56,7 @@ def _check(graph: Graph, rng: np.random.Generator, target: str = "aie2:npu1", pr
     return run
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_any_convolution_is_exact(data: st.DataObject) -> None:
     draw = data.draw
@@ -72,7 +80,7 @@ def test_any_convolution_is_exact(data: st.DataObject) -> None:
         zeros=zeros,
         density=1.0 if depthwise else draw(st.sampled_from([1.0, 0.5, 0.1])),
     )
-    _check(graph, rng, draw(st.sampled_from(["aie2:npu1", "aie2:2x2", "aie2:3x3"])))
+    _check(graph, rng, draw(st.sampled_from(["aie2:2x2", "aie2:3x3", "aie2:npu1"])))
 
 
 def _tilings(graph: Graph, cut: Cut | None = None) -> list[Tiling]:
@@ -88,7 +96,7 @@ def _tilings(graph: Graph, cut: Cut | None = None) -> list[Tiling]:
 def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
     """Of each cut a few tilings far apart: weights that stay or not, sums in parts, one and two buffers, many tiles and one."""
     rng = np.random.default_rng(3)
-    graph = conv_graph(rng, (24, 40), (13, 11), (3, 3), pads=(1, 1, 1, 1), residual=True)
+    graph = conv_graph(rng, (24, 40), (9, 7), (3, 3), pads=(1, 1, 1, 1), residual=True)
     kinds: dict[Any, list[Tiling]] = {}
     for t in reversed(_tilings(graph, cut)):
         kinds.setdefault((t.kept, t.buffers, min(t.tiles, 2), t.in_parts), []).append(t)
@@ -97,7 +105,7 @@ def test_every_cut_and_tiling_is_exact(cut: Cut) -> None:
         _check(graph, rng, program=first_lowered(graph, found))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_input_channels_in_parts_are_exact(data: st.DataObject) -> None:
     """Sums that stay in cores from one part to the next, of some output channels at a time or of all: any size and pattern."""
@@ -160,13 +168,13 @@ def test_tiles_come_again_for_each_group_of_output_channels(groups: int) -> None
         _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
 
 
-@pytest.mark.parametrize(("kept", "splits", "residual"), [(False, 1, True), (False, 4, False), (True, 1, False), (True, 4, True)])
+@pytest.mark.parametrize(("kept", "splits", "residual"), [(False, 1, True), (False, 2, False), (True, 1, False), (True, 2, True)])
 def test_chunks_have_their_own_lengths(kept: bool, splits: int, residual: bool) -> None:
     """Channels with few blocks and with many: pages that hold several chunks or a part of one, for one tile and for several, and
     fewer bytes than if all chunks were as long as the longest."""
     rng = np.random.default_rng([kept, splits, residual])
-    graph = conv_graph(rng, (64, 128), (8, 11), (3, 3), pads=(1, 1, 1, 1), residual=residual, shift=13)
-    filled = rng.random((16, 8, 3, 3)) < rng.choice([0.1, 0.4, 0.9], (16, 1, 1, 1))
+    graph = conv_graph(rng, (32, 128), (6, 11), (3, 3), pads=(1, 1, 1, 1), residual=residual, shift=13)
+    filled = rng.random((16, 4, 3, 3)) < rng.choice([0.1, 0.4, 0.9], (16, 1, 1, 1))
     w = graph.constants["w"] * np.repeat(np.repeat(filled, 8, 0), 8, 1).astype(np.int8)
     graph = replace(graph, constants={**graph.constants, "w": w})
     found = [t for t in _tilings(graph, Cut.BOTH) if t.kept is kept and t.splits == splits and not t.paging.alone]
@@ -180,10 +188,9 @@ def test_chunks_have_their_own_lengths(kept: bool, splits: int, residual: bool) 
         _check(graph, rng, program=program)
 
 
-def test_layers_of_different_cuts_follow_each_other() -> None:
+def test_layers_of_different_cuts_follow_each_other(trained: Graph) -> None:
     """Circuits change between layers, and what one layer leaves in locks and memories does not disturb the next."""
-    rng = np.random.default_rng(8)
-    graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
+    rng, graph = np.random.default_rng(8), trained
     chosen = {}
     cuts = list(Cut)
     for node in graph.nodes:
@@ -236,17 +243,10 @@ def test_residuals_of_channels_that_take_one_chunk_or_more() -> None:
     _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))
 
 
-def _quantised(model: onnx.ModelProto, feeds: dict[str, Any]) -> Graph:
-    made = quantise(model, feeds, Settings(power_of_two=True, per_channel=False))
-    return run_pipeline(import_model(made.proto, dims={"batch": 1}), ARRAY)
-
-
-def test_a_trained_network_is_exact() -> None:
-    rng = np.random.default_rng(0)
-    graph = _quantised(onnx.load(FASHION), {"image": rng.random((8, 1, 28, 28), np.float32)})
-    program = compile_for(graph)
+def test_a_trained_network_is_exact(trained: Graph) -> None:
+    program = compile_for(trained)
     assert sum(len(p.plans) for p in program.parts if isinstance(p, ArrayPart)) == 11  # with mean and classifier
-    _check(graph, rng, program=program)
+    _check(trained, np.random.default_rng(0), program=program)
 
 
 def test_files_are_the_same_each_time() -> None:
