@@ -198,12 +198,12 @@ class ConvLayer:
     def _counts(self) -> dict[int, Array]:
         return {}
 
-    @property
+    @cached_property
     def output_blocks(self) -> int:
         """Blocks of output channels."""
         return -(-self.channels[1] // BLOCK)
 
-    @property
+    @cached_property
     def input_blocks(self) -> int:
         """Blocks of input channels."""
         return -(-self.channels[0] // BLOCK)

@@ -88,12 +88,12 @@ class Tiling:
         assert self.layer.computed is not None
         return self.layer.computed.inner * self.layer.element.block_bytes
 
-    @property
+    @cached_property
     def band(self) -> int:
         """Output rows of one part of the positions."""
         return -(-self.height // self.mode.position_parts)
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Tiles of a band."""
         return -(-self.band // self.rows)
@@ -241,7 +241,7 @@ class Tiling:
         """Where the chunks of a part of the weights are."""
         return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
 
-    @property
+    @cached_property
     def page_bytes(self) -> tuple[int, ...]:
         """Bytes of a page of the weights of each part of the output channels."""
         return self.paging.sizes
@@ -303,7 +303,7 @@ class Tiling:
         """Bytes of one tile's residual in a core: of its own channels."""
         return self.residual_lead + self.most_results * self.residual_stride if self.layer.residual else 0
 
-    @property
+    @cached_property
     def residual_parts(self) -> int:
         """Parts that the residual of a tile comes in through a memory tile: `residual_pieces` of one stream, then of the next."""
         if self.mode.streams > 1:
@@ -381,18 +381,18 @@ class Tiling:
         blocks = self.layer.input_blocks // self.mode.chain
         return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element)
 
-    @property
+    @cached_property
     def source_bytes(self) -> int:
         """One tile of data in a memory tile."""
         source = self.source
         return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
-    @property
+    @cached_property
     def part_bytes(self) -> int:
         """One part of a tile in a memory tile."""
         return self.source_bytes // self.parts
 
-    @property
+    @cached_property
     def residual_part_bytes(self) -> int:
         """One part of the residual of a tile in a memory tile."""
         return self.residual_source_bytes // max(1, self.residual_parts)
