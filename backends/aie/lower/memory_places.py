@@ -150,7 +150,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, 0)):
         placed.append([])
         for p in portions:
-            placed[-1].append(replace(p, at=at))
+            placed[-1].append(Portion(p.stream, p.first, p.count, at))
             at += held_bytes(tiling, p.stream.part, slots or p.count) if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))
