@@ -405,7 +405,7 @@ def two_layers() -> Graph:
 
 
 def test_a_compiled_network() -> None:
-    files = emit(compile_for(two_layers()))
+    files = emit(compile_for(two_layers(), "aie2:2x2"))
     (part,) = json.loads(files["manifest.json"])["parts"]
     source = files[part["mlir"]].decode()
     module = parse(source)

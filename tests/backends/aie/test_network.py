@@ -211,11 +211,11 @@ def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
     tiling: Tiling | None = None
     for density in (1.0, 0.5):
         rng = np.random.default_rng(5)
-        graph = conv_graph(rng, (64, 64), (14, 14), (3, 3), pads=(1, 1, 1, 1), density=density)
+        graph = conv_graph(rng, (64, 64), (8, 8), (3, 3), pads=(1, 1, 1, 1), density=density)
         layer = conv_layer(graph, graph.nodes[0])
         assert not isinstance(layer, str)
         ways = tuple(m for m in modes(NPU.grid) if m.chain == 1)
-        whole = (t for _, t in ranked(NPU, layer, ways, 14, 14) if t.splits == 1 and t.chunk_blocks == 72)
+        whole = (t for _, t in ranked(NPU, layer, ways, 8, 8) if t.splits == 1 and t.chunk_blocks == 72)
         tiling = replace(tiling or next(whole), layer=layer)
         program = lower_with(graph, NPU, {"conv": tiling})
         part = program.parts[0]
@@ -231,13 +231,13 @@ def test_blocks_of_zeros_cost_neither_transfers_nor_cycles() -> None:
 def test_residuals_of_channels_that_take_one_chunk_or_more() -> None:
     """Channels with few blocks take one chunk, which adds the residual at once; those with many add it to partial sums."""
     rng = np.random.default_rng(6)
-    graph = conv_graph(rng, (128, 128), (14, 14), (1, 1), residual=True, zeros=(0, 2, 0))
+    graph = conv_graph(rng, (128, 128), (8, 8), (1, 1), residual=True, zeros=(0, 2, 0))
     weights = graph.constants["w"].copy()
     weights[rng.random(16).repeat(8) < 0.5, 48:] = 0
     graph = replace(graph, constants={**graph.constants, "w": weights})
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
-    whole = next(t for _, t in ranked(NPU, layer, modes(NPU.grid), 14, 14) if t.splits == t.mode.chain == 1)
+    whole = next(t for _, t in ranked(NPU, layer, modes(NPU.grid), 8, 8) if t.splits == t.mode.chain == 1)
     tiling = replace(whole, chunk_blocks=8)
     assert {tiling.pieces(b) for b in range(16)} == {1, 2}
     _check(graph, rng, program=lower_with(graph, NPU, {"conv": tiling}))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.byte_layer import conv_graph
@@ -49,6 +49,7 @@ def test_fewer_shims_serve_fewer_columns(shims: tuple[int, ...], columns: int) -
     assert part is None or part.grid.core_rows == min(4, columns)
 
 
+@settings(max_examples=40)
 @given(st.sets(st.integers(0, 13), min_size=2, max_size=5))
 def test_wires_suffice_for_what_shims_serve(shims: set[int]) -> None:
     """All circuits of every cut, routed over the whole array."""
