@@ -67,8 +67,8 @@ def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> b
 
 
 def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan) -> bool:
-    """Whether the first tiles of a layer's data, and their residual, are in DDR when the layer before has but the last tile of each
-    part of the positions left to bring there."""
+    """Whether the first tiles of a layer's data, and their residual, are in DDR when the layer before has but the last tile of
+    each part of the positions left to bring there."""
     one, other = before.layer, after.layer
     shared = {v for view in views.values() for v in (*view.inputs, view.output)}
     apart = one.fan == other.fan == 1 and other.computed is None and other.residual != one.y

@@ -133,8 +133,8 @@ class Wanted:
     def placed(
         self, limit: int, top: bool, busy: list[_Span], around: Sequence[_Span], *, ahead: bool
     ) -> tuple[list[list[int]], _Held] | None:
-        """Where all of it is, weights, and data and residual that come `ahead`, clear of what is `around` as well; None where there
-        is no room."""
+        """Where all of it is, weights, and data and residual that come `ahead`, clear of what is `around` as well; None where
+        there is no room."""
         busy, bases = list(busy), []
         for sizes in (self.weights, self.staying, self.data, self.residual, self.results):
             early = sizes is self.weights or (ahead and (sizes is self.data or sizes is self.residual))
