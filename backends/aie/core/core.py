@@ -20,7 +20,7 @@ from sparsec.backends.aie.core.execute import State, run_bundle
 from sparsec.backends.aie.core.instructions import Instruction, Slot
 from sparsec.backends.aie.core.nests import Ran
 from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
-from sparsec.backends.aie.core.tracing import Step
+from sparsec.backends.aie.core.trace import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
 # What a core stops at: what kind it is, and whether a register holds the value.

@@ -14,14 +14,15 @@ from sparsec.backends.aie.core.assembly import read_registers, written_registers
 from sparsec.backends.aie.core.cascade import GET, PUT
 from sparsec.backends.aie.core.execute import STEERING, State
 from sparsec.backends.aie.core.instructions import ADDING, BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
-from sparsec.backends.aie.core.nests import Nest
+from sparsec.backends.aie.core.nests import Nest, Template
 from sparsec.backends.aie.core.timing import Latencies, Timed
-from sparsec.backends.aie.core.tracing import is_nest
+from sparsec.backends.aie.core.tracing import counts_of, is_nest
 from sparsec.compiler.errors import ModelError, SparsecError
 
 Array = np.ndarray[Any, Any]
 PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macbft", "macebf", "macsp", "mulsp", "macbfsp", *ADDING))
 _KEPT_NESTS = 128
+_KEPT_BYTES = 1 << 26  # of templates
 
 
 @dataclass
@@ -37,9 +38,10 @@ class Decoded:
     meets: list[tuple[int, ...]] = field(init=False)
     gets: Array = field(init=False)  # int64: words that bundles before each one take, one by one
     _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
-    _nested: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _counts: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
     _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
     _nests: OrderedDict[tuple[int, ...], list[Nest]] = field(default_factory=OrderedDict)
+    _templates: OrderedDict[tuple[int, int, tuple[int, ...]], Template | None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         scalars = [b.get(Slot.SCALAR) for b in self.bundles]
@@ -69,9 +71,8 @@ class Decoded:
 
     def nest(self, state: State, start: int, end: int, times: int) -> Nest | None:
         """What a loop does that is about to begin, when it can be known at once; kept, as other cores mostly do the same."""
-        if (start, end) not in self._nested:
-            self._nested[start, end] = is_nest(self.bundles, start, end)
-        if not self._nested[start, end]:
+        counts = self._counted(start, end)
+        if counts is None:
             return None
         registers = {"r": state.r, "p": state.p, "m": state.m}
         key = (start, end, times, *(registers[kind][n] for kind, n in self._numbers(start, end)))
@@ -80,12 +81,29 @@ class Decoded:
         for nest in kept:
             if nest.reads_the_same(state):
                 return nest
-        made = Nest.of(self.bundles, state, start, end, times)
+        template = self._template(start, end, counts, tuple(state.r[n] for n in counts))
+        made = Nest.of(template, state, times) if template is not None else None
         if made is not None:
             kept.append(made)
             if sum(map(len, self._nests.values())) > _KEPT_NESTS:
                 self._nests.popitem(last=False)
         return made
+
+    def _counted(self, start: int, end: int) -> tuple[int, ...] | None:
+        """The registers by which the body [start, end) counts; None where it cannot be known at once."""
+        if (start, end) not in self._counts:
+            self._counts[start, end] = counts_of(self.bundles, start, end) if is_nest(self.bundles, start, end) else None
+        return self._counts[start, end]
+
+    def _template(self, start: int, end: int, counts: tuple[int, ...], values: tuple[int, ...]) -> Template | None:
+        """What loops do that differ in their data, tables and pointers only."""
+        key = (start, end, values)
+        if key not in self._templates:
+            self._templates[key] = Template.of(self.bundles, start, end, counts, values)
+            while sum(t.nbytes for t in self._templates.values() if t) > _KEPT_BYTES and len(self._templates) > 1:
+                self._templates.popitem(last=False)
+        self._templates.move_to_end(key)
+        return self._templates[key]
 
 
 @lru_cache(maxsize=8)
