@@ -89,6 +89,7 @@ class Core:
         self._meets = self._code.meets
         self._loops: list[_Loop] = []
         self._ran = 0  # iterations that were carried out at once
+        self._tried = 0  # where a stretch ends that cannot be carried out at once
         self._met = False
 
     @property
@@ -121,6 +122,7 @@ class Core:
 
     def resume(self) -> Meeting:
         """Run to the next meeting, whose bundle the next call carries out. ModelError names the bundle that fails."""
+        self._tried = 0
         for _ in range(MOST_BUNDLES):
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
@@ -132,7 +134,8 @@ class Core:
                 if steering is not None and steering.form.name in MEETINGS:
                     return self._meeting(steering)
             try:
-                self._step(steering)
+                if not self._run_stretch():
+                    self._step(steering)
             except SparsecError as exc:
                 raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
@@ -167,6 +170,26 @@ class Core:
             self._begin_loop(*steering.operands)
             return
         self._go_on(self.pc + 1)
+
+    def _run_stretch(self) -> bool:
+        """Carry out what lies before the next meeting, jump or end of a loop, if that is long, as far as the cascade has words;
+        False, and nothing changed, when that cannot be done at once."""
+        start, end = self.pc, self._code.stretches[self.pc]
+        if start < self._tried or start == end or not self.fast:
+            return False
+        if self._loops:
+            end = min(end, self._loops[-1].end)
+        words = self._code.gets
+        if words[end] - words[start] > len(self.state.inbox):
+            end = int(np.searchsorted(words, words[start] + len(self.state.inbox), "right")) - 1
+        if not self._code.long(start, end):
+            return False
+        self._tried = end
+        if not self._run_nest(start, end, 1):
+            return False
+        self._tried = 0
+        self._go_on(end)
+        return True
 
     def _target(self, steering: Instruction) -> int | None:
         """Where a jump goes, if this is one and is taken."""

@@ -15,12 +15,14 @@ from sparsec.backends.aie.core.cascade import GET, PUT
 from sparsec.backends.aie.core.execute import STEERING, State
 from sparsec.backends.aie.core.instructions import ADDING, BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
 from sparsec.backends.aie.core.nests import Nest, Template
+from sparsec.backends.aie.core.plan import HALVES
 from sparsec.backends.aie.core.timing import Latencies, Timed
-from sparsec.backends.aie.core.tracing import counts_of, is_nest
+from sparsec.backends.aie.core.tracing import counts_of, is_nest, onward
 from sparsec.compiler.errors import ModelError, SparsecError
 
 Array = np.ndarray[Any, Any]
 PRODUCTS = frozenset(("mac", "mul", "mace", "mule", "macbf", "macbft", "macebf", "macsp", "mulsp", "macbfsp", *ADDING))
+_LONG = 8  # products beside loops
 _KEPT_NESTS = 128
 _KEPT_BYTES = 1 << 26  # of templates
 
@@ -37,6 +39,9 @@ class Decoded:
     pointers: list[list[int]] = field(init=False)
     meets: list[tuple[int, ...]] = field(init=False)
     gets: Array = field(init=False)  # int64: words that bundles before each one take, one by one
+    _loops: Array = field(init=False)  # int64: loops that bundles before each one begin
+    _products: Array = field(init=False)  # int64: products before each bundle
+    _floats: Array = field(init=False)  # int64: those of bfloat16
     _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
     _counts: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
     _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
@@ -54,12 +59,27 @@ class Decoded:
         given = [Slot.STORE in b and b[Slot.STORE].form.name == "putc" for b in self.bundles]
         self.meets = [(GET,) * got + (PUT,) * put for got, put in zip(taken, given, strict=True)]
         self.gets = np.cumsum([0, *taken])
+        self.stretches = [*range(len(self.bundles) + 1)]
+        for at in reversed(range(len(self.bundles))):
+            if (behind := onward(self.bundles, at)) is not None:
+                self.stretches[at] = self.stretches[behind]
+        self._products = np.cumsum([0, *self.multiplies])
+        self._floats = np.cumsum([0, *(name in HALVES or ADDING.get(name) in HALVES for name in vectors)])
+        self._loops = np.cumsum([0, *(s is not None and s.form.name == "loop" for s in self.steering)])
 
     def plain(self, start: int, end: int) -> bool:
         """Whether `loops.run` does the body [start, end)."""
         if (start, end) not in self._plain:
             self._plain[start, end] = loops.is_plain(self.bundles[start:end]) and not any(self.steering[start:end])
         return self._plain[start, end]
+
+    def long(self, start: int, end: int) -> bool:
+        """Whether bundles [start, end), each carried out once but for loops, do so much that it pays to know them at once. Not
+        those of bfloat16, whose sums depend on their order."""
+        loops, floats, products = (
+            int(n[end] - n[start]) if start < end else 0 for n in (self._loops, self._floats, self._products)
+        )
+        return not floats and (loops > 0 or products >= _LONG)
 
     def _numbers(self, start: int, end: int) -> list[tuple[str, int]]:
         """The registers of numbers and pointers that bundles [start, end) read or write: what they do depends on no others."""

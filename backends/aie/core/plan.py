@@ -13,7 +13,7 @@ from sparsec.backends.aie.core.trace import ALL, POSITIONS, Sum, Trace, parts_of
 Array = np.ndarray[Any, Any]
 
 OF_FLOATS = frozenset(("macbf", "macbft", "macebf", "macbfsp", "addbf", "maxf", "minf", "setf"))
-_HALVES = frozenset(("macbf", "macbft", "macebf", "macbfsp"))  # products that add to one half or the other
+HALVES = frozenset(("macbf", "macbft", "macebf", "macbfsp"))  # products that add to one half or the other
 OF_INTEGERS = frozenset(("mac", "mace", "macsp", "ups"))
 
 
@@ -126,7 +126,7 @@ def _joined(trace: Trace) -> tuple[dict[int, list[Sum]], list[Array]]:
 
 def _alike(a: Sum, b: Sum) -> bool:
     """Whether two sums of an accumulator may be taken in any order: those of bfloat16 add to one half of it or the other."""
-    return a.name == b.name and (a.name in _HALVES or (a.name in ("mac", "macsp") and a.numbers == b.numbers))
+    return a.name == b.name and (a.name in HALVES or (a.name in ("mac", "macsp") and a.numbers == b.numbers))
 
 
 def _join(made: list[Sum], which: Sequence[int], rows: list[Array]) -> None:
@@ -163,7 +163,7 @@ def _begins(sums: Sequence[Sum]) -> int | None:
             known[2 * s.numbers[0] : 2 * s.numbers[0] + 2] = True
         elif s.name == "take":
             known[part_of(s.numbers[0])] = True
-        elif s.name != "none" and not (s.name in _HALVES and known[part_of(parts_of(s.name, s.numbers[0]))].all()):
+        elif s.name != "none" and not (s.name in HALVES and known[part_of(parts_of(s.name, s.numbers[0]))].all()):
             return None
         if known.all():
             return i

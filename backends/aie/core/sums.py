@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.arithmetic import BF16, as_float, rounded, rows_of, saturated, shifted, transposed_bf16, widened
-from sparsec.backends.aie.core.plan import OF_FLOATS, OF_INTEGERS, Plan, part_of
+from sparsec.backends.aie.core.plan import OF_FLOATS, OF_INTEGERS, Alike, Plan, part_of
 from sparsec.backends.aie.core.sparse_b import DEPTH, MASK_BYTES
 from sparsec.backends.aie.core.sparse_b import as_float as operands
 from sparsec.backends.aie.core.trace import ALL, Stored, Sum
@@ -73,29 +73,37 @@ class Values:
     def _final(self, n: int) -> Array | None:
         """int32 [iterations x accumulators, 4, 8]: those of a class at the end of each iteration."""
         of = self._plan.classes[n]
-        return self._after(n, len(of.sums)) if of.begins is not None else None
+        return self._after(n, len(of.sums)) if of.begins is not None or self._times == 1 else None
 
     def _after(self, n: int, count: int) -> Array | None:
         """int32 [iterations x accumulators, 4, 8]: those of a class after so many of their sums."""
         if (n, count) not in self._known:
+            self._known[n, count] = None  # as for sums that go on over iterations by way of others
             self._known[n, count] = self._summed(n, count)
         return self._known[n, count]
 
     def _summed(self, n: int, count: int) -> Array | None:
         of = self._plan.classes[n]
         times, size = self._times, len(of.members)
+        before = self._before[list(of.members)]
+        if not of.sums:
+            return np.broadcast_to(before, (times, size, 4, 8)).reshape(times * size, 4, 8)
+        if times == 1:
+            return (
+                before
+                if count == 0
+                else self._added(of, before.view(np.float32) if of.floats else before.astype(np.int64), count)
+            )
         if of.begins is None or count <= of.begins:
-            if any(s.name in ("setc", "setf", "take") for s in of.sums[:count]):
-                return None
-            before = self._before[list(of.members)]
-            if not of.sums:
-                return np.broadcast_to(before, (times, size, 4, 8)).reshape(times * size, 4, 8)
             if count or of.begins is None or (final := self._final(n)) is None:
                 return None
             return np.concatenate((before, final[:-size]))
+        return self._added(of, np.zeros((times * size, 4, 8), np.float32 if of.floats else np.int64), count)
+
+    def _added(self, of: Alike, total: Array, count: int) -> Array | None:
+        """int32 [iterations x accumulators, 4, 8]: what so many of their sums make of accumulators that hold `total`."""
         if of.floats and any(s.name in OF_INTEGERS for s in of.sums):
             return None
-        total = np.zeros((times * size, 4, 8), np.float32 if of.floats else np.int64)
         for s in of.sums[:count]:
             if s.name == "take":
                 others = [self._source(of.takes[i]) for i in s.numbers[1:]]

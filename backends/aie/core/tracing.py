@@ -28,21 +28,25 @@ _SCALARS = frozenset(
 _MOST_INNER = 1 << 15  # bundles of a plain loop within a body
 
 
+def onward(bundles: Sequence[Bundle], at: int) -> int | None:
+    """The bundle behind one that can be traced, or behind the plain loop that it begins; None where it cannot."""
+    names = {slot: i.form.name for slot, i in bundles[at].items()}
+    known = {Slot.A: _LOADS, Slot.B: _LOADS, Slot.STORE: _STORES, Slot.VECTOR: _VECTORS, Slot.SCALAR: _SCALARS}
+    if any(name not in known[slot] for slot, name in names.items()):
+        return None
+    if names.get(Slot.SCALAR) != "loop":
+        return at + 1
+    size = bundles[at][Slot.SCALAR].operands[1]
+    end = at + 1 + size
+    return end if size and end <= len(bundles) and loops.is_plain(bundles[at + 1 : end]) else None
+
+
 def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:
-    """Whether `Template.of` may know the body [start, end): its instructions, and plain loops within it."""
-    inner = 0
-    for at in range(start, end):
-        bundle = bundles[at]
-        names = {slot: i.form.name for slot, i in bundle.items()}
-        known = {Slot.A: _LOADS, Slot.B: _LOADS, Slot.STORE: _STORES, Slot.VECTOR: _VECTORS, Slot.SCALAR: _SCALARS}
-        if any(name not in known[slot] for slot, name in names.items()):
-            return False
-        if names.get(Slot.SCALAR) == "loop":
-            size = bundle[Slot.SCALAR].operands[1]
-            if at < inner or not size or at + 1 + size > end or not loops.is_plain(bundles[at + 1 : at + 1 + size]):
-                return False
-            inner = at + 1 + size
-    return True
+    """Whether `Template.of` may know the bundles [start, end): their instructions, and plain loops within them."""
+    at: int | None = start
+    while at is not None and at < end:
+        at = onward(bundles, at)
+    return at == end
 
 
 def _pairs(*wide: int) -> list[int]:

@@ -273,6 +273,31 @@ def test_sums_that_are_shifted_by_another_number_have_another_template() -> None
     assert len({results[n].tobytes() for n in (0, 3, 6)}) == 3
 
 
+@settings(deadline=None, max_examples=60)
+@given(_nest(), st.integers(1, 3), st.integers(0, 99))
+def test_what_is_carried_out_once_is_its_bundles(body: Sequence[str], times: int, seed: int) -> None:
+    """Between jumps, which no loop holds, and twice within a loop that ends there."""
+    text = [*_pointers(0x800, 0x1400, 0x420), "movi r3, 6", "movi r4, 3", "movi r5, 64", "pmov p6, p4", "pmov p7, p5"]
+    text += ["movi r0, 3072", "movp p2, r0", "movi r0, 64", "movm m5, r0", f"movi r6, {times}", "again:", *body]
+    _same("\n".join([*text, "jzd r6, over", "jmp again", "over:", "done"]), seed)
+
+
+def test_a_long_stretch_is_carried_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sums begin with what was there, and go on where it ends."""
+    ran: list[tuple[int, int]] = []
+    at_once = Core._run_nest
+
+    def noted(core: Core, start: int, end: int, times: int) -> bool:
+        ran.append((end - start, times))
+        return at_once(core, start, end, times)
+
+    monkeypatch.setattr(Core, "_run_nest", noted)
+    body = ["mac c0, w1, x4, 0", "loop r2, inner", "a.ldw w1, p1, 32 | mac c0, w1, x4, 1", "inner:", "macc c1, c0, w2, x5, 1"]
+    text = [*_pointers(0x800, 0x1400, TABLE), "movi r2, 4", "jmp on", "on:", *body, "mace c1, w1, w9, 0", "srs c1, p3, r2, 1, 32"]
+    _same("\n".join([*text, "movh r2, 1", "mac c1, w1, x4, 1", "done"]), 2)
+    assert ran == [(6, 1)]
+
+
 @pytest.mark.parametrize("moves", ["padd p5, 2", "b.ldm m0, p5, 2"])
 def test_a_table_that_moves_from_one_iteration_to_the_next_is_read_where_it_is(moves: str) -> None:
     """Steps of each iteration are others, so that addresses are no line."""
@@ -327,6 +352,7 @@ def test_partial_sums_are_loaded_and_stored_at_once(product: str, partial: bool,
         ("a.ldw w1, p1, 32 | stw w1, p3, 32", "what is stored is loaded again"),
         ("mac c0, w1, x4, 1 | srs c0, p4, r3, 1, 32", "a sum goes on over iterations"),
         ("stw w1, p4, 0", "all iterations store to one place"),
+        ("macc c0, c1, w1, x4, 1\nmacc c1, c0, w1, x4, 0\nstc c1, 0, p3, 32", "sums go on by way of each other"),
     ],
 )
 def test_what_depends_on_iterations_before_runs_bundle_by_bundle(body: str, why: str) -> None:
