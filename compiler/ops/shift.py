@@ -31,5 +31,5 @@ def rounding_shift(acc: Array, shift: Array | int) -> Array:
 def requantise_by_shift(acc: Array, shift: Array | int, zero: int, dtype: DType) -> Array:
     """saturate(rounding_shift(acc, shift) + zero) in the 8- or 16-bit type `dtype`."""
     low, high = RANGES[dtype]
-    limited: Array = np.clip(rounding_shift(acc, shift) + zero, low, high)
+    limited: Array = np.minimum(np.maximum(rounding_shift(acc, shift) + zero, low), high)
     return limited.astype(dtype.numpy)

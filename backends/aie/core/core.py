@@ -16,10 +16,10 @@ from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.cascade import GET, Event, Events
 from sparsec.backends.aie.core.decoded import decoded
-from sparsec.backends.aie.core.execute import State, run_bundle
+from sparsec.backends.aie.core.execute import State, run_actions
 from sparsec.backends.aie.core.instructions import Instruction, Slot
 from sparsec.backends.aie.core.nests import Ran
-from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
+from sparsec.backends.aie.core.timing import Latencies, Scoreboard
 from sparsec.backends.aie.core.trace import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
@@ -155,12 +155,11 @@ class Core:
         self.products += self._multiplies[self.pc]
         for kind in self._meets[self.pc]:
             self.events.add(self.board.now, kind, self.pc)
-        bundle = self._bundles[self.pc]
         if pointers := self._code.pointers[self.pc]:
             self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
         to = self._target(steering) if steering is not None else None
-        run_bundle(self.state, bundle)
+        run_actions(self.state, self._code.actions[self.pc])
         if to is not None:
             self.pc = to
             self.stalls["jump"] += self.latencies.jump
@@ -290,23 +289,22 @@ class Core:
 
     def _time(self, ran: Ran) -> None:
         """Issue iterations, each as the ones before it that began alike and lost as much to banks."""
-        known: dict[tuple[int, int], tuple[int, int, list[Event], int]] = {}
-        states = Outlooks(self.board)
-        state = states.number()
+        outlook = self.board.outlook()
         for kind, times in ran.runs:
-            left = times
+            left, met_banks = times, ran.kinds[kind]
             while left:
-                if (state, kind) not in known:
-                    states.restore(state)
-                    known[state, kind] = (*self._issue(ran.steps, ran.kinds[kind]), states.number())
-                    self.board.advance(-known[state, kind][0])
-                cycles, lost, met, after = known[state, kind]
-                repeats = left if after == state else 1
+                if (outlook, met_banks) not in ran.timed:
+                    self.board.expect(outlook)
+                    issued = self._issue(ran.steps, met_banks)
+                    ran.timed[outlook, met_banks] = (*issued, self.board.outlook())
+                    self.board.advance(-issued[0])
+                cycles, lost, met, after = ran.timed[outlook, met_banks]
+                repeats = left if after == outlook else 1
                 self.events.extend(met, self.board.now, cycles, repeats)
                 self.board.advance(repeats * cycles)
                 self.stalls["pipeline"] += repeats * lost
-                state, left = after, left - repeats
-        states.restore(state)
+                outlook, left = after, left - repeats
+        self.board.expect(outlook)
         self.stalls["bank"] += ran.conflicts
 
     def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int, list[Event]]:

@@ -12,7 +12,7 @@ import numpy as np
 from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import read_registers, written_registers
 from sparsec.backends.aie.core.cascade import GET, PUT
-from sparsec.backends.aie.core.execute import STEERING, State
+from sparsec.backends.aie.core.execute import STEERING, Actions, State, actions_of
 from sparsec.backends.aie.core.instructions import ADDING, BUNDLE_BYTES, Bundle, Instruction, Slot, decode_bundle
 from sparsec.backends.aie.core.nests import Nest, Template
 from sparsec.backends.aie.core.plan import HALVES
@@ -35,6 +35,7 @@ class Decoded:
     bundles: tuple[Bundle, ...]
     timed: list[Timed]
     steering: list[Instruction | None] = field(init=False)
+    actions: list[Actions] = field(init=False)
     multiplies: list[bool] = field(init=False)
     pointers: list[list[int]] = field(init=False)
     meets: list[tuple[int, ...]] = field(init=False)
@@ -51,6 +52,7 @@ class Decoded:
     def __post_init__(self) -> None:
         scalars = [b.get(Slot.SCALAR) for b in self.bundles]
         self.steering = [s if s is not None and s.form.name in STEERING else None for s in scalars]
+        self.actions = [actions_of(b) for b in self.bundles]
         vectors = [b[Slot.VECTOR].form.name if Slot.VECTOR in b else "" for b in self.bundles]
         self.multiplies = [name in PRODUCTS for name in vectors]
         moving = [[b[s] for s in (Slot.A, Slot.B, Slot.STORE) if s in b and b[s].form.moves] for b in self.bundles]

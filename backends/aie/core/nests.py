@@ -8,13 +8,14 @@ they are, all further ones do as it did. So all addresses are known, the data th
 sums follow from matrix products (`plan`, `sums`).
 
 What does not fit (a load of what an iteration stored, a sum that goes on over iterations, an address outside of memory, a word
-that nothing has written) is found before anything changes, and left to `execute.run_bundle`.
+that nothing has written) is found before anything changes, and left to `execute.run_actions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Ran:
     """What iterations did besides values: the steps of each, and accesses by bank.
 
     `kinds` are the cycles that the steps of an iteration lose to banks, as far as they differ; `runs` says which kind how many
-    iterations in a row are of; `conflicts` are the cycles lost by all.
+    iterations in a row are of; `conflicts` are the cycles lost by all. `timed` is for whoever issues the steps, to keep how
+    long an iteration of a kind takes, by how the core is before it.
     """
 
     steps: tuple[Step, ...]
@@ -47,6 +49,7 @@ class Ran:
     runs: tuple[tuple[int, int], ...]
     conflicts: int
     accesses: list[int]
+    timed: dict[Any, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(steps: Sequence[Step], lost: Array, accesses: list[int]) -> Ran:
@@ -66,6 +69,8 @@ class Template:
         """`vectors` are the rows of where vectors are after an iteration."""
         self.trace, self.numbers, self.plan = trace, numbers, Plan(trace)
         self.vectors = np.array(vectors, np.int64)
+        self.together = _pairs(trace)
+        self.timed: dict[Any, Any] = {}  # of iterations that lose nothing to banks
         tables = set(trace.tables)
         self.loads, self.tables, self.stores = (
             np.concatenate([trace.addresses[n] for n in part] or [np.zeros(0, np.int64)])
@@ -169,8 +174,16 @@ class Nest:
             state.sums(c)[:] = f
         self._leave(state, memory)
         if bank_bytes not in self._ran:
-            self._ran[bank_bytes] = Ran.of(*self._conflicts(bank_bytes), self._accesses(bank_bytes, state))
+            self._ran[bank_bytes] = self._costs(bank_bytes, self._accesses(bank_bytes, state))
         return self._ran[bank_bytes]
+
+    def _costs(self, bank_bytes: int, accesses: list[int]) -> Ran:
+        """What it does besides values."""
+        template, banks = self.template, self.where // bank_bytes
+        if any((banks[:, a] == banks[:, b]).any() for a, b in template.together):
+            return Ran.of(*self._conflicts(bank_bytes), accesses)
+        steps = tuple(self.trace.steps)
+        return Ran(steps, ((0,) * len(steps),), ((0, self.times),), 0, accesses, template.timed)
 
     def _row(self, number: int) -> int:
         """The row of an address that is used once in an iteration."""
@@ -247,3 +260,15 @@ class Nest:
         at = self.where[:, np.concatenate((template.loads, template.tables, template.stores))].reshape(-1)
         found: list[int] = np.bincount(at // bank_bytes, minlength=state.memory.size // bank_bytes).tolist()
         return found
+
+
+def _pairs(trace: Trace) -> list[tuple[Array, Array]]:
+    """The rows of accesses that take place together, two by two."""
+    found: list[tuple[list[Array], list[Array]]] = []
+    for group in (g for s in trace.steps for g in s.groups):
+        for n, (a, b) in enumerate(combinations(group, 2)):
+            if n == len(found):
+                found.append(([], []))
+            found[n][0].append(trace.addresses[a])
+            found[n][1].append(trace.addresses[b])
+    return [(np.concatenate(a), np.concatenate(b)) for a, b in found]
