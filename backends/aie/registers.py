@@ -297,6 +297,7 @@ def _words(kind: Kind) -> dict[int, str]:
     return named
 
 
+@cache
 def register(kind: Kind, name: str) -> int:
     """The offset that a name of `register_name` means; UsageError where the kind of tile has no such register."""
     memory = re.fullmatch(r"(data|program)\+(0x[0-9a-fA-F]+)", name)

@@ -174,7 +174,7 @@ class Core:
         """Carry out what lies before the next meeting, jump or end of a loop, if that is long, as far as the cascade has words;
         False, and nothing changed, when that cannot be done at once."""
         start, end = self.pc, self._code.stretches[self.pc]
-        if start < self._tried or start == end or not self.fast:
+        if start == end or start < self._tried or not self.fast:
             return False
         if self._loops:
             end = min(end, self._loops[-1].end)

@@ -61,13 +61,17 @@ class Decoded:
         given = [Slot.STORE in b and b[Slot.STORE].form.name == "putc" for b in self.bundles]
         self.meets = [(GET,) * got + (PUT,) * put for got, put in zip(taken, given, strict=True)]
         self.gets = np.cumsum([0, *taken])
-        self.stretches = [*range(len(self.bundles) + 1)]
-        for at in reversed(range(len(self.bundles))):
-            if (behind := onward(self.bundles, at)) is not None:
-                self.stretches[at] = self.stretches[behind]
         self._products = np.cumsum([0, *self.multiplies])
         self._floats = np.cumsum([0, *(name in HALVES or ADDING.get(name) in HALVES for name in vectors)])
         self._loops = np.cumsum([0, *(s is not None and s.form.name == "loop" for s in self.steering)])
+        self.stretches = self._stretches()
+
+    def _stretches(self) -> list[int]:
+        ends = [*range(len(self.bundles) + 1)]
+        for at in reversed(range(len(self.bundles))):
+            if (behind := onward(self.bundles, at)) is not None:
+                ends[at] = ends[behind]
+        return [end if self.long(at, end) else at for at, end in enumerate(ends)]
 
     def plain(self, start: int, end: int) -> bool:
         """Whether `loops.run` does the body [start, end)."""

@@ -193,9 +193,12 @@ class ArrayState:
         """Write a descriptor back that has been carried out, as its iteration moves on."""
         if descriptor.iteration.wrap == 1:
             return
-        base = address(tile, DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE)
+        kind = self.grid.kind(tile)
+        base = address(tile, DMAS[kind].bd_base + number * BD_STRIDE)
         if id(descriptor) not in self._advanced:
-            self._advanced[id(descriptor)] = descriptor.advanced().encode()
+            advanced = descriptor.advanced()
+            words = self._advanced[id(descriptor)] = advanced.encode()
+            self._decoded.setdefault((kind, words), advanced)
         for i, word in enumerate(self._advanced[id(descriptor)]):
             self.registers[base + 4 * i] = word
 
