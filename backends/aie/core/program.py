@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import jinja2
 
@@ -148,8 +148,9 @@ def entries(kinds: tuple[Kind, ...]) -> tuple[int, ...]:
     return tuple(labels[k.name] for k in kinds)
 
 
-def core_text(kinds: Sequence[Kind], parameters: int) -> str:
-    """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
+@cache
+def _template() -> jinja2.Template:
+    """The text that all programs are rendered from: compiling it takes longer than anything else about them."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sparsec.templates", "aie"),
         undefined=jinja2.StrictUndefined,
@@ -157,6 +158,11 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    return environment.get_template("core.s.j2")
+
+
+def core_text(kinds: Sequence[Kind], parameters: int) -> str:
+    """The program's assembly. `parameters` is the address of the first of two layers' parameters in data memory."""
     described = [
         {
             "name": k.name,
@@ -182,7 +188,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
     more = {"steps_offset": HEADER_BYTES, "pages_offset": PAGES_OFFSET, **places}
-    return environment.get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
+    return _template().render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:
