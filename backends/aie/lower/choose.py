@@ -56,7 +56,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
                         for buffers in (2, 1):
                             made = Tiling(layer, mode, height, width, height_of, blocks, kept, buffers, core, bank, splits)
                             for groups in _GROUPS if splits > 1 and not layer.computed else (1,):
-                                made = replace(made, groups=groups)
+                                made = replace(made, groups=groups) if groups > 1 else made
                                 if _fits(machine, made):
                                     yield made
             if not why_dense(layer, mode, splits):

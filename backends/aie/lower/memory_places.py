@@ -27,6 +27,8 @@ class What(Enum):
     RESIDUAL = "residual"
     WEIGHTS = "weights"
 
+    __hash__ = object.__hash__  # there is one of each, and it is often a key: by name takes much longer
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:
@@ -150,7 +152,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     for portions, each in ((data, ring * tiling.part_bytes), (residual, ring * tiling.residual_part_bytes), (weights, 0)):
         placed.append([])
         for p in portions:
-            placed[-1].append(replace(p, at=at))
+            placed[-1].append(Portion(p.stream, p.first, p.count, at))
             at += held_bytes(tiling, p.stream.part, slots or p.count) if portions is weights else p.count * each
     ring_at = tuple(at + sum(rings[:r]) for r in rows)
     parts = tuple(map(tuple, placed))

@@ -93,7 +93,7 @@ class Tiling:
         """Output rows of one part of the positions."""
         return -(-self.height // self.mode.position_parts)
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Tiles of a band."""
         return -(-self.band // self.rows)
@@ -241,7 +241,7 @@ class Tiling:
         """Where the chunks of a part of the weights are."""
         return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
 
-    @property
+    @cached_property
     def page_bytes(self) -> tuple[int, ...]:
         """Bytes of a page of the weights of each part of the output channels."""
         return self.paging.sizes
@@ -273,7 +273,7 @@ class Tiling:
         """How often weights go to the cores."""
         return 1 if self.kept else self.tiles
 
-    @property
+    @cached_property
     def data_bytes(self) -> int:
         """Vectors of one unit in a core."""
         return self.share.data_vectors * self.layer.element.vector_bytes
@@ -303,7 +303,7 @@ class Tiling:
         """Bytes of one tile's residual in a core: of its own channels."""
         return self.residual_lead + self.most_results * self.residual_stride if self.layer.residual else 0
 
-    @property
+    @cached_property
     def residual_parts(self) -> int:
         """Parts that the residual of a tile comes in through a memory tile: `residual_pieces` of one stream, then of the next."""
         if self.mode.streams > 1:
@@ -316,7 +316,7 @@ class Tiling:
         """Whether pieces of the residual move one like the other, behind all data: that of the only tile, of several streams."""
         return self.mode.streams > 1 and self.tiles == 1
 
-    @property
+    @cached_property
     def residual_pieces(self) -> int:
         """Pieces of what a tile's residual is in one of several streams."""
         blocks = self.layer.output_blocks // self.mode.streams
@@ -387,12 +387,12 @@ class Tiling:
         source = self.source
         return source.blocks * source.source_rows * source.source_columns * BLOCK * self.layer.element.bytes
 
-    @property
+    @cached_property
     def part_bytes(self) -> int:
         """One part of a tile in a memory tile."""
         return self.source_bytes // self.parts
 
-    @property
+    @cached_property
     def residual_part_bytes(self) -> int:
         """One part of the residual of a tile in a memory tile."""
         return self.residual_source_bytes // max(1, self.residual_parts)
@@ -405,12 +405,12 @@ class Tiling:
         positions = self.share.rows * self.share.residual_columns
         return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
-    @property
+    @cached_property
     def stored_bytes(self) -> int:
         """Results of 8 channels of one tile in a memory tile."""
         return self.rows * self.share.stored_columns * BLOCK * self.layer.result_size
 
-    @property
+    @cached_property
     def most_results(self) -> int:
         """Blocks of output channels of the part that has most."""
         return len(self.output_blocks(0))
