@@ -280,10 +280,9 @@ class Core:
             return False
         self._ran = times
         self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
-        for step in ran.steps:
-            count = nest.times * step.times
-            self.executed[step.start : step.end] += count
-            self.products += count * sum(self._multiplies[step.start : step.end])
+        issued = nest.times * nest.template.issued
+        self.executed[start:end] += issued
+        self.products += int(issued @ self._code.multiplied[start:end])
         self._time(ran)
         return True
 

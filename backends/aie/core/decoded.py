@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.affine import FIRST
 from sparsec.backends.aie.core.assembly import read_registers, written_registers
 from sparsec.backends.aie.core.cascade import GET, PUT
 from sparsec.backends.aie.core.execute import STEERING, Actions, State, actions_of
@@ -37,6 +38,7 @@ class Decoded:
     steering: list[Instruction | None] = field(init=False)
     actions: list[Actions] = field(init=False)
     multiplies: list[bool] = field(init=False)
+    multiplied: Array = field(init=False)  # int64: the same as numbers
     pointers: list[list[int]] = field(init=False)
     meets: list[tuple[int, ...]] = field(init=False)
     gets: Array = field(init=False)  # int64: words that bundles before each one take, one by one
@@ -45,7 +47,7 @@ class Decoded:
     _floats: Array = field(init=False)  # int64: those of bfloat16
     _plain: dict[tuple[int, int], bool] = field(default_factory=dict)
     _counts: dict[tuple[int, int], tuple[int, ...] | None] = field(default_factory=dict)
-    _used: dict[tuple[int, int], list[tuple[str, int]]] = field(default_factory=dict)
+    _used: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     _nests: OrderedDict[tuple[int, ...], list[Nest]] = field(default_factory=OrderedDict)
     _templates: OrderedDict[tuple[int, int, tuple[int, ...]], Template | None] = field(default_factory=OrderedDict)
 
@@ -61,6 +63,7 @@ class Decoded:
         given = [Slot.STORE in b and b[Slot.STORE].form.name == "putc" for b in self.bundles]
         self.meets = [(GET,) * got + (PUT,) * put for got, put in zip(taken, given, strict=True)]
         self.gets = np.cumsum([0, *taken])
+        self.multiplied = np.array(self.multiplies, np.int64)
         self._products = np.cumsum([0, *self.multiplies])
         self._floats = np.cumsum([0, *(name in HALVES or ADDING.get(name) in HALVES for name in vectors)])
         self._loops = np.cumsum([0, *(s is not None and s.form.name == "loop" for s in self.steering)])
@@ -87,12 +90,13 @@ class Decoded:
         )
         return not floats and (loops > 0 or products >= _LONG)
 
-    def _numbers(self, start: int, end: int) -> list[tuple[str, int]]:
-        """The registers of numbers and pointers that bundles [start, end) read or write: what they do depends on no others."""
+    def _numbers(self, start: int, end: int) -> list[int]:
+        """The registers of numbers and pointers that bundles [start, end) read or write, counted through r, p and m: what they do
+        depends on no others."""
         if (start, end) not in self._used:
             slots = [i for b in self.bundles[start:end] for i in b.values()]
             used = {r for i in slots for r in (*read_registers(i), *written_registers(i))}
-            self._used[start, end] = sorted(r for r in used if r[0] in "rpm")
+            self._used[start, end] = sorted(FIRST[kind] + n for kind, n in used if kind in FIRST)
         return self._used[start, end]
 
     def nest(self, state: State, start: int, end: int, times: int) -> Nest | None:
@@ -100,8 +104,8 @@ class Decoded:
         counts = self._counted(start, end)
         if counts is None:
             return None
-        registers = {"r": state.r, "p": state.p, "m": state.m}
-        key = (start, end, times, *(registers[kind][n] for kind, n in self._numbers(start, end)))
+        registers = [*state.r, *state.p, *state.m]
+        key = (start, end, times, *[registers[n] for n in self._numbers(start, end)])
         kept = self._nests.setdefault(key, [])
         self._nests.move_to_end(key)
         for nest in kept:

@@ -65,10 +65,14 @@ class Ran:
 class Template:
     """What loops with one body do that have the same counts: all but the numbers in registers and tables."""
 
-    def __init__(self, trace: Trace, numbers: Affine, vectors: Sequence[int]) -> None:
-        """`vectors` are the rows of where vectors are after an iteration."""
+    def __init__(self, trace: Trace, numbers: Affine, vectors: Sequence[int], start: int, end: int) -> None:
+        """Of bundles [start, end). `vectors` are the rows of where vectors are after an iteration."""
         self.trace, self.numbers, self.plan = trace, numbers, Plan(trace)
+        self.start, self.issued = start, np.zeros(end - start, np.int64)  # how often an iteration issues each bundle
+        for step in trace.steps:
+            self.issued[step.start - start : step.end - start] += step.times
         self.vectors = np.array(vectors, np.int64)
+        self.loaded = np.flatnonzero(self.vectors >= 0)
         self.together = _pairs(trace)
         self.timed: dict[Any, Any] = {}  # of iterations that lose nothing to banks
         tables = set(trace.tables)
@@ -88,7 +92,7 @@ class Template:
         while True:
             tracer = Tracer(bundles, start, end, counts, values)
             try:
-                return Template(*tracer.run(most), tracer.vectors)
+                return Template(*tracer.run(most), tracer.vectors, start, end)
             except OverflowError:
                 most *= 8
             except Unknown:
@@ -133,7 +137,7 @@ class Nest:
     def __init__(self, template: Template, where: Array, first: Array, last: Array, tables: Array, state: State) -> None:
         """Addresses, int64 [iterations, rows], registers before and after; `state` has the `tables` that were read."""
         self.template, self.trace, self.times = template, template.trace, len(where)
-        self.first, self.last, self.where = first, last, where
+        self.where = where
         self._tables = tables // 2
         self._contents: Array = state.memory.view(np.uint16)[self._tables]
         self._lines = where // 32
@@ -142,6 +146,8 @@ class Nest:
         self._loaded = np.unique(self._lines[:, template.loads])
         self._ran: dict[int, Ran] = {}
         self._words = int(last[CAME] - first[CAME]) // WORD_BYTES
+        places = [(kind, i) for kind, letter in enumerate("rpm") for i in range(COUNTS[letter])]
+        self._moved = [(*place, n) for place, n in zip(places, (last - first).tolist(), strict=False) if n]
 
     def reads_the_same(self, state: State) -> bool:
         """Whether the tables that it was made of are in `state` as well."""
@@ -224,14 +230,11 @@ class Nest:
 
     def _leave(self, state: State, memory: Array) -> None:
         """Registers as the last iteration leaves them, where it changes them."""
-        at = 0
-        for values in (state.r, state.p, state.m):
-            for i in range(len(values)):
-                values[i] += int(self.last[at + i] - self.first[at + i])
-            at += len(values)
-        for w, row in enumerate(self.template.vectors.tolist()):
-            if row >= 0:
-                state.w[w] = memory[32 * self._lines[-1, row] :][:32]
+        registers = (state.r, state.p, state.m)
+        for kind, i, moved in self._moved:
+            registers[kind][i] += moved
+        loaded = self.template.loaded
+        state.w[loaded] = memory.reshape(-1, 32)[self._lines[-1, self.template.vectors[loaded]]]
 
     def _conflicts(self, bank_bytes: int) -> tuple[list[Step], Array]:
         """An iteration's steps, loops as their bundles where accesses meet; cycles that these lose, int64 [iterations, steps]."""
