@@ -244,7 +244,8 @@ class Descriptor:
         """
         offsets = self.offsets()
         first = self.base * self.FORM.base_unit // WORD_BYTES + self.iteration.current * self.iteration.step
-        found = np.where(offsets == PADDING, PADDING, offsets + first)
+        padded = any(p != Pad() for p in self._pads())
+        found = np.where(offsets == PADDING, PADDING, offsets + first) if padded else offsets + first
         if self.FORM.base_words and found.size and (last := int(found.max())) >= self.FORM.base_words:
             self._refuse("last word", last, f"word {self.FORM.base_words - 1}", "move the buffer or shorten the walk")
         return found

@@ -35,12 +35,16 @@ class Kind(Enum):
     MEMORY = "memory"
     CORE = "core"
 
+    __hash__ = object.__hash__  # there is one of each, and it is often a key: by name takes much longer
+
 
 class Direction(Enum):
     """Which way a DMA channel moves words: the stream's into memory, or memory's onto the stream. Values as in TCT words."""
 
     S2MM = 0
     MM2S = 1
+
+    __hash__ = object.__hash__  # there is one of each, and it is often a key: by name takes much longer
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -293,6 +297,7 @@ def _words(kind: Kind) -> dict[int, str]:
     return named
 
 
+@cache
 def register(kind: Kind, name: str) -> int:
     """The offset that a name of `register_name` means; UsageError where the kind of tile has no such register."""
     if (offset := _offsets(kind).get(name)) is not None:

@@ -16,11 +16,11 @@ from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.cascade import GET, Event, Events
 from sparsec.backends.aie.core.decoded import decoded
-from sparsec.backends.aie.core.execute import State, run_bundle
+from sparsec.backends.aie.core.execute import State, run_actions
 from sparsec.backends.aie.core.instructions import Instruction, Slot
 from sparsec.backends.aie.core.nests import Ran
-from sparsec.backends.aie.core.timing import Latencies, Outlooks, Scoreboard
-from sparsec.backends.aie.core.tracing import Step
+from sparsec.backends.aie.core.timing import Latencies, Scoreboard
+from sparsec.backends.aie.core.trace import Step
 from sparsec.compiler.errors import ModelError, SparsecError
 
 # What a core stops at: what kind it is, and whether a register holds the value.
@@ -89,6 +89,7 @@ class Core:
         self._meets = self._code.meets
         self._loops: list[_Loop] = []
         self._ran = 0  # iterations that were carried out at once
+        self._tried = 0  # where a stretch ends that cannot be carried out at once
         self._met = False
 
     @property
@@ -121,6 +122,7 @@ class Core:
 
     def resume(self) -> Meeting:
         """Run to the next meeting, whose bundle the next call carries out. ModelError names the bundle that fails."""
+        self._tried = 0
         for _ in range(MOST_BUNDLES):
             if not 0 <= self.pc < len(self._bundles):
                 raise ModelError(f"the program of {len(self._bundles)} bundles goes on at bundle {self.pc}")
@@ -132,7 +134,8 @@ class Core:
                 if steering is not None and steering.form.name in MEETINGS:
                     return self._meeting(steering)
             try:
-                self._step(steering)
+                if not self._run_stretch():
+                    self._step(steering)
             except SparsecError as exc:
                 raise type(exc)(f"{self.where}: {exc}") from exc
             self._met = False
@@ -152,12 +155,11 @@ class Core:
         self.products += self._multiplies[self.pc]
         for kind in self._meets[self.pc]:
             self.events.add(self.board.now, kind, self.pc)
-        bundle = self._bundles[self.pc]
         if pointers := self._code.pointers[self.pc]:
             self.stalls["bank"] += self._bank_conflict(pointers)
         name = steering.form.name if steering else ""
         to = self._target(steering) if steering is not None else None
-        run_bundle(self.state, bundle)
+        run_actions(self.state, self._code.actions[self.pc])
         if to is not None:
             self.pc = to
             self.stalls["jump"] += self.latencies.jump
@@ -167,6 +169,26 @@ class Core:
             self._begin_loop(*steering.operands)
             return
         self._go_on(self.pc + 1)
+
+    def _run_stretch(self) -> bool:
+        """Carry out what lies before the next meeting, jump or end of a loop, if that is long, as far as the cascade has words;
+        False, and nothing changed, when that cannot be done at once."""
+        start, end = self.pc, self._code.stretches[self.pc]
+        if start == end or start < self._tried or not self.fast:
+            return False
+        if self._loops:
+            end = min(end, self._loops[-1].end)
+        words = self._code.gets
+        if words[end] - words[start] > len(self.state.inbox):
+            end = int(np.searchsorted(words, words[start] + len(self.state.inbox), "right")) - 1
+        if not self._code.long(start, end):
+            return False
+        self._tried = end
+        if not self._run_nest(start, end, 1):
+            return False
+        self._tried = 0
+        self._go_on(end)
+        return True
 
     def _target(self, steering: Instruction) -> int | None:
         """Where a jump goes, if this is one and is taken."""
@@ -258,32 +280,30 @@ class Core:
             return False
         self._ran = times
         self.accesses = [a + b for a, b in zip(self.accesses, ran.accesses, strict=True)]
-        for step in ran.steps:
-            count = nest.times * step.times
-            self.executed[step.start : step.end] += count
-            self.products += count * sum(self._multiplies[step.start : step.end])
+        issued = nest.times * nest.template.issued
+        self.executed[start:end] += issued
+        self.products += int(issued @ self._code.multiplied[start:end])
         self._time(ran)
         return True
 
     def _time(self, ran: Ran) -> None:
         """Issue iterations, each as the ones before it that began alike and lost as much to banks."""
-        known: dict[tuple[int, int], tuple[int, int, list[Event], int]] = {}
-        states = Outlooks(self.board)
-        state = states.number()
+        outlook = self.board.outlook()
         for kind, times in ran.runs:
-            left = times
+            left, met_banks = times, ran.kinds[kind]
             while left:
-                if (state, kind) not in known:
-                    states.restore(state)
-                    known[state, kind] = (*self._issue(ran.steps, ran.kinds[kind]), states.number())
-                    self.board.advance(-known[state, kind][0])
-                cycles, lost, met, after = known[state, kind]
-                repeats = left if after == state else 1
+                if (outlook, met_banks) not in ran.timed:
+                    self.board.expect(outlook)
+                    issued = self._issue(ran.steps, met_banks)
+                    ran.timed[outlook, met_banks] = (*issued, self.board.outlook())
+                    self.board.advance(-issued[0])
+                cycles, lost, met, after = ran.timed[outlook, met_banks]
+                repeats = left if after == outlook else 1
                 self.events.extend(met, self.board.now, cycles, repeats)
                 self.board.advance(repeats * cycles)
                 self.stalls["pipeline"] += repeats * lost
-                state, left = after, left - repeats
-        states.restore(state)
+                outlook, left = after, left - repeats
+        self.board.expect(outlook)
         self.stalls["bank"] += ran.conflicts
 
     def _issue(self, steps: Sequence[Step], conflicts: Sequence[int]) -> tuple[int, int, list[Event]]:

@@ -6,7 +6,7 @@ file defines the values; `timing` says when, `loops` does whole loops at once to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
 Commit = Callable[[], None]
+Actions = Sequence[tuple[Callable[["State", tuple[int, ...]], Commit], tuple[int, ...]]]
 VECTORS = COUNTS["w"] + COUNTS["y"]
 """Registers of 32 bytes: w, and behind them y, two masks each."""
 
@@ -74,10 +75,18 @@ class State:
 
     def read(self, address: int, size: int, align: int) -> Array:
         """Bytes of memory (a copy). ModelError when they are outside, not aligned, or were never written."""
-        self.check(address, size, "a load", align)
-        if not self.written[address // 4 : (address + size + 3) // 4].all():
-            raise ModelError(f"a load of {size} bytes at {address:#x} reads words that nothing has written")
+        self._check_load(address, size, align)
         return self.memory[address : address + size].copy()
+
+    def read_number(self, address: int, size: int, *, signed: bool) -> int:
+        """A number of `size` bytes, aligned to as many. ModelError as `read`."""
+        self._check_load(address, size, size)
+        return int.from_bytes(self.memory[address : address + size].tobytes(), "little", signed=signed)
+
+    def _check_load(self, address: int, size: int, align: int) -> None:
+        self.check(address, size, "a load", align)
+        if 0 in self.written[address // 4 : (address + size + 3) // 4].tobytes():
+            raise ModelError(f"a load of {size} bytes at {address:#x} reads words that nothing has written")
 
     def write(self, address: int, data: Array, align: int) -> None:
         """Store bytes. ModelError when they are outside or not aligned."""
@@ -113,10 +122,14 @@ class State:
         return mask
 
 
-def run_bundle(state: State, bundle: Bundle) -> None:
-    """Carry out the slots of a bundle that do not steer the program: all read, then all write."""
-    commits = [ACTIONS[b.form.name](state, b.operands) for slot, b in bundle.items() if b.form.name in ACTIONS]
-    for commit in commits:
+def actions_of(bundle: Bundle) -> Actions:
+    """What the slots of a bundle do that do not steer the program."""
+    return [(ACTIONS[i.form.name], i.operands) for i in bundle.values() if i.form.name in ACTIONS]
+
+
+def run_actions(state: State, actions: Actions) -> None:
+    """Carry out a bundle: all slots read, then all write."""
+    for commit in [act(state, operands) for act, operands in actions]:
         commit()
 
 
@@ -152,9 +165,9 @@ def _load_quarter(s: State, o: tuple[int, ...]) -> Commit:
     return commit
 
 
-def _load_scalar(s: State, o: tuple[int, ...], dtype: Any) -> Commit:
-    address, size = s.p[o[1]], np.dtype(dtype).itemsize
-    value = int(s.read(address, size, size).view(dtype)[0])
+def _load_scalar(s: State, o: tuple[int, ...], size: int, signed: bool) -> Commit:
+    address = s.p[o[1]]
+    value = s.read_number(address, size, signed=signed)
 
     def commit() -> None:
         s.r[o[0]] = value
@@ -165,7 +178,7 @@ def _load_scalar(s: State, o: tuple[int, ...], dtype: Any) -> Commit:
 
 def _load_pointer(s: State, o: tuple[int, ...]) -> Commit:
     address = s.p[o[1]]
-    value = int(s.read(address, 2, 2).view(np.uint16)[0])
+    value = s.read_number(address, 2, signed=False)
 
     def commit() -> None:
         s.p[o[1]] = address + o[2]
@@ -198,7 +211,7 @@ def _load_floats(s: State, o: tuple[int, ...]) -> Commit:
 
 def _load_step(s: State, o: tuple[int, ...]) -> Commit:
     address = s.p[o[1]]
-    value = 32 * int(s.read(address, 2, 2).view(np.int16)[0])
+    value = 32 * s.read_number(address, 2, signed=True)
 
     def commit() -> None:
         s.m[o[0]] = value
@@ -329,8 +342,8 @@ def _quarter(s: State, o: tuple[int, ...]) -> Commit:
 ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldw": lambda s, o: _load(s, o, o[2]),
     "ldwm": lambda s, o: _load(s, o, s.m[o[2]]),
-    "ld": lambda s, o: _load_scalar(s, o, np.int32),
-    "ldh": lambda s, o: _load_scalar(s, o, np.uint16),
+    "ld": lambda s, o: _load_scalar(s, o, 4, True),
+    "ldh": lambda s, o: _load_scalar(s, o, 2, False),
     "ldm": _load_step,
     "ldc": _load_quarter,
     "ldp": _load_pointer,

@@ -43,6 +43,8 @@ class Slot(Enum):
     VECTOR = (71, 29, 6)
     SCALAR = (100, 28, 5)
 
+    __hash__ = object.__hash__  # there is one of each, and it is often a key: by name takes much longer
+
     @property
     def low(self) -> int:
         """The slot's lowest bit."""

@@ -1,7 +1,7 @@
 """Whole loops at once: what n iterations of a loop's body do to a core, with numpy instead of bundle by bundle.
 
 Works for bodies that load, move pointers by constants or by steps from a table, and add products to accumulators: what the
-inner loops of products are. The result equals n times `execute.run_bundle`; other bodies are left to it.
+inner loops of products are. The result equals n times `execute.run_actions`; other bodies are left to it.
 """
 
 from __future__ import annotations

@@ -1,33 +1,38 @@
 """Loops of loops at once: all iterations of a loop whose body loads, multiplies, stores and holds plain loops, with numpy.
 
-How. Numbers and pointers are computed for up to four iterations, without data (`tracing`). Where there are more, and from one to
-the next they move by the same amounts, and so does every address, then they go on like that: everything that such a body does to
-them is linear, and the tables that it reads are the same every time. So all addresses of all iterations are known, the data that
-products multiply can be gathered at once, and sums follow from matrix products (`sums`).
+How. An iteration is traced without data and numbers: its addresses, and what registers hold behind it, are linear in what they
+hold before it and in the tables that it reads (`tracing`, `affine`). That is its template, which all loops share that run the
+same bundles as often, whatever pointers and tables they have; chunks of sparse weights differ in nothing else. For the loop that
+begins, numbers are put in. Where the second iteration finds the same tables wherever registers move, and these moves stay what
+they are, all further ones do as it did. So all addresses are known, the data that products multiply can be gathered at once, and
+sums follow from matrix products (`plan`, `sums`).
 
 What does not fit (a load of what an iteration stored, a sum that goes on over iterations, an address outside of memory, a word
-that nothing has written) is found before anything changes, and left to `execute.run_bundle`.
+that nothing has written) is found before anything changes, and left to `execute.run_actions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+from sparsec.backends.aie.core.affine import CAME, REGISTERS, Affine
 from sparsec.backends.aie.core.cascade import WORD_BYTES
-from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.execute import VECTORS, State
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
-from sparsec.backends.aie.core.sums import Operands, Values, joined
-from sparsec.backends.aie.core.tracing import Step, Trace, Tracer
+from sparsec.backends.aie.core.plan import Plan
+from sparsec.backends.aie.core.sums import Values
+from sparsec.backends.aie.core.trace import Step, Trace
+from sparsec.backends.aie.core.tracing import Tracer, Unknown
 from sparsec.compiler.errors import SparsecError
 
 Array = np.ndarray[Any, Any]
 
-_TRACED = 4
+_MOST_FOUND = 64  # words of tables in an iteration, at first
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Ran:
     """What iterations did besides values: the steps of each, and accesses by bank.
 
     `kinds` are the cycles that the steps of an iteration lose to banks, as far as they differ; `runs` says which kind how many
-    iterations in a row are of; `conflicts` are the cycles lost by all.
+    iterations in a row are of; `conflicts` are the cycles lost by all. `timed` is for whoever issues the steps, to keep how
+    long an iteration of a kind takes, by how the core is before it.
     """
 
     steps: tuple[Step, ...]
@@ -43,6 +49,7 @@ class Ran:
     runs: tuple[tuple[int, int], ...]
     conflicts: int
     accesses: list[int]
+    timed: dict[Any, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(steps: Sequence[Step], lost: Array, accesses: list[int]) -> Ran:
@@ -55,53 +62,96 @@ class Ran:
         return Ran(tuple(steps), tuple(map(tuple, kinds.tolist())), runs, int(lost.sum()), accesses)
 
 
+class Template:
+    """What loops with one body do that have the same counts: all but the numbers in registers and tables."""
+
+    def __init__(self, trace: Trace, numbers: Affine, vectors: Sequence[int], start: int, end: int) -> None:
+        """Of bundles [start, end). `vectors` are the rows of where vectors are after an iteration."""
+        self.trace, self.numbers, self.plan = trace, numbers, Plan(trace)
+        self.start, self.issued = start, np.zeros(end - start, np.int64)  # how often an iteration issues each bundle
+        for step in trace.steps:
+            self.issued[step.start - start : step.end - start] += step.times
+        self.vectors = np.array(vectors, np.int64)
+        self.loaded = np.flatnonzero(self.vectors >= 0)
+        self.together = _pairs(trace)
+        self.timed: dict[Any, Any] = {}  # of iterations that lose nothing to banks
+        tables = set(trace.tables)
+        self.loads, self.tables, self.stores = (
+            np.concatenate([trace.addresses[n] for n in part] or [np.zeros(0, np.int64)])
+            for part in (
+                [n for n in trace.loads if n not in tables],
+                trace.tables,
+                [s.address for s in trace.stores],
+            )
+        )
+
+    @staticmethod
+    def of(bundles: Sequence[Bundle], start: int, end: int, counts: Sequence[int], values: Sequence[int]) -> Template | None:
+        """Of the bundles [start, end), when the registers r of `counts` hold `values`; None where they cannot be traced."""
+        most = _MOST_FOUND
+        while True:
+            tracer = Tracer(bundles, start, end, counts, values)
+            try:
+                return Template(*tracer.run(most), tracer.vectors, start, end)
+            except OverflowError:
+                most *= 8
+            except Unknown:
+                return None
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes."""
+        return self.numbers.nbytes
+
+
 class Nest:
     """All iterations of a loop that is about to begin."""
 
     @staticmethod
-    def of(bundles: Sequence[Bundle], state: State, start: int, end: int, times: int) -> Nest | None:
-        """What `state` leads to in `times` iterations of the bundles [start, end); None when it is not known at once."""
-        tracer = Tracer(bundles, state, start, end)
-        registers, traces = [tracer.registers()], []
-        try:
-            for _ in range(min(times, _TRACED)):
-                traces.append(tracer.iteration())
-                registers.append(tracer.registers())
-        except SparsecError:
+    def of(template: Template, state: State, times: int) -> Nest | None:
+        """What `state` leads to in so many iterations; None when it is not known at once."""
+        numbers = template.numbers
+        first = np.array([*state.r, *state.p, *state.m, state.memory.size + 32 * VECTORS], np.float64)
+        if (begun := numbers.before(first, state.memory)) is None:
             return None
-        if any(t.fixed != traces[0].fixed or t.steps != traces[0].steps for t in traces[1:]):
-            return None
-        where = np.stack([np.concatenate(t.addresses) if t.addresses else np.zeros(0, np.int64) for t in traces])
-        last = registers[-1]
-        if times > _TRACED:
-            move, still = where[2] - where[1], registers[2] - registers[1]
-            if not np.array_equal(where[3] - where[2], move) or any(
-                not np.array_equal(b - a, still) for a, b in pairwise(registers[1:])
-            ):
+        after, tables = numbers.after @ begun[0], [begun[1]]
+        size = len(numbers.addresses)
+        where = np.empty((times, size + VECTORS), np.int64)
+        where[0, :size] = numbers.addresses @ begun[0]
+        where[0, size:] = state.memory.size + 32 * np.arange(VECTORS)
+        last = after
+        if times > 1:
+            if (begun := numbers.before(after, state.memory)) is None:
                 return None
-            where = np.concatenate((where[:1], where[1] + np.arange(times - 1)[:, None] * move))
-            last = registers[1] + (times - 1) * still
-        return Nest(traces[0], where, registers[0], last, state)
+            moved = numbers.after @ begun[0] - after
+            if times > 2 and not numbers.repeats(moved):
+                return None
+            tables.append(begun[1])
+            last = after + (times - 1) * moved
+            on = (numbers.addresses[:, :REGISTERS] @ moved).astype(np.int64)
+            where[1:, :size] = (numbers.addresses @ begun[0]).astype(np.int64) + np.arange(times - 1)[:, None] * on
+            for w, row in enumerate(template.vectors.tolist()):
+                where[1:, w - VECTORS] = where[:-1, row] if row >= 0 else where[0, row]
+        return Nest(template, where, first.astype(np.int64), last.astype(np.int64), np.concatenate(tables), state)
 
-    def __init__(self, trace: Trace, where: Array, first: Array, last: Array, state: State) -> None:
-        """Addresses, int64 [iterations, all executions], registers before and after; `state` has the tables that were read."""
-        self.trace, self.first, self.last, self.times = trace, first, last, where.shape[0]
-        bounds = np.cumsum([0, *(a.size for a in trace.addresses)]).tolist()
-        self.where = [where[:, a:b] for a, b in pairwise(bounds)]
-        self._tables = np.unique(np.concatenate([self.where[n].reshape(-1) for n in trace.tables] or [np.zeros(0, np.int64)]))
-        self._contents: Array = state.memory.view(np.uint16)[self._tables // 2]
+    def __init__(self, template: Template, where: Array, first: Array, last: Array, tables: Array, state: State) -> None:
+        """Addresses, int64 [iterations, rows], registers before and after; `state` has the `tables` that were read."""
+        self.template, self.trace, self.times = template, template.trace, len(where)
+        self.where = where
+        self._tables = tables // 2
+        self._contents: Array = state.memory.view(np.uint16)[self._tables]
+        self._lines = where // 32
+        self._still = (where == where[0]).all(axis=0)
         self._fits = np.abs(last[: COUNTS["r"]]).max() < 2**31 and self._in_order(state.memory.size)
-        loads = [self.where[n].reshape(-1) // 32 for n in trace.loads if n not in set(trace.tables)]
-        self._lines = np.unique(np.concatenate(loads or [np.zeros(0, np.int64)]))
+        self._loaded = np.unique(self._lines[:, template.loads])
         self._ran: dict[int, Ran] = {}
-        came = sum(COUNTS[kind] for kind in "rpm")  # its place among registers
-        self._words = int(last[came] - first[came]) // WORD_BYTES
-        self._sums, lines = joined(trace, self.where)
-        self._operands = Operands(lines)
+        self._words = int(last[CAME] - first[CAME]) // WORD_BYTES
+        places = [(kind, i) for kind, letter in enumerate("rpm") for i in range(COUNTS[letter])]
+        self._moved = [(*place, n) for place, n in zip(places, (last - first).tolist(), strict=False) if n]
 
     def reads_the_same(self, state: State) -> bool:
         """Whether the tables that it was made of are in `state` as well."""
-        return np.array_equal(state.memory.view(np.uint16)[self._tables // 2], self._contents)
+        return np.array_equal(state.memory.view(np.uint16)[self._tables], self._contents)
 
     def run(self, state: State, bank_bytes: int) -> Ran | None:
         """Carry them out; None, and nothing changed, when that is not possible. `state` is as the one that it was made of."""
@@ -109,10 +159,10 @@ class Nest:
             return None
         came = state.inbox.peek(self._words)
         memory = np.concatenate((state.memory, state.w.reshape(-1), came.reshape(-1)))
-        values = Values(self._sums, self._operands, memory, state.c)
+        values = Values(self.template.plan, self._lines, self._still, memory, state.c)
         try:
             data = [values.stored(s) for s in (*self.trace.stores, *self.trace.puts)]
-            finals = {c: values.final(c) for c in self.trace.sums}
+            finals = {c: values.final(c) for c in self.template.plan.changed}
         except SparsecError:  # of masks, whose products are then multiplied one by one, to tell where
             return None
         if any(d is None for d in data) or any(f is None for f in finals.values()):
@@ -122,36 +172,57 @@ class Nest:
             quarters = [d for d in data[len(self.trace.stores) :] if d is not None]
             state.outbox.append(np.concatenate(quarters, axis=1).reshape(-1, WORD_BYTES))
         for s, d in zip(self.trace.stores, data[: len(self.trace.stores)], strict=True):
-            at = self.where[s.address][:, 0]
-            state.memory.reshape(-1, 32)[at // 32] = d
-            state.written.reshape(-1, 8)[at // 32] = 1
+            at = self._lines[:, self._row(s.address)]
+            state.memory.reshape(-1, 32)[at] = d
+            state.written.reshape(-1, 8)[at] = 1
         for c, f in finals.items():
             assert f is not None
-            state.sums(c)[:] = f[-1]
+            state.sums(c)[:] = f
         self._leave(state, memory)
         if bank_bytes not in self._ran:
-            self._ran[bank_bytes] = Ran.of(*self._conflicts(bank_bytes), self._accesses(bank_bytes, state))
+            self._ran[bank_bytes] = self._costs(bank_bytes, self._accesses(bank_bytes, state))
         return self._ran[bank_bytes]
+
+    def _costs(self, bank_bytes: int, accesses: list[int]) -> Ran:
+        """What it does besides values."""
+        template, banks = self.template, self.where // bank_bytes
+        if any((banks[:, a] == banks[:, b]).any() for a, b in template.together):
+            return Ran.of(*self._conflicts(bank_bytes), accesses)
+        steps = tuple(self.trace.steps)
+        return Ran(steps, ((0,) * len(steps),), ((0, self.times),), 0, accesses, template.timed)
+
+    def _row(self, number: int) -> int:
+        """The row of an address that is used once in an iteration."""
+        return int(self.trace.addresses[number][0])
+
+    def _of(self, number: int) -> Array:
+        """Addresses, int64 [iterations, executions]."""
+        found: Array = self.where[:, self.trace.addresses[number]]
+        return found
 
     def _in_order(self, size: int) -> bool:
         """Whether loads and stores stay in `size` bytes of memory, aligned, and loads read what was there before the loop."""
-        never = np.iinfo(np.int64).max
-        stored = np.full(size // 32, never)  # when a store changes a line of 32 bytes
+        template = self.template
+        at = self.where[:, np.concatenate((template.loads, template.stores))]
+        if at.size and (at.min() < 0 or at.max() > size - 32 or int(np.bitwise_or.reduce(at, axis=None)) % 32):
+            return False
+        if not template.stores.size:
+            return True
+        stored = np.zeros(size // 32, np.bool_)  # lines of 32 bytes that a store changes
+        lines = self._lines[:, template.stores]
+        stored[lines] = True
+        if np.count_nonzero(stored) < lines.size:
+            return False
+        if not stored[self._lines[:, template.loads]].any() and not stored[self._lines[:, template.tables]].any():
+            return True
+        when = np.full(size // 32, np.iinfo(np.int64).max)
         for s in self.trace.stores:
-            at = self.where[s.address]
-            if not _inside(at, 32, size) or np.unique(at).size != at.size or (stored[at // 32] != never).any():
-                return False
-            stored[at // 32] = self._order(s.address)
-        tables = set(self.trace.tables)
-        for number in self.trace.loads:
-            at = self.where[number]
-            if not _inside(at, 2 if number in tables else 32, size) or (stored[at // 32] < self._order(number)).any():
-                return False
-        return True
+            when[self._lines[:, self._row(s.address)]] = self._order(s.address)[:, 0]
+        return not any((when[self._of(n) // 32] < self._order(n)).any() for n in self.trace.loads)
 
     def _written(self, state: State) -> bool:
         """Whether all that is loaded has been written."""
-        return bool(state.written.reshape(-1, 8)[self._lines].all() and state.written[self._tables // 4].all())
+        return bool(state.written.reshape(-1, 8)[self._loaded].all() and state.written[self._tables // 2].all())
 
     def _order(self, number: int) -> Array:
         """When an access takes place, int64 [iterations, 1]; a bundle's loads are before its store."""
@@ -159,15 +230,11 @@ class Nest:
 
     def _leave(self, state: State, memory: Array) -> None:
         """Registers as the last iteration leaves them, where it changes them."""
-        at = 0
-        for values in (state.r, state.p, state.m):
-            for i in range(len(values)):
-                values[i] += int(self.last[at + i] - self.first[at + i])
-            at += len(values)
-        at += 1  # where the cascade's words are
-        for w, (before, after) in enumerate(zip(self.first[at:].tolist(), self.last[at:].tolist(), strict=True)):
-            if before != after:
-                state.w[w] = memory[after : after + 32]
+        registers = (state.r, state.p, state.m)
+        for kind, i, moved in self._moved:
+            registers[kind][i] += moved
+        loaded = self.template.loaded
+        state.w[loaded] = memory.reshape(-1, 32)[self._lines[-1, self.template.vectors[loaded]]]
 
     def _conflicts(self, bank_bytes: int) -> tuple[list[Step], Array]:
         """An iteration's steps, loops as their bundles where accesses meet; cycles that these lose, int64 [iterations, steps]."""
@@ -187,17 +254,24 @@ class Nest:
         """Cycles that a bundle loses to accesses which meet in a bank, int64 [iterations, executions]."""
         if len(group) < 2:
             return np.zeros((self.times, times), np.int64)
-        banks = np.sort(np.stack([self.where[n] // bank_bytes for n in group]), axis=0)
+        banks = np.sort(np.stack([self._of(n) // bank_bytes for n in group]), axis=0)
         found: Array = (banks[1:] == banks[:-1]).sum(axis=0)
         return found
 
     def _accesses(self, bank_bytes: int, state: State) -> list[int]:
-        count = np.zeros(state.memory.size // bank_bytes, np.int64)
-        for number in (*self.trace.loads, *(s.address for s in self.trace.stores)):
-            count += np.bincount(self.where[number].reshape(-1) // bank_bytes, minlength=count.size)
-        return [int(n) for n in count]
+        template = self.template
+        at = self.where[:, np.concatenate((template.loads, template.tables, template.stores))].reshape(-1)
+        found: list[int] = np.bincount(at // bank_bytes, minlength=state.memory.size // bank_bytes).tolist()
+        return found
 
 
-def _inside(at: Array, size: int, memory: int) -> bool:
-    """Whether accesses of `size` bytes are in memory and aligned."""
-    return bool(at.min() >= 0 and at.max() <= memory - size and not (at % size).any())
+def _pairs(trace: Trace) -> list[tuple[Array, Array]]:
+    """The rows of accesses that take place together, two by two."""
+    found: list[tuple[list[Array], list[Array]]] = []
+    for group in (g for s in trace.steps for g in s.groups):
+        for n, (a, b) in enumerate(combinations(group, 2)):
+            if n == len(found):
+                found.append(([], []))
+            found[n][0].append(trace.addresses[a])
+            found[n][1].append(trace.addresses[b])
+    return [(np.concatenate(a), np.concatenate(b)) for a, b in found]

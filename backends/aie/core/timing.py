@@ -118,24 +118,3 @@ class Scoreboard:
                 return lost + left * (lost - before)
             seen = outlook
         return lost
-
-
-class Outlooks:
-    """The outlooks that a scoreboard has had, by number."""
-
-    def __init__(self, board: Scoreboard) -> None:
-        self._board = board
-        self._numbers: dict[tuple[int, ...], int] = {}
-        self._found: list[tuple[int, ...]] = []
-
-    def number(self) -> int:
-        """That of the board's outlook now."""
-        outlook = self._board.outlook()
-        if outlook not in self._numbers:
-            self._numbers[outlook] = len(self._found)
-            self._found.append(outlook)
-        return self._numbers[outlook]
-
-    def restore(self, number: int) -> None:
-        """Give the board the outlook of a number."""
-        self._board.expect(self._found[number])

@@ -1,17 +1,18 @@
-"""Iterations of a loop without data: which addresses they touch, what sums take and stores write (see `nests`)."""
+"""An iteration of a loop without data: which addresses it touches, what sums take and stores write (see `nests`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from sparsec.backends.aie.core import loops
+from sparsec.backends.aie.core.affine import CAME, FIRST, REGISTERS, Affine, Chosen, Findings, Loaded
 from sparsec.backends.aie.core.cascade import WORD_BYTES
-from sparsec.backends.aie.core.execute import ACTIONS, VECTORS, State
+from sparsec.backends.aie.core.execute import VECTORS
 from sparsec.backends.aie.core.instructions import ADDING, COUNTS, Bundle, Instruction, Slot
+from sparsec.backends.aie.core.trace import Step, Stored, Sum, Trace, parts_of
 
 Array = np.ndarray[Any, Any]
 
@@ -24,91 +25,28 @@ _VECTORS = frozenset(("row", "setc", "ups", "clr", "addbf", "maxf", "minf", *_PR
 _SCALARS = frozenset(
     ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
 )
+_MOST_INNER = 1 << 15  # bundles of a plain loop within a body
+
+
+def onward(bundles: Sequence[Bundle], at: int) -> int | None:
+    """The bundle behind one that can be traced, or behind the plain loop that it begins; None where it cannot."""
+    names = {slot: i.form.name for slot, i in bundles[at].items()}
+    known = {Slot.A: _LOADS, Slot.B: _LOADS, Slot.STORE: _STORES, Slot.VECTOR: _VECTORS, Slot.SCALAR: _SCALARS}
+    if any(name not in known[slot] for slot, name in names.items()):
+        return None
+    if names.get(Slot.SCALAR) != "loop":
+        return at + 1
+    size = bundles[at][Slot.SCALAR].operands[1]
+    end = at + 1 + size
+    return end if size and end <= len(bundles) and loops.is_plain(bundles[at + 1 : end]) else None
 
 
 def is_nest(bundles: Sequence[Bundle], start: int, end: int) -> bool:
-    """Whether `Nest.of` may know the body [start, end): its instructions, and plain loops within it."""
-    inner = 0
-    for at in range(start, end):
-        bundle = bundles[at]
-        names = {slot: i.form.name for slot, i in bundle.items()}
-        known = {Slot.A: _LOADS, Slot.B: _LOADS, Slot.STORE: _STORES, Slot.VECTOR: _VECTORS, Slot.SCALAR: _SCALARS}
-        if any(name not in known[slot] for slot, name in names.items()):
-            return False
-        if names.get(Slot.SCALAR) == "loop":
-            size = bundle[Slot.SCALAR].operands[1]
-            if at < inner or not size or at + 1 + size > end or not loops.is_plain(bundles[at + 1 : at + 1 + size]):
-                return False
-            inner = at + 1 + size
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one iteration issues: a bundle by number, or a plain loop of bundles [start, end) `times` times.
-
-    `groups` are the accesses that meet in memory: for each bundle of it, which traced addresses.
-    """
-
-    start: int
-    end: int
-    times: int
-    groups: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """What an accumulator takes: an instruction's name and numbers, and which traced addresses its vectors have.
-
-    Beside instructions: `take` sets the accumulator, or a part of it (`parts_of`), to the sum of others after so many of their
-    sums; its numbers are the part, then pairs of accumulator and count. `setf` sets half of the positions to bfloat16 from
-    memory. A product that sets, and a load that shifts, are `clr` and what is added then.
-    """
-
-    name: str
-    numbers: tuple[int, ...]
-    vectors: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A store: traced address, and what: an accumulator after so many sums, or a vector (traced address)."""
-
-    address: int
-    name: str
-    accumulator: int
-    after: int
-    vector: int
-    numbers: tuple[int, ...]
-
-
-@dataclass
-class Trace:
-    """One iteration without data. Addresses are arrays, one element an execution; `places` says in which step each is used."""
-
-    addresses: list[Array] = field(default_factory=list)
-    places: list[int] = field(default_factory=list)
-    loads: list[int] = field(default_factory=list)
-    tables: list[int] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    sums: dict[int, list[Sum]] = field(default_factory=dict)
-    stores: list[Stored] = field(default_factory=list)
-    puts: list[Stored] = field(default_factory=list)  # quarters of accumulators, which go to the cascade
-    fixed: list[int] = field(default_factory=list)
-
-    def note(self, address: Any) -> int:
-        """Keep addresses; returns their number."""
-        self.addresses.append(np.atleast_1d(np.asarray(address, np.int64)))
-        self.places.append(len(self.steps))
-        return len(self.addresses) - 1
-
-
-ALL, POSITIONS = -1, 2  # parts of an accumulator: all, the halves of its channels (0, 1) or of its positions (2, 3)
-
-
-def parts_of(name: str, half: int) -> int:
-    """The part of an accumulator that a product with a half sets."""
-    return half if name in ("macbf", "macbft", "macbfsp") else POSITIONS + half if name == "macebf" else ALL
+    """Whether `Template.of` may know the bundles [start, end): their instructions, and plain loops within them."""
+    at: int | None = start
+    while at is not None and at < end:
+        at = onward(bundles, at)
+    return at == end
 
 
 def _pairs(*wide: int) -> list[int]:
@@ -131,112 +69,177 @@ def _operands(name: str, o: tuple[int, ...]) -> list[int]:
             return [*_pairs(2 * o[1], 2 * o[1] + 1, o[2]), COUNTS["w"] + o[3] // 2]
 
 
+class Unknown(Exception):
+    """What a loop does is no function of the registers that are given."""
+
+
+def counts_of(bundles: Sequence[Bundle], start: int, end: int) -> tuple[int, ...]:
+    """The registers r of bundles [start, end) by which loops are counted, and sums shifted or bounded."""
+    places = {"loop": 0, "srs": 2, "srsm": 2, "ups": 2, "ldu": 2, "maxf": 1, "minf": 1}
+    slots = [i for b in bundles[start:end] for i in b.values()]
+    return tuple(sorted({i.operands[places[i.form.name]] for i in slots if i.form.name in places}))
+
+
 class Tracer:
-    """Runs iterations of a body on a copy of the registers of numbers. A vector register holds where its bytes are: an address
-    in memory, or beyond it in the registers as they are before the loop, or beyond these in words that the cascade brings."""
+    """Traces an iteration of a body, for all registers but those of `counts`, whose values are given.
 
-    def __init__(self, bundles: Sequence[Bundle], state: State, start: int, end: int) -> None:
-        self.bundles, self.start, self.end = bundles, start, end
-        self.state = State(state.memory, state.written, list(state.r), list(state.p), list(state.m), state.w, state.c)
-        self.vectors = [state.memory.size + 32 * i for i in range(VECTORS)]
-        self.came = state.memory.size + 32 * VECTORS  # where the next word out of the cascade is
+    A vector register holds where its bytes are, as the number of a row (see `Trace`): where words out of the cascade would be is
+    told by a register of its own.
+    """
 
-    def registers(self) -> Array:
-        """The numbers of r, p, m, where the next word out of the cascade is, and where vectors are."""
-        return np.array([*self.state.r, *self.state.p, *self.state.m, self.came, *self.vectors], np.int64)
+    def __init__(self, bundles: Sequence[Bundle], start: int, end: int, counts: Sequence[int], values: Sequence[int]) -> None:
+        self.bundles, self.start, self.end, self.counts, self.values = bundles, start, end, counts, values
+        self.vectors = list(range(-VECTORS, 0))
+        self.trace = Trace()
+        self.rows: list[Array] = []
+        self._used: set[int] = set()
 
-    def iteration(self) -> Trace:
-        """One more."""
-        trace = Trace()
+    def run(self, most: int) -> tuple[Trace, Affine]:
+        """One iteration that finds out at most so much. Unknown where that cannot be traced, OverflowError where it is more."""
+        found = self.findings = Findings(most)
+        registers = [found.register(n) for n in range(REGISTERS)]
+        self.r, self.p, self.m = (registers[FIRST[k] : FIRST[k] + COUNTS[k]] for k in "rpm")
+        self.came = registers[CAME]
         at = self.start
         while at < self.end:
             bundle = self.bundles[at]
-            trace.steps.append(Step(at, at + 1, 1, (self._bundle(bundle, trace),)))
+            self.trace.steps.append(Step(at, at + 1, 1, (self._bundle(bundle),)))
             at += 1
             scalar = bundle.get(Slot.SCALAR)
             if scalar and scalar.form.name == "loop":
-                times, size = self.state.r[scalar.operands[0]], scalar.operands[1]
-                trace.fixed.append(times)
-                if times > 0:
-                    trace.steps.append(self._loop(at, at + size, times, trace))
+                times, size = self._number(scalar.operands[0]), scalar.operands[1]
+                if not 0 <= times * size <= _MOST_INNER:
+                    raise Unknown
+                if times:
+                    self.trace.steps.append(self._loop(at, at + size, times))
                 at += size
-        return trace
+        after = [*self.r, *self.p, *self.m, self.came]
+        if any(not np.array_equal(after[n], registers[n]) for n in self._used):
+            raise Unknown
+        return self.trace, Affine(found, np.array(self.rows).reshape(-1, found.width), np.stack(after))
 
-    def _bundle(self, bundle: Bundle, trace: Trace) -> tuple[int, ...]:
-        s, touched, after = self.state, [], []
+    def _number(self, register: int) -> int:
+        """What a register r holds, which has to be the same in all iterations."""
+        value = self.findings.value(self.r[register], self.counts, self.values)
+        if value is None:
+            raise Unknown
+        self._used.update(n for n in self.counts if self.r[register][n])
+        return value
+
+    def _at(self, pointer: int) -> int:
+        """The row of where a pointer points."""
+        self.rows.append(self.p[pointer])
+        return len(self.rows) - 1
+
+    def _bundle(self, bundle: Bundle) -> tuple[int, ...]:
+        trace, touched, after = self.trace, list[int](), list[tuple[list[Any], int, Any]]()
         for slot in (Slot.STORE, Slot.VECTOR, Slot.A, Slot.B):  # stores and sums read what loads of their bundle write after that
             if slot not in bundle:
                 continue
             i = bundle[slot]
             if slot is Slot.VECTOR:
-                self._sum(i, trace)
+                self._sum(i)
                 continue
             if i.form.name == "putc":
                 after_sums = len(trace.sums.get(i.operands[0], ()))
                 quarters = (2 * i.operands[1], 2 * i.operands[1] + 1)
                 trace.puts += [Stored(0, "stc", i.operands[0], after_sums, 0, (q,)) for q in quarters]
                 continue
-            pointer = i.operands[i.form.pointer]
-            touched.append(trace.note(s.p[pointer]))
-            last = i.operands[-1]
-            after.append((s.p, pointer, s.p[pointer] + (s.m[last] if i.form.name in ("ldwm", "srsm") else last)))
+            row = self._at(i.operands[i.form.pointer])
+            touched.append(trace.note(row))
+            after.append(self._moved(i))
             if slot is Slot.STORE:
-                self._store(i, touched[-1], trace)
+                self._store(i, touched[-1])
                 continue
             trace.loads.append(touched[-1])
-            if i.form.name == "ldh":
+            if i.form.name in ("ldh", "ldm"):
                 trace.tables.append(touched[-1])
-                after.append((s.r, i.operands[0], int(s.read(s.p[pointer], 2, 2).view(np.uint16)[0])))
-            elif i.form.name == "ldm":
-                trace.tables.append(touched[-1])
-                after.append((s.m, i.operands[0], 32 * int(s.read(s.p[pointer], 2, 2).view(np.int16)[0])))
+                after.append(self._looked_up(i, row))
             elif i.form.name in ("ldc", "ldu", "ldbf"):
-                self._load_sums(i, s.p[pointer], trace)
+                self._load_sums(i, row)
             else:
-                after.append((self.vectors, loops.vector_of(i), s.p[pointer]))
-        commit = None
+                after.append((self.vectors, loops.vector_of(i), row))
         if (scalar := bundle.get(Slot.SCALAR)) and scalar.form.name == "getc":
-            c, half = scalar.operands
-            made = [Sum("setc", (2 * half + i,), (trace.note(self.came + 32 * i),)) for i in range(2)]
-            trace.sums.setdefault(c, []).extend(made)
-            self.came += WORD_BYTES
+            self._take(*scalar.operands)
         elif scalar and scalar.form.name != "loop":
-            commit = ACTIONS[scalar.form.name](s, scalar.operands)
+            after.append(self._scalar(scalar.form.name, scalar.operands))
         for values, n, value in after:
             values[n] = value
-        if commit:
-            commit()
         return tuple(touched)
 
-    def _store(self, i: Instruction, address: int, trace: Trace) -> None:
-        o, name = i.operands, i.form.name
+    def _moved(self, i: Instruction) -> tuple[list[Any], int, Any]:
+        """The pointer of a load or store behind it."""
+        pointer, last = i.operands[i.form.pointer], i.operands[-1]
+        step = self.m[last] if i.form.name in ("ldwm", "srsm") else self.findings.number(last)
+        return self.p, pointer, self.p[pointer] + step
+
+    def _looked_up(self, i: Instruction, row: int) -> tuple[list[Any], int, Any]:
+        """The register that a load from a table sets."""
+        step = i.form.name == "ldm"
+        return self.m if step else self.r, i.operands[0], self.findings.add(Loaded(self.rows[row], step))
+
+    def _take(self, c: int, half: int) -> None:
+        """Take a word out of the cascade."""
+        for i in range(2):
+            self.rows.append(self.came + self.findings.number(32 * i))
+            self.trace.sums.setdefault(c, []).append(Sum("setc", (2 * half + i,), (self.trace.note(len(self.rows) - 1),)))
+        self.came = self.came + self.findings.number(WORD_BYTES)
+
+    def _scalar(self, name: str, o: tuple[int, ...]) -> tuple[list[Any], int, Any]:
+        """What an instruction of the scalar slot sets to what."""
+        r, p, number = self.r, self.p, self.findings.number
+        match name:
+            case "movi":
+                return r, o[0], number(o[1])
+            case "addi":
+                return r, o[0], r[o[1]] + number(o[2])
+            case "add":
+                return r, o[0], r[o[1]] + r[o[2]]
+            case "sub":
+                return r, o[0], r[o[1]] - r[o[2]]
+            case "mov":
+                return r, o[0], r[o[1]]
+            case "movr":
+                return r, o[0], p[o[1]]
+            case "movz":
+                return r, o[0], self.findings.add(Chosen(r[o[2]], r[o[1]], r[o[0]]))
+            case "movp":
+                return p, o[0], r[o[1]]
+            case "pmov":
+                return p, o[0], p[o[1]]
+            case "padd":
+                return p, o[0], p[o[0]] + number(o[1])
+            case "paddr":
+                return p, o[0], p[o[1]] + r[o[2]]
+            case "movm":
+                return self.m, o[0], r[o[1]]
+        raise Unknown
+
+    def _store(self, i: Instruction, address: int) -> None:
+        o, name, trace = i.operands, i.form.name, self.trace
         if name == "stw":
             trace.stores.append(Stored(address, name, 0, 0, trace.note(self.vectors[o[0]]), ()))
             return
-        numbers = (o[1],) if name in ("stc", "stbf") else (self.state.r[o[2]], o[3])
-        trace.fixed += numbers
+        numbers = (o[1],) if name in ("stc", "stbf") else (self._number(o[2]), o[3])
         trace.stores.append(Stored(address, name, o[0], len(trace.sums.get(o[0], ())), 0, numbers))
 
-    def _load_sums(self, i: Instruction, address: int, trace: Trace) -> None:
+    def _load_sums(self, i: Instruction, row: int) -> None:
         """A load into an accumulator."""
-        o, where = i.operands, (trace.note(address),)
+        o, where = i.operands, (self.trace.note(row),)
         made = {
             "ldc": lambda: [Sum("setc", (o[1],), where)],
             "ldbf": lambda: [Sum("setf", (o[1],), where)],
-            "ldu": lambda: [Sum("clr", (), ()), Sum("ups", (self.state.r[o[2]], o[3]), where)],
+            "ldu": lambda: [Sum("clr", (), ()), Sum("ups", (self._number(o[2]), o[3]), where)],
         }[i.form.name]()
-        trace.fixed += made[-1].numbers
-        trace.sums.setdefault(o[0], []).extend(made)
+        self.trace.sums.setdefault(o[0], []).extend(made)
 
-    def _sum(self, i: Instruction, trace: Trace) -> None:
-        o, name, v = i.operands, i.form.name, self.vectors
+    def _sum(self, i: Instruction) -> None:
+        o, name, v, trace = i.operands, i.form.name, self.vectors, self.trace
         if name in ADDING:
             sources = o[1:3] if name.startswith("add") else o[1:2]
             counts = [n for c in sources for n in (c, len(trace.sums.get(c, ())))]
             name, o = ADDING[name], (o[0], *o[1 + len(sources) :])
-            taken = Sum("take", (parts_of(name, o[-1]), *counts), ())
-            trace.fixed += taken.numbers
-            trace.sums.setdefault(o[0], []).append(taken)
+            trace.sums.setdefault(o[0], []).append(Sum("take", (parts_of(name, o[-1]), *counts), ()))
         vectors: list[int] = []
         numbers: tuple[int, ...] = ()
         if name in _MULTIPLYING:
@@ -251,38 +254,40 @@ class Tracer:
         elif name == "setc":
             vectors, numbers = [v[o[2]]], (o[1],)
         elif name == "ups":
-            vectors, numbers = [v[o[1]]], (self.state.r[o[2]], o[3])
+            vectors, numbers = [v[o[1]]], (self._number(o[2]), o[3])
         elif name == "addbf":
             vectors = [v[n] for n in _pairs(o[1])]
         elif name in ("maxf", "minf"):
-            numbers = (self.state.r[o[1]],)
-        trace.fixed += numbers
+            numbers = (self._number(o[1]),)
         trace.sums.setdefault(o[0], []).append(Sum(name, numbers, tuple(trace.note(a) for a in vectors)))
 
-    def _loop(self, start: int, end: int, times: int, trace: Trace) -> Step:
-        body = self.bundles[start:end]
-        found = loops.load_addresses(self.state, body, times)
-        touched = {key: trace.note(a) for key, a in found.items()}
-        trace.loads += touched.values()
-        writes: dict[int, list[tuple[int, Array]]] = {}
-        for (j, slot), addresses in found.items():
-            i = body[j][slot]
-            if i.form.name == "ldm":
-                trace.tables.append(touched[j, slot])
-            else:
-                writes.setdefault(loops.vector_of(i), []).append((j, addresses))
-        streams = {w: loops.Stream.setting(self.vectors[w], times, where) for w, where in writes.items()}
-        for j, bundle in enumerate(body):
-            if Slot.VECTOR in bundle:
-                i = bundle[Slot.VECTOR]
-                o = i.operands
-                used = _operands(i.form.name, o)
-                where = [streams[w].at(j) if w in streams else np.full(times, self.vectors[w]) for w in used]
-                numbers = (o[4], o[3] % 2) if i.form.name in _SPARSE else (o[3],)
-                made = Sum(i.form.name, numbers, tuple(trace.note(a) for a in where))
-                trace.fixed += numbers
-                trace.sums.setdefault(o[0], []).append(made)
-        for w, stream in streams.items():
-            self.vectors[w] = int(stream.after[-1])
-        groups = tuple(tuple(touched[j, s] for s in (Slot.A, Slot.B) if s in b) for j, b in enumerate(body))
+    def _loop(self, start: int, end: int, times: int) -> Step:
+        """All iterations of a plain loop within the body, one after the other."""
+        body, trace = self.bundles[start:end], self.trace
+        touched: dict[tuple[int, Slot], list[int]] = {}
+        used: dict[int, list[list[int]]] = {}
+        for _ in range(times):
+            for j, bundle in enumerate(body):
+                after: list[tuple[list[Any], int, Any]] = []
+                if Slot.VECTOR in bundle:
+                    i = bundle[Slot.VECTOR]
+                    used.setdefault(j, []).append([self.vectors[w] for w in _operands(i.form.name, i.operands)])
+                for slot in (s for s in (Slot.A, Slot.B) if s in bundle):
+                    i = bundle[slot]
+                    row = self._at(i.operands[i.form.pointer])
+                    touched.setdefault((j, slot), []).append(row)
+                    after.append(self._moved(i))
+                    vector = i.form.name != "ldm"
+                    after.append((self.vectors, loops.vector_of(i), row) if vector else self._looked_up(i, row))
+                for values, n, value in after:
+                    values[n] = value
+        noted = {key: trace.note(rows) for key, rows in touched.items()}
+        trace.loads += noted.values()
+        trace.tables += [n for (j, slot), n in noted.items() if body[j][slot].form.name == "ldm"]
+        for j, rows in used.items():
+            i = body[j][Slot.VECTOR]
+            numbers = (i.operands[4], i.operands[3] % 2) if i.form.name in _SPARSE else (i.operands[3],)
+            vectors = tuple(trace.note(part) for part in zip(*rows, strict=True))
+            trace.sums.setdefault(i.operands[0], []).append(Sum(i.form.name, numbers, vectors))
+        groups = tuple(tuple(noted[j, s] for s in (Slot.A, Slot.B) if s in b) for j, b in enumerate(body))
         return Step(start, end, times, groups)

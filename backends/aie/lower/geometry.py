@@ -11,6 +11,7 @@ columns of each remainder are a plane of their own.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isqrt
 
 from sparsec.backends.aie.lower.chunks import Steps
@@ -135,7 +136,7 @@ def element_bytes(of: TensorType) -> int:
     return _SIZES[of.dtype]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Share:
     """What one column of cores computes and reads: `rows` x `columns` outputs, each core the same positions."""
 
@@ -146,17 +147,17 @@ class Share:
     element: Element = BYTE
     pairs: bool = False  # of blocks of input channels, whose vectors are multiplied as one of 4 x 16
 
-    @property
+    @cached_property
     def lane(self) -> int:
         """Output columns between the positions of a vector: what one lane computes."""
         return -(-self.columns // LANES)
 
-    @property
+    @cached_property
     def pitch(self) -> int:
         """Vectors from one row of a plane to the next."""
         return self.lane + (self.window.kernel[1] - 1) // self.window.stride
 
-    @property
+    @cached_property
     def plane_rows(self) -> int:
         """Rows of a plane of one block of channels."""
         return self.rows + (self.window.kernel[0] - 1) // self.window.stride
@@ -171,17 +172,17 @@ class Share:
         """Vectors of all planes."""
         return len(self.window.planes) * self.plane_vectors
 
-    @property
+    @cached_property
     def folded(self) -> bool:
         """Whether 4 vectors are one row of outputs, or several, and nothing of what lies between rows is multiplied."""
         return TILE_VECTORS % self.lane == 0 and self.pitch > self.lane
 
-    @property
+    @cached_property
     def result_pitch(self) -> int:
         """Vectors from one row of results to the next."""
         return self.lane if self.folded else self.pitch
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """How often a core multiplies 4 vectors: rows that are not folded are multiplied with what lies between them."""
         return -(-((self.rows - 1) * self.result_pitch + self.lane) // TILE_VECTORS)
@@ -218,7 +219,7 @@ class Share:
         """Input rows from the first in the memory tile to behind the last."""
         return (self.source_rows - 1) * (self.window.stride // self.row_step) + 1
 
-    @property
+    @cached_property
     def source_columns(self) -> int:
         """Input columns in the memory tile: what the last lane's window reads."""
         return self.window.stride * ((LANES - 1) * self.lane + self.pitch)
@@ -228,7 +229,7 @@ class Share:
         """Output columns that cores make of a row, the value's own first."""
         return LANES * self.lane
 
-    @property
+    @cached_property
     def residual_columns(self) -> int:
         """Columns of a residual in the memory tile."""
         return (LANES - 1) * self.lane + self.result_pitch

@@ -27,6 +27,8 @@ class What(Enum):
     RESIDUAL = "residual"
     WEIGHTS = "weights"
 
+    __hash__ = object.__hash__  # there is one of each, and it is often a key: by name takes much longer
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:

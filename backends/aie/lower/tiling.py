@@ -273,7 +273,7 @@ class Tiling:
         """How often weights go to the cores."""
         return 1 if self.kept else self.tiles
 
-    @property
+    @cached_property
     def data_bytes(self) -> int:
         """Vectors of one unit in a core."""
         return self.share.data_vectors * self.layer.element.vector_bytes
@@ -316,7 +316,7 @@ class Tiling:
         """Whether pieces of the residual move one like the other, behind all data: that of the only tile, of several streams."""
         return self.mode.streams > 1 and self.tiles == 1
 
-    @property
+    @cached_property
     def residual_pieces(self) -> int:
         """Pieces of what a tile's residual is in one of several streams."""
         blocks = self.layer.output_blocks // self.mode.streams
@@ -405,12 +405,12 @@ class Tiling:
         positions = self.share.rows * self.share.residual_columns
         return self.layer.output_blocks * positions * BLOCK * self.layer.element.bytes
 
-    @property
+    @cached_property
     def stored_bytes(self) -> int:
         """Results of 8 channels of one tile in a memory tile."""
         return self.rows * self.share.stored_columns * BLOCK * self.layer.result_size
 
-    @property
+    @cached_property
     def most_results(self) -> int:
         """Blocks of output channels of the part that has most."""
         return len(self.output_blocks(0))

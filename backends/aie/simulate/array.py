@@ -60,7 +60,7 @@ class ArrayState:
         self.links: dict[tuple[Tile, Tile], Link] = {}
         self.control = Timeline()
         self.operation: tuple[int, Write] | None = None
-        self._advanced: dict[Descriptor, tuple[int, ...]] = {}
+        self._advanced: dict[int, tuple[int, ...]] = {}  # by the identity of one that is in `_decoded`
         self._rewire = True
         self._decoded: dict[tuple[Kind, tuple[int, ...]], Descriptor] = {}
         for tile in self.grid.tiles():
@@ -168,14 +168,15 @@ class ArrayState:
             if tile not in self.cores:
                 raise StreamError(f"core{tile} has no program, so its memory is not there")
             return [(self.cores[tile].memory, words, everything)]
+        low, high = int(words.min()) // OWN_WORDS, int(words.max()) // OWN_WORDS
         found = []
-        for side in np.unique(words // OWN_WORDS):
+        for side in (low,) if low == high else np.unique(words // OWN_WORDS):
             owner = Tile(tile.column + int(side) - 1, tile.row)
             if owner not in self.memories:
                 raise StreamError(
                     f"memory{tile}: the word at {4 * int(words.min()):#x} is a neighbour's that the array does not have"
                 )
-            chosen = np.flatnonzero(words // OWN_WORDS == side)
+            chosen = everything if low == high else np.flatnonzero(words // OWN_WORDS == side)
             found.append((self.memories[owner], words[chosen] - int(side) * OWN_WORDS, chosen))
         return found
 
@@ -192,10 +193,13 @@ class ArrayState:
         """Write a descriptor back that has been carried out, as its iteration moves on."""
         if descriptor.iteration.wrap == 1:
             return
-        base = address(tile, DMAS[self.grid.kind(tile)].bd_base + number * BD_STRIDE)
-        if descriptor not in self._advanced:
-            self._advanced[descriptor] = descriptor.advanced().encode()
-        for i, word in enumerate(self._advanced[descriptor]):
+        kind = self.grid.kind(tile)
+        base = address(tile, DMAS[kind].bd_base + number * BD_STRIDE)
+        if id(descriptor) not in self._advanced:
+            advanced = descriptor.advanced()
+            words = self._advanced[id(descriptor)] = advanced.encode()
+            self._decoded.setdefault((kind, words), advanced)
+        for i, word in enumerate(self._advanced[id(descriptor)]):
             self.registers[base + 4 * i] = word
 
     def write(self, address: int, value: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,27 @@ def test_whole_loops_do_what_their_bundles_do(times: int, inner: int, came: int)
             )
         )
         assert meeting.kind == ("done" if came >= 2 * times else "get")
+    assert found[0] == found[1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(pieces=st.lists(st.integers(1, 5), min_size=4, max_size=9), inner=st.integers(0, 3))
+def test_iterations_that_wait_in_the_middle_do_what_their_bundles_do(pieces: list[int], inner: int) -> None:
+    """Words come a few at a time: an iteration goes on with what is left of it, up to the next word that is not there yet."""
+    pieces[-1] += sum(pieces) % 2  # an iteration takes two
+    words = np.random.default_rng(inner).integers(0, 256, (sum(pieces), 64)).astype(np.uint8)
+    found = []
+    for fast in (True, False):
+        core = _alone(_LOOP.format(times=sum(pieces) // 2, inner=inner), words[:0], fast)
+        met = [core.resume().kind]
+        for end, n in zip(accumulate(pieces), pieces, strict=True):
+            core.state.inbox.push(words[end - n : end])
+            met.append(core.resume().kind)
+        s, e = core.state, core.events
+        sent = np.concatenate(s.outbox).tobytes()
+        numbers = (s.r, s.p, s.m, core.now, core.products, core.stalls, core.executed.tolist(), len(s.inbox))
+        found.append((met, numbers, s.w.tobytes(), s.c.tobytes(), s.memory.tobytes(), sent, [*map(e.__getitem__, range(len(e)))]))
+        assert met[-1] == "done"
     assert found[0] == found[1]
 
 

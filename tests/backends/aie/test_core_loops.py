@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import assemble
 from sparsec.backends.aie.core.core import Core
 from sparsec.backends.aie.core.execute import State
-from sparsec.backends.aie.core.nests import Nest, Ran
+from sparsec.backends.aie.core.nests import Nest, Ran, Template
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard, Timed
 from sparsec.compiler.errors import ModelError
 
@@ -54,6 +54,17 @@ def _same(text: str, seed: int, whole: bool = False) -> tuple[Core, Core]:
     assert np.array_equal(fast.executed, slow.executed)
     assert fast.board.outlook() == slow.board.outlook()
     return fast, slow
+
+
+def _must_run(run: Callable[[Nest, State, int], Ran | None]) -> Callable[[Nest, State, int], Ran]:
+    """The same, which fails where a loop cannot be run at once."""
+
+    def ran(nest: Nest, state: State, bank_bytes: int) -> Ran:
+        found = run(nest, state, bank_bytes)
+        assert found is not None
+        return found
+
+    return ran
 
 
 def _pointers(data: int, weights: int, table: int) -> list[str]:
@@ -203,9 +214,97 @@ def test_memory_is_cleared_at_once() -> None:
     text = "movi r0, 0\nmovp p0, r0\nmovi r1, 500\nloop r1, end\nstw w0, p0, 32\nend:\ndone"
     fast, _ = _same(text, 1)
     assert fast.accesses[:2] == [64, 64]
-    made = Nest.of(fast._bundles, _core(text, True, 1).state, 4, 5, 500)
+    template = Template.of(fast._bundles, 4, 5, (), ())
+    assert template is not None
+    made = Nest.of(template, _core(text, True, 1).state, 500)
     assert made is not None
     assert made.times == 500
+
+
+def _through_a_table(table: int, pairs: int, data: int) -> str:
+    """Three iterations that multiply data whose places steps of a table tell, from `table` on."""
+    text = [*_pointers(data, 0x1400, table), "movi r3, 9", f"movi r2, {pairs}", "pmov p6, p4", "pmov p7, p5", "movi r1, 3"]
+    inner = [
+        "a.ldwm w1, p1, m3 | b.ldm m3, p5, 2",
+        "b.ldw w8, p4, 32",
+        "b.ldw w9, p4, 32",
+        "mac c0, w1, x4, 0",
+        "mac c1, w1, x4, 0",
+    ]
+    body = ["clr c0", "clr c1", "loop r2, inner", *inner, "inner:", "stc c0, 1, p3, 32", "srs c1, p3, r3, 1, 32"]
+    return "\n".join([*text, "loop r1, end", *body, "pmov p4, p6", "pmov p5, p7", "padd p1, 128", "end:", "done"])
+
+
+def test_loops_that_differ_in_steps_and_pointers_share_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, and data that begin elsewhere, change addresses and values; another number of pairs is another template."""
+    made: list[Template | None] = []
+    of = Template.of
+
+    def noted(*arguments: Any) -> Template | None:
+        made.append(of(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(Template, "of", noted)
+    monkeypatch.setattr(Nest, "run", _must_run(Nest.run))
+    found = []
+    for table, pairs, data in ((0x420, 5, 0x880), (0x480, 5, 0x880), (0x4A0, 5, 0x980), (0x420, 4, 0x880)):
+        text = _through_a_table(table, pairs, data)
+        core = _core(text, True, 7)
+        if found:
+            core._code._templates = found[0]._code._templates
+        core.resume()
+        slow = _core(text, False, 7)
+        slow.resume()
+        assert np.array_equal(core.state.memory, slow.state.memory)
+        assert (core.now, core.stalls, core.accesses) == (slow.now, slow.stalls, slow.accesses)
+        assert (core.state.r, core.state.p, core.state.m) == (slow.state.r, slow.state.p, slow.state.m)
+        found.append(core)
+    results = {core.state.memory[RESULTS : RESULTS + 192].tobytes() for core in found}
+    assert len(results) == 4
+    assert len(made) == 2
+
+
+def test_sums_that_are_shifted_by_another_number_have_another_template() -> None:
+    """The same loop three times, whose shift a bundle between them changes."""
+    loop = ["loop r1, inner", "mul c0, w1, x4, 1", "srs c0, p3, r3, 1, 32", "inner:"]
+    text = [*_pointers(0x880, 0x1400, TABLE), "movi r3, 4", "movi r4, 3", "movi r1, 3", "loop r4, outer", *loop]
+    fast, _ = _same("\n".join([*text, "addi r3, r3, 3", "outer:", "done"]), 4)
+    results = fast.state.memory[RESULTS:].reshape(-1, 32)
+    assert len({results[n].tobytes() for n in (0, 3, 6)}) == 3
+
+
+@settings(deadline=None, max_examples=60)
+@given(_nest(), st.integers(1, 3), st.integers(0, 99))
+def test_what_is_carried_out_once_is_its_bundles(body: Sequence[str], times: int, seed: int) -> None:
+    """Between jumps, which no loop holds, and twice within a loop that ends there."""
+    text = [*_pointers(0x800, 0x1400, 0x420), "movi r3, 6", "movi r4, 3", "movi r5, 64", "pmov p6, p4", "pmov p7, p5"]
+    text += ["movi r0, 3072", "movp p2, r0", "movi r0, 64", "movm m5, r0", f"movi r6, {times}", "again:", *body]
+    _same("\n".join([*text, "jzd r6, over", "jmp again", "over:", "done"]), seed)
+
+
+def test_a_long_stretch_is_carried_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sums begin with what was there, and go on where it ends."""
+    ran: list[tuple[int, int]] = []
+    at_once = Core._run_nest
+
+    def noted(core: Core, start: int, end: int, times: int) -> bool:
+        ran.append((end - start, times))
+        return at_once(core, start, end, times)
+
+    monkeypatch.setattr(Core, "_run_nest", noted)
+    body = ["mac c0, w1, x4, 0", "loop r2, inner", "a.ldw w1, p1, 32 | mac c0, w1, x4, 1", "inner:", "macc c1, c0, w2, x5, 1"]
+    text = [*_pointers(0x800, 0x1400, TABLE), "movi r2, 4", "jmp on", "on:", *body, "mace c1, w1, w9, 0", "srs c1, p3, r2, 1, 32"]
+    _same("\n".join([*text, "movh r2, 1", "mac c1, w1, x4, 1", "done"]), 2)
+    assert ran == [(6, 1)]
+
+
+@pytest.mark.parametrize("moves", ["padd p5, 2", "b.ldm m0, p5, 2"])
+def test_a_table_that_moves_from_one_iteration_to_the_next_is_read_where_it_is(moves: str) -> None:
+    """Steps of each iteration are others, so that addresses are no line."""
+    body = ["mul c0, w1, x4, 1", "b.ldm m3, p5, 0" if moves.startswith("padd") else moves, "a.ldwm w1, p1, m3"]
+    body += ["srs c0, p3, r3, 1, 32", moves if moves.startswith("padd") else "nop"]
+    text = [*_pointers(0xA00, 0x1400, 0x420), "movi r3, 7", "movi r1, 9", "loop r1, end", *body, "end:", "done"]
+    _same("\n".join(text), 6)
 
 
 @pytest.mark.parametrize("product", ["mac c0, w1, x4, 1", "mace c0, w1, w9, 0"])
@@ -253,6 +352,7 @@ def test_partial_sums_are_loaded_and_stored_at_once(product: str, partial: bool,
         ("a.ldw w1, p1, 32 | stw w1, p3, 32", "what is stored is loaded again"),
         ("mac c0, w1, x4, 1 | srs c0, p4, r3, 1, 32", "a sum goes on over iterations"),
         ("stw w1, p4, 0", "all iterations store to one place"),
+        ("macc c0, c1, w1, x4, 1\nmacc c1, c0, w1, x4, 0\nstc c1, 0, p3, 32", "sums go on by way of each other"),
     ],
 )
 def test_what_depends_on_iterations_before_runs_bundle_by_bundle(body: str, why: str) -> None:
