@@ -69,7 +69,7 @@ def write_host_part(graph: Graph, folder: Path, compiler: str, clock: Clock) -> 
 
     folder.mkdir(exist_ok=True)
     machine = CpuTarget.named("host")
-    made = build(graph, machine, passes="none")
+    made = build(graph, machine, passes="pads_apart")  # arrays surround images with any byte
     report = write_library(folder, made, machine, compiler, ModelInfo(name=graph.name), clock)
     (folder / FILE_NAME).write_text(report.text(), encoding="utf-8")
 

@@ -14,7 +14,6 @@ from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.integer import DATA
 from sparsec.compiler.ops.map import Map
 from sparsec.compiler.ops.matmul import MatMul
-from sparsec.compiler.ops.pad import Pad
 from sparsec.compiler.passing.base import Notes, Pass, Rejected, register_pass
 from sparsec.compiler.passing.rules import Rule, apply_rules, merged_origin
 from sparsec.compiler.scalar import Arg, Imm, Operand, Program, Tmp
@@ -27,6 +26,7 @@ from sparsec.passes.common.quantised import (
     to_unsigned,
     unsigned,
 )
+from sparsec.passes.pads_apart import apart
 
 _MOST = 1 << 16  # products that a 32-bit sum holds whatever they are
 _CENTRED = Program.parse("cast.i32(a0);cast.i32(a1);sub(t0,t1)")
@@ -119,10 +119,7 @@ class _Product(Rule[_Match]):
         if editor.types[x].dtype is DType.I8:
             x, zero = editor.add(Map(to_unsigned()), [x], hint=f"{x}.u8", origin=origin).output, unsigned(zero)
         if zero and isinstance(op, Conv) and any(op.pads):  # 5
-            n = len(op.strides)
-            margins = (0, 0, *op.pads[:n], 0, 0, *op.pads[n:])
-            x = editor.add(Pad(margins, "constant", float(zero)), [x], hint=f"{x}.padded", origin=origin).output
-            op = replace(op, pads=(0,) * (2 * n))
+            x, op = apart(editor, x, replace(op, zero=zero), origin)
         w = editor.add_constant(match.w, f"{node.inputs[1]}.i8")
         extras = [e if isinstance(e, str) else editor.add_constant(e, f"{node.name}.{e.dtype}") for e in match.extras]
         editor.replace(node, replace(op, epilogue=match.epilogue, zero=zero), [x, w, *extras], origin=origin)

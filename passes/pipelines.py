@@ -7,6 +7,7 @@ from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
 from sparsec.passes.batchnorm import FoldBatchNorm
 from sparsec.passes.byte_means import ByteMeans
+from sparsec.passes.byte_pads import BytePads
 from sparsec.passes.bytes_out import BytesOut
 from sparsec.passes.canonical import Canonical
 from sparsec.passes.channel_shuffle import ChannelShuffle
@@ -71,7 +72,8 @@ ARRAY: tuple[Pass, ...] = (
     BytesOut(),  # when epilogues are final: arrays store bytes
     ByteMeans(),  # behind it: the bytes of means are those of products
     FlatProducts(),  # behind it: their epilogues read nothing else then
-    SpaceToDepth(),  # last: what makes bytes of the input is a node of its own, and reads nothing but floats
+    SpaceToDepth(),  # late: what makes bytes of the input is a node of its own, and reads nothing but floats
+    BytePads(),  # behind it: padding of what the host arranges is arranged, too
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

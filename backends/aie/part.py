@@ -94,7 +94,9 @@ class Part:
     def why(self) -> str:
         """What keeps more of the machine from computing, in words; "" where all of it does."""
         found = []
-        if self.grid.core_rows < self.machine.core_rows:
+        if self.grid.core_rows < min(self.machine.core_rows, CORE_ROWS):
+            found.append(f"columns have streams for as many rows of cores as there are columns, {self.grid.columns}")
+        elif self.grid.core_rows < self.machine.core_rows:
             found.append(f"a memory tile takes results of {CORE_ROWS} cores")
         if not self.whole:
             shims = f"{len(set(self.machine.shim_columns or ()))} of {self.machine.columns} shims reach DDR"
@@ -112,11 +114,12 @@ def peak(machine: Machine, element: str) -> int:
 
 @cache
 def part_of(machine: Grid) -> Part | None:
-    """The part of a machine that layers are cut over: all columns where every shim reaches DDR, else the most adjacent ones that
-    shims can serve, and of these the nearest to their shims; None where there are not two."""
-    small = replace(machine, core_rows=min(machine.core_rows, CORE_ROWS), shim_columns=None)
+    """The part of a machine that layers are cut over: all columns where every shim reaches DDR, else the most adjacent ones
+    that shims can serve, and of these the nearest to their shims; None where there are not two. Of rows, as many as columns at
+    most."""
+    small = replace(machine, core_rows=min(machine.core_rows, CORE_ROWS, machine.columns), shim_columns=None)
     shims = sorted(range(machine.columns) if machine.shim_columns is None else set(machine.shim_columns))
-    if len(shims) == machine.columns:
+    if len(shims) == machine.columns > 1:
         return Part(machine, small, 0, tuple(shims))
     for columns in range(min(_MOST_COLUMNS, len(shims)), 1, -1):
         found = []

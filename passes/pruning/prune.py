@@ -265,9 +265,8 @@ def layer_report(
     size = np.abs(before.reshape(-1).astype(np.float32))
     l1, l2 = float(size.sum(dtype=np.float64)), float(np.square(size, dtype=np.float64).sum())
     kept, same = int(np.count_nonzero(after)), after is before
-    chosen, free = (
-        (size, size) if same else (size[after.reshape(-1) != 0], np.partition(size, size.size - kept)[size.size - kept :])
-    )
+    left = size.size - kept
+    chosen, free = (size, size) if same else (size[after.reshape(-1) != 0], np.partition(size, min(left, size.size - 1))[left:])
     sums = [
         (l1, l2) if same else (float(a.sum(dtype=np.float64)), float(np.square(a, dtype=np.float64).sum()))
         for a in (chosen, free)

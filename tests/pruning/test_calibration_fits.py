@@ -220,3 +220,23 @@ def test_values_that_do_not_fit_are_computed_again() -> None:
     ((after,),) = probe.batches(samples, ["r"], keep=["r"])
     assert before.any()
     assert not after.any()
+
+
+def test_both_operands_of_a_sum_can_be_asked_for() -> None:
+    """Convolutions of 9 channels of a concatenation: onnxruntime, with all of its optimisations, loses one of them."""
+    rng = np.random.default_rng(6)
+    shapes = {"c": (9, 16, 1, 1), "a": (9, 18, 1, 1), "b": (9, 18, 3, 3), "bias": (9,)}
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["h"]),
+        helper.make_node("Concat", ["h", "h"], ["k"], axis=1),
+        helper.make_node("Conv", ["k", "a", "bias"], ["p"]),
+        helper.make_node("Conv", ["k", "b"], ["q"], pads=[1] * 4),
+        helper.make_node("Add", ["p", "q"], ["s"]),
+    ]
+    x = rng.standard_normal((1, 16, 6, 6)).astype(np.float32)
+    model = make_model(nodes, {"x": x}, ["s"], weights)
+    samples = Samples(({"x": x},))
+    ((p, s),) = Probe(model, 1).batches(samples, ["p", "s"])
+    ((q,),) = Probe(model, 1).batches(samples, ["q"])
+    np.testing.assert_allclose(p + q, s, atol=1e-4)

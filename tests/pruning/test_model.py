@@ -398,3 +398,12 @@ def test_a_large_network_is_pruned_in_seconds() -> None:
     assert time.thread_time() - start < 10
     assert len(pruned.report.changed) == 52
     assert pruned.report.total.density == pytest.approx(0.54, abs=0.01)
+
+
+def test_a_layer_of_one_weight_may_lose_it() -> None:
+    weights = {"w": np.full((1, 1), 3, np.float32)}
+    model = make_model([helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": np.ones((2, 1), np.float32)}, ["y"], weights)
+    pruned = prune(model, make_recipe({"pattern": "unstructured@80%", "spare": []}))
+    (layer,) = pruned.report.layers
+    assert (layer.kept, layer.kept_l1, layer.free_l1) == (0, 0, 0)
+    assert initializer(pruned.proto, "w") == 0

@@ -162,9 +162,10 @@ def _powers(graph: Graph, node: Node, form: Form, *, exact: bool = False) -> Shi
         ratio = factor / scale
         if value in graph.constants:
             data = _each_channel(graph.constants[value], -3 if isinstance(node.op, Conv) else -1, channels)
-            if data is None or ratio.denominator != 1:
+            added = None if data is None else _whole_numbers(data, ratio)
+            if added is None:
                 return f"it adds the constant {value!r}, which is not a whole number of its sums for every channel"
-            bias += data.astype(np.int64) * int(ratio)
+            bias += added
             continue
         power = _exponent(ratio)
         if residual is not None or power is None or not 0 <= power < 24:
@@ -190,6 +191,15 @@ def _each_channel(constant: Array, axis: int, channels: int) -> Array | None:
     """A constant that is added to every channel alike, as [channels]; None when it differs along another axis than `axis`."""
     along = constant.ndim >= -axis and constant.shape[axis] == constant.size == channels
     return np.broadcast_to(constant.reshape(-1), (channels,)) if along or constant.size == 1 else None
+
+
+def _whole_numbers(data: Array, factor: Fraction) -> Array | None:
+    """int64 `data` times `factor`; None where a product is not a whole number of 32 bits."""
+    if not np.isfinite(data).all():
+        return None
+    products = [Fraction(v) * factor for v in data.tolist()]
+    whole = all(p.denominator == 1 and abs(p) < 1 << 31 for p in products)
+    return np.array([int(p) for p in products], np.int64) if whole else None
 
 
 def _exponent(value: Fraction) -> int | None:

@@ -77,10 +77,14 @@ class Probe:
             source = part_for(self._proto, wanted, self._kept).SerializeToString()
         except (EncodeError, ValueError) as exc:
             raise LimitError(f"the model is too large to calibrate (2 GiB with its external data): {exc}") from None
-        try:
-            return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except Exception as exc:  # its exceptions share no base class
-            raise ModelError(f"onnxruntime cannot load the model for calibration: {_first_line(exc)}") from exc
+        level, why = onnxruntime.GraphOptimizationLevel, ""
+        # with all optimisations it adds into the result of a convolution, and may lose the one that is an output then
+        for options.graph_optimization_level in (level.ORT_ENABLE_ALL, level.ORT_ENABLE_EXTENDED):
+            try:
+                return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+            except Exception as exc:  # its exceptions share no base class
+                why = why or _first_line(exc)
+        raise ModelError(f"onnxruntime cannot load the model for calibration: {why}")
 
 
 def part_for(

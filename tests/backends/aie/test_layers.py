@@ -151,6 +151,23 @@ def test_what_is_added_along_rows_or_columns_is_no_bias(along: tuple[int, ...]) 
         assert program.reasons["y"] == "it adds the constant 'b', which is not a whole number of its sums for every channel"
 
 
+@pytest.mark.parametrize("thirds", [False, True])
+def test_a_bias_behind_the_scale_is_part_of_the_sums(thirds: bool) -> None:
+    """If it is a whole number of them: thirds are not, and the host adds them."""
+    rng = np.random.default_rng(7)
+    finished = ROUNDED.format(n=2, a=3, zero=0, b=4, low=0, c=5, high=255, kind="u8", d=6)
+    text = f"cast.f32(a0);mul(t0,0.03125);add(t1,a1);{finished}"
+    added = (rng.integers(-2000, 2000, 24) / np.float32(3 if thirds else 32)).astype(np.float32)
+    graph = _graph(
+        {"x": TensorType(DType.U8, (7, 9))},
+        {"w": _int8(rng, (9, 24)), "b": added},
+        [(MatMul(epilogue=Program.parse(text), zero=76), ["x", "w", "b"], "y")],
+        "y",
+    )
+    program = _check(graph, 8, layers=1)
+    assert set(program.reasons) == ({"y.1"} if thirds else set())
+
+
 @settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_bytes_are_scaled_and_added(data: st.DataObject) -> None:

@@ -275,6 +275,17 @@ def test_of_more_rows_four_compute() -> None:
     assert busy == {2, 3, 4, 5}
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+def test_of_fewer_columns_than_rows_as_many_rows_compute(columns: int, tmp_path: Path) -> None:
+    machine = tmp_path / "narrow.toml"
+    machine.write_text(f'base = "npu1"\ncolumns = {columns}\nshim.columns = {list(range(columns))}\n')
+    rng = np.random.default_rng(4)
+    graph = conv_graph(rng, (40, 90), (17, 9), (3, 3), pads=(1, 1, 1, 1), residual=True)
+    run = _check(graph, rng, f"aie2:{machine}")
+    busy = {(t.column, t.row) for t, core in run.parts[0].finished.array.cores.items() if core.core.products}
+    assert busy == {(c, 2 + r) for c in range(columns) for r in range(columns)}
+
+
 @pytest.mark.parametrize(
     ("epilogue", "reason"),
     [
