@@ -115,7 +115,8 @@ def peak(machine: Machine, element: str) -> int:
 @cache
 def part_of(machine: Grid) -> Part | None:
     """The part of a machine that layers are cut over: all columns where every shim reaches DDR, else the most adjacent ones that
-    shims can serve, and of these the nearest to their shims; None where there are not two. Of rows, as many as columns at most."""
+    shims can serve, and of these the nearest to their shims; None where there are not two. Rows are no
+    more than columns."""
     small = replace(machine, core_rows=min(machine.core_rows, CORE_ROWS, machine.columns), shim_columns=None)
     shims = sorted(range(machine.columns) if machine.shim_columns is None else set(machine.shim_columns))
     if len(shims) == machine.columns > 1:
