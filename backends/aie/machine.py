@@ -395,3 +395,13 @@ def _check(machine: Machine, path: Path) -> None:
             raise UsageError(
                 f"{path}: {key}.data_bytes is {tile.data_bytes}: expected 16-byte words that {tile.data_banks} banks share evenly"
             )
+    for tile, known, key in ((machine.core, CoreTile(), "core"), (machine.memory, MemoryTile(), "memory")):
+        if tile.data_bytes > known.data_bytes:
+            raise UsageError(
+                f"{path}: {key}.data_bytes is {tile.data_bytes}: expected {known.data_bytes} at most, as addresses reach"
+            )
+    least = Streams().queue_depth
+    if machine.streams.queue_depth < least:
+        raise UsageError(
+            f"{path}: streams.queue_depth is {machine.streams.queue_depth}: expected at least the {least} tasks that layers queue"
+        )

@@ -99,6 +99,9 @@ def test_file_changes_a_known_array(tmp_path: Path) -> None:
             'base = "npu1"\n[core]\ndata_bytes = 1000',
             "core.data_bytes is 1000: expected 16-byte words that 8 banks share",
         ),
+        ('base = "npu1"\n[core]\ndata_bytes = 131072', "core.data_bytes is 131072: expected 65536 at most"),
+        ('base = "npu1"\n[memory]\ndata_bytes = 1048576', "memory.data_bytes is 1048576: expected 524288 at most"),
+        ('base = "npu1"\n[streams]\nqueue_depth = 3', "streams.queue_depth is 3: expected at least the 4 tasks"),
         ("base = ", "this is not a TOML file"),
     ],
 )
