@@ -9,6 +9,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.sparse_b import DEPTH, expand
 from sparsec.compiler.dtypes import DType
+from sparsec.compiler.errors import ModelError
 from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
@@ -18,13 +19,25 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 def saturated(sums: Array, shift: int, signed: int) -> Array:
     """int32 `sums` shifted right by `shift` with halves to even, as saturated bytes (uint8 bits)."""
-    return requantise_by_shift(sums, shift, 0, DType.I8 if signed else DType.U8).view(np.uint8)
+    return narrowed(sums, shift, DType.I8 if signed else DType.U8).view(np.uint8)
+
+
+def narrowed(sums: Array, shift: int, dtype: DType) -> Array:
+    """int32 `sums` shifted right by `shift` with halves to even, saturated in a type of 8 or 16 bits. ModelError where `shift`
+    is no shift of sums."""
+    return requantise_by_shift(sums, _shift(shift, -31, 62), 0, dtype)
 
 
 def shifted(data: Array, shift: int, signed: int) -> Array:
-    """int32 [..., 4, 8]: bytes `data` [..., 32] shifted left by `shift`."""
-    sums: Array = data.view(BYTES[signed]).astype(np.int32).reshape(*data.shape[:-1], 4, 8) << shift
+    """int32 [..., 4, 8]: bytes `data` [..., 32] shifted left by `shift`. ModelError where that is no shift of sums."""
+    sums: Array = data.view(BYTES[signed]).astype(np.int32).reshape(*data.shape[:-1], 4, 8) << _shift(shift, 0, 31)
     return sums
+
+
+def _shift(places: int, low: int, high: int) -> int:
+    if not low <= places <= high:
+        raise ModelError(f"the register holds {places}: expected a shift by {low} to {high} places")
+    return places
 
 
 def products(a: Array, b: Array, signed: int) -> Array:

@@ -17,6 +17,7 @@ from sparsec.backends.aie.core.arithmetic import (
     BYTES,
     as_float,
     lanes_bf16,
+    narrowed,
     products,
     products_bf16,
     rounded,
@@ -33,7 +34,6 @@ from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.errors import ModelError
-from sparsec.compiler.ops.shift import requantise_by_shift
 
 Array = np.ndarray[Any, Any]
 Commit = Callable[[], None]
@@ -303,7 +303,7 @@ def _lanewise(s: State, o: tuple[int, ...], of: Callable[[Array, Array], Array],
 
 
 def _narrowed(s: State, o: tuple[int, ...]) -> Commit:
-    data = requantise_by_shift(s.sums(o[1]), s.r[o[2]], 0, DType.I16).view(np.uint8).reshape(2, 32)
+    data = narrowed(s.sums(o[1]), s.r[o[2]], DType.I16).view(np.uint8).reshape(2, 32)
 
     def commit() -> None:
         s.w[2 * o[0] : 2 * o[0] + 2] = data

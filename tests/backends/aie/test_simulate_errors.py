@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparsec.backends.aie.core.assembly import assemble
@@ -167,6 +167,8 @@ def test_a_file_that_was_cut_off() -> None:
     ("program", "message"),
     [
         ("nop\na.ldw w1, p1, 32", r"cycle \d+, core\(0,2\), bundle 1, `a.ldw w1, p1, 32`: .*words that nothing has written"),
+        ("movi r1, 63\nsrs c0, p1, r1, 0, 0", r"bundle 1, `srs .*`: the register holds 63: expected a shift by -31 to 62 places"),
+        ("movi r1, 32\nups c0, w1, r1, 0", r"bundle 1, `ups .*`: the register holds 32: expected a shift by 0 to 31 places"),
         (
             "movi r0, 65536\nmovp p1, r0\nb.ld r1, p1, 4",
             r"core\(0,2\), bundle 2, `b.ld r1, p1, 4`: .*outside of the 65,536 bytes",
@@ -248,6 +250,7 @@ def _good() -> tuple[bytes, bytes]:
 
 @settings(deadline=None, max_examples=100)
 @given(st.booleans(), st.integers(0, 10**6), st.integers(0, 7))
+@example(True, 70, 0)  # a shift by 1024 places
 def test_corrupt_bytes_are_errors_or_other_results(program_too: bool, at: int, bit: int) -> None:
     """One bit of the files flips: the run ends, or says in a sentence what cannot be. Nothing else is raised, nothing hangs."""
     control, program = map(bytearray, _good())
