@@ -16,74 +16,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.aie_convolutions import LayerRow, Measured, beside, layers_table, measured
 from benchmarks.aie_layers import Shape, measure
-from benchmarks.aie_networks import LayerRow, Row
 from benchmarks.aie_networks import measure as measure_network
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.part import peak as peak_of
-from sparsec.compiler.cli.console import plain_table
 
 DENSITIES = (1.0, 0.5, 0.25)
 PRODUCT = Shape((1024, 1024), (32, 32), (1, 1), 1, (0, 0, 0, 0), residual=False)
 GOALS = {1.0: ("of peak", 0.5), 0.5: ("times dense", 1.6), 0.25: ("times dense", 2.5)}
 PRODUCT_GOAL = 0.8
-_ALL = "all convolutions"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A layer, `times` of which are in the network (the mean of them), or all of them, at a share of the blocks.
-
-    `bound` is the resource that was used longest, and for how many cycles. `speed_up` is over the dense one, `at_most` what the
-    bound allows of it; both are None where nothing dense was measured.
-    """
-
-    layer: str
-    times: int
-    density: float
-    macs: int
-    cycles: float
-    bound: tuple[str, float]
-    peak_share: float
-    speed_up: float | None = None
-    at_most: float | None = None
-
-
-def measured(row: Row, dense: Row | None, peak: int) -> list[Measured]:
-    """The convolutions of a network, equal ones together, and all of them."""
-    before = {m.layer: m for m in _of_network(dense, peak)} if dense else {}
-    return [_beside(m, before.get(m.layer)) for m in _of_network(row, peak)]
-
-
-def _of_network(row: Row, peak: int) -> Iterator[Measured]:
-    by_layer: dict[str, list[LayerRow]] = {}
-    for layer in row.convolutions:
-        by_layer.setdefault(layer.layer, []).append(layer)
-    for name, found in by_layer.items():
-        bound = Counter(f.bound[0] for f in found).most_common(1)[0][0]
-        yield _mean(name, row.density, found, len(found), bound, peak)
-    whole = _mean(_ALL, row.density, row.convolutions, 1, "", peak)
-    yield whole
-
-
-def _mean(name: str, density: float, found: Sequence[LayerRow], times: int, bound: str, peak: int) -> Measured:
-    macs, cycles, least = (sum(values) for values in zip(*((f.macs, f.cycles, f.bound[1]) for f in found), strict=True))
-    return Measured(name, times, density, macs // times, cycles / times, (bound, least / times), macs / cycles / peak)
-
-
-def _beside(m: Measured, dense: Measured | None) -> Measured:
-    """With its speed-ups over the dense one."""
-    if dense is None:
-        return m
-    ratios = dense.cycles / m.cycles, dense.cycles / m.bound[1]
-    return Measured(m.layer, m.times, m.density, m.macs, m.cycles, m.bound, m.peak_share, *ratios)
 
 
 def product(target: str, densities: Sequence[float], peak: int) -> Iterator[Measured]:
@@ -94,21 +42,7 @@ def product(target: str, densities: Sequence[float], peak: int) -> Iterator[Meas
         if cycles is not None:
             made = Measured("1024 x 1024 x 1024", 1, density, PRODUCT.macs, cycles, bound, PRODUCT.macs / cycles / peak)
             dense = made if density == 1 else dense
-            yield _beside(made, dense)
-
-
-def layers_table(found: Sequence[Sequence[Measured]]) -> str:
-    """A line a layer, the densities beside one another."""
-    head = ["layer", ">times", ">MMAC"]
-    lines = [[m.layer, str(m.times), f"{m.macs / 1e6:.1f}"] for m in found[0]]
-    for column in found:
-        density = column[0].density
-        ends = [">of peak"] if density == 1 else [">speed-up", ">at most"]
-        head += [f">cycles, {100 * density:g} %", *ends, ">at least", "by"]
-        for line, m in zip(lines, column, strict=True):
-            gains = [_ratio(m.speed_up), _ratio(m.at_most)] if density != 1 else [f"{100 * m.peak_share:.0f} %"]
-            line += [f"{m.cycles:,.0f}", *gains, f"{m.bound[1]:,.0f}", m.bound[0]]
-    return plain_table(head, lines)
+            yield beside(made, dense)
 
 
 def told(m: Measured, goal: tuple[str, float] | None) -> str:
@@ -122,10 +56,6 @@ def told(m: Measured, goal: tuple[str, float] | None) -> str:
         wanted = f"; goal {shown}: {'met' if reached is not None and reached >= goal[1] else 'missed'}"
     least = f", at least {m.bound[1]:,.0f}"
     return f"{m.layer}, {100 * m.density:g} % of blocks: {m.cycles:,.0f} cycles, {share}{gain}{least}{wanted}"
-
-
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,11 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Measured] = []
     columns: list[list[Measured]] = []
     whole: list[str] = []
-    dense: Row | None = None
+    dense: tuple[LayerRow, ...] = ()
     for density in () if options.only_product else options.densities:
         row = measure_network(options.network, options.size, options.target, density)
-        dense = row if density == 1 else dense
-        columns.append(measured(row, dense, peak))
+        dense = row.convolutions if density == 1 else dense
+        columns.append(measured(density, row.convolutions, dense, peak))
         rows += columns[-1]
         goal = GOALS.get(density) if (options.network, options.target, options.size) == ("resnet50", "aie2:npu1", 224) else None
         whole.append(told(columns[-1][-1], goal))

@@ -21,7 +21,6 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ import onnx
 from onnx import numpy_helper
 
 import models
+from benchmarks.aie_convolutions import LayerRow, layers_table, measured
 from benchmarks.aie_layers import Shape
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
@@ -63,16 +63,6 @@ NAMES = ("squeezenet", "mobilenet_v2")
 DENSITIES = (1.0, 0.5)
 BFLOAT16 = (Bfloat16(), Bfloat16Out(), Bfloat16Means(), SpaceToDepth())
 _HEAD = ("network", ">blocks", ">layers", ">views", ">on host", ">parts", ">MMAC", ">of all", ">cycles", ">of peak", ">seconds")
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """A convolution in its network: products when dense, cycles, and the resource that it used longest with its cycles."""
-
-    layer: str
-    macs: int
-    cycles: int
-    bound: tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -117,9 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows.append(measure(name, options.size, options.target, density, bfloat16=options.precision == "bf16"))
             print(" ".join(rows[-1].shown()), file=sys.stderr)
     print(plain_table(_HEAD, [r.shown() for r in rows]))
+    peak = peak_of(machine_named(options.target), "int8")
     for name in options.networks if options.layers else ():
-        print(f"\n{name}")
-        print(layer_table([r for r in rows if r.network == name], peak_of(machine_named(options.target), "int8")))
+        found = [r for r in rows if r.network == name]
+        dense = next((r.convolutions for r in found if r.density == 1), ())
+        print(f"\n{name}\n{layers_table([measured(r.density, r.convolutions, dense, peak) for r in found])}")
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     return 0
@@ -190,27 +182,6 @@ def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycle
                     )
                 )
                 yield LayerRow(name, macs, layer.cycles, layer.bound)
-
-
-def layer_table(rows: Sequence[Row], peak: int) -> str:
-    """Convolutions by density: equal ones in one line, with the mean of their cycles and rooflines, then the sum of all."""
-    head = ["layer", ">times", ">MMAC"]
-    for r in rows:
-        head += [f">cycles, {100 * r.density:.0f} %", ">of peak" if r is rows[0] else ">speed-up", ">roofline", "by"]
-    names = Counter(layer.layer for layer in rows[0].convolutions)
-    lines = []
-    for name in [*names, None]:
-        found = [[c for c in r.convolutions if name in (c.layer, None)] for r in rows]
-        macs = [c.macs for c in found[0]]
-        line = [name or "all", str(names[name] if name else 1), f"{(macs[0] if name else sum(macs)) / 1e6:.1f}"]
-        first = sum(c.cycles for c in found[0])
-        for i, own in enumerate(found):
-            count, cycles, least = len(own) if name else 1, sum(c.cycles for c in own), sum(c.bound[1] for c in own)
-            gain = f"{first / cycles:.2f}" if i else f"{100 * sum(macs) / peak / cycles:.0f} %"
-            bounds = Counter(c.bound[0] for c in own).most_common(1)[0][0] if name else ""
-            line += [f"{cycles / count:,.0f}", gain, f"{least / count:,.0f}", bounds]
-        lines.append(line)
-    return plain_table(head, lines)
 
 
 def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.ModelProto, dict[str, Any]]:

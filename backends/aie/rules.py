@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePosixPath
 from typing import Any
 
-import jinja2
-
+from sparsec.backends.aie.templating import environment
 from sparsec.backends.naming import comment, identifier, identifiers
 
 _ARGUMENTS = ("WEIGHTS", "ACTIVATIONS")  # in the order of their numbers in control streams
@@ -57,7 +55,7 @@ def rules(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, 
         "Makefile": "Makefile.j2",
         "CMakeLists.txt": "CMakeLists.txt.j2",
     }
-    return {file: _environment().get_template(t).render(context).encode() for file, t in templates.items()}
+    return {file: environment().get_template(t).render(context).encode() for file, t in templates.items()}
 
 
 def _streams(name: str, manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> list[Stream]:
@@ -65,14 +63,3 @@ def _streams(name: str, manifest: Mapping[str, Any], files: Mapping[str, bytes])
     named = [part[kind] for part in manifest["parts"] if part["kind"] == "array" for kind in ("control", "weights")]
     named += [path for path in files if path.startswith("core_") and path.endswith(".bin")] if named else []
     return [Stream(path, f"{name}_{identifier(path.removesuffix('.bin'))}", len(files[path])) for path in named]
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )

@@ -163,7 +163,7 @@ class Nest:
         try:
             data = [values.stored(s) for s in (*self.trace.stores, *self.trace.puts)]
             finals = {c: values.final(c) for c in self.template.plan.changed}
-        except SparsecError:  # of masks, whose products are then multiplied one by one, to tell where
+        except SparsecError:  # of masks or shifts: bundles are then carried out one by one, to tell which
             return None
         if any(d is None for d in data) or any(f is None for f in finals.values()):
             return None

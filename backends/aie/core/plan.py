@@ -142,7 +142,7 @@ def _join(made: list[Sum], which: Sequence[int], rows: list[Array]) -> None:
 
 
 def part_of(number: int) -> tuple[slice, slice]:
-    """The rows and channels of a part of an accumulator (`tracing.parts_of`)."""
+    """The rows and channels of a part of an accumulator (`trace.parts_of`)."""
     whole = slice(None)
     if number == ALL:
         return whole, whole

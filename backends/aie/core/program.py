@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cache, lru_cache
-
-import jinja2
+from functools import lru_cache
 
 from sparsec.backends.aie.core.assembly import assemble, bundles_of, labels_of
 from sparsec.backends.aie.core.instructions import BUNDLE_BYTES
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES
+from sparsec.backends.aie.templating import environment
 from sparsec.compiler.errors import FitError
 
 HEADER_BYTES = 64  # of a chunk: control and bias
@@ -175,19 +174,7 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
     more = {"steps_offset": HEADER_BYTES, "pages_offset": PAGES_OFFSET, **places}
-    return _environment().get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    """It keeps its templates compiled, which takes far longer than to fill one in."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("sparsec.templates", "aie"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    return environment().get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 
 def core_program(kinds: Sequence[Kind], parameters: int, program_bytes: int) -> bytes:

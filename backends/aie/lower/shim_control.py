@@ -37,13 +37,10 @@ class ShimControl(TileControl):
                     turns = Iteration(t.rows, count) if times == 1 else Iteration(further, times)
                     parts.append(self._image(self.traffic.y, at, size, turns, steps))
                 last, apart = n == len(patterns) - 1, self.links.apart
-                if last and apart and count > 1:
-                    begin = yield from self.writer.write(tile, i, parts)
-                    for tiles in (count - 1, 1):
-                        yield from self.writer.start(tile, S2MM, i, begin, tiles, token=True)
-                    continue
                 before_last = apart and n == len(patterns) - 2 and patterns[-1][1] == 1
-                yield from self.writer.chain(tile, S2MM, i, parts, count * times, token=last or before_last)
+                begin = yield from self.writer.write(tile, i, parts)
+                for repeat in (count - 1, 1) if last and apart and count > 1 else (count * times,):
+                    yield from self.writer.start(tile, S2MM, i, begin, repeat, token=last or before_last)
 
     def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
         """The pages that come through a channel: `early` words of the first time by themselves, the rest, and how often. Where
