@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsec.compiler.passing.base import Pass
 from sparsec.passes.algebra import Algebra
 from sparsec.passes.attention import RecogniseAttention
+from sparsec.passes.balance_blocks import BalanceBlocks
 from sparsec.passes.batchnorm import FoldBatchNorm
 from sparsec.passes.byte_means import ByteMeans
 from sparsec.passes.byte_pads import BytePads
@@ -74,6 +75,7 @@ ARRAY: tuple[Pass, ...] = (
     FlatProducts(),  # behind it: their epilogues read nothing else then
     SpaceToDepth(),  # late: what makes bytes of the input is a node of its own, and reads nothing but floats
     BytePads(),  # behind it: padding of what the host arranges is arranged, too
+    BalanceBlocks(),  # last: all layers have the weights and the inputs that cores will share
 )
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {"default": DEFAULT, "array": ARRAY, "none": ()}

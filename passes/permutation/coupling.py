@@ -44,7 +44,8 @@ class ChannelClass:
     An order is an array [extent] of int: new channel i is old channel order[i]. With `outer` > 1 it is [outer, extent], an order
     for each index of outer classes, counted in their old order (the channels of each head, of each group). `fixed` says why there
     can be no other order than the present one ("" if there can). `slots` are in constants only, `places` those of layers'
-    weights. `producers` are the ONNX nodes that make the channels, `weights` how many constant entries the class orders.
+    weights, `values` what nodes make that has the channels. `producers` are the ONNX nodes that make the channels, `weights` how
+    many constant entries the class orders.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ChannelClass:
     outer: int
     slots: tuple[Slot, ...]
     places: tuple[Place, ...]
+    values: tuple[str, ...]
     fixed: str
     producers: tuple[str, ...]
     weights: int
@@ -142,9 +144,10 @@ def _class(
     producers, readers = (
         tuple(dict.fromkeys(_label(n) for p in places if p.role == role for n in p.layer.nodes)) for role in ("outputs", "inputs")
     )
+    made = tuple(v for n in graph.nodes for v in n.outputs if any(atom in ties.terms.atoms(axis) for axis in ties.axes[v]))
     name = producers[0] if producers else f"inputs of {readers[0]}"
     weights = sum(_ordered(graph.types[value].shape, [s for s in found if s.value == value]) for value in held)
-    return ChannelClass(name, ties.terms.extent(atom), outer.rows, tuple(found), tuple(places), why, producers, weights)
+    return ChannelClass(name, ties.terms.extent(atom), outer.rows, tuple(found), tuple(places), made, why, producers, weights)
 
 
 def _role(layer: LayerWeights, axis: int) -> Role | None:

@@ -1,0 +1,115 @@
+"""Channels in an order in which cores that share a layer's channels have equal numbers of blocks of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.compiler.dtypes import DType
+from sparsec.compiler.graph import Graph
+from sparsec.compiler.passing.base import Notes, Pass, register_pass
+from sparsec.passes.permutation.apply import permuted, with_constants
+from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place, couple
+from sparsec.passes.permutation.dealing import Deal, dealt
+
+Array = np.ndarray[Any, Any]
+_BLOCK = 8  # channels that arrays multiply at once
+_TURNS = (2, 4, 8, 16)  # cores among which blocks of output channels are dealt out in turns
+_RANGES = (2, 4, 8)  # parts of the input channels
+_OUTPUTS = 4.0  # what even outputs are worth: a core makes up for nothing there, and for some of its inputs
+
+
+@register_pass
+@dataclass(frozen=True)
+class BalanceBlocks(Pass):
+    """Blocks of 8 channels are put into an order in which the blocks of weights that are not zero are dealt out evenly: those of
+    layers that make the channels over every 2nd, 4th, 8th and 16th block, which cores take in turns; those of layers that read
+    them over halves, quarters and eighths, for each block of their outputs, which are parts of sums or of chains of cores.
+
+    1. The order of the channels is free, they are a multiple of 8, and 8 of them are blocks in all layers' weights.
+    2. All values that have them are whole numbers, so that no sum is rounded, and all weights bytes.
+    3. Weights keep the patterns that their types claim.
+    """
+
+    name = "balance_blocks"
+    summary = "channels in an order that gives cores equal numbers of blocks of weights"
+
+    def rewrite(self, graph: Graph, notes: Notes) -> Graph:
+        coupling = couple(graph)
+        orders: dict[str, Array] = {}
+        for c in coupling.free:
+            deals = list(_deals(graph, c)) if _in_blocks(graph, c) else []  # 1, 2
+            order = dealt(deals) if deals else np.zeros(0, int)
+            if not np.array_equal(order, np.arange(len(order))):
+                orders[c.name] = (order[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+        while orders:
+            constants = permuted(graph, coupling, orders)
+            wrong = _violating(graph, coupling, constants, orders)  # 3
+            if not wrong:
+                return with_constants(graph, constants)
+            for name, why in wrong.items():
+                notes.say(f"the channels of {name!r} keep their order: {why}")
+                del orders[name]
+        return graph
+
+
+def _in_blocks(graph: Graph, c: ChannelClass) -> bool:
+    """Whether 8 channels of a class move as whole blocks of bytes wherever they are."""
+    if c.outer > 1 or c.extent % _BLOCK or any(graph.types[v].dtype.is_float for v in c.values):
+        return False
+    return all(graph.types[p.layer.value].dtype is DType.I8 and _aligned(p) for p in c.places)
+
+
+def _aligned(place: Place) -> bool:
+    """Whether each 8 channels of the class are whole blocks of an axis of the filters."""
+    if place.slot.outer is not None or len(place.slot.index) > 1:
+        return False
+    indices = np.sort(place.slot.index[0].reshape(-1, _BLOCK * place.slot.index.shape[2]), axis=1)
+    first = indices[:, ::_BLOCK]
+    return bool((first % _BLOCK == 0).all() and (indices == (first[:, :, None] + np.arange(_BLOCK)).reshape(indices.shape)).all())
+
+
+def _deals(graph: Graph, c: ChannelClass) -> Iterator[Deal]:
+    """What has to be even, one deal for all kinds of work with the same groups."""
+    found: dict[tuple[int, ...], list[Array]] = {}
+    for place in c.places:
+        if place.layer.groups > 1:
+            continue
+        kept = _kept(place.layer.view.filters(graph.constants[place.layer.value]))
+        axis = 0 if place.role == "outputs" else 1
+        at = np.sort(place.slot.index[0].reshape(c.extent // _BLOCK, -1), axis=1)[:, ::_BLOCK] // _BLOCK
+        work = np.moveaxis(kept, axis, 0)[at].sum(axis=1)
+        if place.role == "outputs":
+            work = np.sqrt(_OUTPUTS) * work.sum(axis=1, keepdims=True)
+            groups = [at[:, 0] % n for n in _TURNS]
+        else:
+            groups = [at[:, 0] * n // kept.shape[axis] for n in _RANGES]
+        for g in groups:
+            if len(set(g)) < len(g):
+                found.setdefault(tuple(g), []).append(work)
+    return (Deal(np.array(g), np.concatenate(works, axis=1)) for g, works in found.items())
+
+
+def _kept(filters: Array) -> Array:
+    """Of filters [OC, taps, IC] the positions of 8 x 8 blocks that are not zero, float [blocks of OC, blocks of IC]."""
+    oc, taps, ic = filters.shape
+    full = np.pad(filters != 0, ((0, -oc % _BLOCK), (0, 0), (0, -ic % _BLOCK)))
+    blocks = full.reshape(-(-oc // _BLOCK), _BLOCK, taps, -(-ic // _BLOCK), _BLOCK)
+    found: Array = blocks.any(axis=(1, 4)).sum(axis=1).astype(float)
+    return found
+
+
+def _violating(
+    graph: Graph, coupling: Coupling, constants: Mapping[str, Array], orders: Mapping[str, Array]
+) -> dict[str, str]:
+    """Classes with an order in which weights would not have the pattern that their type claims, and why."""
+    found: dict[str, str] = {}
+    for c in coupling.free:
+        for layer in (p.layer for p in c.places if c.name in orders and p.layer.value in constants):
+            claim = graph.types[layer.value].sparsity
+            if why := claim.violation(layer.view.filters(constants[layer.value])):
+                found[c.name] = f"{layer.value!r} would not be {claim.spec}: {why}"
+    return found
