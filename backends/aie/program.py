@@ -15,11 +15,13 @@ from sparsec.compiler.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """Whether a layer's results stay in memory tiles for the next one, whether they go to DDR, and why they do not stay."""
+    """Whether a layer's results stay in memory tiles for the next one, whether they go to DDR, why they do not stay, and whether
+    they are held in memory tiles for a later layer, or the next one, that adds them."""
 
     stays: bool
     leaves: bool
     why: str
+    held: bool = False
 
 
 @dataclass(frozen=True)

@@ -108,8 +108,9 @@ def _how(layer: Mapping[str, Any]) -> str:
 
 def _neighbours(layer: Mapping[str, Any]) -> str:
     """What becomes of a layer's results, and when it begins, in words."""
-    if layer["stays"]:
-        results = "results stay in memory tiles for the next layer" + (" and go to DDR" if layer["leaves"] else ", never in DDR")
+    kept = [told for key, told in (("stays", "for the next layer"), ("held", "until they are added")) if layer[key]]
+    if kept:
+        results = f"results stay in memory tiles {' and '.join(kept)}" + (" and go to DDR" if layer["leaves"] else ", never in DDR")
     else:
         results = f"results go to DDR, as {layer['not_kept']}"
     late = layer["begins_late"]

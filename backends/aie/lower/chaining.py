@@ -1,42 +1,100 @@
-"""Which results stay in memory tiles for the next layer, and which of them DDR needs as well."""
+"""Which results stay in memory tiles, for the next layer or until a later one adds them, and which of them DDR needs as well."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 
 from sparsec.backends.aie.lower.circuits import keeps_way_out
-from sparsec.backends.aie.lower.geometry import BFLOAT16, Window
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE, Window
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 
 
+_WRAP, _TASKS = 64, 3  # turns that a descriptor counts, and descriptors of a core's results that stay
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who reads a layer's results: the `next` layer, as its data; a later one that adds them, by its number (`adder`, -1: none);
+    `others`, which want them in DDR."""
+
+    next: bool
+    adder: int
+    others: bool
+
+    def leave(self, *, here: bool, held: bool) -> bool:
+        """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the adder."""
+        return self.others or (self.next and not here) or (self.adder >= 0 and not held) or not (here or held)
+
+
+def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]) -> list[Readers]:
+    """Of the results of layers that follow one another. What is bfloat16 is always wanted, as it is checked by layer."""
+    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
+    outputs = {p.value for p in graph.outputs}
+    found = []
+    for i, layer in enumerate(layers):
+        y, users = layer.y, {n.name for n in graph.users[layer.y]}
+        after = layers[i + 1] if i + 1 < len(layers) else None
+        adders = [k for k in range(i + 1, len(layers)) if layers[k].residual == y != layers[k].x and layers[k].node in users]
+        adder = adders[0] if len(adders) == 1 and layers[adders[0]].output_blocks == layer.output_blocks else -1
+        reading = after is not None and after.x == y
+        own = {layers[adder].node} if adder >= 0 else set()
+        own |= {after.node} if after is not None and reading else set()
+        found.append(Readers(reading, adder, layer.element is BFLOAT16 or y in outputs or y in shared or bool(users - own)))
+    return found
+
+
 def apart(before: Tiling, after: Tiling) -> str:
     """Why a layer's results cannot stay for the next one, "" where they can: it has to read them alone, position by position, in
     tiles of the same rows, from memory tiles that the results reach."""
     one, other = before.layer, after.layer
-    whole = one.output_blocks == other.input_blocks and one.first_block == other.first_block == 0
-    if other.x != one.y or one.y in (other.residual, other.computed and other.computed.value) or not whole:
+    if other.x != one.y or one.y in (other.residual, other.computed and other.computed.value) or not _whole(one, other):
         return "the next layer reads something else"
     if other.window != Window():
         return "the next layer reads rows or columns around each position"
     if one.element is not other.element or one.wide:
         return "the next layer reads other elements"
+    if why := _cut_apart(before, after, "the next layer"):
+        return why
+    if after.tiles * after.parts > LOCK_MAXIMUM:
+        return "there are more of its parts than locks count"
+    return ""
+
+
+def not_added(before: Tiling, adder: Tiling) -> str:
+    """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has one stream of data
+    to each group of cores, and tiles of the same rows and columns."""
+    one, other = before.layer, adder.layer
+    if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
+        return "the layer that adds them adds something else"
+    if adder.mode.streams > 1:
+        return "the layer that adds them has several streams of data"
+    if why := _cut_apart(before, adder, "the layer that adds them"):
+        return why
+    if adder.share.residual_columns != before.share.stored_columns:
+        return "the layer that adds them has rows of another length"
+    if adder.tiles * adder.residual_parts > LOCK_MAXIMUM:
+        return "there are more of its parts than locks count"
+    return ""
+
+
+def _whole(one: ConvLayer, other: ConvLayer) -> bool:
+    return one.output_blocks == other.input_blocks and one.first_block == other.first_block == 0
+
+
+def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
+    """Why results do not lie as a later layer reads them, which is `told` so."""
     if before.mode.chain > 1:
         return "sums go from core to core, and results to few"
     if before.mode.cut is not after.mode.cut or after.mode.chain > 1:
-        return f"the next layer has {after.mode.told}"
+        return f"{told} has {after.mode.told}"
     if before.rows != after.rows:
-        return f"the next layer has tiles of {after.rows} rows"
-    return _without_count(before, after)
-
-
-def _without_count(before: Tiling, after: Tiling) -> str:
-    """What descriptors and locks cannot count, or reach."""
-    parts, blocks = before.mode.channel_parts, before.layer.output_blocks
-    grid = before.mode.grid
+        return f"{told} has tiles of {after.rows} rows"
+    parts, blocks, grid = before.mode.channel_parts, before.layer.output_blocks, before.mode.grid
     sent = {s.part: s.memory.column for s in before.mode.data()}
     if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
         return "memory tiles reach only their neighbours"
@@ -44,18 +102,75 @@ def _without_count(before: Tiling, after: Tiling) -> str:
         return "not all cores have results"
     if blocks % parts and before.tiles > 1:
         return "cores have unequal numbers of results in each tile"
-    if before.most_results * before.tiles > LOCK_MAXIMUM or after.tiles * after.parts > LOCK_MAXIMUM:
-        return "there are more of its parts than locks count"
+    if before.tiles > _TASKS * tiles_at_once(before):
+        return "there are more of its parts than descriptors count"
     return ""
 
 
-def only_next(graph: Graph, views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
-    """Whether nobody but the next layer reads a layer's results. What is bfloat16 is always kept, as it is checked by layer."""
-    y = before.layer.y
-    if before.layer.element is BFLOAT16 or y in {p.value for p in graph.outputs}:
-        return False
-    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
-    return y not in shared and {n.name for n in graph.users[y]} == {after.layer.node}
+def tiles_at_once(t: Tiling) -> int:
+    """Tiles of a core's results that a descriptor brings to where they stay."""
+    return max(1, _WRAP // t.most_results)
+
+
+def handed(who: Readers, before: Tiling, after: Tiling, *, held: bool) -> str:
+    """Why a layer's results cannot stay for the next one, "" where they can; they may be `held` for a later one as well."""
+    if why := apart(before, after):
+        return why
+    if who.leave(here=True, held=held):
+        if not keeps_way_out(before.mode, after.mode):
+            return "they leave for DDR as well, through circuits that the next layer changes"
+        return uncounted(before)
+    return ""
+
+
+def not_held(who: Readers, before: Tiling, adder: Tiling, *, here: bool) -> str:
+    """Why a layer's results cannot be held for the layer that adds them, "" where they can; they may be `here` for the next."""
+    return not_added(before, adder) or (uncounted(before) if who.leave(here=here, held=True) else "")
+
+
+def uncounted(before: Tiling) -> str:
+    """Why results cannot stay and leave: locks count what may leave."""
+    return "" if before.most_results * before.tiles <= LOCK_MAXIMUM else "there are more of its parts than locks count"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What layers that follow one another may leave in memory tiles: whose results stay for the next one (`why` not: "" where they
+    may), and by layer the one that adds its results where they are (`adders`, -1: none)."""
+
+    tilings: Sequence[Tiling]
+    readers: Sequence[Readers]
+    why: Sequence[str]
+    adders: Sequence[int]
+
+    @staticmethod
+    def of(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> Neighbours:
+        """Of given ways: as much as possible, for the next layer rather than for a later one."""
+        who, last = readers(graph, views, [t.layer for t in tilings]), "it is the last layer of its part"
+        made = Neighbours(tilings, who, [last] * len(tilings), [r.adder for r in who])
+        why, adders = list(made.why), [-1] * len(tilings)
+        for i, reader in enumerate(who):
+            both = made.may_hold(i, here=True) and made.may_stay(i, held=True)
+            if both or (made.may_hold(i, here=False) and not made.may_stay(i, held=False)):
+                adders[i] = reader.adder
+            if i + 1 < len(tilings):
+                why[i] = handed(reader, tilings[i], tilings[i + 1], held=adders[i] >= 0)
+        return Neighbours(tilings, who, why, adders)
+
+    @property
+    def joined(self) -> list[bool]:
+        """Whose results may stay for the next layer."""
+        return [not why for why in self.why]
+
+    def may_stay(self, i: int, *, held: bool) -> bool:
+        """Whether results of a layer may stay for the next, where they are held or not."""
+        after = self.tilings[i + 1 : i + 2]
+        return bool(after) and not handed(self.readers[i], self.tilings[i], after[0], held=held)
+
+    def may_hold(self, i: int, *, here: bool) -> bool:
+        """Whether they may be held for the layer that adds them, where they are here for the next or not."""
+        k = self.readers[i].adder
+        return k >= 0 and not not_held(self.readers[i], self.tilings[i], self.tilings[k], here=here)
 
 
 def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
@@ -85,20 +200,3 @@ def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan)
         if not late.isdisjoint(range(first, first + (tiles - 1) * t.rows * stride + t.source.source_reach)):
             return False
     return True
-
-
-def handed(graph: Graph, views: Mapping[str, View], before: Tiling, after: Tiling) -> tuple[str, bool]:
-    """Why a layer's results cannot stay for the next one ("": they can), and whether they then leave the array as well."""
-    why = apart(before, after)
-    if why:
-        return why, True
-    leaves = not only_next(graph, views, before, after)
-    if leaves and not keeps_way_out(before.mode, after.mode):
-        return "they leave for DDR as well, through circuits that the next layer changes", True
-    return "", leaves
-
-
-def handed_over(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> list[tuple[str, bool]]:
-    """The same for each layer of a part."""
-    last = [("it is the last layer of its part", True)] if tilings else []
-    return [handed(graph, views, before, after) for before, after in pairwise(tilings)] + last

@@ -55,10 +55,12 @@ class Arriving:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a layer finds when it begins: its data in memory tiles (`here`), and what each channel may have brought of its weights
-    by then, in cycles. It `follows` another layer: it is configured by then. Whether its results leave for DDR."""
+    """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel may
+    have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. Whether its results leave
+    for DDR."""
 
     here: bool = False
+    added: bool = False
     early: float = 0.0
     follows: bool = False
     leaves: bool = True
@@ -108,7 +110,7 @@ class Estimate:
 
     @staticmethod
     def _brought(c: Arriving, context: Context) -> float:
-        return c.residual + (0.0 if context.here else c.data)
+        return (0.0 if context.added else c.residual) + (0.0 if context.here else c.data)
 
     @staticmethod
     def _weights(c: Arriving, context: Context) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from math import inf
 from typing import Any
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program
-from sparsec.backends.aie.lower.chaining import handed
+from sparsec.backends.aie.lower.chaining import readers
 from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.cost import Context, Estimate, estimate
@@ -26,7 +27,9 @@ from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
 _MOST = 24  # ways to compute a layer that are tried
-_BEHIND = 12  # and of those that are the cheapest behind other layers
+_CHEAPEST = 12  # and of those that are the cheapest by themselves along a path of layers
+_BEHIND = 2  # and of each cut behind other layers, where they are no more than so much dearer than the cheapest
+_DEARER = 1.4
 _HANDICAP = 1.06  # of ways that are not the cheapest by themselves: the model is about so exact
 _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
 _FEW_PARTS = (2, 4)  # of the output channels of a layer
@@ -164,8 +167,9 @@ class Fitting:
                 options += [[Way(self.machine, t, estimate(self.machine, t))] for t in ways]
             else:
                 options.append(self._options(ways[0]))
+        who = readers(self.graph, views, [ways[0].tiling.layer for ways in options])
         while True:
-            chosen = along(options, lambda one, other: self._handed(views, one, other))
+            chosen = along(options, who)
             wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
             if not wrong:
                 break
@@ -175,14 +179,18 @@ class Fitting:
         return [tuple(next(made) for _ in ways) for ways in tilings]
 
     def _options(self, first: Tiling) -> list[Way]:
-        """The cheapest ways by themselves, of which the `first` is preferred, and behind others."""
+        """The cheapest ways by themselves, of which the `first` is preferred, and those of each cut behind others, with data and
+        residuals in memory tiles or not."""
         layer = first.layer
         found = self._ranked(layer)
-        wanted = dict.fromkeys(range(min(len(found), _MOST)))
-        for here in (False, True):
-            context = Context(here=here, early=inf, follows=True)
-            order = sorted(range(len(found)), key=lambda i: found[i][0].within(context))
-            wanted |= dict.fromkeys(order[:_BEHIND])
+        wanted = dict.fromkeys(range(min(len(found), _CHEAPEST)))
+        for here, added, leaves in product((False, True), (False, True)[: 1 + bool(layer.residual)], (False, True)):
+            context = Context(here, added, early=inf, follows=True, leaves=leaves)
+            cycles = [cost.within(context) for cost, _ in found]
+            order = sorted(range(len(found)), key=cycles.__getitem__)
+            near = [i for i in order if cycles[i] < _DEARER * cycles[order[0]]]
+            for mode in dict.fromkeys(found[i][1].mode for i in near):
+                wanted |= dict.fromkeys([i for i in near if found[i][1].mode == mode][:_BEHIND])
         made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0], _HANDICAP) for i in wanted]
         fitting = [way for way in made if not self._tried.get(_key(way.tiling))]
         return [replace(way, handicap=1.0) if _key(way.tiling) == _key(first) else way for way in fitting]
@@ -197,10 +205,6 @@ class Fitting:
             except LimitError as exc:
                 self._tried[key] = str(exc)
         return self._tried[key]
-
-    def _handed(self, views: Mapping[str, View], one: Tiling, other: Tiling) -> tuple[bool, bool]:
-        why, leaves = handed(self.graph, views, one, other)
-        return not why, leaves
 
     def _ranked(self, layer: ConvLayer) -> list[tuple[Estimate, Tiling]]:
         """The ways that the model has room for; the same for all layers of one shape and number of blocks."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
+from sparsec.backends.aie.lower.chaining import tiles_at_once
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
@@ -36,17 +37,18 @@ class MemoryControl(TileControl):
         for what in What:
             for i, p in enumerate(places.portions(what)):
                 free = places.slots if what is What.WEIGHTS else places.ring * p.count
-                if what is not What.DATA or not self.links.here:
+                if not self.links.finds(what):
                     yield from self._set(tile, self.locks(places, what, i), free)
         for i in range(len(places.data) if self.mode.streams > 1 else 0):  # which may have been locks of free places
             for stream in range(1, self.mode.streams):
                 yield write(self.grid, tile, f"lock{self.stream_lock(places, i, stream)}", 0)
 
     def begin(self, tile: Tile) -> Iterator[Operation]:
-        """Data that are here may be sent to cores."""
+        """Data and residuals that are here may be sent to cores."""
         places = self.plan.memory[tile.column]
-        for i, p in enumerate(places.data if self.links.here else ()):
-            yield write(self.grid, tile, f"lock{self.locks(places, What.DATA, i).full}", self.tiling.tiles * p.count)
+        for what in (What.DATA, What.RESIDUAL):
+            for i, p in enumerate(places.portions(what) if self.links.finds(what) else ()):
+                yield write(self.grid, tile, f"lock{self.locks(places, what, i).full}", self.tiling.tiles * p.count)
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
         """Parts of a tile each into its place in the ring, then those of its residual, if that does not move by itself."""
@@ -117,13 +119,15 @@ class MemoryControl(TileControl):
             if stream.memory == tile and self.tiling.pages(stream.part):
                 yield from self._send_weights(tile, stream)
 
-    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
-        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back."""
+    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release | None]:
+        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back: nothing of
+        what is here, as no place is filled again, and locks would count on and on."""
         column, i = at
         places, side = self.plan.memory[column], 1 + column - tile.column
         p, own = places.portions(what)[i], self.locks(places, what, i)
         lock = side * OWN_LOCKS
-        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
+        free = None if self.links.finds(what) else Release(lock + own.free)
+        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), free
 
     def _send_data(self, tile: Tile, stream: Stream, number: int, channel: int) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual; through one channel, which has a
@@ -197,7 +201,7 @@ class MemoryControl(TileControl):
 
     def _held(self, tile: Tile, what: What) -> int:
         """Tiles that memory holds at a time."""
-        return self.tiling.tiles if what is What.DATA and self.links.here else self.plan.memory[tile.column].ring
+        return self.tiling.tiles if self.links.finds(what) else self.plan.memory[tile.column].ring
 
     def _planes(self) -> list[MemoryDescriptor]:
         """A part of the input channels, counted from its start."""
@@ -213,6 +217,7 @@ class MemoryControl(TileControl):
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
+            assert free is not None, "weights are never here"
             if t.layer.computed:
                 page, times = sent(t, stream.part, base, slots, full, free)
                 yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in page], times * t.streamed)
@@ -238,7 +243,9 @@ class MemoryControl(TileControl):
             if not blocks:
                 continue
             if self.links.stays:
-                yield from self.writer.chain(tile, S2MM, r, [(self._staying(tile, r), None, 0)], t.tiles * blocks, token=True)
+                for made, tiles in self._staying(tile, r):
+                    last = tiles.stop == t.tiles
+                    yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], len(tiles) * blocks, token=last)
                 continue
             locks, valid = self.result_locks(places, r), -(-t.valid_rows(positions) // t.rows)
             yield from self._set(tile, locks, t.result_ring * blocks)
@@ -262,14 +269,18 @@ class MemoryControl(TileControl):
             if self.mode.finishes(r) and t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
                 yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
-    def _staying(self, tile: Tile, row: int) -> MemoryDescriptor:
-        """Results of a core, of all tiles, among those of other cores: blocks of channels that are theirs lie between."""
+    def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, range]]:
+        """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as many
+        as a descriptor counts."""
         t, places = self.tiling, self.plan.memory[tile.column]
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
-        turns = Iteration(step * t.stored_bytes // 4, blocks * t.tiles)
         full = Release(OWN_LOCKS + self.result_locks(places, row).full) if self.links.leaves else None
-        return self._taken(places.results[row], turns, None, full)
+        for first in range(0, t.tiles, tiles_at_once(t)):
+            tiles = range(first, min(first + tiles_at_once(t), t.tiles))
+            turns = Iteration(step * t.stored_bytes // 4, blocks * len(tiles))
+            base = places.results[row] + first * t.layer.output_blocks * t.stored_bytes
+            yield self._taken(base, turns, None, full), tiles
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
-from sparsec.backends.aie.lower.chaining import handed_over, in_ddr_before, in_ddr_but_last
+from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
@@ -27,6 +27,7 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
+_NO_ROOM = "memory tiles have no room for its results beside the rest"
 _NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
 
@@ -145,18 +146,24 @@ def _array_part(
         plan = plan_layer(machine, tiling, kinds)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-    over = handed_over(graph, views, tilings)
+    neighbours = Neighbours.of(graph, views, tilings)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
-    stay, leave = [not why for why, _ in over], [leaves for _, leaves in over]
-    begun = [Context(here, inf, follows=True, leaves=out) for here, out in zip([False, *stay], leave, strict=False)]
+    begun = [
+        Context(here, k in neighbours.adders, inf, follows=True, leaves=who.leave(here=joined, held=adder >= 0))
+        for k, (here, joined, adder, who) in enumerate(
+            zip([False, *neighbours.joined], neighbours.joined, neighbours.adders, neighbours.readers, strict=False)
+        )
+    ]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     part = part_of(machine.grid)
     assert part is not None, "there are ways to cut layers"
-    made = sequence(part, layers, cycles, stay, leave, there, follow)
+    made = sequence(part, layers, cycles, neighbours, there, follow)
     plans = tuple(plan for plan, _ in layers)
-    why = (w or "memory tiles have no room for its results beside the rest" for w, _ in over)
-    stays = tuple(Staying(links.stays, links.leaves, "" if links.stays else w) for links, w in zip(made.links, why, strict=True))
+    stays = tuple(
+        Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held)
+        for placed, links, why in zip(made.places, made.links, neighbours.why, strict=True)
+    )
     return ArrayPart(
         plans, segment.views, Transaction(machine.grid, made.operations), bytes(weights), made.ends, made.late, stays
     )

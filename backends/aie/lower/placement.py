@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
+from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.operands import held_bytes
@@ -23,14 +24,22 @@ _LEAST_SLOTS = 6  # of a ring of weights that is made smaller
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A layer's plan with its places; whether its data are there when it begins, whether its results stay there, and whether its
-    weights, and its data too (`ahead`), may come before the layer before has finished."""
+    """A layer's plan with its places; whether its data are there when it begins (`here`), and the residual that is `added`;
+    whether its results stay for the next layer (`joined`), or are `held` for one that adds them; and whether its weights, and its
+    data too (`ahead`), may come before the layer before has finished."""
 
     plan: LayerPlan
     here: bool
-    stays: bool
+    added: bool
+    joined: bool
+    held: bool
     early: bool
     ahead: bool
+
+    @property
+    def stays(self) -> bool:
+        """Whether results stay where the layers that read them find them."""
+        return self.joined or self.held
 
 
 @dataclass(slots=True)
@@ -41,37 +50,83 @@ class _Held:
     staying: _Span | None = None
 
 
-def placements(plans: Sequence[LayerPlan], joined: Sequence[bool], there: Sequence[bool]) -> list[Placed]:
-    """Places for layers that follow one another; `joined` says whose results shall stay for the next, `there` whose data may come
-    while the layer before computes. What has no room is given up: first data that come early, then half of the rings of
-    weights and again half, then weights that come early, then results that stay."""
-    given, plans = plans, list(plans)
-    stays, early, ahead = list(joined), [True] * len(plans), list(there)
+@dataclass(slots=True)
+class _Wishes:
+    """What layers shall have, by layer, of which some is given up: results that stay for the next layer, the layer that adds them
+    where they are (-1: none), weights that come early, data that come ahead, plans with their rings of weights."""
+
+    plans: list[LayerPlan]
+    joined: list[bool]
+    adders: list[int]
+    early: list[bool]
+    ahead: list[bool]
+    first: Sequence[LayerPlan]
+    neighbours: Neighbours
+
+    def holder(self, k: int) -> int:
+        """The layer whose results one adds where they are, -1 where none."""
+        return next((i for i, adder in enumerate(self.adders) if adder == k), -1)
+
+    def held(self, k: int) -> list[int]:
+        """Layers whose results are held while another one runs."""
+        return [i for i, adder in enumerate(self.adders) if i < k <= adder]
+
+    def give_up(self, k: int) -> None:
+        """Something, so that layer `k` has room: first data that come ahead, then half of the rings of weights and again half, then
+        weights that come early, then results that stay, then those that are held."""
+        holding = [*self.held(k), *([k] if self.adders[k] >= 0 else [])]
+        if self.ahead[k] and k:
+            self.ahead[k] = False
+        elif self.early[k] and k and (smaller := _with_half_rings(self.plans[k])) is not None:
+            self.plans[k] = smaller
+        elif self.early[k] and k:
+            self.plans[k], self.early[k] = self.first[k], False
+        elif self.joined[k]:
+            self.joined[k], self.early[k] = False, True
+            if not self.neighbours.may_hold(k, here=False):
+                self.adders[k] = -1
+        elif k and self.joined[k - 1] and not holding:
+            self.joined[k - 1], self.early[k] = False, True
+        elif holding:
+            last = holding[-1]
+            self.adders[last], self.early[k] = -1, True
+            self.joined[last] = self.joined[last] and self.neighbours.may_stay(last, held=False)
+        else:  # it fits alone
+            raise InternalError(f"layer {self.plans[k].layer.node!r} does not fit memory tiles that its plan fits")
+
+
+def placements(
+    plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequence[bool]
+) -> list[Placed]:
+    """Places for layers that follow one another; `neighbours` says whose results may stay, `there` whose data may come while the
+    layer before computes. What has no room is given up."""
+    joined, adders = neighbours.joined, list(neighbours.adders)
+    wishes = _Wishes(list(plans), joined, adders, [True] * len(plans), list(there), plans, neighbours)
     while True:
         found: list[Placed] = []
-        held: list[_Held] | None = None
-        for k, plan in enumerate(plans):
-            here = k > 0 and stays[k - 1]
-            made = _place(plan, k % 2 == 1, held, here=here, stays=stays[k], early=k > 0 and early[k], ahead=ahead[k])
+        held: list[list[_Held]] = []
+        for k, plan in enumerate(wishes.plans):
+            here, holder, holds = k > 0 and wishes.joined[k - 1], wishes.holder(k), wishes.adders[k] >= 0
+            early = k > 0 and wishes.early[k]
+            made = _place(
+                plan,
+                k % 2 == 1,
+                held[-1] if held else None,
+                added=held[holder] if holder >= 0 else None,
+                kept=[held[i] for i in wishes.held(k)],
+                here=here,
+                stays=wishes.joined[k] or holds,
+                early=early,
+                ahead=wishes.ahead[k],
+            )
             if made is None:
                 break
-            placed, held = made
-            found.append(Placed(placed, here, stays[k], k > 0 and early[k], k > 0 and early[k] and ahead[k]))
+            placed, own = made
+            held.append(own)
+            found.append(Placed(placed, here, holder >= 0, wishes.joined[k], holds, early, early and wishes.ahead[k]))
         if len(found) == len(plans):
             return found
-        k = len(found)
-        if ahead[k] and k:
-            ahead[k] = False
-        elif early[k] and k and (smaller := _with_half_rings(plans[k])) is not None:
-            plans[k] = smaller
-        elif early[k] and k:
-            plans[k], early[k] = given[k], False
-        elif stays[k]:
-            stays[k], early[k] = False, True
-        elif k and stays[k - 1]:
-            stays[k - 1], early[k] = False, True
-        else:  # it fits alone
-            raise InternalError(f"layer {plans[k].layer.node!r} does not fit memory tiles that its plan fits")
+        wishes.give_up(len(found))
 
 
 def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
@@ -88,22 +143,36 @@ def owner(plan: LayerPlan, column: int, row: int) -> Stream:
 
 
 def _place(
-    plan: LayerPlan, top: bool, before: Sequence[_Held] | None, *, here: bool, stays: bool, early: bool, ahead: bool
+    plan: LayerPlan,
+    top: bool,
+    before: Sequence[_Held] | None,
+    *,
+    added: Sequence[_Held] | None,
+    kept: Sequence[Sequence[_Held]],
+    here: bool,
+    stays: bool,
+    early: bool,
+    ahead: bool,
 ) -> tuple[LayerPlan, list[_Held]] | None:
-    """The plan with its places, and what it holds; None where that has no room."""
+    """The plan with its places, and what it holds, beside the results of others that are `kept` there, of which it adds those
+    `added`; None where that has no room."""
     held, places = [], []
     for column in range(len(plan.memory)):
         staying = before[column].staying if here and before is not None else None
-        wanted = Wanted.of(plan.tiling, plan.memory[column], column, here=here, stays=stays)
+        residual = added[column].staying if added is not None else None
+        wanted = Wanted.of(plan.tiling, plan.memory[column], column, here=here, stays=stays, added=added is not None)
         around = before[column].spans if early and before is not None else []
-        made = wanted.placed(plan.memory[0].discarded, top, [staying] if staying else [], around, ahead=ahead)
+        busy = [span for h in kept if (span := h[column].staying)]
+        made = wanted.placed(plan.memory[0].discarded, top, [*busy, *([staying] if staying else [])], around, ahead=ahead)
         if made is None:
             return None
         bases, own = made
         held.append(own)
-        places.append(_with_places(plan, column, bases, staying, here=here))
-    found = replace(plan, memory=tuple(places))
-    return (_with_staying(found, held) if stays else found), held
+        found = _with_places(plan, column, bases)
+        found = _with_data(plan, column, found, staying) if here else found
+        places.append(_with_residual(plan, column, found, residual) if added is not None else found)
+    whole = replace(plan, memory=tuple(places))
+    return (_with_staying(whole, held) if stays else whole), held
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +186,8 @@ class Wanted:
     results: list[int]
 
     @staticmethod
-    def of(t: Tiling, m: MemoryPlaces, column: int, *, here: bool, stays: bool) -> Wanted:
-        """Of a column's memory tile, where data are `here` already, or results stay."""
+    def of(t: Tiling, m: MemoryPlaces, column: int, *, here: bool, stays: bool, added: bool = False) -> Wanted:
+        """Of a column's memory tile, where data are `here` already, or the residual that is `added`, or results stay."""
         own = [s for s in t.mode.data() if s.memory.column == column]
         rows = range(t.mode.grid.core_rows)
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) if t.mode.finishes(r) else 0 for r in rows]
@@ -126,7 +195,7 @@ class Wanted:
             [held_bytes(t, p.stream.part, m.slots or p.count) for p in m.weights],
             [_staying_bytes(t)] * len(own) if stays else [],
             [] if here else [m.ring * p.count * t.part_bytes for p in m.data],
-            [m.ring * p.count * t.residual_part_bytes for p in m.residual],
+            [] if added else [m.ring * p.count * t.residual_part_bytes for p in m.residual],
             [] if stays else [t.result_ring * n * t.stored_bytes for n in blocks],
         )
 
@@ -152,25 +221,37 @@ def _staying_bytes(t: Tiling) -> int:
     return t.tiles * t.layer.output_blocks * t.stored_bytes
 
 
-def _with_places(
-    plan: LayerPlan, column: int, bases: Sequence[Sequence[int]], staying: _Span | None, *, here: bool
-) -> MemoryPlaces:
-    """A memory tile's places; data that stayed from the layer before are one portion a stream, and do not arrive."""
-    t, m = plan.tiling, plan.memory[column]
+def _with_places(plan: LayerPlan, column: int, bases: Sequence[Sequence[int]]) -> MemoryPlaces:
+    """A memory tile's places for what arrives and what leaves."""
+    m = plan.memory[column]
     weights, _, data, residual, results = bases
-    found = replace(
+    return replace(
         m,
         weights=tuple(replace(p, at=at) for p, at in zip(m.weights, weights, strict=True)),
-        residual=tuple(replace(p, at=at) for p, at in zip(m.residual, residual, strict=True)),
+        data=tuple(replace(p, at=at) for p, at in zip(m.data, data, strict=True)) if data else m.data,
+        residual=tuple(replace(p, at=at) for p, at in zip(m.residual, residual, strict=True)) if residual else m.residual,
         results=tuple(results),
     )
-    if not here:
-        return replace(found, data=tuple(replace(p, at=at) for p, at in zip(m.data, data, strict=True)))
-    first, last = (replace(a, data=()) for a in m.arrivals)
+
+
+def _with_data(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | None) -> MemoryPlaces:
+    """Data that stayed from the layer before are one portion a stream, and do not arrive."""
+    t, (first, last) = plan.tiling, m.arrivals
+    arrivals = replace(first, data=()), replace(last, data=())
+    return replace(m, data=_stayed(t, column, staying, t.parts, t.source_bytes), arrivals=arrivals)
+
+
+def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | None) -> MemoryPlaces:
+    """The same of a residual that an earlier layer made."""
+    t, (first, last) = plan.tiling, m.arrivals
+    arrivals = replace(first, residual=()), replace(last, residual=())
+    return replace(m, residual=_stayed(t, column, staying, t.residual_parts, t.residual_source_bytes), arrivals=arrivals)
+
+
+def _stayed(t: Tiling, column: int, staying: _Span | None, parts: int, tile_bytes: int) -> tuple[Portion, ...]:
     own = [s for s in t.mode.data() if s.memory.column == column]
     at = staying[0] if staying else 0
-    stayed = tuple(Portion(s, 0, t.parts, at + i * t.tiles * t.source_bytes) for i, s in enumerate(own))
-    return replace(found, data=stayed, arrivals=(first, last))
+    return tuple(Portion(s, 0, parts, at + i * t.tiles * tile_bytes) for i, s in enumerate(own))
 
 
 def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:

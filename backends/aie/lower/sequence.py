@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
+from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
 from sparsec.backends.aie.lower.cost import BEGUN, USED
@@ -30,20 +31,20 @@ _Asked = tuple[int, Links, tuple[tuple[float, ...], ...] | None]  # all that a l
 @dataclass(frozen=True, slots=True)
 class Sequenced:
     """The operations of a segment, how many there are up to each layer's end (the first number: before the first), by layer what
-    keeps it from beginning while the one before computes, "" where nothing does, and how it meets its neighbours."""
+    keeps it from beginning while the one before computes, "" where nothing does, how it meets its neighbours, and its places."""
 
     operations: tuple[Operation, ...]
     ends: tuple[int, ...]
     late: tuple[str, ...]
     links: tuple[Links, ...]
+    places: tuple[Placed, ...]
 
 
 def sequence(
     part: Part,
     layers: Sequence[tuple[LayerPlan, Traffic]],
     cycles: Sequence[float],
-    stay: Sequence[bool],
-    leave: Sequence[bool],
+    neighbours: Neighbours,
     there: Sequence[bool],
     follow: Sequence[bool],
 ) -> Sequenced:
@@ -53,12 +54,13 @@ def sequence(
     Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces; where that is
     not enough, weights of both come at once.
 
-    By layer, `cycles` says about how long it takes, `stay` whether results may stay in memory tiles for the next, `leave` whether
-    they then go to DDR as well, which nobody waits for but the layer behind the next, `there` whether its data are in DDR before
-    the layer before begins, `follow` whether its first tiles are when that has but its last tiles left to bring there. LimitError
-    names a layer that does not fit.
+    By layer, `cycles` says about how long it takes, `neighbours` whether results may stay in memory tiles, and go to DDR as well,
+    which nobody waits for but the layer behind the next, `there` whether its data are in DDR before the layer before begins,
+    `follow` whether its first tiles are when that has but its last tiles left to bring there. LimitError names a layer that does
+    not fit.
     """
-    places = placements([plan for plan, _ in layers], stay, [a or b for a, b in zip(there, follow, strict=True)])
+    plans = [plan for plan, _ in layers]
+    places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
     known: dict[_Asked, LayerControl] = {}
@@ -67,10 +69,11 @@ def sequence(
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
             links = Links(
                 placed.here,
+                placed.added,
                 placed.ahead and there[i],
                 follows[i],
                 placed.stays,
-                leaves=not placed.stays or leave[i],
+                leaves=neighbours.readers[i].leave(here=placed.joined, held=placed.held),
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
@@ -82,7 +85,7 @@ def sequence(
         made.end()
         fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]
         if not fewer:
-            return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links))
+            return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
         for i in fewer:
             steps[i] -= 1
 

@@ -1,16 +1,18 @@
 """Which ways to compute layers that follow one another go together best.
 
 What a layer takes depends on the way of the one before: whether results stay in memory tiles for it, how many of its weights
-come early, whether they leave for DDR. So ways are chosen along the layers as a shortest path (Viterbi, IEEE Transactions on
-Information Theory 13, 1967, section III): the state is a layer's way, and what a state costs is the cheapest path to it.
+come early, whether they leave for DDR; and on that of an earlier one whose results it adds, which may be held there. So ways are
+chosen along the layers as a shortest path (Viterbi, IEEE Transactions on Information Theory 13, 1967, section III): the state is a
+layer's way and how results lie that are held, and what a state costs is the cheapest path to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from sparsec.backends.aie.lower.chaining import Readers, handed, not_added, uncounted
 from sparsec.backends.aie.lower.cost import BEGUN, USED, Context, Estimate
 from sparsec.backends.aie.lower.memory_places import in_memory
 from sparsec.backends.aie.lower.placement import Wanted
@@ -52,84 +54,150 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The cheapest path to a way: its cycles before the last layer, that layer's context, and the way before (-1: none)."""
+    """The cheapest path to a way: its cycles before the last layer, that layer's context, the number of its way, whose results are
+    `held` in memory tiles while it runs, until the layer `until` has added them, and the path to the layer before."""
 
     before: float
     context: Context
     last: float
     way: int
+    held: Way | None = None
+    until: int = -1
+    back: _State | None = None
 
     @property
     def cycles(self) -> float:
         return self.before + self.last
 
+    @property
+    def key(self) -> tuple[int, object]:
+        """What tells it from other states of its layer."""
+        return self.way, (self.held.tiling.mode.cut, self.held.tiling.rows) if self.held else None
 
-def along(layers: Sequence[Sequence[Way]], stays: Callable[[Tiling, Tiling], tuple[bool, bool]]) -> list[int]:
-    """The number of each layer's way on the cheapest path. `stays` says of two ways whether results of the first may stay for the
-    second, and whether they leave nevertheless."""
-    paths: list[list[_State]] = []
-    for i, ways in enumerate(layers):
-        if not i:
-            paths.append([_State(0.0, Context(), w.within(Context()), -1) for w in ways])
-            continue
-        paths.append([_cheapest(layers[i - 1], paths[-1], way, stays) for way in ways])
-    if not paths:
+
+Stays = Callable[[Readers, Tiling, Tiling, bool], bool]
+Adds = Callable[[Tiling, Tiling], bool]
+
+
+def _stays(who: Readers, before: Tiling, after: Tiling, held: bool) -> bool:
+    return not handed(who, before, after, held=held)
+
+
+def _adds(before: Tiling, adder: Tiling) -> bool:
+    return not not_added(before, adder)
+
+
+def along(layers: Sequence[Sequence[Way]], who: Sequence[Readers], stays: Stays = _stays, adds: Adds = _adds) -> list[int]:
+    """The number of each layer's way on the cheapest path; `who` reads the results of each. `stays` says of two ways whether
+    results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of one
+    way may be held until another one adds them. Of results that are held there are one layer's at a time."""
+    if not layers:
         return []
-    best = min(range(len(paths[-1])), key=lambda n: paths[-1][n].cycles)
-    found = [best]
-    for states in reversed(paths[1:]):
-        found.append(states[found[-1]].way)
+    search = _Search(layers, who, stays, adds)
+    best = min(search.last(), key=lambda state: state.cycles)
+    found: list[int] = []
+    at: _State | None = best
+    while at is not None:
+        found.append(at.way)
+        at = at.back
     return found[::-1]
 
 
-def _cheapest(
-    before: Sequence[Way], paths: Sequence[_State], way: Way, stays: Callable[[Tiling, Tiling], tuple[bool, bool]]
-) -> _State:
-    """The cheapest path to a way."""
-    found: _State | None = None
-    for n, (one, path) in enumerate(zip(before, paths, strict=True)):
-        for made in _steps(one, path, n, way, stays(one.tiling, way.tiling)):
-            if found is None or made.cycles < found.cycles:
-                found = made
-    assert found is not None
-    return found
+@dataclass(frozen=True)
+class _Search:
+    layers: Sequence[Sequence[Way]]
+    who: Sequence[Readers]
+    stays: Stays
+    adds: Adds
+
+    def last(self) -> list[_State]:
+        """The cheapest paths to the states of the last layer."""
+        paths = [_State(0.0, Context(), way.within(Context()), n) for n, way in enumerate(self.layers[0])]
+        for i in range(1, len(self.layers)):
+            found: dict[tuple[int, object], _State] = {}
+            before = [(path, self._holding(i - 1, path)) for path in paths]
+            for n, way in enumerate(self.layers[i]):
+                for path, holding in before:
+                    for made in self._steps(i, path, holding, n, way):
+                        if made.key not in found or made.cycles < found[made.key].cycles:
+                            found[made.key] = made
+            paths = list(found.values())
+        return paths
+
+    def _holding(self, i: int, path: _State) -> list[tuple[bool, Way | None, int]]:
+        """What may be held when a layer is done: what was before, or its own results, if some way of the adder can add them."""
+        one, adder = self.layers[i][path.way], self.who[i].adder
+        going_on = path.held is not None and path.until > i
+        found: list[tuple[bool, Way | None, int]] = [(False, path.held, path.until) if going_on else (False, None, -1)]
+        if not going_on and adder >= 0 and any(self.adds(one.tiling, way.tiling) for way in self.layers[adder]):
+            found.append((True, one, adder))
+        return found
+
+    def _steps(
+        self, i: int, path: _State, holding: Sequence[tuple[bool, Way | None, int]], number: int, way: Way
+    ) -> Iterator[_State]:
+        """From a path to a way of the next layer: through DDR, and by results that stay, or are held, if they can."""
+        one, who = self.layers[i - 1][path.way], self.who[i - 1]
+        own = path.held if path.until >= i - 1 else None
+        for begins, held, until in holding:
+            added = held is not None and until == i
+            if held is not None and added and not self.adds(held.tiling, way.tiling):
+                continue
+            for here in (False, True):
+                if here and not self.stays(who, one.tiling, way.tiling, begins):
+                    continue
+                leaves = who.leave(here=here, held=begins)
+                if begins and leaves and uncounted(one.tiling):
+                    continue
+                around = _Around(here, begins, added, own, held)
+                if (here or held is not None) and not around.fits(one, path.context, way):
+                    continue
+                last = one.within(replace(path.context, leaves=False)) if not leaves else path.last
+                busy = max(BEGUN, one.cost.ddr_in(path.context))
+                early = max(0.0, USED * last - busy) if around.beside(one, path.context, way) else 0.0
+                context = Context(here, added, early, follows=True)
+                yield _State(path.before + last, context, way.within(context), number, held, until, path)
 
 
-def _steps(one: Way, path: _State, number: int, way: Way, staying: tuple[bool, bool]) -> list[_State]:
-    """From a way to one of the next layer: through DDR, and by results that stay if they can."""
-    found = []
-    for here, leaves in ((False, True), *([(True, staying[1])] if staying[0] else [])):
-        if here and not _fits(one, path.context, way):
-            continue
-        last = path.last
-        if not leaves:
-            context = Context(path.context.here, path.context.early, path.context.follows, leaves=False)
-            last = one.within(context)
-        busy = max(BEGUN, one.cost.ddr_in(path.context))
-        early = max(0.0, USED * last - busy) if _beside(one, path.context, way, here=here) else 0.0
-        context = Context(here, early, follows=True)
-        found.append(_State(path.before + last, context, way.within(context), number))
-    return found
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What memory tiles hold around a step: results that stay `here` for the second layer; those of the first layer that begin to
+    be held (`begins`), those that it had around itself (`own`), and those that the second has (`held`), which it may add."""
+
+    here: bool
+    begins: bool
+    added: bool
+    own: Way | None
+    held: Way | None
+
+    def fits(self, one: Way, context: Context, way: Way) -> bool:
+        """Whether memory tiles have room for results that stay while either layer runs."""
+        limit = one.machine.memory.data_bytes
+        kept = "staying" if self.here or self.begins else "results"
+        first = (_sum(h, "weights", kept, *_arriving(context)) for h in one.held)
+        residual = () if self.added else ("residual",)
+        data = () if self.here else ("data",)
+        staying = [h["staying"] if self.here and not self.begins else 0 for h in one.held]
+        then = (s + _sum(h, "weights", "results", *residual, *data) for s, h in zip(staying, way.held, strict=True))
+        return max(map(sum, zip(first, _held(self.own, one), strict=True))) <= limit >= max(
+            map(sum, zip(then, _held(self.held, way), strict=True))
+        )
+
+    def beside(self, one: Way, context: Context, way: Way) -> bool:
+        """Whether memory tiles have room for the weights of the second layer beside the first."""
+        kept = "staying" if self.here or self.begins else "results"
+        held = (_sum(h, "weights", kept, *_arriving(context)) for h in one.held)
+        wanted = (h["weights"] for h in way.held)
+        return max(map(sum, zip(held, wanted, _held(self.own, one), strict=True))) <= one.machine.memory.data_bytes
 
 
-def _fits(one: Way, context: Context, way: Way) -> bool:
-    """Whether memory tiles have room for results that stay while either layer runs."""
-    limit = one.machine.memory.data_bytes
-    first = (_sum(h, "weights", "staying", "residual", *_arriving(context.here)) for h in one.held)
-    then = (a["staying"] + _sum(b, "weights", "residual", "results") for a, b in zip(one.held, way.held, strict=True))
-    return max([*first, *then]) <= limit
+def _arriving(context: Context) -> tuple[str, ...]:
+    return (*(() if context.here else ("data",)), *(() if context.added else ("residual",)))
 
 
-def _beside(one: Way, context: Context, way: Way, *, here: bool) -> bool:
-    """Whether memory tiles have room for the weights of the second layer beside the first."""
-    kept = "staying" if here else "results"
-    held = (_sum(h, "weights", kept, "residual", *_arriving(context.here)) for h in one.held)
-    wanted = (h["weights"] for h in way.held)
-    return max(a + b for a, b in zip(held, wanted, strict=True)) <= one.machine.memory.data_bytes
-
-
-def _arriving(here: bool) -> tuple[str, ...]:
-    return () if here else ("data",)
+def _held(way: Way | None, beside: Way) -> list[int]:
+    """Bytes of results that are held, by column."""
+    return [h["staying"] for h in way.held] if way is not None else [0] * len(beside.held)
 
 
 def _sum(held: dict[str, int], *kinds: str) -> int:

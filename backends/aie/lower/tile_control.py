@@ -52,11 +52,13 @@ class Traffic:
 @dataclass(frozen=True, slots=True)
 class Links:
     """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins, or come `ahead`, while the
-    layer before computes, or `follow` all of that one's results but those of its last tiles; whether its own results stay there;
-    and whether they leave for DDR, in how many pieces at most, those of the last tiles `apart`, so that the next layer knows.
+    layer before computes, or `follow` all of that one's results but those of its last tiles; whether the residual that is `added`
+    is here; whether its own results stay there; and whether they leave for DDR, in how many pieces at most, those of the last
+    tiles `apart`, so that the next layer knows.
     Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes."""
 
     here: bool = False
+    added: bool = False
     ahead: bool = False
     follow: bool = False
     stays: bool = False
@@ -64,6 +66,11 @@ class Links:
     apart: bool = False
     pieces: int = RESULT_PIECES
     at_once: bool = False
+
+
+    def finds(self, what: What) -> bool:
+        """Whether it finds such things in memory tiles when it begins."""
+        return (what is What.DATA and self.here) or (what is What.RESIDUAL and self.added)
 
 
 ALONE = Links()

@@ -93,15 +93,17 @@ def test_results_that_others_read_stay_and_leave() -> None:
     check_run(program, graph, rng)
 
 
-@pytest.mark.parametrize(("residual", "tiles", "late"), [(None, 1, set()), (None, 2, {"v0"}), (1, 1, {"v1"})])
-def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: int, late: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("residual", "tiles", "late"),
+    [(None, (1, 1), set()), (None, (1, 2), {"v0"}), (1, (2, 1), {"v1"}), (1, (1, 1), set())],  # of equal tiles, v1 is held
+)
+def test_data_come_ahead_of_the_layer_before(residual: int | None, tiles: tuple[int, int], late: set[str]) -> None:
     """A layer that reads what was there before the layer before began: its first tile comes while that one computes, so that only
     further tiles, or the residual, are left to start when it has finished."""
     rng = np.random.default_rng(9)
     graph = chain_graph(rng, 32, (13, 7), [ByteConv(0, 32, 3), ByteConv(0, 32, 3, residual=residual)], outputs=(1,))
-    counts = (1, tiles)
     ways = {
-        n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept and t.tiles == counts[i]) for i, n in enumerate(graph.nodes)
+        n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept and t.tiles == tiles[i]) for i, n in enumerate(graph.nodes)
     }
     program = lower_with(graph, NPU, ways)
     part, shim = _part(program), Tile(0, 0)
