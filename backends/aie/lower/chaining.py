@@ -58,28 +58,25 @@ def apart(before: Tiling, after: Tiling) -> str:
         return "the next layer reads rows or columns around each position"
     if one.element is not other.element or one.wide:
         return "the next layer reads other elements"
-    if why := _cut_apart(before, after, "the next layer"):
-        return why
-    if after.tiles * after.parts > LOCK_MAXIMUM:
+    if after.mode.streams > 1 and after.tiles * after.parts > LOCK_MAXIMUM:
         return "there are more of its parts than locks count"
-    return ""
+    return _cut_apart(before, after, "the next layer")
 
 
 def not_added(before: Tiling, adder: Tiling) -> str:
-    """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has one stream of data
-    to each group of cores, and tiles of the same rows and columns."""
+    """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has tiles of the same
+    rows and columns, of one row where each of several streams takes its own blocks of channels, as a descriptor has no dimension
+    left for these."""
     one, other = before.layer, adder.layer
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
-    if adder.mode.streams > 1:
-        return "the layer that adds them has several streams of data"
-    if why := _cut_apart(before, adder, "the layer that adds them"):
-        return why
+    if adder.mode.streams > 1 and adder.rows > 1:
+        return "the layer that adds them has several streams of data, and tiles of several rows"
+    if adder.mode.chain > 1:
+        return f"the layer that adds them has {adder.mode.told}"
     if adder.share.residual_columns != before.share.stored_columns:
         return "the layer that adds them has rows of another length"
-    if adder.tiles * adder.residual_parts > LOCK_MAXIMUM:
-        return "there are more of its parts than locks count"
-    return ""
+    return _cut_apart(before, adder, "the layer that adds them")
 
 
 def _whole(one: ConvLayer, other: ConvLayer) -> bool:
@@ -90,13 +87,15 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
     """Why results do not lie as a later layer reads them, which is `told` so."""
     if before.mode.chain > 1:
         return "sums go from core to core, and results to few"
-    if before.mode.cut is not after.mode.cut or after.mode.chain > 1:
+    if before.mode.cut is not after.mode.cut:
         return f"{told} has {after.mode.told}"
     if before.rows != after.rows:
         return f"{told} has tiles of {after.rows} rows"
     parts, blocks, grid = before.mode.channel_parts, before.layer.output_blocks, before.mode.grid
     sent = {s.part: s.memory.column for s in before.mode.data()}
     if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
+        return "memory tiles reach only their neighbours"
+    if not all(s.reaches(sent[s.part]) for carriers in after.mode.carriers() for s in carriers):
         return "memory tiles reach only their neighbours"
     if blocks < parts:
         return "not all cores have results"

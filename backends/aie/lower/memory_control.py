@@ -44,11 +44,10 @@ class MemoryControl(TileControl):
                 yield write(self.grid, tile, f"lock{self.stream_lock(places, i, stream)}", 0)
 
     def begin(self, tile: Tile) -> Iterator[Operation]:
-        """Data and residuals that are here may be sent to cores."""
+        """Data that are here may be sent to cores through several streams, which follow one another by locks."""
         places = self.plan.memory[tile.column]
-        for what in (What.DATA, What.RESIDUAL):
-            for i, p in enumerate(places.portions(what) if self.links.finds(what) else ()):
-                yield write(self.grid, tile, f"lock{self.locks(places, what, i).full}", self.tiling.tiles * p.count)
+        for i, p in enumerate(places.data if self.links.here and self.mode.streams > 1 else ()):
+            yield write(self.grid, tile, f"lock{self.locks(places, What.DATA, i).full}", self.tiling.tiles * p.count)
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
         """Parts of a tile each into its place in the ring, then those of its residual, if that does not move by itself."""
@@ -119,15 +118,13 @@ class MemoryControl(TileControl):
             if stream.memory == tile and self.tiling.pages(stream.part):
                 yield from self._send_weights(tile, stream)
 
-    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release | None]:
-        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back: nothing of
-        what is here, as no place is filled again, and locks would count on and on."""
+    def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
+        """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back."""
         column, i = at
         places, side = self.plan.memory[column], 1 + column - tile.column
         p, own = places.portions(what)[i], self.locks(places, what, i)
         lock = side * OWN_LOCKS
-        free = None if self.links.finds(what) else Release(lock + own.free)
-        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), free
+        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
 
     def _send_data(self, tile: Tile, stream: Stream, number: int, channel: int) -> Iterator[Operation]:
         """Planes of data, of one part of the input channels after the other, then the residual; through one channel, which has a
@@ -135,6 +132,11 @@ class MemoryControl(TileControl):
         t, tiles = self.tiling, self._held(tile, What.DATA)
         sources = self.plan.sources(What.DATA, stream)
         size = t.part_bytes // 4
+        if self.links.here and self.mode.streams == 1:
+            sent = [self._whole(tile, at) for at in sources] * t.groups
+            sent += [made for made, _ in self._residual(tile, stream, number)]
+            yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in sent], t.tiles)
+            return
         if (t.in_turn or t.residual_in_turn) and (t.tiles == 1 or len(sources) == 1):
             for at in sources:
                 p, base, leaving = self._portion(tile, at, number)
@@ -156,6 +158,13 @@ class MemoryControl(TileControl):
                     every += leaving
         every += [made for made, _ in self._residual(tile, stream, number)]
         yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in every], t.tiles)
+
+    def _whole(self, tile: Tile, at: tuple[int, int]) -> MemoryDescriptor:
+        """What sends a tile of data that are here, all parts of it: for chains of cores, the input channels of one of these."""
+        t, (p, base, _, _) = self.tiling, self._source(tile, What.DATA, at)
+        (made,) = self._planes()
+        turns = Iteration(self.mode.chain * t.source_bytes // 4, t.tiles)
+        return replace(made, base=base, length=made.length * p.count, iteration=turns)
 
     def _portion(self, tile: Tile, at: tuple[int, int], number: int) -> tuple[Portion, int, list[MemoryDescriptor]]:
         """A portion of data, the word where it begins, and what sends a part of it, counted from there. Of several streams, each
@@ -193,11 +202,24 @@ class MemoryControl(TileControl):
             if self.mode.streams > 1 and p.first // t.residual_pieces != number:
                 continue
             length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
+            if self.links.added:
+                yield self._added(base, length, p.count, dims), p.count if t.residual_in_turn else 1
+                continue
             if t.residual_in_turn:
                 yield MemoryDescriptor(base, length, dims, Iteration(size, p.count), full, free), p.count
                 continue
             turns = Iteration(p.count * size, self._held(tile, What.RESIDUAL))
             yield from ((MemoryDescriptor(base + n * size, length, dims, turns, full, free), 1) for n in range(p.count))
+
+    def _added(self, base: int, length: int, count: int, dims: tuple[Dim, ...]) -> MemoryDescriptor:
+        """What sends the residual of a tile that is here, or a piece of it where these move by themselves: all blocks of channels,
+        or those of one of several streams."""
+        t, streams = self.tiling, self.mode.streams
+        if streams > 1:
+            dims = (*dims[:-1], Dim(streams * dims[-1].step))
+        if t.residual_in_turn:
+            return MemoryDescriptor(base, length, dims, Iteration(streams * t.residual_part_bytes // 4, count))
+        return MemoryDescriptor(base, length * count, dims, Iteration(t.residual_source_bytes // 4, t.tiles))
 
     def _held(self, tile: Tile, what: What) -> int:
         """Tiles that memory holds at a time."""
@@ -217,7 +239,6 @@ class MemoryControl(TileControl):
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
-            assert free is not None, "weights are never here"
             if t.layer.computed:
                 page, times = sent(t, stream.part, base, slots, full, free)
                 yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in page], times * t.streamed)

@@ -48,6 +48,11 @@ class Stream:
     sources: tuple[int, ...]
     step: int = 0
 
+    def reaches(self, column: int) -> bool:
+        """Whether its channel reads the memory tile of a column."""
+        far = abs(column - self.memory.column)
+        return far == 0 or (far == 1 and self.channel < _REACHING)
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -286,9 +291,11 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
 
 
 def _forms(mode: Mode) -> list[Mode]:
-    """A cut with one stream of data to each group of cores, and with as many as make two in each column: these take what comes
-    through its shim as fast as it comes, and leave two channels for results."""
+    """A cut with one stream of data to each group of cores; with as many as make two in each column: these take what comes through
+    its shim as fast as it comes, and leave two channels for results; and with as many as its shim feeds, for residuals that are in
+    memory tiles."""
     columns, most = mode.grid.columns, len(LEAVING) * mode.sizes[0]
     counts = (n for n in range(2, most + 1) if mode.channel_parts % n == 0)
     made = [form for n in counts if (form := replace(mode, streams=n)).possible]
-    return [mode, *[form for form in made if all(form.leaving(c) == len(LEAVING) for c in range(columns))][-1:]]
+    leaving = [form for form in made if all(form.leaving(c) == len(LEAVING) for c in range(columns))]
+    return [mode, *dict.fromkeys([*leaving[-1:], *made[-1:]])]

@@ -138,8 +138,8 @@ def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:
     """The stream of data with the positions of a core, whose memory tile would send its results as data of the next layer."""
-    part = plan.tiling.mode.parts(column, row)[0]
-    return next(s for s in plan.tiling.mode.data() if s.part == part)
+    mode = plan.tiling.mode
+    return next(s for s in mode.data() if s.part == mode.parts(column, row)[0])
 
 
 def _place(
@@ -235,23 +235,37 @@ def _with_places(plan: LayerPlan, column: int, bases: Sequence[Sequence[int]]) -
 
 
 def _with_data(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | None) -> MemoryPlaces:
-    """Data that stayed from the layer before are one portion a stream, and do not arrive."""
+    """Data that stayed from the layer before are one portion a stream, and do not arrive. Each core of a chain has some of the
+    channels of every tile."""
     t, (first, last) = plan.tiling, m.arrivals
-    arrivals = replace(first, data=()), replace(last, data=())
-    return replace(m, data=_stayed(t, column, staying, t.parts, t.source_bytes), arrivals=arrivals)
+    stayed = tuple(
+        Portion(s, 0, t.parts, at + s.step * t.source_bytes)
+        for part, at in _stayed(t, column, staying, t.mode.chain * t.source_bytes)
+        for s in t.mode.data()
+        if s.part == part
+    )
+    return replace(m, data=stayed, arrivals=(replace(first, data=()), replace(last, data=())))
 
 
 def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | None) -> MemoryPlaces:
-    """The same of a residual that an earlier layer made."""
+    """The same of a residual that an earlier layer made: a portion for each of several streams, whose blocks take turns."""
     t, (first, last) = plan.tiling, m.arrivals
-    arrivals = replace(first, residual=()), replace(last, residual=())
-    return replace(m, residual=_stayed(t, column, staying, t.residual_parts, t.residual_source_bytes), arrivals=arrivals)
+    pieces = t.residual_parts // t.mode.streams
+    block = t.residual_source_bytes // t.layer.output_blocks
+    stayed = tuple(
+        Portion(s, i * pieces, pieces, at + i * block)
+        for part, at in _stayed(t, column, staying, t.residual_source_bytes)
+        for s in t.mode.data()
+        for i in range(t.mode.streams)
+        if s.part == part
+    )
+    return replace(m, residual=stayed, arrivals=(replace(first, residual=()), replace(last, residual=())))
 
 
-def _stayed(t: Tiling, column: int, staying: _Span | None, parts: int, tile_bytes: int) -> tuple[Portion, ...]:
-    own = [s for s in t.mode.data() if s.memory.column == column]
-    at = staying[0] if staying else 0
-    return tuple(Portion(s, 0, parts, at + i * t.tiles * tile_bytes) for i, s in enumerate(own))
+def _stayed(t: Tiling, column: int, staying: _Span | None, tile_bytes: int) -> list[tuple[int, int]]:
+    """The parts of the positions whose values are in a column's memory tile, and where those of each begin."""
+    own = [s.part for s in replace(t.mode, streams=1, chain=1).data() if s.memory.column == column]
+    return [(part, staying[0] + i * t.tiles * tile_bytes) for i, part in enumerate(own)] if staying else []
 
 
 def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:
