@@ -36,12 +36,14 @@ def _ways(machine: Machine, graph: Graph, node: int, mode: Mode) -> Iterator[Til
 
 
 def test_which_cuts_have_several_streams() -> None:
-    """Two in each column, as much as its shim brings; results keep both channels."""
-    assert [(m.cut, m.streams) for m in SEVERAL] == [(Cut.BOTH, 2), (Cut.PAIRS, 4)]
+    """Two in each column, as much as its shim brings, so that results keep both channels; four of halves, two of which leave
+    results one channel where weights are sent, too."""
+    assert [(m.cut, m.streams) for m in SEVERAL] == [(Cut.BOTH, 2), (Cut.PAIRS, 4), (Cut.HALVES, 2)]
     for mode in SEVERAL:
-        assert all(mode.leaving(c) == 2 for c in range(4))
+        halves = mode.cut is Cut.HALVES
+        assert [mode.leaving(c) for c in range(4)] == ([1, 2, 1, 2] if halves else [2, 2, 2, 2])
         sent = [s for streams in mode.carriers() for s in streams]
-        assert all(sum(s.memory.column == c for s in sent) == 2 for c in range(4))
+        assert all(sum(s.memory.column == c for s in sent) == (4 if halves else 2) for c in range(4))
         assert len({(s.memory, s.channel) for s in (*sent, *mode.weights())}) == len(sent) + len(mode.weights())
         for stream, streams in zip(mode.data(), mode.carriers(), strict=True):
             assert sorted(c for s in streams for c in s.cores) == sorted(stream.cores)
@@ -51,7 +53,7 @@ def test_which_cuts_have_several_streams() -> None:
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -> None:
     """Every piece once, in a memory tile that the stream's channel reaches."""
-    graph = conv_graph(np.random.default_rng(3), (32, 256), (12, 16), residual=True)
+    graph = conv_graph(np.random.default_rng(3), (32, 256), (3 * mode.position_parts, 16), residual=True)
     tiling = next(t for t in _ways(NPU, graph, 0, mode) if t.tiles == tiles)
     memory, pieces = in_memory(NPU, tiling), tiling.residual_pieces
     assert pieces == (8 if tiles == 1 else 1)
@@ -104,7 +106,7 @@ def test_results_stay_from_one_form_of_a_cut_to_the_other(mode: Mode, tiles: int
     """Data of several streams that are there already, and results that leave for DDR while the next layer's circuits are made."""
     rng = np.random.default_rng(5)
     convs = [ByteConv(0, 64), ByteConv(1, 64, residual=0), ByteConv(2, 128), ByteConv(3, 64, residual=2)]
-    graph = chain_graph(rng, 64, (13, 7), convs)
+    graph = chain_graph(rng, 64, (13, 7), convs, outputs=(2,))
     plain = Mode(mode.cut, mode.grid)
     chosen = {}
     for i, form in enumerate((plain, mode, plain, mode)):
@@ -121,7 +123,7 @@ def test_locks_that_streams_follow_one_another_by_begin_at_zero(mode: Mode) -> N
     """They may have been those of free places two layers before, of which some are free when a layer has finished: streams would
     send data of a tile that have not come yet."""
     convs = [ByteConv(0, 128), ByteConv(0, 128, residual=1), ByteConv(2, 128), ByteConv(3, 128, residual=1)]
-    graph = chain_graph(np.random.default_rng(7), 64, (8, 7), convs)
+    graph = chain_graph(np.random.default_rng(7), 64, (16, 7), convs)
     plain = Mode(Cut.HALVES, NPU.grid)
     chosen = {}
     for i, (form, tiles) in enumerate(((plain, 1), (mode, 1), (plain, 1), (mode, 2))):
