@@ -99,6 +99,12 @@ class Route:
     connections: tuple[Connection, ...]
 
 
+    @property
+    def ports(self) -> frozenset[tuple[Tile, Port, bool]]:
+        """The ports that it takes: tile, port, and whether that is a master."""
+        return frozenset(p for c in self.connections for p in ((c.tile, c.slave, False), (c.tile, c.master, True)))
+
+
 @dataclass(frozen=True, slots=True)
 class Routing:
     """Routes that share no port."""
@@ -151,8 +157,8 @@ def _legal(kind: Kind, slave: Port, master: Port) -> bool:
     return source != target or same
 
 
-def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
-    """Routes for all flows at once.
+def route(grid: Grid, flows: Sequence[Flow], kept: Sequence[Route] = ()) -> Routing:
+    """Routes for all flows at once, beside those of `kept`, which flows that have one take.
 
     Raises UsageError where a channel is used twice, FitError where it does not exist or where the ports do not suffice: demand
     and bound are those of a border that too many circuits cross, or of the side of a switch that most want.
@@ -161,8 +167,11 @@ def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
     _check_cuts(grid, flows)
     nets = [_Net(_entrance(grid, f.source), tuple(_exit(grid, d) for d in f.destinations)) for f in flows]
     history: Counter[Wire] = Counter()
-    trees: list[dict[Wire, _Position]] = [{} for _ in nets]
-    present, again = _PRESENT, list(range(len(nets)))
+    given = {r.flow: {Wire(c.tile, c.master): _Position(c.tile, c.slave) for c in r.connections} for r in kept}
+    others = [tree for f, tree in given.items() if f not in flows]
+    trees: list[dict[Wire, _Position]] = [*(given.get(f, {}) for f in flows), *others]
+    free = [i for i, f in enumerate(flows) if f not in given]
+    present, again = _PRESENT, free
     fewest, patience = len(nets) * grid.columns * grid.rows, _PATIENCE
     while patience:
         for i in again:
@@ -172,11 +181,11 @@ def route(grid: Grid, flows: Sequence[Flow]) -> Routing:
         users = Counter(w for tree in trees for w in tree)
         shared = {w for w, n in users.items() if n > 1}
         if not shared:
-            return Routing(grid, tuple(Route(f, _connections(t)) for f, t in zip(flows, trees, strict=True)))
+            return Routing(grid, tuple(Route(f, _connections(t)) for f, t in zip(flows, trees, strict=False)))
         history.update(shared)
         fewest, patience = (len(shared), _PATIENCE) if len(shared) < fewest else (fewest, patience - 1)
         present *= _GROWTH
-        again = [i for i, tree in enumerate(trees) if shared & tree.keys()]
+        again = [i for i in free if shared & trees[i].keys()]
     raise _congestion(grid, trees, shared)
 
 

@@ -255,16 +255,23 @@ class Mode:
         sent = (*self._data_streams, *self.weights())
         return all(s.channel < LEAVING[0] and (s.channel < _REACHING or len(s.sources) == 1) for s in sent)
 
-    def flows(self) -> list[Flow]:
-        """All circuits."""
+    def common_flows(self) -> list[Flow]:
+        """Circuits between shims and memory tiles, and of the results of all cores, of which every mode has some."""
         g = self.grid
         found = []
         for c in range(g.columns):
             shim, memory = Tile(c, 0), Tile(c, 1)
             found += [Flow(Channel(shim, i), (Channel(memory, to),)) for i, to in enumerate(ARRIVING)]
-            ending = [r for r in range(g.core_rows) if self.finishes(r)]
-            found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in ending]
-            found += [Flow(Channel(memory, LEAVING[i]), (Channel(shim, i),)) for i in range(self.leaving(c))]
+            found += [Flow(Channel(self.core(c, r), 0), (Channel(memory, r),)) for r in range(g.core_rows)]
+            found += [Flow(Channel(memory, channel), (Channel(shim, i),)) for i, channel in enumerate(LEAVING)]
+        return found
+
+    def flows(self) -> list[Flow]:
+        """All circuits."""
+        g = self.grid
+        idle = {Channel(self.core(c, r), 0) for c in range(g.columns) for r in range(g.core_rows) if not self.finishes(r)}
+        idle |= {Channel(Tile(c, 1), LEAVING[i]) for c in range(g.columns) for i in range(self.leaving(c), len(LEAVING))}
+        found = [flow for flow in self.common_flows() if flow.source not in idle]
         for streams, channel in ((self._data_streams, CORE_DATA), (self.weights(), CORE_WEIGHTS)):
             found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
         return found
