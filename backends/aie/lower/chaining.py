@@ -127,9 +127,19 @@ def not_held(who: Readers, before: Tiling, adder: Tiling, *, here: bool) -> str:
     return not_added(before, adder) or (uncounted(before) if who.leave(here=here, held=True) else "")
 
 
+def counted(before: Tiling) -> bool:
+    """Whether a lock counts all of a core's results, by blocks of channels, that stay and leave."""
+    return before.most_results * before.tiles <= LOCK_MAXIMUM
+
+
 def uncounted(before: Tiling) -> str:
-    """Why results cannot stay and leave: locks count what may leave."""
-    return "" if before.most_results * before.tiles <= LOCK_MAXIMUM else "there are more of its parts than locks count"
+    """Why results cannot stay and leave, "" where they can: locks count them all, or those of two tiles and more that have not
+    left, and of tiles without a valid row, which never do."""
+    valid = min(-(-before.valid_rows(part) // before.rows) for part in range(before.mode.position_parts))
+    behind = (before.tiles - valid) * before.most_results
+    if counted(before) or (2 * before.most_results <= LOCK_MAXIMUM and behind <= LOCK_MAXIMUM):
+        return ""
+    return "there are more of its parts than locks count"
 
 
 @dataclass(frozen=True, slots=True)

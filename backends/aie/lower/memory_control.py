@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
-from sparsec.backends.aie.lower.chaining import tiles_at_once
+from sparsec.backends.aie.lower.chaining import counted, tiles_at_once
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
 from sparsec.backends.aie.lower.operands import sent
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation, write
@@ -264,6 +264,8 @@ class MemoryControl(TileControl):
             if not blocks:
                 continue
             if self.links.stays:
+                if self.links.leaves and not counted(t):
+                    yield from self._set(tile, self.result_locks(places, r), LOCK_MAXIMUM)
                 for made, tiles in self._staying(tile, r):
                     last = tiles.stop == t.tiles
                     yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], len(tiles) * blocks, token=last)
@@ -296,12 +298,14 @@ class MemoryControl(TileControl):
         t, places = self.tiling, self.plan.memory[tile.column]
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
-        full = Release(OWN_LOCKS + self.result_locks(places, row).full) if self.links.leaves else None
+        locks = self.result_locks(places, row)
+        full = Release(OWN_LOCKS + locks.full) if self.links.leaves else None
+        free = Acquire(OWN_LOCKS + locks.free) if self.links.leaves and not counted(t) else None
         for first in range(0, t.tiles, tiles_at_once(t)):
             tiles = range(first, min(first + tiles_at_once(t), t.tiles))
             turns = Iteration(step * t.stored_bytes // 4, blocks * len(tiles))
             base = places.results[row] + first * t.layer.output_blocks * t.stored_bytes
-            yield self._taken(base, turns, None, full), tiles
+            yield self._taken(base, turns, free, full), tiles
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""
@@ -328,5 +332,5 @@ class MemoryControl(TileControl):
             (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
             iteration=turns,
             acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
-            release=None if stays else Release(OWN_LOCKS + locks.free, len(blocks)),
+            release=None if stays and counted(t) else Release(OWN_LOCKS + locks.free, len(blocks)),
         )
