@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from math import inf
@@ -58,6 +58,7 @@ class Fitting:
     _kinds: list[Kind] = field(default_factory=list)
     _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
     _known: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
+    _late: set[tuple[Any, Any]] = field(default_factory=set)  # ways of which the second does not begin while the first computes
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
@@ -169,7 +170,7 @@ class Fitting:
                 options.append(self._options(ways[0]))
         who = readers(self.graph, views, [ways[0].tiling.layer for ways in options])
         while True:
-            chosen = along(options, who)
+            chosen = along(options, who, begins=lambda one, other: (_key(one), _key(other)) not in self._late)
             wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
             if not wrong:
                 break
@@ -177,6 +178,12 @@ class Fitting:
                 del options[i][chosen[i]]
         made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
         return [tuple(next(made) for _ in ways) for ways in tilings]
+
+    def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling]]) -> bool:
+        """Note that the second of two ways that follow one another did not begin while the first computed; whether that is new."""
+        found = {(_key(one), _key(other)) for one, other in pairs} - self._late
+        self._late |= found
+        return bool(found)
 
     def _options(self, first: Tiling) -> list[Way]:
         """The cheapest ways by themselves, of which the `first` is preferred, and those of each cut behind others, with data and

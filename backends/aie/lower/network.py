@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
@@ -27,6 +28,7 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
+_ROUNDS = 3  # of choosing ways, with what the rounds before have shown
 _NO_ROOM = "memory tiles have no room for its results beside the rest"
 _NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
@@ -62,11 +64,34 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             fewer.passed_over |= {node: _NO_CHAINS for node in chained if node in others}
             fitting, tilings, left = fewer, others, rest
     reasons |= left
-    cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
-    for segment in cut.segments:
-        if isinstance(segment, ArraySegment):
-            nodes = [layer.node for layer in segment.layers]
-            tilings |= dict(zip(nodes, fitting.together(cut.views, [tilings[n] for n in nodes]), strict=True))
+    first, best = dict(tilings), None
+    for _ in range(_ROUNDS):
+        cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
+        for segment in cut.segments:
+            if isinstance(segment, ArraySegment):
+                nodes = [layer.node for layer in segment.layers]
+                tilings |= dict(zip(nodes, fitting.together(cut.views, [first[n] for n in nodes]), strict=True))
+        program = _lowered(graph, machine, tilings, reasons, fitting)
+        late = list(_late(program))
+        best = program if best is None or len(late) <= len(list(_late(best))) else best
+        if not fitting.begin_late(late):
+            break
+    assert best is not None
+    return best
+
+
+def _late(program: ArrayProgram) -> Iterator[tuple[Tiling, Tiling]]:
+    """Ways that follow one another of which the second does not begin, or not with all, while the first computes."""
+    for part in program.parts:
+        if isinstance(part, ArrayPart):
+            pairs = zip(pairwise(p.tiling for p in part.plans), part.late[1:], strict=True)
+            yield from (pair for pair, late in pairs if late)
+
+
+def _lowered(
+    graph: Graph, machine: Machine, tilings: dict[str, tuple[Tiling, ...]], reasons: dict[str, str], fitting: Fitting
+) -> ArrayProgram:
+    """The program with given tilings; what does not fit beside the others goes to the host."""
     while True:
         try:
             return lower_with(graph, machine, tilings, reasons, fitting.passed_over)

@@ -76,7 +76,7 @@ class _State:
 
 
 Stays = Callable[[Readers, Tiling, Tiling, bool], bool]
-Adds = Callable[[Tiling, Tiling], bool]
+Pairs = Callable[[Tiling, Tiling], bool]
 
 
 def _stays(who: Readers, before: Tiling, after: Tiling, held: bool) -> bool:
@@ -87,13 +87,24 @@ def _adds(before: Tiling, adder: Tiling) -> bool:
     return not not_added(before, adder)
 
 
-def along(layers: Sequence[Sequence[Way]], who: Sequence[Readers], stays: Stays = _stays, adds: Adds = _adds) -> list[int]:
+def _begins(_: Tiling, __: Tiling) -> bool:
+    return True
+
+
+def along(
+    layers: Sequence[Sequence[Way]],
+    who: Sequence[Readers],
+    stays: Stays = _stays,
+    adds: Pairs = _adds,
+    begins: Pairs = _begins,
+) -> list[int]:
     """The number of each layer's way on the cheapest path; `who` reads the results of each. `stays` says of two ways whether
     results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of one
-    way may be held until another one adds them. Of results that are held there are one layer's at a time."""
+    way may be held until another one adds them, `begins` whether weights of the second may come while the first runs. Of results
+    that are held there are one layer's at a time."""
     if not layers:
         return []
-    search = _Search(layers, who, stays, adds)
+    search = _Search(layers, who, stays, adds, begins)
     best = min(search.last(), key=lambda state: state.cycles)
     found: list[int] = []
     at: _State | None = best
@@ -108,7 +119,8 @@ class _Search:
     layers: Sequence[Sequence[Way]]
     who: Sequence[Readers]
     stays: Stays
-    adds: Adds
+    adds: Pairs
+    begins: Pairs
 
     def last(self) -> list[_State]:
         """The cheapest paths to the states of the last layer."""
@@ -138,6 +150,7 @@ class _Search:
     ) -> Iterator[_State]:
         """From a path to a way of the next layer: through DDR, and by results that stay, or are held, if they can."""
         one, who = self.layers[i - 1][path.way], self.who[i - 1]
+        beside = self.begins(one.tiling, way.tiling)
         own = path.held if path.until >= i - 1 else None
         for begins, held, until in holding:
             added = held is not None and until == i
@@ -154,7 +167,7 @@ class _Search:
                     continue
                 last = one.within(replace(path.context, leaves=False)) if not leaves else path.last
                 busy = max(BEGUN, one.cost.ddr_in(path.context))
-                early = max(0.0, USED * last - busy) if around.beside(one, path.context, way) else 0.0
+                early = max(0.0, USED * last - busy) if beside and around.beside(one, path.context, way) else 0.0
                 context = Context(here, added, early, follows=True)
                 yield _State(path.before + last, context, way.within(context), number, held, until, path)
 
