@@ -102,9 +102,7 @@ def _kept(filters: Array) -> Array:
     return found
 
 
-def _violating(
-    graph: Graph, coupling: Coupling, constants: Mapping[str, Array], orders: Mapping[str, Array]
-) -> dict[str, str]:
+def _violating(graph: Graph, coupling: Coupling, constants: Mapping[str, Array], orders: Mapping[str, Array]) -> dict[str, str]:
     """Classes with an order in which weights would not have the pattern that their type claims, and why."""
     found: dict[str, str] = {}
     for c in coupling.free:
