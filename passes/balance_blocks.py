@@ -65,8 +65,6 @@ def _in_blocks(graph: Graph, c: ChannelClass) -> bool:
 
 def _aligned(place: Place) -> bool:
     """Whether each 8 channels of the class are whole blocks of an axis of the filters."""
-    if place.slot.outer is not None or len(place.slot.index) > 1:
-        return False
     indices = np.sort(place.slot.index[0].reshape(-1, _BLOCK * place.slot.index.shape[2]), axis=1)
     first = indices[:, ::_BLOCK]
     return bool((first % _BLOCK == 0).all() and (indices == (first[:, :, None] + np.arange(_BLOCK)).reshape(indices.shape)).all())
@@ -102,9 +100,7 @@ def _kept(filters: Array) -> Array:
     return found
 
 
-def _violating(
-    graph: Graph, coupling: Coupling, constants: Mapping[str, Array], orders: Mapping[str, Array]
-) -> dict[str, str]:
+def _violating(graph: Graph, coupling: Coupling, constants: Mapping[str, Array], orders: Mapping[str, Array]) -> dict[str, str]:
     """Classes with an order in which weights would not have the pattern that their type claims, and why."""
     found: dict[str, str] = {}
     for c in coupling.free:

@@ -87,7 +87,7 @@ class Coupling:
 
 
 def couple(graph: Graph, blocked: Callable[[str], str] = lambda _: "") -> Coupling:
-    """The coupling of a graph as imported, before any fusion.
+    """The coupling of a graph, before any fusion or behind it.
 
     `blocked` says why the data of a constant cannot be replaced ("" where it can): its dimensions are fixed then. A constant
     whose entries are all equal needs no replacing, and is not asked for.

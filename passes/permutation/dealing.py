@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ Array = np.ndarray[Any, Any]
 _LEAST = 1e-9  # of the sum of squares, that a swap has to gain
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Deal:
     """Places dealt out to groups, `groups` int [items] by place, and what each item brings to its group: `work` float [items, n],
     n kinds of work that have to be even each."""
@@ -30,14 +31,20 @@ class Deal:
         """The sum of squares of the groups' work: least where groups of one size have the same."""
         return float(np.square(self.sums(order)).sum())
 
+    @cached_property
+    def _gram(self) -> Array:
+        """The work of each item beside that of each, [items, items]: as many kinds of work as there are, once for all swaps."""
+        return np.asarray(self.work @ self.work.T)
+
     def gains(self, order: Array) -> Array:
         """By how much the sum of squares changes when two places swap their items, float [items, items].
 
         With d = work[b] - work[a] and sums S of the groups, the change is 2 d . (S[group a] - S[group b]) + 2 d . d.
         """
-        work, groups = self.work[order], self.groups
-        seen = (work @ self.sums(order).T)[:, groups]  # [i, j]: the work of place i beside that of the group of place j
-        own, gram = np.diagonal(seen), work @ work.T
+        gram, groups = self._gram[order[:, None], order], self.groups
+        members = (groups[:, None] == np.arange(groups.max() + 1)).astype(float)
+        seen = (gram @ members)[:, groups]  # [i, j]: the work of place i beside that of the group of place j
+        own = np.diagonal(seen)
         apart = seen + seen.T - own[:, None] - own[None, :]
         squares = np.diagonal(gram)[:, None] + np.diagonal(gram)[None, :] - 2 * gram
         found: Array = np.where(groups[:, None] == groups[None, :], 0.0, 2 * (apart + squares))
