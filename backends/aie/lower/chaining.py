@@ -50,7 +50,7 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
 
 def apart(before: Tiling, after: Tiling) -> str:
     """Why a layer's results cannot stay for the next one, "" where they can: it has to read them alone, position by position, in
-    tiles of the same rows, from memory tiles that the results reach."""
+    tiles of the same rows or of one, from memory tiles that the results reach."""
     one, other = before.layer, after.layer
     if other.x != one.y or one.y in (other.residual, other.computed and other.computed.value) or not _whole(one, other):
         return "the next layer reads something else"
@@ -60,6 +60,8 @@ def apart(before: Tiling, after: Tiling) -> str:
         return "the next layer reads other elements"
     if after.mode.streams > 1 and after.tiles * after.parts > LOCK_MAXIMUM:
         return "there are more of its parts than locks count"
+    if after.rows not in (1, before.rows):
+        return f"the next layer has tiles of {after.rows} rows"
     return _cut_apart(before, after, "the next layer")
 
 
@@ -76,6 +78,8 @@ def not_added(before: Tiling, adder: Tiling) -> str:
         return f"the layer that adds them has {adder.mode.told}"
     if adder.share.residual_columns != before.share.stored_columns:
         return "the layer that adds them has rows of another length"
+    if adder.rows != before.rows:
+        return f"the layer that adds them has tiles of {adder.rows} rows"
     return _cut_apart(before, adder, "the layer that adds them")
 
 
@@ -89,8 +93,6 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
         return "sums go from core to core, and results to few"
     if before.mode.cut is not after.mode.cut:
         return f"{told} has {after.mode.told}"
-    if before.rows != after.rows:
-        return f"{told} has tiles of {after.rows} rows"
     parts, blocks, grid = before.mode.channel_parts, before.layer.output_blocks, before.mode.grid
     sent = {s.part: s.memory.column for s in before.mode.data()}
     if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
@@ -101,20 +103,22 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
         return "not all cores have results"
     if blocks % parts and before.tiles > 1:
         return "cores have unequal numbers of results in each tile"
-    if before.tiles > _TASKS * tiles_at_once(before):
+    if before.tiles > _TASKS * tiles_at_once(before, after.rows):
         return "there are more of its parts than descriptors count"
     return ""
 
 
-def tiles_at_once(t: Tiling) -> int:
-    """Tiles of a core's results that a descriptor brings to where they stay."""
-    return max(1, _WRAP // t.most_results)
+def tiles_at_once(t: Tiling, laid: int) -> int:
+    """Tiles of a core's results that a descriptor brings to where they stay, in tiles of `laid` rows."""
+    return max(1, _WRAP // t.most_results) if t.rows == laid else 1
 
 
 def handed(who: Readers, before: Tiling, after: Tiling, *, held: bool) -> str:
     """Why a layer's results cannot stay for the next one, "" where they can; they may be `held` for a later one as well."""
     if why := apart(before, after):
         return why
+    if before.rows != after.rows and (held or who.leave(here=True, held=held)):
+        return f"they leave as well, or are held, and the next layer has tiles of {after.rows} rows"
     if who.leave(here=True, held=held):
         if not keeps_way_out(before.mode, after.mode):
             return "they leave for DDR as well, through circuits that the next layer changes"

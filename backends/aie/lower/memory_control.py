@@ -294,18 +294,22 @@ class MemoryControl(TileControl):
 
     def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, range]]:
         """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as many
-        as a descriptor counts."""
-        t, places = self.tiling, self.plan.memory[tile.column]
+        as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row."""
+        t, places, laid = self.tiling, self.plan.memory[tile.column], self.links.laid
+        block, whole = t.stored_bytes * laid // t.rows, t.layer.output_blocks * t.stored_bytes  # a tile that is laid, and a tile
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
         locks = self.result_locks(places, row)
         full = Release(OWN_LOCKS + locks.full) if self.links.leaves else None
         free = Acquire(OWN_LOCKS + locks.free) if self.links.leaves and not counted(t) else None
-        for first in range(0, t.tiles, tiles_at_once(t)):
-            tiles = range(first, min(first + tiles_at_once(t), t.tiles))
-            turns = Iteration(step * t.stored_bytes // 4, blocks * len(tiles))
-            base = places.results[row] + first * t.layer.output_blocks * t.stored_bytes
-            yield self._taken(base, turns, free, full), tiles
+        once = tiles_at_once(t, laid)
+        for first in range(0, t.tiles, once):
+            tiles = range(first, min(first + once, t.tiles))
+            turns = Iteration(step * block // 4, blocks * len(tiles))
+            made = self._taken(places.results[row] + first * whole, turns, free, full)
+            if laid != t.rows:
+                made = replace(made, dims=(*made.dims[:-1], Dim(t.layer.output_blocks * block // 4)))
+            yield made, tiles
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""

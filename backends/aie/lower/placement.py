@@ -115,7 +115,7 @@ def placements(
                 added=held[holder] if holder >= 0 else None,
                 kept=[held[i] for i in wishes.held(k)],
                 here=here,
-                stays=wishes.joined[k] or holds,
+                laid=plans[k + 1].tiling.rows if wishes.joined[k] else plan.tiling.rows if holds else 0,
                 early=early,
                 ahead=wishes.ahead[k],
             )
@@ -150,17 +150,17 @@ def _place(
     added: Sequence[_Held] | None,
     kept: Sequence[Sequence[_Held]],
     here: bool,
-    stays: bool,
+    laid: int,
     early: bool,
     ahead: bool,
 ) -> tuple[LayerPlan, list[_Held]] | None:
     """The plan with its places, and what it holds, beside the results of others that are `kept` there, of which it adds those
-    `added`; None where that has no room."""
+    `added`; its own stay in tiles of `laid` rows, if not 0. None where that has no room."""
     held, places = [], []
     for column in range(len(plan.memory)):
         staying = before[column].staying if here and before is not None else None
         residual = added[column].staying if added is not None else None
-        wanted = Wanted.of(plan.tiling, plan.memory[column], column, here=here, stays=stays, added=added is not None)
+        wanted = Wanted.of(plan.tiling, plan.memory[column], column, here=here, stays=laid > 0, added=added is not None)
         around = before[column].spans if early and before is not None else []
         busy = [span for h in kept if (span := h[column].staying)]
         made = wanted.placed(plan.memory[0].discarded, top, [*busy, *([staying] if staying else [])], around, ahead=ahead)
@@ -172,7 +172,7 @@ def _place(
         found = _with_data(plan, column, found, staying) if here else found
         places.append(_with_residual(plan, column, found, residual) if added is not None else found)
     whole = replace(plan, memory=tuple(places))
-    return (_with_staying(whole, held) if stays else whole), held
+    return (_with_staying(whole, held, laid) if laid else whole), held
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ def _with_data(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | N
     t, (first, last) = plan.tiling, m.arrivals
     stayed = tuple(
         Portion(s, 0, t.parts, at + s.step * t.source_bytes)
-        for part, at in _stayed(t, column, staying, t.mode.chain * t.source_bytes)
+        for part, at in _stayed(t, column, staying)
         for s in t.mode.data()
         if s.part == part
     )
@@ -254,7 +254,7 @@ def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span
     block = t.residual_source_bytes // t.layer.output_blocks
     stayed = tuple(
         Portion(s, i * pieces, pieces, at + i * block)
-        for part, at in _stayed(t, column, staying, t.residual_source_bytes)
+        for part, at in _stayed(t, column, staying)
         for s in t.mode.data()
         for i in range(t.mode.streams)
         if s.part == part
@@ -262,14 +262,15 @@ def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span
     return replace(m, residual=stayed, arrivals=(replace(first, residual=()), replace(last, residual=())))
 
 
-def _stayed(t: Tiling, column: int, staying: _Span | None, tile_bytes: int) -> list[tuple[int, int]]:
+def _stayed(t: Tiling, column: int, staying: _Span | None) -> list[tuple[int, int]]:
     """The parts of the positions whose values are in a column's memory tile, and where those of each begin."""
     own = [s.part for s in replace(t.mode, streams=1, chain=1).data() if s.memory.column == column]
-    return [(part, staying[0] + i * t.tiles * tile_bytes) for i, part in enumerate(own)] if staying else []
+    return [(part, staying[0] + i * ((staying[1] - staying[0]) // len(own))) for i, part in enumerate(own)] if staying else []
 
 
-def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:
-    """Results of each core where they stay, as its own memory tile counts: a neighbour's are before its first byte, or behind."""
+def _with_staying(plan: LayerPlan, held: Sequence[_Held], laid: int) -> LayerPlan:
+    """Results of each core where they stay, in tiles of `laid` rows, as its own memory tile counts: a neighbour's are before its
+    first byte, or behind."""
     t = plan.tiling
     memory: list[MemoryPlaces] = []
     for column, places in enumerate(plan.memory):
@@ -280,7 +281,7 @@ def _with_staying(plan: LayerPlan, held: Sequence[_Held]) -> LayerPlan:
             number = [s for s in t.mode.data() if s.memory.column == there].index(stream)
             span = held[there].staying
             assert span is not None
-            at = span[0] + number * _staying_bytes(t) + t.mode.parts(column, r)[1] * t.stored_bytes
+            at = span[0] + number * _staying_bytes(t) + t.mode.parts(column, r)[1] * t.stored_bytes * laid // t.rows
             found.append(at - 4 * (column - there) * OWN_WORDS)
         memory.append(replace(places, results=tuple(found)))
     return replace(plan, memory=tuple(memory))

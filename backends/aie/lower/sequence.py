@@ -73,6 +73,7 @@ def sequence(
                 placed.ahead and there[i],
                 follows[i],
                 placed.stays,
+                plans[i + 1].tiling.rows if placed.joined else placed.plan.tiling.rows,
                 leaves=neighbours.readers[i].leave(here=placed.joined, held=placed.held),
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,

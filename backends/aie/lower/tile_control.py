@@ -53,8 +53,8 @@ class Traffic:
 class Links:
     """How a layer meets its neighbours: whether its data are `here`, in memory tiles, when it begins, or come `ahead`, while the
     layer before computes, or `follow` all of that one's results but those of its last tiles; whether the residual that is `added`
-    is here; whether its own results stay there; and whether they leave for DDR, in how many pieces at most, those of the last
-    tiles `apart`, so that the next layer knows.
+    is here; whether its own results stay there, in tiles of how many rows (`laid`); and whether they leave for DDR, in how many
+    pieces at most, those of the last tiles `apart`, so that the next layer knows.
     Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes."""
 
     here: bool = False
@@ -62,6 +62,7 @@ class Links:
     ahead: bool = False
     follow: bool = False
     stays: bool = False
+    laid: int = 0
     leaves: bool = True
     apart: bool = False
     pieces: int = RESULT_PIECES

@@ -165,3 +165,15 @@ def test_more_results_leave_than_locks_count(height: int, stays: bool) -> None:
     assert (staying[0].stays, staying[0].leaves) == (stays, True)
     assert stays or staying[0].why == "there are more of its parts than locks count"
     check_run(program, graph, rng)
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda c: c.name)
+@pytest.mark.parametrize("rows", [4, 2])
+def test_rows_of_a_tile_stay_as_tiles_of_one_row(cut: Cut, rows: int) -> None:
+    """3x3 in tiles of several rows, one of them or two, of which the last may have rows that are nobody's; then 1x1 row by row."""
+    rng = np.random.default_rng(12)
+    mode = _mode(cut)
+    graph = chain_graph(rng, 64, (3 * mode.position_parts, 9), [ByteConv(0, 64, 3), ByteConv(1, 64), ByteConv(2, 64)])
+    program, staying = _lowered(graph, [(mode, min(rows, 3)), (mode, 1), (mode, 1)])
+    assert [(s.stays, s.leaves) for s in staying] == [(True, False), (True, False), (False, True)]
+    check_run(program, graph, rng)
