@@ -44,7 +44,9 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
         reading = after is not None and after.x == y
         own = {layers[adder].node} if adder >= 0 else set()
         own |= {after.node} if after is not None and reading else set()
-        found.append(Readers(reading, adder, layer.element is BFLOAT16 or y in outputs or y in shared or bool(users - own)))
+        later = any(y in layers[k].values for k in range(i + 2, len(layers)) if k != adder)  # parts of a layer read it again
+        others = y in outputs or y in shared or bool(users - own) or later
+        found.append(Readers(reading, adder, others or layer.element is BFLOAT16))
     return found
 
 

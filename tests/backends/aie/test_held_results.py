@@ -177,3 +177,19 @@ def test_rows_of_a_tile_stay_as_tiles_of_one_row(cut: Cut, rows: int) -> None:
     program, staying = _lowered(graph, [(mode, min(rows, 3)), (mode, 1), (mode, 1)])
     assert [(s.stays, s.leaves) for s in staying] == [(True, False), (True, False), (False, True)]
     check_run(program, graph, rng)
+
+
+def test_what_a_layer_in_two_parts_reads_is_in_ddr() -> None:
+    """The second part reads it again, when memory tiles have given it up."""
+    rng = np.random.default_rng(13)
+    graph = chain_graph(rng, 32, (13, 7), [ByteConv(0, 32), ByteConv(1, 64)])
+    mode = _mode(Cut.BOTH)
+    layer = conv_layer(graph, graph.nodes[1])
+    assert not isinstance(layer, str)
+    parts = [next(t for t in candidates(NPU, layer.part(n, n + 4), (mode,), 13, 7) if t.rows == 2) for n in (0, 4)]
+    program = lower_with(graph, NPU, {"conv1": _ways(graph, 0, mode, 2)[0], "conv2": tuple(parts)})
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert [p.layer.first_block for p in part.plans] == [0, 0, 4]
+    assert part.staying[0].leaves
+    check_run(program, graph, rng)
