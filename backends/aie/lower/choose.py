@@ -134,17 +134,24 @@ def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
 
 
 def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[tuple[Estimate, Tiling]]:
-    """The tilings that fit, the cheapest first by the model, without those that take much longer, and what they take.
+    """The tilings that fit, the cheapest first by the model, and what they take; without those that take much longer, and those
+    with one buffer of data of which there is room for two.
 
     FitError when there are none.
     """
     found: list[tuple[float, int, Estimate, Tiling]] = []
     least = float("inf")
+    double: set[tuple[object, ...]] = set()
     for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
+        alike = (t.mode, t.rows, t.chunk_blocks, t.kept, t.splits, t.groups, t.sparse)
+        if t.buffers == 1 and alike in double:
+            continue
         if max(compute_cycles(t), t.streamed * t.least_stream) > _LONGER * least or (places := _places(machine, t)) is None:
             continue
         made = estimate(machine, t, places)
         least = min(least, made.cycles)
+        if t.buffers > 1:
+            double.add(alike)
         found.append((made.cycles, i, made, t))
     if not found and layer.computed:
         raise does_not_fit(machine, layer)
