@@ -70,6 +70,29 @@ def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ({"stays": True, "leaves": False}, "results stay in memory tiles for the next layer, never in DDR"),
+        ({"held": True, "leaves": True}, "results stay in memory tiles until they are added and go to DDR"),
+        ({"stays": True, "held": True}, "results stay in memory tiles for the next layer and until they are added, never in DDR"),
+        ({"not_kept": "nobody wants them here"}, "results go to DDR, as nobody wants them here"),
+    ],
+)
+def test_explain_says_what_becomes_of_results(
+    array: Path, kept: dict[str, object], told: str, capsys: Out, tmp_path: Path
+) -> None:
+    manifest = json.loads((array / "manifest.json").read_text())
+    layer = next(p for p in manifest["parts"] if p["kind"] == "array")["layers"][0]
+    layer.update({"stays": False, "held": False, "leaves": False, "not_kept": "", "begins_late": ""} | kept)
+    other = tmp_path / "tiny"
+    shutil.copytree(array, other)
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    assert main(["explain", str(other), "--json"]) == 0
+    (row,) = (r for r in json.loads(capsys.readouterr().out) if r["node"] == layer["node"])
+    assert row["how"].endswith(f"; {told}")
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["compile", "MODEL", "--target", "aie2:npu1", "-j", "2"], 2, "--threads is for C libraries: leave it out for aie2:npu1"),

@@ -170,7 +170,7 @@ def test_more_results_leave_than_locks_count(height: int, stays: bool) -> None:
 @pytest.mark.parametrize("cut", CUTS, ids=lambda c: c.name)
 @pytest.mark.parametrize("rows", [4, 2])
 def test_rows_of_a_tile_stay_as_tiles_of_one_row(cut: Cut, rows: int) -> None:
-    """3x3 in tiles of several rows, one of them or two, of which the last may have rows that are nobody's; then 1x1 row by row."""
+    """3x3 in tiles of several rows, one or two, of which the last may have rows that are nobody's; then 1x1 row by row."""
     rng = np.random.default_rng(12)
     mode = _mode(cut)
     graph = chain_graph(rng, 64, (3 * mode.position_parts, 9), [ByteConv(0, 64, 3), ByteConv(1, 64), ByteConv(2, 64)])
