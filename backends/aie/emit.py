@@ -29,7 +29,7 @@ from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
-FORMAT = 4
+FORMAT = 5
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
