@@ -87,8 +87,7 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [
-        _layer(plan, graph, ends)
-        | {"begins_late": late, "stays": s.stays, "held": s.held, "leaves": s.leaves, "not_kept": s.why}
+        _layer(plan, graph, ends) | {"begins_late": late, "stays": s.stays, "held": s.held, "leaves": s.leaves, "not_kept": s.why}
         for plan, ends, late, s in zip(part.plans, pairwise(part.ends), part.late, part.staying, strict=True)
     ]
     inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}

@@ -98,7 +98,6 @@ class Route:
     flow: Flow
     connections: tuple[Connection, ...]
 
-
     @property
     def ports(self) -> frozenset[tuple[Tile, Port, bool]]:
         """The ports that it takes: tile, port, and whether that is a master."""

@@ -69,12 +69,12 @@ def apart(before: Tiling, after: Tiling) -> str:
 
 def not_added(before: Tiling, adder: Tiling) -> str:
     """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has tiles of the same
-    rows and columns, of one row where each of several streams takes its own blocks of channels, as a descriptor has no dimension
-    left for these."""
+    rows and columns. Where each of several streams takes its own blocks of channels, a descriptor has no dimension left for these:
+    tiles have one row, or the only tile's blocks are sent one by one."""
     one, other = before.layer, adder.layer
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
-    if adder.mode.streams > 1 and adder.rows > 1:
+    if adder.mode.streams > 1 and adder.rows > 1 and (adder.tiles > 1 or adder.layer.output_blocks > _WRAP * adder.mode.streams):
         return "the layer that adds them has several streams of data, and tiles of several rows"
     if adder.mode.chain > 1:
         return f"the layer that adds them has {adder.mode.told}"

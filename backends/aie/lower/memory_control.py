@@ -203,7 +203,7 @@ class MemoryControl(TileControl):
                 continue
             length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
             if self.links.added:
-                yield self._added(base, length, p.count, dims), p.count if t.residual_in_turn else 1
+                yield self._added(base, length, p.count, dims)
                 continue
             if t.residual_in_turn:
                 yield MemoryDescriptor(base, length, dims, Iteration(size, p.count), full, free), p.count
@@ -211,15 +211,19 @@ class MemoryControl(TileControl):
             turns = Iteration(p.count * size, self._held(tile, What.RESIDUAL))
             yield from ((MemoryDescriptor(base + n * size, length, dims, turns, full, free), 1) for n in range(p.count))
 
-    def _added(self, base: int, length: int, count: int, dims: tuple[Dim, ...]) -> MemoryDescriptor:
-        """What sends the residual of a tile that is here, or a piece of it where these move by themselves: all blocks of channels,
-        or those of one of several streams."""
+    def _added(self, base: int, length: int, count: int, dims: tuple[Dim, ...]) -> tuple[MemoryDescriptor, int]:
+        """What sends the residual of a tile that is here, and how often it runs for the tile: all blocks of channels at once, or
+        those of one of several streams; of several rows these are sent one by one."""
         t, streams = self.tiling, self.mode.streams
+        if streams > 1 and t.rows > 1:
+            blocks = t.layer.output_blocks // streams
+            turns = Iteration(streams * t.residual_source_bytes // t.layer.output_blocks // 4, blocks)
+            return MemoryDescriptor(base, t.residual_words, dims, turns), blocks
         if streams > 1:
             dims = (*dims[:-1], Dim(streams * dims[-1].step))
         if t.residual_in_turn:
-            return MemoryDescriptor(base, length, dims, Iteration(streams * t.residual_part_bytes // 4, count))
-        return MemoryDescriptor(base, length * count, dims, Iteration(t.residual_source_bytes // 4, t.tiles))
+            return MemoryDescriptor(base, length, dims, Iteration(streams * t.residual_part_bytes // 4, count)), count
+        return MemoryDescriptor(base, length * count, dims, Iteration(t.residual_source_bytes // 4, t.tiles)), 1
 
     def _held(self, tile: Tile, what: What) -> int:
         """Tiles that memory holds at a time."""

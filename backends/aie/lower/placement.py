@@ -95,9 +95,7 @@ class _Wishes:
             raise InternalError(f"layer {self.plans[k].layer.node!r} does not fit memory tiles that its plan fits")
 
 
-def placements(
-    plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequence[bool]
-) -> list[Placed]:
+def placements(plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequence[bool]) -> list[Placed]:
     """Places for layers that follow one another; `neighbours` says whose results may stay, `there` whose data may come while the
     layer before computes. What has no room is given up."""
     joined, adders = neighbours.joined, list(neighbours.adders)

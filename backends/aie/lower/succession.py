@@ -192,8 +192,10 @@ class _Around:
         data = () if self.here else ("data",)
         staying = [h["staying"] if self.here and not self.begins else 0 for h in one.held]
         then = (s + _sum(h, "weights", "results", *residual, *data) for s, h in zip(staying, way.held, strict=True))
-        return max(map(sum, zip(first, _held(self.own, one), strict=True))) <= limit >= max(
-            map(sum, zip(then, _held(self.held, way), strict=True))
+        return (
+            max(map(sum, zip(first, _held(self.own, one), strict=True)))
+            <= limit
+            >= max(map(sum, zip(then, _held(self.held, way), strict=True)))
         )
 
     def beside(self, one: Way, context: Context, way: Way) -> bool:

@@ -68,7 +68,6 @@ class Links:
     pieces: int = RESULT_PIECES
     at_once: bool = False
 
-
     def finds(self, what: What) -> bool:
         """Whether it finds such things in memory tiles when it begins."""
         return (what is What.DATA and self.here) or (what is What.RESIDUAL and self.added)

@@ -75,15 +75,14 @@ def _later(conv: ByteConv) -> ByteConv:
 
 
 @pytest.mark.parametrize(("cut", "streams"), [(Cut.BOTH, 2), (Cut.PAIRS, 4), (Cut.HALVES, 2)])
-@pytest.mark.parametrize("rows", [1, 3])
-def test_several_streams_add_what_was_held(cut: Cut, streams: int, rows: int) -> None:
-    """Each stream takes its own blocks of channels out of what lies in their order, of tiles of one row, and of the only tile."""
+@pytest.mark.parametrize(("band", "rows"), [(1, 1), (3, 1), (3, 3)])
+def test_several_streams_add_what_was_held(cut: Cut, streams: int, band: int, rows: int) -> None:
+    """Each stream takes its own blocks of channels out of what lies in their order: of tiles of one row, and of the only tile."""
     rng = np.random.default_rng(4)
     mode = _mode(cut, streams=streams)
-    graph = chain_graph(
-        rng, 64, (rows * mode.position_parts, 9), [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64, residual=1), ByteConv(3, 32)]
-    )
-    program, staying = _lowered(graph, [(_mode(cut), 1), (_mode(cut), 1), (mode, 1), (_mode(cut), 1)])
+    convs = [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64, residual=1), ByteConv(3, 32)]
+    graph = chain_graph(rng, 64, (band * mode.position_parts, 9), convs)
+    program, staying = _lowered(graph, [(_mode(cut), rows), (_mode(cut), rows), (mode, rows), (_mode(cut), rows)])
     assert [s.held for s in staying] == [True, False, False, False]
     assert "v1" not in _values_in_ddr(program)
     check_run(program, graph, rng)
@@ -137,7 +136,7 @@ def test_what_lies_otherwise_is_not_held(adder: tuple[Cut, int], rows: int) -> N
     """Tiles of other rows, other cuts, and several streams of tiles of several rows read residuals out of DDR."""
     rng = np.random.default_rng(9)
     graph = chain_graph(rng, 64, (15, 9), [ByteConv(0, 64), ByteConv(1, 64, 3), ByteConv(2, 64, residual=1)])
-    first = 2 if adder == (Cut.BOTH, 2) else 1
+    first = 2 if adder == (Cut.BOTH, 2) else 1  # two tiles of two rows
     chosen = [(_mode(Cut.BOTH), first), (_mode(Cut.BOTH), 1), (_mode(adder[0], streams=adder[1]), rows)]
     program, staying = _lowered(graph, chosen)
     assert not any(s.held for s in staying)
