@@ -13,7 +13,6 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 
-
 _WRAP, _TASKS = 64, 3  # turns that a descriptor counts, and descriptors of a core's results that stay
 
 
@@ -27,7 +26,8 @@ class Readers:
     others: bool
 
     def leave(self, *, here: bool, held: bool) -> bool:
-        """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the adder."""
+        """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the
+        adder."""
         return self.others or (self.next and not here) or (self.adder >= 0 and not held) or not (here or held)
 
 
@@ -69,8 +69,8 @@ def apart(before: Tiling, after: Tiling) -> str:
 
 def not_added(before: Tiling, adder: Tiling) -> str:
     """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has tiles of the same
-    rows and columns. Where each of several streams takes its own blocks of channels, a descriptor has no dimension left for these:
-    tiles have one row, or the only tile's blocks are sent one by one."""
+    rows and columns. Where each of several streams takes its own blocks of channels, a descriptor has no dimension left for
+    these: tiles have one row, or the only tile's blocks are sent one by one."""
     one, other = before.layer, adder.layer
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
@@ -150,8 +150,8 @@ def uncounted(before: Tiling) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What layers that follow one another may leave in memory tiles: whose results stay for the next one (`why` not: "" where they
-    may), and by layer the one that adds its results where they are (`adders`, -1: none)."""
+    """What layers that follow one another may leave in memory tiles: whose results stay for the next one (`why` not: "" where
+    they may), and by layer the one that adds its results where they are (`adders`, -1: none)."""
 
     tilings: Sequence[Tiling]
     readers: Sequence[Readers]

@@ -55,9 +55,9 @@ class Arriving:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel may
-    have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. Whether its results leave
-    for DDR."""
+    """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel
+    may have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. Whether its results
+    leave for DDR."""
 
     here: bool = False
     added: bool = False

@@ -180,7 +180,8 @@ class Fitting:
         return [tuple(next(made) for _ in ways) for ways in tilings]
 
     def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling]]) -> bool:
-        """Note that the second of two ways that follow one another did not begin while the first computed; whether that is new."""
+        """Note that the second of two ways that follow one another did not begin while the first computed; whether that is
+        new."""
         found = {(_key(one), _key(other)) for one, other in pairs} - self._late
         self._late |= found
         return bool(found)

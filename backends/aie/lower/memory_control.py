@@ -297,8 +297,8 @@ class MemoryControl(TileControl):
                 yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
     def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, range]]:
-        """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as many
-        as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row."""
+        """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as
+        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row."""
         t, places, laid = self.tiling, self.plan.memory[tile.column], self.links.laid
         block, whole = t.stored_bytes * laid // t.rows, t.layer.output_blocks * t.stored_bytes  # a tile that is laid, and a tile
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))

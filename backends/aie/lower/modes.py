@@ -298,9 +298,9 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
 
 
 def _forms(mode: Mode) -> list[Mode]:
-    """A cut with one stream of data to each group of cores; with as many as make two in each column: these take what comes through
-    its shim as fast as it comes, and leave two channels for results; and with as many as its shim feeds, for residuals that are in
-    memory tiles."""
+    """A cut with one stream of data to each group of cores; with as many as make two in each column: these take what comes
+    through its shim as fast as it comes, and leave two channels for results; and with as many as its shim feeds, for residuals
+    that are in memory tiles."""
     columns, most = mode.grid.columns, len(LEAVING) * mode.sizes[0]
     counts = (n for n in range(2, most + 1) if mode.channel_parts % n == 0)
     made = [form for n in counts if (form := replace(mode, streams=n)).possible]

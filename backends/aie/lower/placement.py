@@ -72,8 +72,8 @@ class _Wishes:
         return [i for i, adder in enumerate(self.adders) if i < k <= adder]
 
     def give_up(self, k: int) -> None:
-        """Something, so that layer `k` has room: first data that come ahead, then half of the rings of weights and again half, then
-        weights that come early, then results that stay, then those that are held."""
+        """Something, so that layer `k` has room: first data that come ahead, then half of the rings of weights and again half,
+        then weights that come early, then results that stay, then those that are held."""
         holding = [*self.held(k), *([k] if self.adders[k] >= 0 else [])]
         if self.ahead[k] and k:
             self.ahead[k] = False

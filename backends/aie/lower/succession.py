@@ -1,9 +1,9 @@
 """Which ways to compute layers that follow one another go together best.
 
-What a layer takes depends on the way of the one before: whether results stay in memory tiles for it, how many of its weights
-come early, whether they leave for DDR; and on that of an earlier one whose results it adds, which may be held there. So ways are
-chosen along the layers as a shortest path (Viterbi, IEEE Transactions on Information Theory 13, 1967, section III): the state is a
-layer's way and how results lie that are held, and what a state costs is the cheapest path to it.
+What a layer takes depends on the way of the one before: whether results stay in memory tiles for it, how many of its weights come
+early, whether they leave for DDR; and on that of an earlier one whose results it adds, which may be held there. So ways are
+chosen along the layers as a shortest path (Viterbi, IEEE Transactions on Information Theory 13, 1967, section III): the state is
+a layer's way and how results lie that are held, and what a state costs is the cheapest path to it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The cheapest path to a way: its cycles before the last layer, that layer's context, the number of its way, whose results are
-    `held` in memory tiles while it runs, until the layer `until` has added them, and the path to the layer before."""
+    """The cheapest path to a way: its cycles before the last layer, that layer's context, the number of its way, whose results
+    are `held` in memory tiles while it runs, until the layer `until` has added them, and the path to the layer before."""
 
     before: float
     context: Context
@@ -99,9 +99,9 @@ def along(
     begins: Pairs = _begins,
 ) -> list[int]:
     """The number of each layer's way on the cheapest path; `who` reads the results of each. `stays` says of two ways whether
-    results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of one
-    way may be held until another one adds them, `begins` whether weights of the second may come while the first runs. Of results
-    that are held there are one layer's at a time."""
+    results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of
+    one way may be held until another one adds them, `begins` whether weights of the second may come while the first runs. Of
+    results that are held there are one layer's at a time."""
     if not layers:
         return []
     search = _Search(layers, who, stays, adds, begins)
