@@ -97,9 +97,7 @@ class Estimate:
     def first(self, context: Context = ALONE) -> float:
         """Cycles until cores multiply."""
         sent = max((c.sent for c in self.channels), default=0.0) if not context.here else 0.0
-        begun_with = 0.0 if self.first_waits else context.early  # cores begin with weights that are there, or with all of them
-        late = [c for c in self.channels if self._weights(c, context) and not min(begun_with, c.room)]
-        wanted = [self._brought(c, context) for c in late]
+        wanted = [self._brought(c, context) for c in self.channels if self._weights(c, context)]
         arriving = max([sent, *wanted])
         begun = _HERE if context.here and not wanted else _ARRIVING + arriving
         return (begun if context.follows else max(_CONFIGURED, begun)) + self.unit + self.late + self.behind(context)
