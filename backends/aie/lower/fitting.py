@@ -96,7 +96,7 @@ class Fitting:
         return min(ways, key=self._cycles) if ways else str(whole)
 
     def _by_channels(self, layer: ConvLayer, why: str) -> tuple[Tiling, ...] | str:
-        """A depthwise layer in parts of its channels; `why` where these do not fit either, or it is none."""
+        """A depthwise layer in parts of its channels; why the smallest do not fit either, or `why`, where it is none."""
         for count in _PARTS if layer.depthwise else ():
             size = -(-layer.output_blocks // count)
             parts = [layer.part(first, min(first + size, layer.output_blocks)) for first in range(0, layer.output_blocks, size)]
@@ -104,6 +104,7 @@ class Fitting:
             for part in parts:
                 way = self._whole(part)
                 if isinstance(way, str):
+                    why = way
                     break
                 made.append(way)
             if len(made) == len(parts):
