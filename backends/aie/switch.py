@@ -180,7 +180,7 @@ def route(grid: Grid, flows: Sequence[Flow], kept: Sequence[Route] = ()) -> Rout
         users = Counter(w for tree in trees for w in tree)
         shared = {w for w, n in users.items() if n > 1}
         if not shared:
-            return Routing(grid, tuple(Route(f, _connections(t)) for f, t in zip(flows, trees, strict=False)))
+            return Routing(grid, tuple(Route(f, _connections(t)) for f, t in zip(flows, trees[: len(flows)], strict=True)))
         history.update(shared)
         fewest, patience = (len(shared), _PATIENCE) if len(shared) < fewest else (fewest, patience - 1)
         present *= _GROWTH

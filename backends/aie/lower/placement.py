@@ -136,8 +136,8 @@ def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:
     """The stream of data with the positions of a core, whose memory tile would send its results as data of the next layer."""
-    mode = plan.tiling.mode
-    return next(s for s in mode.data() if s.part == mode.parts(column, row)[0])
+    part = plan.tiling.mode.parts(column, row)[0]
+    return next(s for s in plan.tiling.mode.data() if s.part == part)
 
 
 def _place(
