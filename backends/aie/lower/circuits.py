@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from sparsec.backends.aie.lower.modes import Mode
@@ -60,9 +60,18 @@ def _ports(mode: Mode) -> frozenset[tuple[Tile, Port, bool]]:
 @cache
 def keeps_way_out(before: Mode, after: Mode) -> bool:
     """Whether results of a layer go on leaving memory tiles for DDR while circuits change to those of the next mode."""
-    routing, wanted = _routing(before), set(_routing(after).routes)
-    out = (r for r in routing.routes if routing.grid.kind(r.flow.destinations[0].tile) is Kind.SHIM)
-    return all(r in wanted or not _in_the_way(r, after) for r in out)
+    return _keeps(before, after, lambda grid, r: grid.kind(r.flow.destinations[0].tile) is Kind.SHIM)
+
+
+@cache
+def keeps_results(before: Mode, after: Mode) -> bool:
+    """Whether results of a layer go on leaving cores, and memory tiles, while circuits change to those of the next mode."""
+    return keeps_way_out(before, after) and _keeps(before, after, lambda grid, r: grid.kind(r.flow.source.tile) is Kind.CORE)
+
+
+def _keeps(before: Mode, after: Mode, wanted: Callable[[Grid, Route], bool]) -> bool:
+    routing, kept = _routing(before), set(_routing(after).routes)
+    return all(r in kept or not _in_the_way(r, after) for r in routing.routes if wanted(routing.grid, r))
 
 
 @cache

@@ -17,7 +17,7 @@ from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
 from sparsec.backends.aie.lower.memory_places import Arrival
-from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
+from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
 from sparsec.backends.aie.lower.tile_control import ALONE, Links, Traffic
@@ -146,6 +146,11 @@ class LayerControl:
             for r in range(self.grid.core_rows):
                 if self._has_results(c, r):
                     yield Sync(self.tiling.mode.core(c, r), MM2S, 0)
+
+    def delivered(self) -> Iterator[Operation]:
+        """Wait until all cores have all of their data and weights, where the next layer's circuits are `awaited`."""
+        for channel in (CORE_DATA, CORE_WEIGHTS) if self.links.awaited else ():
+            yield Sync(self.tiling.mode.core(0, 0), S2MM, channel, self.grid.columns, self.grid.core_rows)
 
     def tidy(self) -> Iterator[Operation]:
         """What is left to do when cores have finished and results are where they go."""

@@ -71,7 +71,8 @@ class CoreControl(TileControl):
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
-        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], pages * t.streamed)
+        times, awaited = pages * t.streamed, self.links.awaited
+        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], times, token=awaited)
         if finishes:
             yield from self._results(tile, blocks)
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
@@ -112,17 +113,17 @@ class CoreControl(TileControl):
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
         made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
         turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
-        if t.layer.residual is None or not finishes:
-            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
-            return
-        if t.tiles == 1:
-            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(turns, None, 0)], t.units)
-            for one, times in self._residual(part):
-                yield from self.writer.chain(tile, S2MM, CORE_DATA, [(one, None, 0)], times)
-            return
-        behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
-        behind += self._residual_pieces(part, _CORE_DATA - len(behind))
-        yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in behind], t.tiles)
+        chains = [([turns], t.units)]
+        if t.layer.residual is not None and finishes:
+            if t.tiles == 1:
+                chains += [([one], times) for one, times in self._residual(part)]
+            else:
+                behind = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+                behind += self._residual_pieces(part, _CORE_DATA - len(behind))
+                chains = [(behind, t.tiles)]
+        for i, (each, times) in enumerate(chains, 1):
+            token = self.links.awaited and i == len(chains)
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in each], times, token=token)
 
     def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
         """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, fewer that are left,

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
-from sparsec.backends.aie.lower.circuits import Circuits
+from sparsec.backends.aie.lower.circuits import Circuits, keeps_results
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
 from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
 from sparsec.backends.aie.registers import Grid, Kind, split
@@ -78,6 +79,7 @@ def sequence(
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
+                awaited=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling),
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -114,8 +116,14 @@ class _Sequence:
         if early and self._before is not None:
             stages = _staged(self.grid, self._before, control)
             self.operations += moved(stages[Stage.CONFIGURE])
+            delivered = not near
+            if delivered:
+                self.operations += moved(self._before.delivered())
+            if delivered and self._before.links.awaited:
+                self.operations += far
+                far = []
             self.operations += moved([*self._before.first_in_ddr(), *stages[Stage.FOLLOW]])
-            self._finish(lasting=links.here)
+            self._finish(lasting=links.here, delivered=delivered)
             rest = stages[Stage.LEAVE]
             if rest:
                 rest = [*self._awaited, *rest]
@@ -137,10 +145,13 @@ class _Sequence:
         self.operations += self.part.moved(self._awaited)
         self._finish(lasting=False)
 
-    def _finish(self, *, lasting: bool) -> None:
-        """Wait for the last layer; for results in DDR later, if they are `lasting` in memory tiles."""
+    def _finish(self, *, lasting: bool, delivered: bool = False) -> None:
+        """Wait for the last layer; for results in DDR later, if they are `lasting` in memory tiles; for data and weights that
+        cores tell of, if these are not known to be `delivered`."""
         if self._before is None:
             return
+        if not delivered:
+            self.operations += self.part.moved(self._before.delivered())
         if lasting:
             self._awaited = [*self._before.in_ddr(), *self._before.tidy()]
             self.operations += self.part.moved(self._before.finish())
@@ -178,6 +189,13 @@ class _Sequence:
         if way not in self._known:
             self._known[way] = LayerControl(self.grid, plan, traffic, turn, links, early=early)
         return self._known[way]
+
+
+def _change_early(before: Tiling, after: Tiling) -> bool:
+    """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
+    compute: results go on leaving them, and all cores have some to tell of."""
+    told = before.all_cores and all(before.pages(part) for part in range(before.mode.weight_parts))
+    return before.mode != after.mode and told and keeps_results(before.mode, after.mode)
 
 
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:

@@ -55,7 +55,8 @@ class Links:
     layer before computes, or `follow` all of that one's results but those of its last tiles; whether the residual that is `added`
     is here; whether its own results stay there, in tiles of how many rows (`laid`); and whether they leave for DDR, in how many
     pieces at most, those of the last tiles `apart`, so that the next layer knows.
-    Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes."""
+    Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes. Where the
+    next layer's circuits are `awaited`, cores tell when they have all of their data and weights."""
 
     here: bool = False
     added: bool = False
@@ -67,6 +68,7 @@ class Links:
     apart: bool = False
     pieces: int = RESULT_PIECES
     at_once: bool = False
+    awaited: bool = False
 
     def finds(self, what: What) -> bool:
         """Whether it finds such things in memory tiles when it begins."""
