@@ -89,11 +89,14 @@ class Parameters:
     4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
-    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; pages that
-    are not in use at the end (`weights_left`), of which `weights_rest` are full; bytes from the results of the first of 16
-    channels to those of the others (`apart`); the least and the greatest result, each as the 4 bytes of a word or a float32,
-    where results are cut to them; where sums are scaled, what they are multiplied by, what is added to that, and by how much it
-    is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
+    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; buffers of
+    data, and pages, that are not in use at the end (`data_left`, `weights_left`), of these `weights_rest` full; bytes from the
+    results of the first of 16 channels to those of the others (`apart`); the least and the greatest result, each as the 4 bytes
+    of a word or a float32, where results are cut to them; where sums are scaled, what they are multiplied by, what is added to
+    that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
+
+    What DMA channels have taken for the layer before it begins is not among its buffers and pages (`weights_pages`,
+    `data_buffers`), nor what they have taken for the next one among those at its end.
     """
 
     units: int
@@ -116,6 +119,7 @@ class Parameters:
     data_buffers: int
     results_buffers: int
     residual_buffers: int
+    data_left: int
     weights_left: int
     weights_rest: int = 0
     apart: int = 0
@@ -137,7 +141,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"buffers": 20, "bounds": 32}
+_PLACES = {"buffers": 21, "bounds": 32}
 
 
 @lru_cache(maxsize=64)

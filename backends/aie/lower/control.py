@@ -30,6 +30,7 @@ class Stage(Enum):
     """What an operation has to wait for."""
 
     CONFIGURE = "nothing: it changes nothing that the layer before uses"
+    QUEUE = "nothing but room in queues"
     FOLLOW = "the results of the layer before in DDR, but those of its last tiles"
     ARRIVE = "the results of the layer before in DDR"
     TAKE = "the cores, which the layer before uses"
@@ -106,7 +107,7 @@ class LayerControl:
             yield from self._tasks(Stage.SEND, self.memory.send(Tile(c, 1)))
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
-                yield from self._tasks(Stage.TAKE, self.core.run(c, r), S2MM)
+                yield from self._tasks(Stage.QUEUE if self.links.queued[0] else Stage.TAKE, self.core.run(c, r), S2MM)
 
     @property
     def operations(self) -> list[Operation]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
@@ -64,6 +65,7 @@ def sequence(
     places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
+    taken = [(0, 0), *(_queued(a.tiling, b.tiling) for a, b in pairwise(plans))][: len(plans)]  # while the layer before computes
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
@@ -80,6 +82,8 @@ def sequence(
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
                 awaited=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling),
+                queued=taken[i],
+                left=(0, 0) if i + 1 == len(taken) else taken[i + 1],
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -87,10 +91,12 @@ def sequence(
                 raise LimitError(str(exc), node=placed.plan.layer.node) from exc
         made.end()
         fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]
-        if not fewer:
+        if not fewer and not made.unqueued:
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
         for i in fewer:
             steps[i] -= 1
+        for i in made.unqueued:
+            taken[i] = (0, 0)
 
 
 class _Sequence:
@@ -103,6 +109,7 @@ class _Sequence:
         self.operations = part.moved(enable(part.grid))
         self.ends, self.late, self.links = [0], list[str](), list[Links]()
         self.crowded: list[int] = []  # layers that find too few descriptors beside the layer before
+        self.unqueued: list[int] = []  # layers whose cores' tasks find no place in queues beside the layer before
         self._before: LayerControl | None = None
         self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
 
@@ -115,6 +122,8 @@ class _Sequence:
         self._awaited = []
         if early and self._before is not None:
             stages = _staged(self.grid, self._before, control)
+            if stages[Stage.QUEUE]:
+                self.unqueued.append(len(self.late))
             self.operations += moved(stages[Stage.CONFIGURE])
             delivered = not near
             if delivered:
@@ -131,6 +140,8 @@ class _Sequence:
             self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
             self.operations += [*far, *moved(stages[Stage.SEND]), *moved(rest)]
         else:
+            if links.queued != (0, 0):
+                self.unqueued.append(len(self.late))
             self.operations += moved(self._before.first_in_ddr() if self._before is not None else [])
             self._finish(lasting=False)
             first, then = ([op for _, op in staged] for staged in (control.arriving, control.computing))
@@ -198,10 +209,18 @@ def _change_early(before: Tiling, after: Tiling) -> bool:
     return before.mode != after.mode and told and keeps_results(before.mode, after.mode)
 
 
+def _queued(before: Tiling, after: Tiling) -> tuple[int, int]:
+    """Buffers of data and pages that cores' channels take of those that the layer before has left, if their tasks are queued
+    while it computes: one of each, as all channels have tasks; none of pages that stay until the end."""
+    tasks = all(t.pages(part) for t in (before, after) for part in range(t.mode.weight_parts))
+    return (1, int(not before.kept)) if tasks and before.all_cores else (0, 0)
+
+
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:
     """Operations by stage, cores last, because they may end the layer before the last one meanwhile. Tasks for which a queue has
     no place beside those of the layer before come later, and so do descriptors that have none."""
-    queued = Counter(q for op in before.operations if (q := queue_of(grid, op)))
+    before_queued = Counter(q for op in before.operations if (q := queue_of(grid, op)))
+    queued = Counter(before_queued)
     stages: dict[Stage, list[Operation]] = {stage: [] for stage in Stage}
     cores: list[Operation] = []
     sending = Stage.TAKE if without_room(grid, control.needed, before.taken) else Stage.CONFIGURE
@@ -215,6 +234,10 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             queued[queue] += 1
             if queued[queue] > _QUEUED:
                 stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE
+        if queue and stage is Stage.QUEUE:
+            first = queued[queue] == before_queued[queue]
+            queued[queue] += 1
+            stage = Stage.CONFIGURE if queued[queue] <= _QUEUED else Stage.QUEUE if first else Stage.TAKE
         kind = grid.kind(split(op.address)[0]) if isinstance(op, (Write, BlockWrite)) else None
         if wanted is stage is Stage.CONFIGURE and kind is Kind.MEMORY and i in computing:
             stage = sending

@@ -56,7 +56,8 @@ class Links:
     is here; whether its own results stay there, in tiles of how many rows (`laid`); and whether they leave for DDR, in how many
     pieces at most, those of the last tiles `apart`, so that the next layer knows.
     Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes. Where the
-    next layer's circuits are `awaited`, cores tell when they have all of their data and weights."""
+    next layer's circuits are `awaited`, cores tell when they have all of their data and weights. Tasks of cores' channels for data
+    and weights may be `queued` while the layer before computes, and take so many buffers and pages that it has `left`."""
 
     here: bool = False
     added: bool = False
@@ -69,6 +70,8 @@ class Links:
     pieces: int = RESULT_PIECES
     at_once: bool = False
     awaited: bool = False
+    queued: tuple[int, int] = (0, 0)
+    left: tuple[int, int] = (0, 0)
 
     def finds(self, what: What) -> bool:
         """Whether it finds such things in memory tiles when it begins."""

@@ -37,7 +37,7 @@ class Clock:
             action()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiter:
     who: str
     value: int
@@ -60,7 +60,8 @@ class Lock:
     waiters: deque[_Waiter] = field(default_factory=deque)
 
     def acquire(self, who: str, value: int, at_least: bool, action: Action) -> None:
-        """Call `action` when the lock holds at least (or exactly) `value`, after taking it off; first come, first served."""
+        """Call `action` when the lock holds at least (or exactly) `value`, after taking it off. Of those who wait, the first that can
+        be served is."""
         self.waiters.append(_Waiter(who, value, at_least, action))
         self._serve()
 
@@ -77,9 +78,10 @@ class Lock:
         self._serve()
 
     def _serve(self) -> None:
-        while self.waiters:
-            first = self.waiters[0]
-            if self.value < first.value if first.at_least else self.value != first.value:
-                return
-            self.value -= first.value
-            self.waiters.popleft().action()
+        while served := next((w for w in self.waiters if self._serves(w)), None):
+            self.value -= served.value
+            self.waiters.remove(served)
+            served.action()
+
+    def _serves(self, waiter: _Waiter) -> bool:
+        return self.value >= waiter.value if waiter.at_least else self.value == waiter.value
