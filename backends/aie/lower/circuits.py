@@ -65,8 +65,8 @@ def keeps_way_out(before: Mode, after: Mode) -> bool:
 
 @cache
 def keeps_results(before: Mode, after: Mode) -> bool:
-    """Whether results of a layer go on leaving cores, and memory tiles, while circuits change to those of the next mode."""
-    return keeps_way_out(before, after) and _keeps(before, after, lambda grid, r: grid.kind(r.flow.source.tile) is Kind.CORE)
+    """Whether results of a layer go on leaving cores while circuits change to those of the next mode."""
+    return _keeps(before, after, lambda grid, r: grid.kind(r.flow.source.tile) is Kind.CORE)
 
 
 def _keeps(before: Mode, after: Mode, wanted: Callable[[Grid, Route], bool]) -> bool:

@@ -196,11 +196,13 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
 
 
 def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
-    """Bytes that come through a channel, one portion of the data behind the other, up to the last that any core begins with."""
-    found, before = 0.0, 0
+    """Bytes that come through a channel, one portion of the data behind the other, up to the last that any core begins with, less
+    those that cores get meanwhile: parts of a unit are sent as soon as they are there."""
+    found, before, each = 0.0, 0, t.parts // t.splits
     for p in portions:
-        begun = min(p.first + p.count, t.parts // t.splits) - p.first
-        found = max(found, before + begun * t.part_bytes) if begun > 0 else found
+        begun = min(p.first + p.count, each) - p.first
+        meanwhile = (begun - 1) * min(t.part_bytes, t.data_bytes / each)
+        found = max(found, before + begun * t.part_bytes - meanwhile) if begun > 0 else found
         before += p.count * t.part_bytes
     return found
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
-from sparsec.backends.aie.lower.circuits import Circuits, keeps_results
+from sparsec.backends.aie.lower.circuits import Circuits, keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
 from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
@@ -64,6 +64,7 @@ def sequence(
     plans = [plan for plan, _ in layers]
     places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
+    leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
     taken = [(0, 0), *(_queued(a.tiling, b.tiling) for a, b in pairwise(plans))][: len(plans)]  # while the layer before computes
     known: dict[_Asked, LayerControl] = {}
@@ -77,11 +78,11 @@ def sequence(
                 follows[i],
                 placed.stays,
                 plans[i + 1].tiling.rows if placed.joined else placed.plan.tiling.rows,
-                leaves=neighbours.readers[i].leave(here=placed.joined, held=placed.held),
+                leaves=leaves[i],
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
-                awaited=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling),
+                awaited=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i]),
                 queued=taken[i],
                 left=(0, 0) if i + 1 == len(taken) else taken[i + 1],
             )
@@ -202,11 +203,12 @@ class _Sequence:
         return self._known[way]
 
 
-def _change_early(before: Tiling, after: Tiling) -> bool:
+def _change_early(before: Tiling, after: Tiling, leaves: bool) -> bool:
     """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
-    compute: results go on leaving them, and all cores have some to tell of."""
-    told = before.all_cores and all(before.pages(part) for part in range(before.mode.weight_parts))
-    return before.mode != after.mode and told and keeps_results(before.mode, after.mode)
+    compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of."""
+    if before.mode == after.mode or not before.all_cores or not all(map(before.pages, range(before.mode.weight_parts))):
+        return False
+    return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
 
 
 def _queued(before: Tiling, after: Tiling) -> tuple[int, int]:

@@ -106,7 +106,9 @@ class Tiling:
         if len(self.layer.window.planes) > 1 or self.groups > 1 or streams > (2 if self.in_turn else 1):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
-        found = range(max(most, self.splits), 0, -1)
+        if self.tiles == 1 and self.in_turn:  # each unit, so that cores have the first one soon
+            most *= self.splits
+        found = range(max(min(most, LOCK_MAXIMUM // 2), self.splits), 0, -1)
         return next(n for n in found if blocks % n == 0 and n % self.splits == 0)
 
     @property
