@@ -96,7 +96,7 @@ def sequence(
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
         for i in fewer:
             steps[i] -= 1
-        for i in made.unqueued:
+        for i in () if fewer else made.unqueued:  # with fewer pieces a layer may begin early after all
             taken[i] = (0, 0)
 
 

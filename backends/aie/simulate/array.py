@@ -254,6 +254,7 @@ class ArrayState:
         if not self._rewire:
             return
         self._rewire = False
+        before = {key: list(channel.peers) for key, channel in self.channels.items() if channel.moving}
         for channel in self.channels.values():
             channel.peers.clear()
         for c in circuits(self.grid, self.registers):
@@ -261,3 +262,6 @@ class ArrayState:
             end = self.channels[c.destination.tile, Direction.S2MM, c.destination.index]
             source.peers.append((end, c.hops))
             end.peers.append((source, c.hops))
+        for key, peers in before.items():
+            if {id(p) for p, _ in peers} != {id(p) for p, _ in self.channels[key].peers}:
+                raise StreamError(f"the circuits of {self.channels[key].name} have changed while words come through them")

@@ -77,6 +77,11 @@ class Channel:
         return self._descriptor is not None and not self._moving
 
     @property
+    def moving(self) -> bool:
+        """Whether words move through it now."""
+        return self._moving
+
+    @property
     def remaining(self) -> int:
         """Words of the descriptor that have not moved."""
         return self._addresses.size - self._at

@@ -60,8 +60,8 @@ class Lock:
     waiters: deque[_Waiter] = field(default_factory=deque)
 
     def acquire(self, who: str, value: int, at_least: bool, action: Action) -> None:
-        """Call `action` when the lock holds at least (or exactly) `value`, after taking it off. Of those who wait, the first that can
-        be served is."""
+        """Call `action` when the lock holds at least (or exactly) `value`, after taking it off. Of those who wait, the first that
+        can be served is."""
         self.waiters.append(_Waiter(who, value, at_least, action))
         self._serve()
 

@@ -54,7 +54,7 @@ class Bench:
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
             *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts),
             *(start - PAGES_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
-            *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 0 if kept else slots),
+            *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 1, 0 if kept else slots),
             apart=self.step,
             bounds=bounds,
             scaling=scaling,

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.aie.lower.circuits import Circuits, keeps_way_out
+from sparsec.backends.aie.lower.circuits import Circuits, keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.modes import LEAVING, Cut, Mode, modes
 from sparsec.backends.aie.machine import machine_named
-from sparsec.backends.aie.registers import Kind
-from sparsec.backends.aie.switch import Channel, circuits
+from sparsec.backends.aie.registers import Kind, Tile
+from sparsec.backends.aie.switch import Channel, Routing, circuits, route
 from sparsec.backends.aie.transaction import BlockWrite, MaskWrite, Operation, Write
 
 GRID = machine_named("aie2:npu1").grid
@@ -91,3 +91,38 @@ def test_what_leaves_goes_on_where_nothing_is_in_the_way() -> None:
             assert all(source.index in LEAVING for source in out)
             kept = all(_ends(values).get(source) == ends for source, ends in out.items())
             assert kept == keeps_way_out(before, after), (before.told, after.told)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (_mode(Cut.PAIRS, chain=4), _mode(Cut.PAIRS)),
+        (_mode(Cut.PAIRS), _mode(Cut.PAIRS, streams=4)),
+        (_mode(Cut.HALVES), _mode(Cut.HALVES, streams=2)),
+        (_mode(Cut.HALVES, streams=2), _mode(Cut.HALVES, chain=2)),
+        (_mode(Cut.BOTH), _mode(Cut.CHANNELS)),
+    ],
+    ids=lambda m: f"{m.cut.name}-{m.streams}-{m.chain}",
+)
+def test_results_go_on_leaving_while_registers_are_written(before: Mode, after: Mode) -> None:
+    """After every single write cores' results come where they came before, and out of memory tiles where that is said."""
+    assert keeps_results(before, after)
+    values: dict[int, int] = {}
+    made = Circuits(GRID)
+    for operations in made.change(before):
+        _apply(values, operations)
+    kinds = {Kind.CORE, Kind.MEMORY} if keeps_way_out(before, after) else {Kind.CORE}
+    results = [f for f in before.flows() if GRID.kind(f.source.tile) in kinds and _out(f.destinations[0].tile)]
+    routes = [r for r in route(GRID, before.flows(), route(GRID, before.common_flows()).routes).routes if r.flow in results]
+    assert len(routes) == len(results) >= 4
+    wanted = {w.address: values[w.address] for w in Routing(GRID, tuple(routes)).writes()}
+    near, far = made.change(after)
+    assert not near
+    for op in far:
+        _apply(values, [op])
+        assert all(values[address] == value for address, value in wanted.items())
+
+
+def _out(tile: Tile) -> bool:
+    """Whether results come here."""
+    return GRID.kind(tile) in (Kind.MEMORY, Kind.SHIM)

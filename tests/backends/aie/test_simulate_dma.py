@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -114,18 +113,24 @@ def _only_descriptor(number: int, made: MemoryDescriptor) -> Operation:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4), st.booleans()), max_size=30))
-def test_locks_serve_in_order(actions: list[tuple[bool, int, bool]]) -> None:
-    """First come, first served, at least or exactly; never below zero, never above what it holds."""
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.booleans()), max_size=30))
+def test_locks_serve_whoever_can_be_served(actions: list[tuple[bool, int, bool]]) -> None:
+    """At least or exactly, the first of those who can be; never below zero, never above what it holds."""
     lock = Lock("lock", 63)
-    value, waiting, granted, served = 0, deque[tuple[int, int, bool]](), list[int](), list[int]()
+    value, waiting, granted, served = 0, list[tuple[int, int, bool]](), list[int](), list[int]()
 
     def settle() -> None:
         nonlocal value
-        while waiting and (value >= waiting[0][1] if waiting[0][2] else value == waiting[0][1]):
-            number, wanted, _ = waiting.popleft()
+        i = 0
+        while i < len(waiting):
+            number, wanted, at_least = waiting[i]
+            if value < wanted or (value != wanted and not at_least):
+                i += 1
+                continue
+            del waiting[i]
             value -= wanted
             served.append(number)
+            i = 0
 
     for number, (takes, amount, at_least) in enumerate(actions):
         if takes:

@@ -15,7 +15,7 @@ from sparsec.backends.aie.core.core import Core
 from sparsec.backends.aie.core.timing import Latencies
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, MemoryDescriptor, Release, ShimDescriptor
 from sparsec.backends.aie.machine import machine_named
-from sparsec.backends.aie.registers import Tile, register_address
+from sparsec.backends.aie.registers import Kind, Tile, register_address, register_name, split
 from sparsec.backends.aie.simulate.memory import Words
 from sparsec.backends.aie.simulate.run import simulate
 from sparsec.backends.aie.transaction import BlockWrite, Patch, Transaction, Write
@@ -225,6 +225,24 @@ def test_a_channel_without_circuit_waits_for_ever() -> None:
         stream.sync(MEMORY, 5)
 
     _fails(build, r"deadlock.*memory\(0,1\)\.s2mm5, descriptor 24 .* with 4 words left, for a circuit: none begins or ends here")
+
+
+def test_circuits_that_change_while_words_come_through_them() -> None:
+    """Noticed where the next task is started, which is when channels look for their circuits."""
+
+    def build(stream: Stream) -> None:
+        written = (op for op in stream.operations if isinstance(op, Write) and split(op.address)[0] == CORE)
+        up = next(w for w in written if register_name(Kind.CORE, split(w.address)[1]).startswith("master.north"))
+        stream.task(MEMORY, IN, 0, 0, MemoryDescriptor(own(0), 200), token=True)
+        stream.task(SHIM, OUT, 0, 0, ShimDescriptor(0, 200), argument=0)
+        stream.task(CORE, IN, 0, 0, CoreDescriptor(0, 200))
+        stream.task(Tile(0, 3), IN, 0, 0, CoreDescriptor(0, 200))
+        stream.sync(MEMORY)
+        stream.task(MEMORY, OUT, 0, 1, MemoryDescriptor(own(0), 200))
+        stream.operations.append(Write(up.address, 0))
+        stream.task(CORE, IN, 1, 1, CoreDescriptor(0, 16))
+
+    _fails(build, r"cycle \d+, operation \d+, .*the circuits of memory\(0,1\)\.mm2s0 have changed while words come through them")
 
 
 def _good() -> tuple[bytes, bytes]:

@@ -1,0 +1,127 @@
+"""What of a layer comes while the one before still computes: circuits, and the tasks of cores' channels, without other values."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from models.byte_layer import ByteConv, chain_graph
+from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.modes import Cut, Mode, modes
+from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.writer import queue_of
+from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram
+from sparsec.backends.aie.registers import Direction, Kind, register_name, split
+from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Write
+from sparsec.compiler.graph import Graph
+from tests.backends.aie.networks import check_run
+
+NPU = machine_named("aie2:npu1")
+GRID = NPU.grid
+
+
+def _mode(cut: Cut, *, streams: int = 1, chain: int = 1) -> Mode:
+    return next(m for m in modes(GRID) if (m.cut, m.streams, m.chain) == (cut, streams, chain))
+
+
+def _lowered(graph: Graph, chosen: list[Mode]) -> ArrayProgram:
+    """With the first way of each mode."""
+    ways = {}
+    for node, mode in zip(graph.nodes, chosen, strict=True):
+        layer = conv_layer(graph, node)
+        assert not isinstance(layer, str)
+        ways[node.name] = next(iter(candidates(NPU, layer, (mode,), *graph.types[layer.y].shape[2:])))
+    return lower_with(graph, NPU, ways)
+
+
+def _part(program: ArrayProgram) -> ArrayPart:
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    return part
+
+
+def _windows(program: ArrayProgram) -> list[list[Operation]]:
+    """The operations up to each layer's end, from that of the one before."""
+    part = _part(program)
+    return [list(part.control.operations[a:b]) for a, b in pairwise(part.ends)]
+
+
+def _late(program: ArrayProgram) -> list[str]:
+    """By layer what keeps it from beginning early."""
+    return list(_part(program).late)
+
+
+def _switched(op: Operation) -> bool:
+    if not isinstance(op, Write | BlockWrite):
+        return False
+    tile, offset = split(op.address)
+    return register_name(GRID.kind(tile), offset).startswith(("master.", "slave."))
+
+
+def _awaits(op: Operation, kind: Kind, direction: Direction) -> bool:
+    return isinstance(op, Sync) and op.direction is direction and GRID.kind(op.tile) is kind
+
+
+def _queues(op: Operation) -> bool:
+    """Whether it starts a task of a core's channel for data or weights."""
+    queue = queue_of(GRID, op)
+    return queue is not None and GRID.kind(queue[0]) is Kind.CORE and queue[1] is Direction.S2MM
+
+
+CHANGES = [
+    (_mode(Cut.PAIRS, chain=2), _mode(Cut.PAIRS), _mode(Cut.PAIRS, streams=4)),
+    (_mode(Cut.BOTH), _mode(Cut.HALVES), _mode(Cut.BOTH)),
+    (_mode(Cut.BOTH, chain=2), _mode(Cut.BOTH), _mode(Cut.PAIRS)),
+]
+
+
+@pytest.mark.parametrize("chosen", CHANGES, ids=lambda ms: "-".join(m.cut.name for m in ms))
+def test_circuits_and_tasks_come_before_results(chosen: tuple[Mode, ...]) -> None:
+    """Circuits change when all cores have their data and weights, before anyone asks for the results, if ways out are the same;
+    tasks are queued before either."""
+    rng = np.random.default_rng(5)
+    graph = chain_graph(rng, 128, (16, 16), [ByteConv(0, 128), ByteConv(1, 128, 3), ByteConv(2, 128, residual=1)], density=0.5)
+    program = _lowered(graph, list(chosen))
+    check_run(program, graph, rng)
+    early = [layer for layer, late in zip(_windows(program), _late(program)[1:], strict=False) if not late]
+    assert early
+    for layer in early:
+        finished = next(i for i, op in enumerate(layer) if _awaits(op, Kind.CORE, Direction.MM2S))
+        told = [i for i, op in enumerate(layer) if _awaits(op, Kind.CORE, Direction.S2MM)]
+        assert len(told) == 2
+        assert max(told) < finished
+        assert sum(map(_queues, layer[: min(told)])) >= 2 * GRID.columns * GRID.core_rows
+        assert any(map(_switched, layer[max(told) : finished]))
+        assert not any(map(_switched, layer[finished:]))
+
+
+def test_the_same_circuits_are_not_awaited() -> None:
+    rng = np.random.default_rng(6)
+    graph = chain_graph(rng, 64, (16, 9), [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64)])
+    program = _lowered(graph, [_mode(Cut.BOTH)] * 3)
+    assert not any(_awaits(op, Kind.CORE, Direction.S2MM) for layer in _windows(program) for op in layer)
+    check_run(program, graph, rng)
+
+
+def test_tasks_without_room_in_queues_come_later() -> None:
+    """The residual of an only tile comes in so many tasks that queues have no place for the next layer's beside them: then none
+    of those is started before the results are there."""
+    rng = np.random.default_rng(7)
+    convs = [ByteConv(0, 512), ByteConv(1, 512), ByteConv(2, 512, residual=1), ByteConv(3, 64)]
+    graph = chain_graph(rng, 64, (4, 13), convs)
+    program = _lowered(graph, [_mode(Cut.BOTH)] * 4)
+    check_run(program, graph, rng)
+    assert not any(_late(program)[1:])
+    early = []
+    for layer in _windows(program):
+        finished = next(i for i, op in enumerate(layer) if _awaits(op, Kind.CORE, Direction.MM2S))
+        early.append(sum(map(_queues, layer[:finished])))
+    cores = GRID.columns * GRID.core_rows
+    assert early[0] == 4 * cores, "its own, and the next layer's"
+    assert early[1] == 5 * cores, "the next layer's, with four tasks of data and residual"
+    assert early[2] == cores * 3 // 4, "the fifth one, of all but the last of the cores that share data; none of the last layer's"
+    assert early[3] == 2 * cores, "its own"
