@@ -206,7 +206,7 @@ class _Sequence:
 def _change_early(before: Tiling, after: Tiling, leaves: bool) -> bool:
     """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
     compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of."""
-    if before.mode == after.mode or not before.all_cores or not all(map(before.pages, range(before.mode.weight_parts))):
+    if before.mode == after.mode or not _all_take(before):
         return False
     return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
 
@@ -214,8 +214,12 @@ def _change_early(before: Tiling, after: Tiling, leaves: bool) -> bool:
 def _queued(before: Tiling, after: Tiling) -> tuple[int, int]:
     """Buffers of data and pages that cores' channels take of those that the layer before has left, if their tasks are queued
     while it computes: one of each, as all channels have tasks; none of pages that stay until the end."""
-    tasks = all(t.pages(part) for t in (before, after) for part in range(t.mode.weight_parts))
-    return (1, int(not before.kept)) if tasks and before.all_cores else (0, 0)
+    return (1, int(not before.kept)) if _all_take(before) and _all_take(after) else (0, 0)
+
+
+def _all_take(t: Tiling) -> bool:
+    """Whether all cores take data and weights."""
+    return t.layer.output_blocks >= t.mode.channel_parts and all(map(t.pages, range(t.mode.weight_parts)))
 
 
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:
