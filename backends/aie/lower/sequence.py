@@ -24,6 +24,7 @@ from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
 _AT_ONCE = 0  # instead of fewer pieces of results: weights at once
+_TAIL = 4000.0  # cycles that a layer takes at least when all of its weights have come out of DDR
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -269,5 +270,5 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
                 1 - places.slots / chunks if chunks and places.slots else 0.0,
             )
             busy = max(BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
-            found[-1].append(max(0.0, USED * cycles - busy))
+            found[-1].append(max(_TAIL, USED * cycles - busy))
     return found
