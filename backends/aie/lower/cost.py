@@ -32,13 +32,11 @@ _ADDING = 9  # more for a chunk with a residual: its code, and a lock
 _SCALING = 18  # cycles of 4 vectors beside products to scale them
 _GOING_ON = {BYTE: 6, BFLOAT16: 2}  # cycles of 4 vectors beside products to fetch partial sums
 _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade brings
-_MARGIN = {BYTE: 1.05, BFLOAT16: 1.0}  # by how much a chain has to be better, as sums in parts take less than the model says
-_FEW_LEAVE = 0.25  # of the results of a chain's last core that it waits for, the more the longer they take beside products
-_ARRIVING, _CONFIGURED = 800, 1500  # until data begin to come from DDR, and until the last core can take them
-_HERE = 600  # until data that are in memory tiles begin to come
+_ARRIVING, _CONFIGURED = 300, 1500  # until data begin to come from DDR, and until the last core can take them
+_HERE = 150  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 USED, BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
-_JITTER = 0.1  # of what is less busy, that the busiest waits for
+_JITTER = 0.03  # of what is less busy, that the busiest waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +69,8 @@ ALONE = Context()
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute. What
-    the model does not see of chains is a factor (`margin`) and `more` cycles."""
+    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute, nor
+    those while weights that stay are `taken`, which the first tile waits for."""
 
     compute: float
     data: float
@@ -87,8 +85,7 @@ class Estimate:
     block: float
     waiting: float
     first_waits: bool
-    margin: float = 1.0
-    more: float = 0.0
+    taken: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -97,7 +94,7 @@ class Estimate:
     def first(self, context: Context = ALONE) -> float:
         """Cycles until cores multiply."""
         sent = max((c.sent for c in self.channels), default=0.0) if not context.here else 0.0
-        wanted = [self._brought(c, context) for c in self.channels if self._weights(c, context)]
+        wanted = [self._brought(c, context) for c in self.channels if c.weights and not min(context.early, c.room)]
         arriving = max([sent, *wanted])
         begun = _HERE if context.here and not wanted else _ARRIVING + arriving
         return (begun if context.follows else max(_CONFIGURED, begun)) + self.unit + self.late + self.behind(context)
@@ -137,10 +134,10 @@ class Estimate:
     def within(self, context: Context) -> float:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
-        cores = max(self.compute, self.weights) + self.waiting
-        moved = max(self.data, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
+        cores = max(self.compute + self.taken, self.weights) + self.waiting
+        moved = max(self.data - self.unit, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
         last = self.last if context.leaves else self.block
-        return self.margin * (first + max(cores, moved) + _JITTER * min(cores, moved) + last) + self.more
+        return first + max(cores, moved) + _JITTER * min(cores, moved) + last
 
 
 def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None = None) -> Estimate:
@@ -175,12 +172,11 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
     turns = Leaving(t).parts(0, leave[0]) if leave else 1
     behind = max(leaving / turns, leaving - compute / t.splits) if t.tiles == 1 else leaving / t.tiles
-    results, chained = t.tiles * t.most_results * block, mode.chain > 1
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
         pages,
-        results,
+        t.tiles * t.most_results * block,
         tuple(arriving),
         leaving,
         t.tiles,
@@ -190,8 +186,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
-        _MARGIN[t.layer.element] if chained else 1.0,
-        _FEW_LEAVE * results * min(1.0, results / compute) if chained else 0.0,
+        max(0.0, pages - unit - compute / t.tiles) if t.kept and t.tiles > 1 else 0.0,
     )
 
 
