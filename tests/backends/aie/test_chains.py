@@ -54,7 +54,7 @@ def test_results_stay_for_the_next_layer(cut: Cut, height: int) -> None:
 
 
 def test_layers_begin_while_the_one_before_computes() -> None:
-    """Descriptors and weights of a layer stand before the wait for the results of the layer before, and runs are exact."""
+    """All that a layer tells its cores stands before the wait for the results of the layer before, and runs are exact."""
     rng = np.random.default_rng(6)
     graph = chain_graph(rng, 32, (13, 7), [ByteConv(0, 32, 3), ByteConv(1, 32, 3), ByteConv(2, 32, 3)])
     ways = {n.name: next(t for t in _ways(graph, i, Cut.BOTH) if t.kept) for i, n in enumerate(graph.nodes)}
@@ -62,9 +62,7 @@ def test_layers_begin_while_the_one_before_computes() -> None:
     part = _part(program)
     assert part.late == ("", "", "")
     later = part.control.operations[part.ends[2] :]
-    cores = [op for op in later if isinstance(op, Write | BlockWrite) and NPU.grid.kind(split(op.address)[0]) is Kind.CORE]
-    assert len(cores) == 2 * NPU.cores  # no parameters or descriptors: data and weights are started in each
-    assert all(isinstance(op, Write) for op in cores)
+    assert not any(NPU.grid.kind(split(op.address)[0]) is Kind.CORE for op in later if isinstance(op, Write | BlockWrite))
     check_run(program, graph, rng)
 
 
