@@ -38,6 +38,8 @@ class Stage(Enum):
     LEAVE = "room among descriptors and in queues"
 
 
+_PIECES = 64  # that a descriptor's iteration counts
+
 Staged = tuple[Stage, Operation]
 Early = Sequence[Sequence[float]]  # words by column and channel
 
@@ -183,9 +185,9 @@ class LayerControl:
             weights.append((_Tasks(memory, first), now, times - now))
         if len(chains) > 1 and early:
             words = sum(times * sum(part[0].length for part in parts) for parts, times in chains)
-        for n, (part, times) in enumerate(self.shim.weights(Tile(column, 0), channel, arrival, words)):
+        for part, now, then in self.shim.weights(Tile(column, 0), channel, arrival, words):
             first = yield from _configured(self.writer.write(shim[0], shim[2], [part]))
-            weights.append((_Tasks(shim, first), times if n == 0 and words else 0, times if n or not words else 0))
+            weights.append((_Tasks(shim, first), now, then))
         brought = sum(times * part[0].length for parts, times in chains for part in parts)
         self.weights_late[column, channel] = brought - words
         before = min(arrival.before, self.tiling.tiles)
@@ -236,7 +238,10 @@ class LayerControl:
         once = times // self.tiling.streamed if slots else times
         if slots and not self.tiling.kept:
             often = min(often, slots if arrival.data or arrival.residual else once, once)
-        return 0 if self.links.at_once and often < once else often
+        if self.links.at_once and 0 < often < once:  # in equal pieces, of which one descriptor brings all
+            pieces = (n for n in range(often, 0, -1) if once % n == 0 and once // n <= _PIECES)
+            return next(pieces, 0) if self.tiling.streamed == 1 else 0
+        return often
 
     def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:
         """Operations of which those that start tasks (of channels of a direction) have to wait."""

@@ -42,9 +42,10 @@ class ShimControl(TileControl):
                 for repeat in (count - 1, 1) if last and apart and count > 1 else (count * times,):
                     yield from self.writer.start(tile, S2MM, i, begin, repeat, token=last or before_last)
 
-    def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int]]:
-        """The pages that come through a channel: `early` words of the first time by themselves, the rest, and how often. Where
-        blocks are computed, their frames, and then the blocks."""
+    def weights(self, tile: Tile, channel: int, arrival: Arrival, early: int) -> list[tuple[Part, int, int]]:
+        """The pages that come through a channel, how often early and how often later: `early` words of the first time by
+        themselves, and the rest, in as large pieces where one descriptor has to do. Where blocks are computed, their frames, and
+        then the blocks."""
         plan = self.plan
         if not arrival.weights:
             return []
@@ -56,14 +57,16 @@ class ShimControl(TileControl):
             (stream,) = (plan.memory[tile.column].weights[i].stream for i in arrival.weights)
             made, where, turns = from_image(self.tiling, self.traffic.computed, stream.part)
             frames = ShimDescriptor(0, words), WEIGHTS, self.traffic.weights + before
-            return [(frames, 1), ((made, ACTIVATIONS, where), turns * times)]
+            return [(frames, 0, 1), ((made, ACTIVATIONS, where), 0, turns * times)]
         at = self.traffic.weights + before
+        whole = ShimDescriptor(0, words), WEIGHTS, at
         if early in (0, words):
-            found = [((ShimDescriptor(0, words), WEIGHTS, at), 1)] if early else []
-            return [*found, *([((ShimDescriptor(0, words), WEIGHTS, at), times - len(found))] if times > len(found) else [])]
+            return [(whole, min(early, 1), times - min(early, 1))]
+        if self.links.at_once:
+            pieces = words // early
+            return [((ShimDescriptor(0, early, iteration=Iteration(early, pieces)), WEIGHTS, at), 1, pieces - 1)]
         first, rest = (ShimDescriptor(0, early), WEIGHTS, at), (ShimDescriptor(0, words - early), WEIGHTS, at + 4 * early)
-        whole = [((ShimDescriptor(0, words), WEIGHTS, at), times - 1)] if times > 1 else []
-        return [(first, 1), (rest, 1), *whole]
+        return [(first, 1, 0), (rest, 0, 1), *([(whole, 0, times - 1)] if times > 1 else [])]
 
     def data(self, tile: Tile, arrival: Arrival) -> Parts:
         """Tiles of data that come through a channel, each with its residual behind it, if that does not move by itself."""

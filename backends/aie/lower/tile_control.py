@@ -55,9 +55,10 @@ class Links:
     layer before computes, or `follow` all of that one's results but those of its last tiles; whether the residual that is `added`
     is here; whether its own results stay there, in tiles of how many rows (`laid`); and whether they leave for DDR, in how many
     pieces at most, those of the last tiles `apart`, so that the next layer knows.
-    Weights that come `at_once` take a descriptor less than those of which some come while the layer before computes. Where the
-    next layer's circuits are `awaited`, cores tell when they have all of their data and weights. Tasks of cores' channels that
-    are `queued` while the layer before computes take so many buffers of data, and pages, that it has `left`."""
+    Weights that come `at_once`, or in equal pieces, take a descriptor less than those of which some come while the layer before
+    computes. Where the next layer's circuits are `awaited`, cores tell when they have all of their data and weights. Tasks of
+    cores' channels that are `queued` while the layer before computes take so many buffers of data, and pages, that it has
+    `left`."""
 
     here: bool = False
     added: bool = False

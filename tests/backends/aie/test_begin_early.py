@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from models.byte_layer import ByteConv, chain_graph
+from sparsec.backends.aie.descriptors import ShimDescriptor
 from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
-from sparsec.backends.aie.registers import Direction, Kind, register_name, split
-from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Write
+from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
+from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Write, task_of
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run
 
@@ -125,3 +131,33 @@ def test_tasks_without_room_in_queues_come_later() -> None:
     assert early[1] == 5 * cores, "the next layer's, with four tasks of data and residual"
     assert early[2] == cores * 3 // 4, "the fifth one, of all but the last of the cores that share data; none of the last layer's"
     assert early[3] == 2 * cores, "its own"
+
+
+@pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (2000.0, 0), (6000.0, 2), (1e6, 2)])
+def test_early_weights_in_equal_pieces_take_one_descriptor(time: float, fewer: int) -> None:
+    """What comes early and what comes later are all words of the weights, once, with a descriptor of each channel for either and
+    with one for both."""
+    graph = chain_graph(np.random.default_rng(8), 512, (7, 7), [ByteConv(0, 512, 3)], density=0.5)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    way = next(t for t in candidates(NPU, layer, (_mode(Cut.CHANNELS, chain=4),), 7, 7) if t.streamed == 1 and not t.kept)
+    plan = plan_layer(NPU, way, kinds_of(way))
+    traffic = Traffic.of(layer, images_of(graph, [way], {})[0], 0)
+    words = []
+    for at_once in (False, True):
+        links = Links(at_once=at_once)
+        made = LayerControl(GRID, plan, traffic, 0, links, early=[[time, time]] * GRID.columns)
+        moved, found, shims = Counter[Tile](), dict[tuple[Tile, int], ShimDescriptor](), Counter[Tile]()
+        for _, op in made.arriving:
+            tile, offset = split(op.address)
+            if isinstance(op, BlockWrite) and GRID.kind(tile) is Kind.SHIM:
+                number = int(register_name(Kind.SHIM, offset).removeprefix("bd").removesuffix(".0"))
+                found[tile, number] = ShimDescriptor.decode(op.values)
+                shims[tile] += 1
+            if (queue := queue_of(GRID, op)) and GRID.kind(tile) is Kind.SHIM:
+                assert isinstance(op, Write)
+                task = task_of(Kind.SHIM, op.value)
+                moved[tile] += found[queue[0], task.descriptor].length * task.repeat
+        words.append((moved, shims))
+    assert words[0][0] == words[1][0]
+    assert all(words[0][1][t] - words[1][1][t] == fewer for t in words[0][1])
