@@ -70,7 +70,8 @@ ALONE = Context()
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute, nor
-    those while weights that stay are `taken`, which the first tile waits for."""
+    those while weights that stay are `taken`, which the first tile waits for. Of data the first unit counts as what comes before,
+    and cores compute `behind_last`: the difference."""
 
     compute: float
     data: float
@@ -86,6 +87,7 @@ class Estimate:
     waiting: float
     first_waits: bool
     taken: float
+    behind_last: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -135,7 +137,7 @@ class Estimate:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
         cores = max(self.compute + self.taken, self.weights) + self.waiting
-        moved = max(self.data - self.unit, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
+        moved = max(self.data + self.behind_last, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
         last = self.last if context.leaves else self.block
         return first + max(cores, moved) + _JITTER * min(cores, moved) + last
 
@@ -187,6 +189,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
         max(0.0, pages - unit - compute / t.tiles) if t.kept and t.tiles > 1 else 0.0,
+        compute / t.units - unit,
     )
 
 
