@@ -199,23 +199,49 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
             remedy="use an array with more cores",
             node=tiling.layer.node,
         )
-    gap = weights_gap(machine, tiling) or 0
-    spare = size - sum(demand.values()) - gap
-    weights = demand["data"] + demand["residual"] + gap
-    results = weights + demand["weights"]
+    gaps = _gaps(machine, tiling)
+    step = tiling.unit_bytes + gaps.data
+    data = demand["data"] + (tiling.buffers - 1) * gaps.data
+    weights = data + demand["residual"] + gaps.weights
+    results = weights + demand["weights"] + gaps.results
     gap = -(results + demand["results"]) % bank
-    at = results + demand["results"] + (gap if gap <= spare else 0)
+    at = results + demand["results"]
+    at += gap if at + gap + demand["partial sums"] + demand["parameters"] <= size else 0
     return CorePlaces(
         0,
-        tiling.unit_bytes,
-        tiling.buffers * tiling.unit_bytes,
-        demand["data"] + tiling.residual_lead * bool(tiling.layer.residual),
+        step,
+        (tiling.buffers - 1) * step + tiling.unit_bytes,
+        data + tiling.residual_lead * bool(tiling.layer.residual),
         weights,
         results + tiling.result_quad,  # the first store of a chunk lands before its results
         tiling.result_bytes + tiling.result_quad,
         _partial(tiling, at, bank, size - at - demand["parameters"]),
         size - demand["parameters"],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gaps:
+    """Bytes in a core behind each buffer of data but the last, before weights, and before results."""
+
+    data: int = 0
+    weights: int = 0
+    results: int = 0
+
+
+def _gaps(machine: Machine, tiling: Tiling) -> _Gaps:
+    """What keeps things in banks of their own, as far as there is room: weights from data, so that both are loaded at once, then
+    the buffer of data that cores read from the one that comes, then results from weights."""
+    bank = machine.core.data_bytes // machine.core.data_banks
+    spare = machine.core.data_bytes - sum(tiling.core_demand.values())
+    demand, behind = tiling.core_demand, tiling.buffers - 1
+    for data in dict.fromkeys((-tiling.unit_bytes % bank if behind else 0, 0)):
+        weights = tiling.gap_of(tiling.paging, behind * data)
+        before = demand["data"] + behind * data + demand["residual"] + weights + demand["weights"]
+        for results in (-before % bank, 0):
+            if behind * data + weights + results <= spare:
+                return _Gaps(data, weights, results)
+    return _Gaps()
 
 
 def weights_gap(machine: Machine, tiling: Tiling) -> int | None:

@@ -232,12 +232,12 @@ class Tiling:
         best = min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
         return best.tightened(self._streams.lengths, again=self.streamed > 1) if self.tight else best
 
-    def gap_of(self, paging: Paging) -> int:
-        """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one half of the ring of
-        weights comes where the other is not read."""
+    def gap_of(self, paging: Paging, more: int = 0) -> int:
+        """Bytes in a core between data, which take so many `more`, and weights, so that a bank holds no more than one of both,
+        and one half of the ring of weights comes where the other is not read."""
         first = max(paging.sizes) * (paging.ring // 2)
         demand = self._demand_beside_weights
-        return -(demand["data"] + demand["residual"] + first) % self.bank_bytes
+        return -(demand["data"] + more + demand["residual"] + first) % self.bank_bytes
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the weights are."""
