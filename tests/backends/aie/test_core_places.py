@@ -64,7 +64,7 @@ def test_nothing_overlaps(
 
 @pytest.mark.parametrize(("channels", "kernel"), [((64, 64), 3), ((64, 256), 1)])
 def test_what_is_loaded_and_what_comes_meanwhile_share_no_bank(channels: tuple[int, int], kernel: int) -> None:
-    """Of layers that leave room: both buffers of data, weights that stay (of a ring the half that is not read may), and results."""
+    """Of layers that leave room: both buffers of data, weights that stay (half of a ring may share one), and results."""
     graph = conv_graph(np.random.default_rng(2), channels, (56, 56), (kernel,) * 2, pads=(kernel // 2,) * 4, density=0.5)
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
