@@ -88,10 +88,11 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [
         _layer(plan, graph, ends) | {"begins_late": late, "stays": s.stays, "held": s.held, "leaves": s.leaves, "not_kept": s.why}
+        | {"every": s.every}
         for plan, ends, late, s in zip(part.plans, pairwise(part.ends), part.late, part.staying, strict=True)
     ]
-    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}
-    made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
+    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves or s.every > 1}
+    made = list(dict.fromkeys([*(v for p in part.plans for v in p.layer.made), *(v.output for v in part.views)]))
     taken = [*(p.layer.values for p in part.plans), *(v.inputs for v in part.views)]
     read = dict.fromkeys(v for values in taken for v in values if v not in made)
     return {

@@ -194,7 +194,7 @@ class Fitting:
         found = self._ranked(layer)
         wanted = dict.fromkeys(range(min(len(found), _CHEAPEST)))
         for here, added, leaves in product((False, True), (False, True)[: 1 + bool(layer.residual)], (False, True)):
-            context = Context(here, added, early=inf, follows=True, leaves=leaves)
+            context = Context(here, added, early=inf, follows=True, leaves=layer.share_left(all_leave=leaves))
             cycles = [cost.within(context) for cost, _ in found]
             order = sorted(range(len(found)), key=cycles.__getitem__)
             near = [i for i in order if cycles[i] < _DEARER * cycles[order[0]]]

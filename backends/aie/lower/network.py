@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -13,11 +14,13 @@ from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
+from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
+from sparsec.backends.aie.lower.thinning import AllLeave, with_thinned
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
@@ -38,6 +41,16 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
 
     FitError where the array has no circuits for any layer.
     """
+    left_whole: set[str] = set()
+    while True:
+        try:
+            return _lower(graph, machine, left_whole)
+        except AllLeave as exc:  # as ways turned out, or places
+            left_whole.add(exc.value)
+
+
+def _lower(graph: Graph, machine: Machine, left_whole: set[str]) -> ArrayProgram:
+    """The same with values `left_whole` that are not thinned out. AllLeave where another one cannot be."""
     ways = modes(machine.grid)
     if not ways:
         raise FitError(
@@ -48,7 +61,9 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])
+    graph, thinned = with_thinned(graph, left_whole)
     layers, reasons = layers_of(graph)
+    layers |= {node: replace(layers[node], thinned=made) for node, made in thinned.items()}
     reasons |= {node: reason for node, reason in why.items() if node in reasons}
     reasons |= surroundings(graph, layers)[1]
     todo = [layer for layer in layers.values() if layer.node not in reasons]
@@ -95,6 +110,8 @@ def _lowered(
     while True:
         try:
             return lower_with(graph, machine, tilings, reasons, fitting.passed_over)
+        except AllLeave:
+            raise
         except LimitError as exc:  # what fits by itself may not fit images that others want larger
             if exc.node not in tilings:
                 raise
@@ -175,10 +192,8 @@ def _array_part(
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
     begun = [
-        Context(here, k in neighbours.adders, inf, follows=True, leaves=who.leave(here=joined, held=adder >= 0))
-        for k, (here, joined, adder, who) in enumerate(
-            zip([False, *neighbours.joined], neighbours.joined, neighbours.adders, neighbours.readers, strict=False)
-        )
+        Context(here, k in neighbours.adders, inf, follows=True, leaves=t.layer.share_left(all_leave=leaves))
+        for k, (here, t, leaves) in enumerate(zip([False, *neighbours.joined], tilings, neighbours.all_leave, strict=False))
     ]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     part = part_of(machine.grid)
@@ -186,7 +201,7 @@ def _array_part(
     made = sequence(part, layers, cycles, neighbours, there, follow)
     plans = tuple(plan for plan, _ in layers)
     stays = tuple(
-        Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held)
+        Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held, every_of(placed.plan.tiling))
         for placed, links, why in zip(made.places, made.links, neighbours.why, strict=True)
     )
     return ArrayPart(

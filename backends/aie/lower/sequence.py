@@ -14,6 +14,7 @@ from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.thinning import AllLeave
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
@@ -79,6 +80,8 @@ def sequence(
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
             )
+            if plans[i].layer.thinned and neighbours.readers[i].all_leave(here=placed.joined, held=placed.held):
+                raise AllLeave(plans[i].layer.y, plans[i].layer.node)
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:

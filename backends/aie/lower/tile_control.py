@@ -30,7 +30,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Where a layer's tensors are in the arguments: images, and the byte offset of the layer's weights; `computed` is the image
+    """Where a layer's tensors are in the arguments: images, of results that of what leaves, and the byte offset of the layer's weights; `computed` is the image
     of weights that are not constant."""
 
     x: Image
@@ -46,7 +46,7 @@ class Traffic:
         residual = images[layer.residual].part(first, made) if layer.residual else None
         source = images[layer.x].part(layer.first_source, read)
         computed = images[layer.computed.value] if layer.computed else None
-        return Traffic(source, images[layer.y].part(first, made), residual, weights, computed)
+        return Traffic(source, images[layer.left].part(first, made), residual, weights, computed)
 
 
 @dataclass(frozen=True, slots=True)
