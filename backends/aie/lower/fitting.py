@@ -45,19 +45,22 @@ def _parts_of_heads(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
         yield [layer.heads(first, first + size) for first in range(0, heads, size)]
 
 
+Ranked = dict[Any, list[tuple[Estimate, Tiling]]]
+
+
 @dataclass
 class Fitting:
-    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node;
+    """Chooses for one layer after another. Ways that are `known` for layers of a shape; `passed_over` says why cheaper ways were not taken, by node;
     `program_full` whether the program had no room for some way."""
 
     graph: Graph
     machine: Machine
     ways: tuple[Mode, ...]
+    known: Ranked
     passed_over: dict[str, str] = field(default_factory=dict)
     program_full: bool = False
     _kinds: list[Kind] = field(default_factory=list)
     _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
-    _known: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
     _late: set[tuple[Any, Any]] = field(default_factory=set)  # ways of which the second does not begin while the first computes
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
@@ -225,10 +228,10 @@ class Fitting:
         turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
-        if key not in self._known:
+        if key not in self.known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
-            self._known[key] = ranked(self.machine, layer, ways, height, width)
-        return self._known[key]
+            self.known[key] = ranked(self.machine, layer, ways, height, width)
+        return self.known[key]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""

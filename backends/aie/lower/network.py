@@ -10,7 +10,7 @@ from math import inf
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import Context, estimate
-from sparsec.backends.aie.lower.fitting import Fitting
+from sparsec.backends.aie.lower.fitting import Fitting, Ranked
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -20,7 +20,7 @@ from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partit
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
-from sparsec.backends.aie.lower.thinning import AllLeave, with_thinned
+from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned, with_thinned
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
@@ -42,15 +42,17 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     FitError where the array has no circuits for any layer.
     """
     left_whole: set[str] = set()
+    known: Ranked = {}
     while True:
         try:
-            return _lower(graph, machine, left_whole)
+            return _lower(graph, machine, left_whole, known)
         except AllLeave as exc:  # as ways turned out, or places
-            left_whole.add(exc.value)
+            left_whole.update(exc.values)
 
 
-def _lower(graph: Graph, machine: Machine, left_whole: set[str]) -> ArrayProgram:
-    """The same with values `left_whole` that are not thinned out. AllLeave where another one cannot be."""
+def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Ranked) -> ArrayProgram:
+    """The same with values `left_whole` that are not thinned out; ways that are `known`. AllLeave where another value cannot be
+    thinned out."""
     ways = modes(machine.grid)
     if not ways:
         raise FitError(
@@ -68,11 +70,11 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str]) -> ArrayProgram
     reasons |= surroundings(graph, layers)[1]
     todo = [layer for layer in layers.values() if layer.node not in reasons]
     todo.sort(key=lambda layer: -layer.macs(graph))  # the program has room for those that count
-    fitting = Fitting(graph, machine, ways)
+    fitting = Fitting(graph, machine, ways, known)
     tilings, left = _first_ways(fitting, todo)
     if left and fitting.program_full:
         # chains take kinds of product that are long; layers channel by channel have but one kind each, others can do with fewer
-        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1))
+        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1), {})
         others, rest = _first_ways(fewer, sorted(todo, key=lambda layer: not layer.depthwise))
         if len(rest) < len(left):
             chained = {node for node, found in tilings.items() if any(t.mode.chain > 1 for t in found)}
@@ -85,7 +87,10 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str]) -> ArrayProgram
         for segment in cut.segments:
             if isinstance(segment, ArraySegment):
                 nodes = [layer.node for layer in segment.layers]
-                tilings |= dict(zip(nodes, fitting.together(cut.views, [first[n] for n in nodes]), strict=True))
+                chosen = fitting.together(cut.views, [first[n] for n in nodes])
+                every = [t for each in chosen for t in each]
+                ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every).all_leave)
+                tilings |= dict(zip(nodes, chosen, strict=True))
         program = _lowered(graph, machine, tilings, reasons, fitting)
         late = list(_late(program))
         best = program if best is None or len(late) <= len(list(_late(best))) else best

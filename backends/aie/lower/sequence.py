@@ -14,7 +14,7 @@ from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
-from sparsec.backends.aie.lower.thinning import AllLeave
+from sparsec.backends.aie.lower.thinning import ask_for_thinned
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
@@ -58,10 +58,12 @@ def sequence(
     By layer, `cycles` says about how long it takes, `neighbours` whether results may stay in memory tiles, and go to DDR as well,
     which nobody waits for but the layer behind the next, `there` whether its data are in DDR before the layer before begins,
     `follow` whether its first tiles are when that has but its last tiles left to bring there. LimitError names a layer that does
-    not fit.
+    not fit, and AllLeave one whose results cannot be thinned out.
     """
     plans = [plan for plan, _ in layers]
     places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
+    there_too = zip(neighbours.readers, places, strict=True)
+    ask_for_thinned((plan.layer for plan in plans), (who.all_leave(here=p.joined, held=p.held) for who, p in there_too))
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
     known: dict[_Asked, LayerControl] = {}
@@ -80,8 +82,6 @@ def sequence(
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
             )
-            if plans[i].layer.thinned and neighbours.readers[i].all_leave(here=placed.joined, held=placed.held):
-                raise AllLeave(plans[i].layer.y, plans[i].layer.node)
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:

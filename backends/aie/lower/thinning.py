@@ -8,7 +8,7 @@ have no stride.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sparsec.backends.aie.lower.chaining import readers
@@ -25,11 +25,20 @@ from sparsec.compiler.types import TensorType
 
 
 class AllLeave(LimitError):
-    """All results of a layer are wanted in DDR after all, and not only those of every n-th row and column."""
+    """All results of some layers are wanted in DDR after all, and not only those of every n-th row and column."""
 
-    def __init__(self, value: str, node: str) -> None:
-        super().__init__(f"all of {value!r} leaves for DDR, and not only what is read of it with a stride", node=node)
-        self.value = value
+    def __init__(self, layers: Sequence[ConvLayer]) -> None:
+        """Of the layers, of which there are some."""
+        self.values = [layer.y for layer in layers]
+        told = ", ".join(map(repr, self.values))
+        super().__init__(f"all of {told} leaves for DDR, and not only what is read of it with a stride", node=layers[0].node)
+
+
+def ask_for_thinned(layers: Iterable[ConvLayer], all_leave: Iterable[bool]) -> None:
+    """AllLeave where layers whose results are thinned out are among those of which all results leave."""
+    wrong = [layer for layer, all_of_it in zip(layers, all_leave, strict=True) if layer.thinned and all_of_it]
+    if wrong:
+        raise AllLeave(wrong)
 
 
 def with_thinned(graph: Graph, left_whole: Collection[str] = ()) -> tuple[Graph, dict[str, Thinned]]:
