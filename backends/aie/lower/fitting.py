@@ -230,7 +230,7 @@ class Fitting:
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
         if key not in self.known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
-            self.known[key] = ranked(self.machine, layer, ways, height, width)
+            self.known[key] = ranked(self.machine, _whole(layer), ways, height, width)
         return self.known[key]
 
     def _try(self, tiling: Tiling) -> None:
@@ -243,10 +243,16 @@ class Fitting:
             except FitError:
                 self.program_full = True
                 raise
+        tiling = replace(tiling, layer=_whole(tiling.layer))
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
         LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds
+
+
+def _whole(layer: ConvLayer) -> ConvLayer:
+    """The layer as it is where all of its results leave: what does not fit thinned out, may still fit."""
+    return replace(layer, thinned=None) if layer.thinned else layer
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
-from sparsec.backends.aie.lower.thinning import ask_for_thinned
+from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
@@ -85,6 +85,8 @@ def sequence(
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:
+                if placed.plan.layer.thinned:  # the whole may take fewer descriptors
+                    raise AllLeave([placed.plan.layer]) from exc
                 raise LimitError(str(exc), node=placed.plan.layer.node) from exc
         made.end()
         fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
+from math import prod
 
 from sparsec.backends.aie.lower.chaining import readers
 from sparsec.backends.aie.lower.geometry import BYTE, Thinned, Window
@@ -46,19 +48,27 @@ def with_thinned(graph: Graph, left_whole: Collection[str] = ()) -> tuple[Graph,
     that makes them."""
     layers = layers_of(graph)[0]
     found: dict[str, Thinned] = {}
-    for layer in layers.values():
-        every = 0 if layer.y in left_whole else _stride(graph, layers, layer)
-        if every:
-            made, thinned = _sliced(graph, layers, layer, every)
-            if _wanted_thinned(made, layer, thinned):
-                graph, found[layer.node] = made, thinned
+    for node in list(layers):
+        taking = [] if layers[node].y in left_whole else _taking(graph, layers, layers[node])
+        if not taking:
+            continue
+        made, thinned = _sliced(graph, layers[node], taking, layers[taking[0].name].window.stride)
+        others = {n.name: replace(layers[n.name], x=thinned.value, window=Window()) for n in taking}
+        with_it = layers | others | {node: replace(layers[node], thinned=thinned)}
+        if _nobody_wants_all(made, with_it, node):
+            graph, layers, found[node] = made, with_it, thinned
     return graph, found
 
 
-def _readers(graph: Graph, layers: Mapping[str, ConvLayer], value: str) -> list[Node]:
-    """The nodes that read a value as 1x1 kernels with a stride."""
-    users = [n for n in graph.users[value] if isinstance(n.op, Conv | Pool) and n.name in layers]
-    return [n for n in users if _steps_over(layers[n.name]) and n.inputs.count(value) == 1 and layers[n.name].x == value]
+def _taking(graph: Graph, layers: Mapping[str, ConvLayer], layer: ConvLayer) -> list[Node]:
+    """The nodes that read a layer's results as 1x1 kernels with a stride; none where they have several."""
+    of = graph.types[layer.y]
+    if layer.element is not BYTE or layer.wide or of.rank != 4:
+        return []
+    users = [n for n in graph.users[layer.y] if isinstance(n.op, Conv | Pool) and n.name in layers]
+    found = [n for n in users if _steps_over(layers[n.name]) and layers[n.name].x == layer.y and n.inputs.count(layer.y) == 1]
+    every = {(layers[n.name].window.stride, graph.types[n.output].shape[2:]) for n in found}
+    return found if len(every) == 1 and all(out == _thin(of.shape, stride)[2:] for stride, out in every) else []
 
 
 def _steps_over(layer: ConvLayer) -> bool:
@@ -66,54 +76,41 @@ def _steps_over(layer: ConvLayer) -> bool:
     return window.kernel == (1, 1) and window.stride > 1 and window.pads == (0, 0)
 
 
-def _stride(graph: Graph, layers: Mapping[str, ConvLayer], layer: ConvLayer) -> int:
-    """With which stride others read what a layer makes, 0 where with none, or with several."""
-    strides = {layers[n.name].window.stride for n in _readers(graph, layers, layer.y)}
-    if layer.element is not BYTE or layer.wide or graph.types[layer.y].rank != 4:
-        return 0
-    rows, columns = graph.types[layer.y].shape[2:]
-    every = strides.pop() if len(strides) == 1 else 0
-    out = (-(-rows // every), -(-columns // every)) if every else ()
-    return every if all(graph.types[n.output].shape[2:] == out for n in _readers(graph, layers, layer.y)) else 0
+def _thin(shape: tuple[int, ...], every: int) -> tuple[int, ...]:
+    """The shape of every so many-th row and column."""
+    return (*shape[:2], *(-(-n // every) for n in shape[2:]))
 
 
-def _sliced(graph: Graph, layers: Mapping[str, ConvLayer], layer: ConvLayer, every: int) -> tuple[Graph, Thinned]:
-    """The graph with a Slice of a layer's results before the first that reads them with a stride; none of these has one then."""
-    y, taking = layer.y, {n.name for n in _readers(graph, layers, layer.y)}
-    of = graph.types[y]
-    sizes = (*of.shape[:2], *(-(-n // every) for n in of.shape[2:]))
-    value = _new(f"{y}_every_{every}", graph.types)
+def _sliced(graph: Graph, layer: ConvLayer, taking: Sequence[Node], every: int) -> tuple[Graph, Thinned]:
+    """The graph with a Slice of a layer's results before the first node that takes every so many-th; these have no stride then."""
+    of = graph.types[layer.y]
+    sizes = _thin(of.shape, every)
+    value = _new(f"{layer.y}_every_{every}", graph.types)
+    name = _new(value, {n.name for n in graph.nodes})
     nodes: list[Node] = []
-    name, origin = _new(value, {n.name for n in graph.nodes}), next(n.origin for n in graph.nodes if n.name in taking)
     for node in graph.nodes:
-        if node.name not in taking:
-            nodes.append(node)
-            continue
-        if all(n.name != name for n in nodes):
-            nodes.append(Node(name, Slice((0,) * 4, (1, 1, every, every), sizes), (y,), (value,), origin))
-        assert isinstance(node.op, Conv | Pool)
-        inputs = tuple(value if v == y else v for v in node.inputs)
-        nodes.append(replace(node, op=replace(node.op, strides=(1, 1)), inputs=inputs))
+        if node is taking[0]:
+            nodes.append(Node(name, Slice((0,) * 4, (1, 1, every, every), sizes), (layer.y,), (value,), node.origin))
+        if node in taking:
+            assert isinstance(node.op, Conv | Pool)
+            inputs = tuple(value if v == layer.y else v for v in node.inputs)
+            node = replace(node, op=replace(node.op, strides=(1, 1)), inputs=inputs)
+        nodes.append(node)
     types = {**graph.types, value: TensorType(of.dtype, sizes)}
     made = Graph(graph.name, graph.inputs, graph.outputs, tuple(nodes), types, graph.constants)
-    return made, Thinned(name, value, every, sizes[2] * sizes[3] / (of.shape[2] * of.shape[3]))
+    return made, Thinned(name, value, every, prod(sizes) / prod(of.shape))
 
 
-def _wanted_thinned(graph: Graph, layer: ConvLayer, thinned: Thinned) -> bool:
-    """Whether nobody else wants all of the results in DDR, as far as it does not depend on how layers are cut."""
-    layers: Sequence[ConvLayer] = list(layers_of(graph)[0].values())
-    i = next(i for i, other in enumerate(layers) if other.node == layer.node)
-    views, _ = views_of(graph, {other.y for other in layers})
-    who = readers(graph, views, [replace(o, thinned=thinned) if o.node == layer.node else o for o in layers])[i]
-    if who.next and (layers[i + 1].window != Window() or layer.y in layers[i + 1].values[1:]):
+def _nobody_wants_all(graph: Graph, layers: Mapping[str, ConvLayer], node: str) -> bool:
+    """Whether nobody else wants all of a node's results in DDR, as far as that does not depend on how layers are cut."""
+    i, every = list(layers).index(node), list(layers.values())
+    views, _ = views_of(graph, {layer.y for layer in every})
+    who, y = readers(graph, views, every)[i], every[i].y
+    if who.next and (every[i + 1].window != Window() or y in every[i + 1].values[1:]):
         return False
     return not who.others and (who.next or who.adder >= 0)
 
 
 def _new(name: str, taken: Collection[str]) -> str:
     """A name that nothing has yet."""
-    found, n = name, 0
-    while found in taken:
-        n += 1
-        found = f"{name}_{n}"
-    return found
+    return next(found for n in count() if (found := f"{name}_{n}" if n else name) not in taken)
