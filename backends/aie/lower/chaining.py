@@ -145,12 +145,18 @@ def counted(before: Tiling) -> bool:
     return before.most_results * before.tiles <= LOCK_MAXIMUM
 
 
-def uncounted(before: Tiling) -> str:
-    """Why results cannot stay and leave, "" where they can: locks count them all, or those of a tile more than from one that
-    leaves to the next, and of tiles behind the last one, which never leave."""
+def counts_tiles(before: Tiling) -> bool:
+    """Whether it counts tiles where results stay and leave, as blocks of channels are too many: all of them, or those of a tile
+    more than from one that leaves to the next, and of tiles behind the last one, which never leave."""
     tiles = max(period_of(before) + 1, *(behind(before, part) for part in range(before.mode.position_parts)))
-    most = tiles * before.most_results
-    return "" if counted(before) or most <= LOCK_MAXIMUM else "there are more of its parts than locks count"
+    return not counted(before) and tiles * before.most_results > LOCK_MAXIMUM
+
+
+def uncounted(before: Tiling) -> str:
+    """Why results cannot stay and leave, "" where they can: locks count their blocks, or tiles, which have one row then, so that a
+    descriptor takes all blocks of a tile."""
+    fits = not counts_tiles(before) or (before.rows == 1 and before.tiles <= LOCK_MAXIMUM)
+    return "" if fits else "there are more of its parts than locks count"
 
 
 def behind(t: Tiling, positions: int) -> int:

@@ -38,10 +38,11 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The order for a layer."""
+    """The order for a layer; of `whole_tiles`, where a lock counts these."""
 
     tiling: Tiling
     pieces: int = RESULT_PIECES
+    whole_tiles: bool = False
 
     def patterns(self, column: int, leaving: int) -> list[Pattern]:
         """Results that leave a column's memory tile through one channel, tile by tile; tiles without rows that leave are left
@@ -81,7 +82,7 @@ class Leaving:
     def parts(self, column: int, pattern: Pattern) -> int:
         """In how many parts of equal size the results of a single tile leave, by one descriptor for each core; 1 for tiles."""
         blocks = [len(self.tiling.output_blocks(self.tiling.mode.parts(column, r.row)[1])) for r in pattern.rows]
-        if pattern.times > 1 or len(set(blocks)) > 1 or any(r.waits > 1 for r in pattern.rows):
+        if self.whole_tiles or pattern.times > 1 or len(set(blocks)) > 1 or any(r.waits > 1 for r in pattern.rows):
             return 1
         t = self.tiling
         width = len(range(0, t.width, every_of(t)))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
-from sparsec.backends.aie.lower.chaining import behind, counted, tiles_at_once
+from sparsec.backends.aie.lower.chaining import behind, counted, counts_tiles, tiles_at_once
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.leaving import Pattern, Rows, every_of
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
@@ -269,11 +269,10 @@ class MemoryControl(TileControl):
             if not blocks:
                 continue
             if self.links.stays:
-                if self.links.leaves and not counted(t):
+                if self.links.leaves and not (counted(t) or counts_tiles(t)):
                     yield from self._set(tile, self.result_locks(places, r), LOCK_MAXIMUM)
-                for made, tiles in self._staying(tile, r):
-                    last = tiles.stop == t.tiles
-                    yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], len(tiles) * blocks, token=last)
+                for made, times, last in self._staying(tile, r):
+                    yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], times, token=last)
                 continue
             locks, valid = self.result_locks(places, r), -(-t.valid_rows(positions) // t.rows)
             yield from self._set(tile, locks, t.result_ring * blocks)
@@ -297,15 +296,21 @@ class MemoryControl(TileControl):
             if self.mode.finishes(r) and behind(t, self.mode.parts(tile.column, r)[0]):
                 yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
-    def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, range]]:
+    def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, int, bool]]:
         """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as
-        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row."""
+        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row. How often each of these
+        runs, and whether it is the last."""
         t, places, laid = self.tiling, self.plan.memory[tile.column], self.links.laid
         block, whole = t.stored_bytes * laid // t.rows, t.layer.output_blocks * t.stored_bytes  # a tile that is laid, and a tile
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
         locks = self.result_locks(places, row)
         full = Release(OWN_LOCKS + locks.full) if self.links.leaves else None
+        if self.links.leaves and counts_tiles(t):
+            made = self._taken(places.results[row], Iteration(whole // 4, t.tiles), None, full)
+            dims = (*made.dims[:-1], Dim(step * block // 4))
+            yield replace(made, length=blocks * made.length, dims=dims), t.tiles, True
+            return
         free = Acquire(OWN_LOCKS + locks.free) if self.links.leaves and not counted(t) else None
         once = tiles_at_once(t, laid)
         for first in range(0, t.tiles, once):
@@ -314,7 +319,7 @@ class MemoryControl(TileControl):
             made = self._taken(places.results[row] + first * whole, turns, free, full)
             if laid != t.rows:
                 made = replace(made, dims=(*made.dims[:-1], Dim(t.layer.output_blocks * block // 4)))
-            yield made, tiles
+            yield made, len(tiles) * blocks, tiles.stop == t.tiles
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""
@@ -331,7 +336,8 @@ class MemoryControl(TileControl):
         columns, line, thin = self.traffic.y.columns, words * self.share.stored_columns, every_of(t)
         every = t.output_blocks(self.mode.parts(tile.column, rows.row)[1])
         locks, stays = self.result_locks(places, rows.row), self.links.stays
-        counted_up = len(blocks) + (rows.waits - 1) * len(every) * (blocks[0] == every[0])
+        begins, by_tiles = blocks[0] == every[0], stays and counts_tiles(t)
+        counted_up = rows.waits * begins if by_tiles else len(blocks) + (rows.waits - 1) * len(every) * begins
         apart = stored * (every.step if stays else 1)
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
         first, ring, period = pattern.first + rows.tile, t.tiles if stays else t.result_ring, pattern.period
@@ -345,6 +351,6 @@ class MemoryControl(TileControl):
             len(blocks) * rows.height * words * columns,
             (*positions, Dim(thin * line, rows.height), Dim(apart)),
             iteration=turns,
-            acquire=Acquire(OWN_LOCKS + locks.full, counted_up),
-            release=None if stays and counted(t) else Release(OWN_LOCKS + locks.free, counted_up),
+            acquire=Acquire(OWN_LOCKS + locks.full, counted_up) if counted_up else None,
+            release=None if by_tiles or (stays and counted(t)) else Release(OWN_LOCKS + locks.free, counted_up),
         )

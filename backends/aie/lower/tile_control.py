@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptors import Dim
+from sparsec.backends.aie.lower.chaining import counts_tiles
 from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES, Leaving
@@ -126,4 +127,4 @@ class TileControl:
     @property
     def leaving(self) -> Leaving:
         """In which order results leave."""
-        return Leaving(self.plan.tiling, self.links.pieces)
+        return Leaving(self.tiling, self.links.pieces, self.links.stays and counts_tiles(self.tiling))

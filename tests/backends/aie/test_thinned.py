@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from models.byte_layer import ByteConv, chain_graph
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.descriptors import ShimDescriptor
+from sparsec.backends.aie.lower.chaining import counts_tiles
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.geometry import Thinned
@@ -163,18 +164,23 @@ def test_the_next_layer_reads_with_a_stride_what_is_held() -> None:
     _exact(program, graph, rng)
 
 
-@pytest.mark.parametrize(("stride", "height", "fits"), [(2, 56, True), (2, 54, True), (3, 56, False), (2, 49, False)])
-def test_locks_count_rows_between(stride: int, height: int, fits: bool) -> None:
-    """Seven tiles of 16 blocks are more than a lock counts, but three are fewer, and of these two leave; four are not, nor are
-    the tiles behind the last row of an image of 49, of which the last part of the positions has none."""
+@pytest.mark.parametrize(
+    ("stride", "height", "rows", "tiles"),
+    [(2, 56, 1, False), (2, 53, 1, False), (3, 56, 1, True), (2, 49, 1, True), (3, 112, 2, None)],
+)
+def test_locks_count_rows_between(stride: int, height: int, rows: int, tiles: bool | None) -> None:
+    """Seven tiles of 16 blocks are more than a lock counts. It counts the blocks of three, of which the last leaves and the next
+    one comes; of four it does not, nor those behind the last row of an image of 49, of which the last part has none: so locks count
+    tiles of one row. Of tiles of two rows a descriptor takes no more than a block."""
     rng = np.random.default_rng(3)
     graph = chain_graph(rng, 32, (height, 8), [ByteConv(0, 256), ByteConv(1, 64), ByteConv(1, 64, 1, stride)])
-    if not fits:
+    if tiles is None:
         with pytest.raises(AllLeave, match="all of 'v1' leaves for DDR"):
-            _lowered(graph, _mode(Cut.HALVES), 1)
+            _lowered(graph, _mode(Cut.HALVES), rows)
         return
-    program = _lowered(graph, _mode(Cut.HALVES), 1)
+    program = _lowered(graph, _mode(Cut.HALVES), rows)
     assert _of(program, "conv1").every == stride
+    assert counts_tiles(_part(program).plans[0].tiling) == tiles
     _exact(program, graph, rng)
 
 
