@@ -153,8 +153,8 @@ def counts_tiles(before: Tiling) -> bool:
 
 
 def uncounted(before: Tiling) -> str:
-    """Why results cannot stay and leave, "" where they can: locks count their blocks, or tiles, which have one row then, so that a
-    descriptor takes all blocks of a tile."""
+    """Why results cannot stay and leave, "" where they can: locks count their blocks, or tiles, which have one row then, so that
+    a descriptor takes all blocks of one."""
     fits = not counts_tiles(before) or (before.rows == 1 and before.tiles <= LOCK_MAXIMUM)
     return "" if fits else "there are more of its parts than locks count"
 

@@ -50,8 +50,8 @@ Ranked = dict[Any, list[tuple[Estimate, Tiling]]]
 
 @dataclass
 class Fitting:
-    """Chooses for one layer after another. Ways that are `known` for layers of a shape; `passed_over` says why cheaper ways were not taken, by node;
-    `program_full` whether the program had no room for some way."""
+    """Chooses for one layer after another. `known` are ways for layers of a shape, the cheapest first; `passed_over` says why
+    cheaper ways were not taken, by node; `program_full` whether the program had no room for some way."""
 
     graph: Graph
     machine: Machine

@@ -298,8 +298,8 @@ class MemoryControl(TileControl):
 
     def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, int, bool]]:
         """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as
-        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row. How often each of these
-        runs, and whether it is the last."""
+        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row. How often each
+        descriptor runs, and whether it is the last."""
         t, places, laid = self.tiling, self.plan.memory[tile.column], self.links.laid
         block, whole = t.stored_bytes * laid // t.rows, t.layer.output_blocks * t.stored_bytes  # a tile that is laid, and a tile
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))

@@ -62,8 +62,8 @@ def sequence(
     """
     plans = [plan for plan, _ in layers]
     places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
-    there_too = zip(neighbours.readers, places, strict=True)
-    ask_for_thinned((plan.layer for plan in plans), (who.all_leave(here=p.joined, held=p.held) for who, p in there_too))
+    all_leave = [who.all_leave(here=p.joined, held=p.held) for who, p in zip(neighbours.readers, places, strict=True)]
+    ask_for_thinned((plan.layer for plan in plans), all_leave)
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
     known: dict[_Asked, LayerControl] = {}

@@ -44,7 +44,7 @@ def ask_for_thinned(layers: Iterable[ConvLayer], all_leave: Iterable[bool]) -> N
 
 
 def with_thinned(graph: Graph, left_whole: Collection[str] = ()) -> tuple[Graph, dict[str, Thinned]]:
-    """The graph with a Slice where results are thinned out, but for the values `left_whole`, and what becomes of them, by the node
+    """The graph with a Slice where results are thinned out, but for the values `left_whole`; and what they become, by the node
     that makes them."""
     layers = layers_of(graph)[0]
     found: dict[str, Thinned] = {}
@@ -82,7 +82,7 @@ def _thin(shape: tuple[int, ...], every: int) -> tuple[int, ...]:
 
 
 def _sliced(graph: Graph, layer: ConvLayer, taking: Sequence[Node], every: int) -> tuple[Graph, Thinned]:
-    """The graph with a Slice of a layer's results before the first node that takes every so many-th; these have no stride then."""
+    """The graph with a Slice of a layer's results before the first node that takes every so many-th; none has a stride then."""
     of = graph.types[layer.y]
     sizes = _thin(of.shape, every)
     value = _new(f"{layer.y}_every_{every}", graph.types)

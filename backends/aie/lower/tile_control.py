@@ -31,8 +31,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Where a layer's tensors are in the arguments: images, of results that of what leaves, and the byte offset of the layer's weights; `computed` is the image
-    of weights that are not constant."""
+    """Where a layer's tensors are in the arguments: images, of results that of what leaves, and the byte offset of the layer's
+    weights; `computed` is the image of weights that are not constant."""
 
     x: Image
     y: Image

@@ -169,9 +169,9 @@ def test_the_next_layer_reads_with_a_stride_what_is_held() -> None:
     [(2, 56, 1, False), (2, 53, 1, False), (3, 56, 1, True), (2, 49, 1, True), (3, 112, 2, None)],
 )
 def test_locks_count_rows_between(stride: int, height: int, rows: int, tiles: bool | None) -> None:
-    """Seven tiles of 16 blocks are more than a lock counts. It counts the blocks of three, of which the last leaves and the next
-    one comes; of four it does not, nor those behind the last row of an image of 49, of which the last part has none: so locks count
-    tiles of one row. Of tiles of two rows a descriptor takes no more than a block."""
+    """Seven tiles of 16 blocks are more than a lock counts. It counts the blocks of three, the second of which leaves while the
+    third one comes; of four it does not, nor those behind the last row of an image of 49, of which the last part has none: there
+    locks count tiles of one row. Of tiles of two rows a descriptor takes no more than a block."""
     rng = np.random.default_rng(3)
     graph = chain_graph(rng, 32, (height, 8), [ByteConv(0, 256), ByteConv(1, 64), ByteConv(1, 64, 1, stride)])
     if tiles is None:
@@ -271,7 +271,11 @@ def test_what_leaves_counts() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 40), st.integers(1, 5), st.integers(1, 6), st.sampled_from([m for m in MODES if m.chain == 1]), st.integers(1, 3)
+    st.integers(1, 40),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.sampled_from([m for m in MODES if m.chain == 1]),
+    st.integers(1, 3),
 )
 def test_patterns_have_every_row_once(height: int, every: int, rows: int, mode: Mode, pieces: int) -> None:
     """All rows that leave, in their order, and what locks have counted up to each."""
