@@ -169,7 +169,7 @@ def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycle
             made, macs = plan.layer, plan.layer.macs(graph)
             node = next(n for n in graph if n.name == made.node)
             if isinstance(node.op, Conv) and macs and made.shifts.scaling is None:  # scaled sums are means
-                rows, columns = graph.types[made.x].shape[2:]
+                rows, columns = graph.types[node.inputs[0]].shape[2:]
                 pads = node.op.pads
                 name = str(
                     Shape(

@@ -22,14 +22,14 @@ from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.sparse import told_products
 from sparsec.backends.aie.mlir import CoreFile, part_text
 from sparsec.backends.aie.part import part_of
-from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart
+from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.rules import rules
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import host_record, interface
 
 MANIFEST = "manifest.json"
-FORMAT = 5
+FORMAT = 6
 
 
 def emit(program: ArrayProgram) -> dict[str, bytes]:
@@ -87,11 +87,11 @@ def _machine(program: ArrayProgram) -> dict[str, Any]:
 
 def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
     layers = [
-        _layer(plan, graph, ends) | {"begins_late": late, "stays": s.stays, "held": s.held, "leaves": s.leaves, "not_kept": s.why}
+        _layer(plan, graph, ends) | {"begins_late": late} | _kept(s)
         for plan, ends, late, s in zip(part.plans, pairwise(part.ends), part.late, part.staying, strict=True)
     ]
-    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves}
-    made = list(dict.fromkeys([*(p.layer.y for p in part.plans), *(v.output for v in part.views)]))
+    inner = {p.layer.y for p, s in zip(part.plans, part.staying, strict=True) if not s.leaves or s.every > 1}
+    made = list(dict.fromkeys([*(v for p in part.plans for v in p.layer.made), *(v.output for v in part.views)]))
     taken = [*(p.layer.values for p in part.plans), *(v.inputs for v in part.views)]
     read = dict.fromkeys(v for values in taken for v in values if v not in made)
     return {
@@ -103,6 +103,10 @@ def _array(part: ArrayPart, folder: str, graph: Graph) -> dict[str, Any]:
         "layers": layers,
         "views": [v.node for v in part.views],
     }
+
+
+def _kept(s: Staying) -> dict[str, Any]:
+    return {"stays": s.stays, "held": s.held, "leaves": s.leaves, "every": s.every, "not_kept": s.why}
 
 
 def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, Any]:

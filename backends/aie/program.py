@@ -15,13 +15,15 @@ from sparsec.compiler.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """Whether a layer's results stay in memory tiles for the next one, whether they go to DDR, why they do not stay, and whether
-    they are held in memory tiles for a later layer, or the next one, that adds them."""
+    """Whether a layer's results stay in memory tiles for the next one, whether they go to DDR, why they do not stay, whether they
+    are held in memory tiles for a later layer, or the next one, that adds them, and which rows and columns of them go to DDR:
+    `every` so many-th."""
 
     stays: bool
     leaves: bool
     why: str
     held: bool = False
+    every: int = 1
 
 
 @dataclass(frozen=True)

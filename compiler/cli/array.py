@@ -110,9 +110,9 @@ def _neighbours(layer: Mapping[str, Any]) -> str:
     """What becomes of a layer's results, and when it begins, in words."""
     kept = [told for key, told in (("stays", "for the next layer"), ("held", "until they are added")) if layer[key]]
     if kept:
-        results = f"results stay in memory tiles {' and '.join(kept)}" + (
-            " and go to DDR" if layer["leaves"] else ", never in DDR"
-        )
+        every = layer["every"]
+        part = f", and of every {every} rows and columns one goes to DDR" if every > 1 else " and go to DDR"
+        results = f"results stay in memory tiles {' and '.join(kept)}" + (part if layer["leaves"] else ", never in DDR")
     else:
         results = f"results go to DDR, as {layer['not_kept']}"
     late = layer["begins_late"]

@@ -74,6 +74,10 @@ def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
     [
         ({"stays": True, "leaves": False}, "results stay in memory tiles for the next layer, never in DDR"),
         ({"held": True, "leaves": True}, "results stay in memory tiles until they are added and go to DDR"),
+        (
+            {"stays": True, "leaves": True, "every": 2},
+            "results stay in memory tiles for the next layer, and of every 2 rows and columns one goes to DDR",
+        ),
         ({"stays": True, "held": True}, "results stay in memory tiles for the next layer and until they are added, never in DDR"),
         ({"not_kept": "nobody wants them here"}, "results go to DDR, as nobody wants them here"),
     ],
@@ -83,7 +87,7 @@ def test_explain_says_what_becomes_of_results(
 ) -> None:
     manifest = json.loads((array / "manifest.json").read_text())
     layer = next(p for p in manifest["parts"] if p["kind"] == "array")["layers"][0]
-    layer.update({"stays": False, "held": False, "leaves": False, "not_kept": "", "begins_late": ""} | kept)
+    layer.update({"stays": False, "held": False, "leaves": False, "every": 1, "not_kept": "", "begins_late": ""} | kept)
     other = tmp_path / "tiny"
     shutil.copytree(array, other)
     (other / "manifest.json").write_text(json.dumps(manifest))

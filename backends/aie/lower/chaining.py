@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE, Window
 from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.leaving import leaving_rows, period_of
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -19,15 +20,20 @@ _WRAP, _TASKS = 64, 3  # turns that a descriptor counts, and descriptors of a co
 @dataclass(frozen=True, slots=True)
 class Readers:
     """Who reads a layer's results: the `next` layer, as its data; a later one that adds them, by its number (`adder`, -1: none);
-    `others`, which want them in DDR."""
+    `others`, which want them in DDR; and who wants them `thinned` there."""
 
     next: bool
     adder: int
     others: bool
+    thinned: bool = False
 
     def leave(self, *, here: bool, held: bool) -> bool:
         """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the
         adder."""
+        return self.thinned or self.all_leave(here=here, held=held)
+
+    def all_leave(self, *, here: bool, held: bool) -> bool:
+        """Whether all of them do."""
         return self.others or (self.next and not here) or (self.adder >= 0 and not held) or not (here or held)
 
 
@@ -44,9 +50,10 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
         reading = after is not None and after.x == y
         own = {layers[adder].node} if adder >= 0 else set()
         own |= {after.node} if after is not None and reading else set()
+        own |= {layer.thinned.node} if layer.thinned else set()
         later = any(y in layers[k].values for k in range(i + 2, len(layers)) if k != adder)  # parts of a layer read it again
         others = y in outputs or y in shared or bool(users - own) or later
-        found.append(Readers(reading, adder, others or layer.element is BFLOAT16))
+        found.append(Readers(reading, adder, others or layer.element is BFLOAT16, layer.thinned is not None))
     return found
 
 
@@ -138,14 +145,23 @@ def counted(before: Tiling) -> bool:
     return before.most_results * before.tiles <= LOCK_MAXIMUM
 
 
+def counts_tiles(before: Tiling) -> bool:
+    """Whether it counts tiles where results stay and leave, as blocks of channels are too many: all of them, or those of a tile
+    more than from one that leaves to the next, and of tiles behind the last one, which never leave."""
+    tiles = max(period_of(before) + 1, *(behind(before, part) for part in range(before.mode.position_parts)))
+    return not counted(before) and tiles * before.most_results > LOCK_MAXIMUM
+
+
 def uncounted(before: Tiling) -> str:
-    """Why results cannot stay and leave, "" where they can: locks count them all, or those of two tiles and more that have not
-    left, and of tiles without a valid row, which never do."""
-    valid = min(-(-before.valid_rows(part) // before.rows) for part in range(before.mode.position_parts))
-    behind = (before.tiles - valid) * before.most_results
-    if counted(before) or (2 * before.most_results <= LOCK_MAXIMUM and behind <= LOCK_MAXIMUM):
-        return ""
-    return "there are more of its parts than locks count"
+    """Why results cannot stay and leave, "" where they can: locks count their blocks, or tiles, which have one row then, so that
+    a descriptor takes all blocks of one."""
+    fits = not counts_tiles(before) or (before.rows == 1 and before.tiles <= LOCK_MAXIMUM)
+    return "" if fits else "there are more of its parts than locks count"
+
+
+def behind(t: Tiling, positions: int) -> int:
+    """Tiles of a part of the positions behind the last one that leaves, or all where none does."""
+    return t.tiles - 1 - max((tile for tile, _, _ in leaving_rows(t, positions)), default=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +193,12 @@ class Neighbours:
         """Whose results may stay for the next layer."""
         return [not why for why in self.why]
 
+    @property
+    def all_leave(self) -> list[bool]:
+        """Whose results may all leave for DDR, where what may stay does."""
+        there = zip(self.readers, self.joined, self.adders, strict=True)
+        return [who.all_leave(here=joined, held=adder >= 0) for who, joined, adder in there]
+
     def may_stay(self, i: int, *, held: bool) -> bool:
         """Whether results of a layer may stay for the next, where they are held or not."""
         after = self.tilings[i + 1 : i + 2]
@@ -193,7 +215,7 @@ def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> b
     tiles if there are several."""
     x = after.layer.x
     shared = {v for view in views.values() for v in (*view.inputs, view.output)}
-    return x != before.layer.y and x not in shared and (after.layer.residual is None or after.tiles == 1)
+    return x not in before.layer.made and x not in shared and (after.layer.residual is None or after.tiles == 1)
 
 
 def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan) -> bool:

@@ -54,14 +54,14 @@ class Arriving:
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel
-    may have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. Whether its results
-    leave for DDR."""
+    may have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. The share of its
+    results that leaves for DDR."""
 
     here: bool = False
     added: bool = False
     early: float = 0.0
     follows: bool = False
-    leaves: bool = True
+    leaves: float = 1.0
 
 
 ALONE = Context()
@@ -138,7 +138,7 @@ class Estimate:
         first, ddr_in = self.first(context), self.ddr_in(context)
         cores = max(self.compute + self.taken, self.weights) + self.waiting
         moved = max(self.data + self.behind_last, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
-        last = self.last if context.leaves else self.block
+        last = self.block + self.last * context.leaves
         return first + max(cores, moved) + _JITTER * min(cores, moved) + last
 
 
@@ -184,7 +184,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.tiles,
         unit,
         _LATE if explicit_descriptors(t) > _MANY_DESCRIPTORS else 0,
-        behind + block,
+        behind,
         block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),

@@ -45,19 +45,22 @@ def _parts_of_heads(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
         yield [layer.heads(first, first + size) for first in range(0, heads, size)]
 
 
+Ranked = dict[Any, list[tuple[Estimate, Tiling]]]
+
+
 @dataclass
 class Fitting:
-    """Chooses for one layer after another. `passed_over` says why cheaper ways were not taken, by node;
-    `program_full` whether the program had no room for some way."""
+    """Chooses for one layer after another. `known` are ways for layers of a shape, the cheapest first; `passed_over` says why
+    cheaper ways were not taken, by node; `program_full` whether the program had no room for some way."""
 
     graph: Graph
     machine: Machine
     ways: tuple[Mode, ...]
+    known: Ranked
     passed_over: dict[str, str] = field(default_factory=dict)
     program_full: bool = False
     _kinds: list[Kind] = field(default_factory=list)
     _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
-    _known: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
     _late: set[tuple[Any, Any]] = field(default_factory=set)  # ways of which the second does not begin while the first computes
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
@@ -194,7 +197,7 @@ class Fitting:
         found = self._ranked(layer)
         wanted = dict.fromkeys(range(min(len(found), _CHEAPEST)))
         for here, added, leaves in product((False, True), (False, True)[: 1 + bool(layer.residual)], (False, True)):
-            context = Context(here, added, early=inf, follows=True, leaves=leaves)
+            context = Context(here, added, early=inf, follows=True, leaves=layer.share_left(all_leave=leaves))
             cycles = [cost.within(context) for cost, _ in found]
             order = sorted(range(len(found)), key=cycles.__getitem__)
             near = [i for i in order if cycles[i] < _DEARER * cycles[order[0]]]
@@ -225,10 +228,10 @@ class Fitting:
         turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
-        if key not in self._known:
+        if key not in self.known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
-            self._known[key] = ranked(self.machine, layer, ways, height, width)
-        return self._known[key]
+            self.known[key] = ranked(self.machine, _whole(layer), ways, height, width)
+        return self.known[key]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""
@@ -240,10 +243,16 @@ class Fitting:
             except FitError:
                 self.program_full = True
                 raise
+        tiling = replace(tiling, layer=_whole(tiling.layer))
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
         LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
         self._kinds = kinds
+
+
+def _whole(layer: ConvLayer) -> ConvLayer:
+    """The layer as it is where all of its results leave: what does not fit thinned out, may still fit."""
+    return replace(layer, thinned=None) if layer.thinned else layer
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:

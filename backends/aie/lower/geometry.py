@@ -66,6 +66,17 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinned:
+    """A value that is every so many-th row and column of a layer's results, and the `node` that takes them; its `share` of all
+    positions."""
+
+    node: str
+    value: str
+    every: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """An activation in DDR: `offset` bytes into the buffer, [blocks][height][width][8], the value's own at (top, left).
 

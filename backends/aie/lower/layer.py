@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.aie.core.sparse_b import GROUP, KEPT
 from sparsec.backends.aie.lower.computed import Computed, computed_of
 from sparsec.backends.aie.lower.floats import divided, floats_of
-from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Window, heads_of, plane
+from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Thinned, Window, heads_of, plane
 from sparsec.backends.aie.lower.paging import Streams
 from sparsec.backends.aie.lower.scaling import scaled_bytes, scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
@@ -58,6 +58,7 @@ class ConvLayer:
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
     fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
+    thinned: Thinned | None = None  # what leaves for DDR in place of all results
     computed: Computed | None = None  # where `weights` are not constant: these are ones where blocks are then
 
     def macs(self, graph: Graph) -> int:
@@ -109,8 +110,22 @@ class ConvLayer:
     @property
     def values(self) -> tuple[str, ...]:
         """What it reads, and what it makes."""
-        found = (self.x, self.residual, self.computed.value if self.computed else None, self.y)
-        return tuple(v for v in found if v is not None)
+        found = (self.x, self.residual, self.computed.value if self.computed else None)
+        return (*(v for v in found if v is not None), *self.made)
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """What it makes."""
+        return (self.y, self.thinned.value) if self.thinned else (self.y,)
+
+    def share_left(self, *, all_leave: bool) -> float:
+        """The share of its results that goes to DDR, where all of them do beside what is thinned out, or none."""
+        return float(all_leave) + (self.thinned.share if self.thinned else 0.0)
+
+    @property
+    def left(self) -> str:
+        """What leaves for DDR, if anything does."""
+        return self.made[-1]
 
     @property
     def first_source(self) -> int:

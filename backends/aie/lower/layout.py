@@ -45,7 +45,8 @@ def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     above, left = layer.window.pads
     last = t.first_row(t.mode.position_parts - 1) + (t.tiles - 1) * t.rows  # the first row of the last tile
     below = last * share.window.stride - above + share.source_reach
-    found = [(layer.y, (0, 0, t.height, t.width)), (layer.x, (above, left, below, share.source_columns - left))]
+    found = [(value, (0, 0, 0, 0)) for value in layer.made]
+    found.append((layer.x, (above, left, below, share.source_columns - left)))
     if layer.residual:
         found.append((layer.residual, (0, 0, last + share.rows, share.residual_columns)))
     if layer.computed:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
-from sparsec.backends.aie.lower.chaining import counted, tiles_at_once
+from sparsec.backends.aie.lower.chaining import behind, counted, counts_tiles, tiles_at_once
 from sparsec.backends.aie.lower.geometry import LANES
+from sparsec.backends.aie.lower.leaving import Pattern, Rows, every_of
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING, Stream
 from sparsec.backends.aie.lower.operands import sent
@@ -268,11 +269,10 @@ class MemoryControl(TileControl):
             if not blocks:
                 continue
             if self.links.stays:
-                if self.links.leaves and not counted(t):
+                if self.links.leaves and not (counted(t) or counts_tiles(t)):
                     yield from self._set(tile, self.result_locks(places, r), LOCK_MAXIMUM)
-                for made, tiles in self._staying(tile, r):
-                    last = tiles.stop == t.tiles
-                    yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], len(tiles) * blocks, token=last)
+                for made, times, last in self._staying(tile, r):
+                    yield from self.writer.chain(tile, S2MM, r, [(made, None, 0)], times, token=last)
                 continue
             locks, valid = self.result_locks(places, r), -(-t.valid_rows(positions) // t.rows)
             yield from self._set(tile, locks, t.result_ring * blocks)
@@ -286,25 +286,31 @@ class MemoryControl(TileControl):
             patterns = self.leaving.patterns(tile.column, i)
             for pattern in patterns:
                 times, together = self.leaving.parts(tile.column, pattern), self.leaving.together(tile.column, patterns, pattern)
-                leaving = [self._leaving(tile, r, n, pattern[0], own, times) for r, n, own in together]
-                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern[1] * times)
+                leaving = [self._leaving(tile, pattern, rows, own, times) for rows, own in together]
+                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], pattern.times * times)
 
     def tidy(self, tile: Tile) -> Iterator[Operation]:
-        """Take back what tiles behind the last valid row have counted, where results stay and leave: these do not leave."""
+        """Take back what tiles behind the last row that leaves have counted, where results stay and leave."""
         t, places = self.tiling, self.plan.memory[tile.column]
         for r in range(self.grid.core_rows if self.links.stays and self.links.leaves else 0):
-            if self.mode.finishes(r) and t.valid_rows(self.mode.parts(tile.column, r)[0]) <= (t.tiles - 1) * t.rows:
+            if self.mode.finishes(r) and behind(t, self.mode.parts(tile.column, r)[0]):
                 yield write(self.grid, tile, f"lock{self.result_locks(places, r).full}", 0)
 
-    def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, range]]:
+    def _staying(self, tile: Tile, row: int) -> Iterator[tuple[MemoryDescriptor, int, bool]]:
         """Results of a core among those of other cores, blocks of channels that are theirs lie between; of all tiles, or of as
-        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row."""
+        many as a descriptor counts. They lie in tiles as the next layer has them, which may be of one row. How often each
+        descriptor runs, and whether it is the last."""
         t, places, laid = self.tiling, self.plan.memory[tile.column], self.links.laid
         block, whole = t.stored_bytes * laid // t.rows, t.layer.output_blocks * t.stored_bytes  # a tile that is laid, and a tile
         blocks = len(t.output_blocks(self.mode.parts(tile.column, row)[1]))
         step = self.mode.channel_parts if blocks > 1 else t.layer.output_blocks
         locks = self.result_locks(places, row)
         full = Release(OWN_LOCKS + locks.full) if self.links.leaves else None
+        if self.links.leaves and counts_tiles(t):
+            made = self._taken(places.results[row], Iteration(whole // 4, t.tiles), None, full)
+            dims = (*made.dims[:-1], Dim(step * block // 4))
+            yield replace(made, length=blocks * made.length, dims=dims), t.tiles, True
+            return
         free = Acquire(OWN_LOCKS + locks.free) if self.links.leaves and not counted(t) else None
         once = tiles_at_once(t, laid)
         for first in range(0, t.tiles, once):
@@ -313,7 +319,7 @@ class MemoryControl(TileControl):
             made = self._taken(places.results[row] + first * whole, turns, free, full)
             if laid != t.rows:
                 made = replace(made, dims=(*made.dims[:-1], Dim(t.layer.output_blocks * block // 4)))
-            yield made, tiles
+            yield made, len(tiles) * blocks, tiles.stop == t.tiles
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""
@@ -322,23 +328,29 @@ class MemoryControl(TileControl):
         dims = (Dim(1, words), Dim(words * lane, 4), Dim(words, lane), Dim(words * self.share.stored_columns))
         return MemoryDescriptor(OWN_WORDS + base // 4, t.rows * lane * 4 * words, dims, turns, free, full)
 
-    def _leaving(self, tile: Tile, row: int, rows: int, first: int, blocks: range, parts: int) -> MemoryDescriptor:
-        """Some of one tile's results of a core, on their way to the shim; with `parts`, one of these after the other."""
+    def _leaving(self, tile: Tile, pattern: Pattern, rows: Rows, blocks: range, parts: int) -> MemoryDescriptor:
+        """Some of one tile's results of a core, on their way to the shim; with `parts`, one of these after the other. The first
+        of them takes what the lock has counted for tiles of which nothing leaves."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         places = self.plan.memory[tile.column]
-        columns = words * self.traffic.y.columns
-        every = t.output_blocks(self.mode.parts(tile.column, row)[1])
-        locks, stays = self.result_locks(places, row), self.links.stays
+        columns, line, thin = self.traffic.y.columns, words * self.share.stored_columns, every_of(t)
+        every = t.output_blocks(self.mode.parts(tile.column, rows.row)[1])
+        locks, stays = self.result_locks(places, rows.row), self.links.stays
+        begins, by_tiles = blocks[0] == every[0], stays and counts_tiles(t)
+        counted_up = rows.waits * begins if by_tiles else len(blocks) + (rows.waits - 1) * len(every) * begins
         apart = stored * (every.step if stays else 1)
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
-        ring = t.tiles if stays else t.result_ring
-        turns = Iteration(tile_words, ring, first % ring) if parts == 1 else Iteration(len(blocks) * apart, parts)
-        begin = every.index(blocks[0]) * apart + (0 if parts == 1 else first % ring * tile_words)
+        first, ring, period = pattern.first + rows.tile, t.tiles if stays else t.result_ring, pattern.period
+        turns = Iteration(period * tile_words, -(-ring // period), first % ring // period)
+        if parts > 1:
+            turns = Iteration(len(blocks) * apart, parts)
+        begin = first % ring * tile_words - turns.step * turns.current
+        positions = (Dim(1, words * columns),) if thin == 1 else (Dim(1, words), Dim(thin * words, columns))
         return MemoryDescriptor(
-            OWN_WORDS + places.results[row] // 4 + begin,
-            len(blocks) * rows * columns,
-            (Dim(1, columns), Dim(words * self.share.stored_columns, rows), Dim(apart)),
+            OWN_WORDS + places.results[rows.row] // 4 + every.index(blocks[0]) * apart + rows.above * line + begin,
+            len(blocks) * rows.height * words * columns,
+            (*positions, Dim(thin * line, rows.height), Dim(apart)),
             iteration=turns,
-            acquire=Acquire(OWN_LOCKS + locks.full, len(blocks)),
-            release=None if stays and counted(t) else Release(OWN_LOCKS + locks.free, len(blocks)),
+            acquire=Acquire(OWN_LOCKS + locks.full, counted_up) if counted_up else None,
+            release=None if by_tiles or (stays and counted(t)) else Release(OWN_LOCKS + locks.free, counted_up),
         )

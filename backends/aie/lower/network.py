@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import Context, estimate
-from sparsec.backends.aie.lower.fitting import Fitting
+from sparsec.backends.aie.lower.fitting import Fitting, Ranked
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
+from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import sequence
 from sparsec.backends.aie.lower.sums import with_sums
+from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned, with_thinned
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
@@ -38,6 +41,18 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
 
     FitError where the array has no circuits for any layer.
     """
+    left_whole: set[str] = set()
+    known: Ranked = {}
+    while True:
+        try:
+            return _lower(graph, machine, left_whole, known)
+        except AllLeave as exc:  # as ways turned out, or places
+            left_whole.update(exc.values)
+
+
+def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Ranked) -> ArrayProgram:
+    """The same with values `left_whole` that are not thinned out; ways that are `known`. AllLeave where another value cannot be
+    thinned out."""
     ways = modes(machine.grid)
     if not ways:
         raise FitError(
@@ -48,16 +63,18 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             remedy="compile for aie2:npu1 or a square",
         )
     graph, why = with_sums(graph, layers_of(graph)[1])
+    graph, thinned = with_thinned(graph, left_whole)
     layers, reasons = layers_of(graph)
+    layers |= {node: replace(layers[node], thinned=made) for node, made in thinned.items()}
     reasons |= {node: reason for node, reason in why.items() if node in reasons}
     reasons |= surroundings(graph, layers)[1]
     todo = [layer for layer in layers.values() if layer.node not in reasons]
     todo.sort(key=lambda layer: -layer.macs(graph))  # the program has room for those that count
-    fitting = Fitting(graph, machine, ways)
+    fitting = Fitting(graph, machine, ways, known)
     tilings, left = _first_ways(fitting, todo)
     if left and fitting.program_full:
         # chains take kinds of product that are long; layers channel by channel have but one kind each, others can do with fewer
-        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1))
+        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1), {})
         others, rest = _first_ways(fewer, sorted(todo, key=lambda layer: not layer.depthwise))
         if len(rest) < len(left):
             chained = {node for node, found in tilings.items() if any(t.mode.chain > 1 for t in found)}
@@ -70,7 +87,10 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
         for segment in cut.segments:
             if isinstance(segment, ArraySegment):
                 nodes = [layer.node for layer in segment.layers]
-                tilings |= dict(zip(nodes, fitting.together(cut.views, [first[n] for n in nodes]), strict=True))
+                chosen = fitting.together(cut.views, [first[n] for n in nodes])
+                every = [t for each in chosen for t in each]
+                ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every).all_leave)
+                tilings |= dict(zip(nodes, chosen, strict=True))
         program = _lowered(graph, machine, tilings, reasons, fitting)
         late = list(_late(program))
         best = program if best is None or len(late) <= len(list(_late(best))) else best
@@ -95,6 +115,8 @@ def _lowered(
     while True:
         try:
             return lower_with(graph, machine, tilings, reasons, fitting.passed_over)
+        except AllLeave:
+            raise
         except LimitError as exc:  # what fits by itself may not fit images that others want larger
             if exc.node not in tilings:
                 raise
@@ -175,10 +197,8 @@ def _array_part(
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
     begun = [
-        Context(here, k in neighbours.adders, inf, follows=True, leaves=who.leave(here=joined, held=adder >= 0))
-        for k, (here, joined, adder, who) in enumerate(
-            zip([False, *neighbours.joined], neighbours.joined, neighbours.adders, neighbours.readers, strict=False)
-        )
+        Context(here, k in neighbours.adders, inf, follows=True, leaves=t.layer.share_left(all_leave=leaves))
+        for k, (here, t, leaves) in enumerate(zip([False, *neighbours.joined], tilings, neighbours.all_leave, strict=False))
     ]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     part = part_of(machine.grid)
@@ -186,7 +206,7 @@ def _array_part(
     made = sequence(part, layers, cycles, neighbours, there, follow)
     plans = tuple(plan for plan, _ in layers)
     stays = tuple(
-        Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held)
+        Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held, every_of(placed.plan.tiling))
         for placed, links, why in zip(made.places, made.links, neighbours.why, strict=True)
     )
     return ArrayPart(

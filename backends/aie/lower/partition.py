@@ -54,7 +54,7 @@ def partition(graph: Graph, layers: Mapping[str, ConvLayer], reasons: Mapping[st
     `layers` are on the array, and `reasons` says why the other nodes are not, except for views.
     """
     views, others = views_of(graph, {layer.y for layer in layers.values()})
-    placed = {*layers, *views}
+    placed = {*layers, *views, *(layer.thinned.node for layer in layers.values() if layer.thinned)}
     cut = tuple(
         ArraySegment(
             tuple(layers[n.name] for n in s.graph if n.name in layers), tuple(views[n.name] for n in s.graph if n.name in views)

@@ -15,6 +15,7 @@ from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import queue_of, without_room
@@ -60,10 +61,12 @@ def sequence(
     By layer, `cycles` says about how long it takes, `neighbours` whether results may stay in memory tiles, and go to DDR as well,
     which nobody waits for but the layer behind the next, `there` whether its data are in DDR before the layer before begins,
     `follow` whether its first tiles are when that has but its last tiles left to bring there. LimitError names a layer that does
-    not fit.
+    not fit, and AllLeave one whose results cannot be thinned out.
     """
     plans = [plan for plan, _ in layers]
     places = placements(plans, neighbours, [a or b for a, b in zip(there, follow, strict=True)])
+    all_leave = [who.all_leave(here=p.joined, held=p.held) for who, p in zip(neighbours.readers, places, strict=True)]
+    ask_for_thinned((plan.layer for plan in plans), all_leave)
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
@@ -90,6 +93,8 @@ def sequence(
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
             except LimitError as exc:
+                if placed.plan.layer.thinned:  # the whole may take fewer descriptors
+                    raise AllLeave([placed.plan.layer]) from exc
                 raise LimitError(str(exc), node=placed.plan.layer.node) from exc
         made.end()
         fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.memory_places import Arrival
 from sparsec.backends.aie.lower.modes import ARRIVING, LEAVING
 from sparsec.backends.aie.lower.operands import from_image
@@ -23,21 +24,22 @@ class ShimControl(TileControl):
 
     def results(self, tile: Tile) -> Iterator[Operation]:
         """Results into their image."""
-        t = self.tiling
+        t, every = self.tiling, every_of(self.tiling)
         for i in range(len(LEAVING) if self.links.leaves else 0):
             patterns = self.leaving.patterns(tile.column, i)
-            for n, (first, count, _) in enumerate(patterns):
-                parts, times = [], self.leaving.parts(tile.column, patterns[n])
-                for r, height, blocks in self.leaving.together(tile.column, patterns, patterns[n]):
-                    part = self.mode.parts(tile.column, r)[0]
-                    at = (t.first_block(part) + blocks[0], t.first_row(part) + first * t.rows, 0)
-                    size = (len(blocks), height, self.traffic.y.columns)
+            for n, pattern in enumerate(patterns):
+                parts, count, times = [], pattern.times, self.leaving.parts(tile.column, pattern)
+                for rows, blocks in self.leaving.together(tile.column, patterns, pattern):
+                    part = self.mode.parts(tile.column, rows.row)[0]
+                    first = t.first_row(part) + (pattern.first + rows.tile) * t.rows + rows.above
+                    at = (t.first_block(part) + blocks[0], first // every, 0)
+                    size = (len(blocks), rows.height, self.traffic.y.columns)
                     steps = (blocks.step, 1)
                     further = len(blocks) * blocks.step * self.traffic.y.height  # rows from one part of channels to the next
-                    turns = Iteration(t.rows, count) if times == 1 else Iteration(further, times)
+                    turns = Iteration(pattern.period * t.rows // every, count) if count > 1 else Iteration(further, times)
                     parts.append(self._image(self.traffic.y, at, size, turns, steps))
                 last, apart = n == len(patterns) - 1, self.links.apart
-                before_last = apart and n == len(patterns) - 2 and patterns[-1][1] == 1
+                before_last = apart and n == len(patterns) - 2 and patterns[-1].times == 1
                 begin = yield from self.writer.write(tile, i, parts)
                 for repeat in (count - 1, 1) if last and apart and count > 1 else (count * times,):
                     yield from self.writer.start(tile, S2MM, i, begin, repeat, token=last or before_last)

@@ -165,7 +165,8 @@ class _Search:
                 around = _Around(here, begins, added, own, held)
                 if (here or held is not None) and not around.fits(one, path.context, way):
                     continue
-                last = one.within(replace(path.context, leaves=False)) if not leaves else path.last
+                share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
+                last = one.within(replace(path.context, leaves=share)) if share != 1 else path.last
                 busy = max(BEGUN, one.cost.ddr_in(path.context))
                 early = max(0.0, USED * last - busy) if beside and around.beside(one, path.context, way) else 0.0
                 context = Context(here, added, early, follows=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptors import Dim
+from sparsec.backends.aie.lower.chaining import counts_tiles
 from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES, Leaving
@@ -30,8 +31,8 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Where a layer's tensors are in the arguments: images, and the byte offset of the layer's weights; `computed` is the image
-    of weights that are not constant."""
+    """Where a layer's tensors are in the arguments: images, of results that of what leaves, and the byte offset of the layer's
+    weights; `computed` is the image of weights that are not constant."""
 
     x: Image
     y: Image
@@ -46,7 +47,7 @@ class Traffic:
         residual = images[layer.residual].part(first, made) if layer.residual else None
         source = images[layer.x].part(layer.first_source, read)
         computed = images[layer.computed.value] if layer.computed else None
-        return Traffic(source, images[layer.y].part(first, made), residual, weights, computed)
+        return Traffic(source, images[layer.left].part(first, made), residual, weights, computed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,4 +133,4 @@ class TileControl:
     @property
     def leaving(self) -> Leaving:
         """In which order results leave."""
-        return Leaving(self.plan.tiling, self.links.pieces)
+        return Leaving(self.tiling, self.links.pieces, self.links.stays and counts_tiles(self.tiling))

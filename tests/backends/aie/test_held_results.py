@@ -154,13 +154,17 @@ def test_without_room_results_leave() -> None:
     check_run(program, graph, rng)
 
 
-@pytest.mark.parametrize(("height", "stays"), [(56, True), (53, True), (52, False)])
-def test_more_results_leave_than_locks_count(height: int, stays: bool) -> None:
+@pytest.mark.parametrize(
+    ("height", "channels", "rows", "stays"),
+    [(56, 256, 1, True), (53, 256, 1, True), (52, 256, 1, True), (32, 512, 1, True), (112, 256, 2, True), (56, 512, 2, False)],
+)
+def test_more_results_leave_than_locks_count(height: int, channels: int, rows: int, stays: bool) -> None:
     """Seven tiles of 16 blocks: a lock counts those that have not left. Of the last rows' cores some tiles are behind the image,
-    which never leave: three in 53 rows, and four, which are more than a lock counts, in 52."""
+    which never leave: three in 53 rows, and four, which are more than a lock counts, in 52. There, and of 32 blocks, two tiles of
+    which are as many, it counts tiles, if these have one row."""
     rng = np.random.default_rng(11)
-    graph = chain_graph(rng, 32, (height, 8), [ByteConv(0, 256), ByteConv(1, 64)], outputs=(1,))
-    program, staying = _lowered(graph, [(_mode(Cut.HALVES), 1)] * 2)
+    graph = chain_graph(rng, 32, (height, 8), [ByteConv(0, channels), ByteConv(1, 64)], outputs=(1,))
+    program, staying = _lowered(graph, [(_mode(Cut.HALVES), rows)] * 2)
     assert (staying[0].stays, staying[0].leaves) == (stays, True)
     assert stays or staying[0].why == "there are more of its parts than locks count"
     check_run(program, graph, rng)
