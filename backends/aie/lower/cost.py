@@ -137,6 +137,8 @@ class Estimate:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
         cores = max(self.compute + self.taken, self.weights) + self.waiting
+        if self.tiles > 1 and any(self._brought(c, context) for c in self.channels):
+            ddr_in += self.compute / self.tiles  # of the last tile
         moved = max(self.data + self.behind_last, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
         last = self.block + self.last * context.leaves
         return first + max(cores, moved) + _JITTER * min(cores, moved) + last
