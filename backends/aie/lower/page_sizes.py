@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
+from math import ceil
 from operator import mul
 
 from sparsec.backends.aie.lower.paging import Chunks, Paging, pages_of
@@ -22,11 +23,11 @@ _COUNTED = 60  # pages at most that come one at a time
 _SEVERAL = (2, 4)  # chunks of one length in a page
 _WORTH = 0.97  # of the cost of pages of a chunk each
 _BETTER = 0.98  # of the cost of a smaller ring
-_LARGER = 2  # times a ring, those that may take its place
 _WORD = 4  # bytes of a cycle
+_LARGE = 6144  # bytes of a page
 _FEW, _MANY = 6, 24  # numbers of pages that are tried for each ring, by the stream that has most
-_LIKELY = 8  # of many, for all streams
-_STEPS, _ALL = 6, 100  # sizes of pages that are tried for a number of them
+_LIKELY = 5  # of many, for all streams
+_STEPS, _ALL = 8, 100  # sizes of pages that are tried for a number of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Streams:
 
     chunks: list[Chunks]
     _known: dict[tuple[Rates, bool, bool, int, bool], list[Paging]] = field(default_factory=dict)
+    _many: dict[tuple[Rates, bool, int], list[_Tried]] = field(default_factory=dict)
+    _made: dict[tuple[Rates, bool, _Tried], Paging | None] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
@@ -61,6 +64,23 @@ class Streams:
         if key not in self._known:
             self._known[key] = pagings(self.chunks, rates, kept=kept, again=again, room=room, several=several)
         return self._known[key]
+
+    def tightened(self, paging: Paging, rates: Rates, *, again: bool, room: int, fits: Callable[[Paging], bool]) -> Paging:
+        """The best ring that fits, out of more than there is time for while ways are ranked; of what holds all, the paging.
+        Pages are large only where these were, so that memory tiles have room for rings of them, too."""
+        if paging.alone or not paging.ring:
+            return paging
+        best, key = paging, (rates, again, room)
+        if key not in self._many:
+            self._many[key] = sorted(_tried(self.chunks, rates, again, room, _MANY, _STEPS))
+        likely = (t for t in self._many[key] if t.held // t.ring <= max(_LARGE, *paging.sizes) and fits(t.first))
+        for tried in islice(likely, _LIKELY):
+            if (rates, again, tried) not in self._made:
+                self._made[rates, again, tried] = tried.of(self.chunks, rates, again, tight=True)
+            made = self._made[rates, again, tried]
+            if made and made.cost < best.cost and fits(made):
+                best = made
+        return best
 
 
 def own_pages(streams: Sequence[Chunks], rates: Rates, *, kept: bool) -> Paging:
@@ -86,19 +106,6 @@ def pagings(
     return found
 
 
-def tightened(paging: Paging, streams: Streams, rates: Rates, *, again: bool, fits: Callable[[Paging], bool]) -> Paging:
-    """The best ring that fits, out of more than there is time for while ways are ranked; of what holds all, the paging itself."""
-    if paging.alone or not paging.ring:
-        return paging
-    best = paging
-    tried = _tried(streams.chunks, rates, again, _LARGER * paging.bytes, _MANY, _ALL)
-    for likely in sorted(t for t in tried if fits(t.first))[:_LIKELY]:
-        made = likely.of(streams.chunks, rates, again, _ALL)
-        if made and made.cost < best.cost and fits(made):
-            best = made
-    return best
-
-
 def _several(streams: Sequence[Chunks], rates: Rates) -> Iterator[Paging]:
     """Streams of as many chunks each, of one length, some of them in each of two pages."""
     counts = {len(c.lengths) for c in streams if c.lengths}
@@ -110,9 +117,12 @@ def _several(streams: Sequence[Chunks], rates: Rates) -> Iterator[Paging]:
 
 
 def _kept(streams: Sequence[Chunks], rates: Rates) -> Iterator[Paging]:
-    for count in _KEPT:
+    """As many pages of each stream, as rings of memory tiles are filled in turns."""
+    for likely in _KEPT:
+        size = _aligned(max(c.ends[-1] for c in streams) / likely)
+        count = max(pages_of(c, size, 0, again=False) or 0 for c in streams)
         sizes = tuple(_aligned(max(c.ends[-1] / count, _ALIGN)) for c in streams)
-        counts = tuple(pages_of(c, s, 0, again=False) or 0 for c, s in zip(streams, sizes, strict=True))
+        counts = tuple(count if c.lengths else 0 for c in streams)
         yield Paging(sizes, counts, 0, rates.cost(counts, sizes))
 
 
@@ -120,7 +130,7 @@ def _rings(streams: Sequence[Chunks], rates: Rates, again: bool, room: int) -> I
     """Rings none of which is larger and costs more than another."""
     least = float("inf")
     for likely in sorted(_tried(streams, rates, again, room, _FEW, _STEPS), key=lambda t: (t.held, t.cost)):
-        if likely.cost < _BETTER * least and (made := likely.of(streams, rates, again, _STEPS)):
+        if likely.cost < _BETTER * least and (made := likely.of(streams, rates, again)):
             least = min(least, made.cost)
             yield made
 
@@ -139,9 +149,15 @@ class _Tried:
         """Of the stream that has most."""
         return Paging((self.held // self.ring,), (self.count,), self.ring, self.cost)
 
-    def of(self, streams: Sequence[Chunks], rates: Rates, again: bool, steps: int) -> Paging | None:
-        """So many pages of all streams, as small as possible; None where chunks do not fit."""
-        sizes = [_smallest(c, self.ring, self.count, again, steps) for c in streams]
+    def of(self, streams: Sequence[Chunks], rates: Rates, again: bool, *, tight: bool = False) -> Paging | None:
+        """So many pages of all streams, as small as possible if `tight`, or as full as those of the stream that has most; None
+        where chunks do not fit."""
+        each, most = self.held / self.ring, max(c.ends[-1] for c in streams)
+        sizes = []
+        for c in streams:
+            likely = _aligned(max(each * c.ends[-1] / most, _ALIGN))
+            rough = not tight and _enough(c, likely, self.ring, self.count, again)
+            sizes.append(likely if rough else _smallest(c, self.ring, self.count, again, _ALL if tight else _STEPS))
         found = tuple(s for s in sizes if s is not None)
         counts = tuple(self.count if c.lengths else 0 for c in streams)
         return Paging(found, counts, self.ring, rates.cost(counts, found)) if len(found) == len(sizes) else None
@@ -170,19 +186,23 @@ def _counted(count: int, ring: int, again: bool) -> int:
 
 
 def _smallest(chunks: Chunks, ring: int, count: int, again: bool, steps: int) -> int | None:
-    """The smallest pages that so many of are enough, out of about so many sizes; None where none is. With `again`, the first
-    chunk comes right behind the ring that the last one is in."""
+    """The smallest pages that so many of are enough, out of about so many sizes; None where none is."""
     if not chunks.lengths:
         return _ALIGN
     least = _aligned(chunks.ends[-1] / count)
     turns = -(-count // ring)
     largest = _aligned((chunks.ends[-1] + turns * (max(chunks.lengths) + _ALIGN)) / count)
     for size in range(least, largest + 1, _aligned((largest - least) / steps) or _ALIGN):
-        pages = pages_of(chunks, size, ring, again=again)
-        if pages is not None and (pages == count if again else pages <= count):
+        if _enough(chunks, size, ring, count, again):
             return size
     return None
 
 
+def _enough(chunks: Chunks, page: int, ring: int, count: int, again: bool) -> bool:
+    """Whether so many pages hold a stream. With `again`, the first chunk comes right behind the ring that the last one is in."""
+    pages = pages_of(chunks, page, ring, again=again)
+    return pages is not None and (pages == count if again and chunks.lengths else pages <= count)
+
+
 def _aligned(n: float) -> int:
-    return -(-int(n) // _ALIGN) * _ALIGN
+    return ceil(n / _ALIGN) * _ALIGN

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 _ALIGN = 32
 
@@ -112,8 +113,7 @@ class Paging:
         return Layout.of(starts, chunks, size, count, turn, kept=not self.ring)
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
+class _Turn(NamedTuple):
     """Chunks [first, end) in a turn of a ring, one behind the other: number i begins `shift` behind all before it, but the last
     one where `last` says."""
 
@@ -129,17 +129,19 @@ def _turns(chunks: Chunks, page: int, ring: int, *, again: bool) -> list[_Turn] 
     While a core has a chunk it takes the next one: all pages from the first of one to the last of the other are in the ring. With
     `again`, the first chunk follows the last one, from the begin of the ring on.
     """
-    lengths, ends, leads, whole = chunks.lengths, chunks.ends, chunks.leads, ring * page
+    lengths, ends, leads, lead = chunks.lengths, chunks.ends, chunks.leads, chunks.lead
+    count, whole = len(lengths), ring * page
     first, at, found = 0, 0, list[_Turn]()
-    while first < len(lengths):
-        shift = at + chunks.lead - leads[first] - ends[first]
-        end = bisect_right(ends, at + whole - shift, first) - 1
+    while first < count:
+        shift = at + lead - leads[first] - ends[first]
         at += whole
+        end = bisect_right(ends, at - shift, first) - 1
         while end > first:
-            place, following = shift + ends[end - 1], end if end < len(lengths) else 0
-            if end == len(lengths) and not again:
+            place = shift + ends[end - 1]
+            if end == count and not again:
                 break
-            reach = (at + chunks.lead - leads[following] + lengths[following] - 1) // page - ring  # before it all pages are free
+            following = end if end < count else 0
+            reach = (at + lead - leads[following] + lengths[following] - 1) // page - ring  # before it all pages are free
             if place // page > reach:
                 break
             place = at - lengths[end - 1]

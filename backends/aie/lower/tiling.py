@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.chunks import chunk_bytes
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.page_sizes import Rates, Streams, tightened
+from sparsec.backends.aie.lower.page_sizes import Rates, Streams
 from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging
 
 Array = np.ndarray[Any, Any]
@@ -237,7 +237,8 @@ class Tiling:
         best = min(fitting, key=lambda p: p.cost * (1 if apart(p) else CONFLICTS))
         if not self.tight:
             return best
-        return tightened(best, self._streams, rates, again=again, fits=apart if apart(best) else lambda p: p.bytes <= room)
+        fits = apart if apart(best) else lambda p: p.bytes <= room
+        return self._streams.tightened(best, rates, again=again, room=self.core_bytes, fits=fits)
 
     def gap_of(self, paging: Paging) -> int:
         """Bytes in a core between data and weights, so that a bank holds no more than one of both, and one half of the ring of

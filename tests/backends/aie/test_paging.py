@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.aie.lower.page_sizes import Rates, Streams, own_pages, pagings, tightened
+from sparsec.backends.aie.lower.page_sizes import Rates, Streams, own_pages, pagings
 from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging, in_ring, pages_of
 
 _RATES = Rates(35, 8)
@@ -73,6 +73,10 @@ def _carry_out(chunks: Chunks, layout: Layout, page: int, held: int, rounds: int
     assert (brought, full, free) == (sent, 0, held - layout.pages if kept else held)
 
 
+def _tightened(streams: list[Chunks], paging: Paging, room: int, *, again: bool) -> Paging:
+    return Streams(streams).tightened(paging, _RATES, again=again, room=room, fits=lambda p: p.bytes <= room)
+
+
 @settings(max_examples=200)
 @given(streams=_streams(), kept=st.booleans(), rounds=st.integers(1, 3), room=st.sampled_from([12_000, 40_000, 400_000]))
 def test_cores_have_whole_chunks_when_they_need_them(streams: list[Chunks], kept: bool, rounds: int, room: int) -> None:
@@ -81,7 +85,7 @@ def test_cores_have_whole_chunks_when_they_need_them(streams: list[Chunks], kept
     again = rounds > 1 and not kept
     ways = pagings(streams, _RATES, kept=kept, again=again, room=room)
     assert ways[0] == own_pages(streams, _RATES, kept=kept)
-    tight = [tightened(w, Streams(streams), _RATES, again=again, fits=lambda p: p.bytes <= room) for w in ways[1:]]
+    tight = [_tightened(streams, w, room, again=again) for w in ways[1:]]
     assert all(t.cost <= w.cost for t, w in zip(tight, ways[1:], strict=True))
     for way in [*ways, *tight]:
         assert way in ways[:1] or way.bytes <= room
@@ -139,5 +143,5 @@ def test_what_is_passed_over() -> None:
     assert pages_of(chunks, 8 * 960 // 4 - 32, 4, again=False) == 14
     room = 9 * 960
     first = pagings([_alike(30, 0, 24), _alike(31, 0, 24)], _RATES, kept=False, again=False, room=room)[-1]
-    tight = tightened(first, Streams([chunks, _alike(31, 0, 24)]), _RATES, again=False, fits=lambda p: p.bytes <= room)
+    tight = _tightened([chunks, _alike(31, 0, 24)], first, room, again=False)
     assert sum(n * size for n, size in zip(tight.counts, tight.sizes, strict=True)) <= 1.02 * 24 * (960 + 992)
