@@ -117,7 +117,9 @@ def _several(streams: Sequence[Chunks], rates: Rates) -> Iterator[Paging]:
 
 
 def _kept(streams: Sequence[Chunks], rates: Rates) -> Iterator[Paging]:
-    """As many pages of each stream, as rings of memory tiles are filled in turns."""
+    """As many pages of each stream, as rings of memory tiles are filled in turns. Most come while the layer before computes, or
+    with the first tile, so that streams to cores count, not the channels that they share."""
+    rates = Rates(rates.transfer, len(streams))
     for likely in _KEPT:
         size = _aligned(max(c.ends[-1] for c in streams) / likely)
         count = max(pages_of(c, size, 0, again=False) or 0 for c in streams)
