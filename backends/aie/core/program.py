@@ -12,10 +12,13 @@ from sparsec.backends.aie.core.sparse_b import MASK_BYTES
 from sparsec.backends.aie.templating import environment
 from sparsec.compiler.errors import FitError
 
-HEADER_BYTES = 64  # of a chunk: control and bias
+HEADER_BYTES = 32  # of a chunk, right before its blocks: its first steps, the last of them first, and control
+CONTROL_OFFSET = 12  # of control in the header
+FIRST_STEPS = 2  # in the header of a chunk that begins with a bias, which is between these and the others
 BIAS_BYTES = 32  # of 8 channels
-SPARSE_BYTES = BIAS_BYTES + 2 * MASK_BYTES  # before the values of sparse operands: the bias of the other 8 channels, and masks
-PAGES_OFFSET = 14  # of a chunk's bytes to the next one, and of its numbers of pages
+SPARSE_BYTES = 2 * MASK_BYTES  # before the values of sparse operands: masks
+PAGES_OFFSET = 14  # in control, of a chunk's bytes to the next one, and of its numbers of pages
+BLOCKS_OFFSET = HEADER_BYTES - CONTROL_OFFSET - PAGES_OFFSET  # from there to the blocks
 LEAST_BLOCKS = {False: 4, True: 6}  # of a chunk, by whether it goes on with partial sums of bytes
 FIRST_STORE_BYTES = 256  # before partial sums: where a chunk's first stores land, as those of a vector before its first
 
@@ -47,6 +50,11 @@ class Kind:
     sparse: bool = False
     scaled: bool = False
     transposed: bool = False
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether sums begin with the bias of the chunk, not with what there is of them."""
+        return not (self.starts_partial or self.gets)
 
     @property
     def name(self) -> str:
@@ -88,12 +96,13 @@ class Parameters:
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of
     4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
-    the ring of weights begins and ends; shifts of sums and of the residual; bytes from a chunk's `PAGES_OFFSET` to its `blocks`
-    and from one half of partial sums to the other; pages of the first chunk, and of the ring; buffers of each kind; buffers of
-    data, and pages, that are not in use at the end (`data_left`, `weights_left`), of these `weights_rest` full; bytes from the
-    results of the first of 16 channels to those of the others (`apart`); the least and the greatest result, each as the 4 bytes
-    of a word or a float32, where results are cut to them; where sums are scaled, what they are multiplied by, what is added to
-    that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
+    the control of the first chunk in the ring of weights is, and that a ring later; shifts of sums and of the residual; bytes
+    from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk, and of
+    the ring; buffers of each kind; buffers of data, and pages, that are not in use at the end (`data_left`, `weights_left`), of
+    these `weights_rest` full; bytes from the results of the first of 16 channels to those of the others (`apart`); the least and
+    the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them; where sums are scaled, what
+    they are multiplied by, what is added to that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all
+    before `shift`.
 
     What DMA channels have taken for the layer before it begins is not among its buffers and pages (`weights_pages`,
     `data_buffers`), nor what they have taken for the next one among those at its end.
@@ -172,12 +181,13 @@ def core_text(kinds: Sequence[Kind], parameters: int) -> str:
             "puts": k.puts,
             "sparse": int(k.sparse),
             "transposed": k.transposed,
+            "jump": -2 * (CONTROL_OFFSET // 2 - FIRST_STEPS + 1) - BIAS_BYTES * (1 + k.sparse) if k.has_bias else -2,
         }
         for k in kinds
     ]
     places = {f"{name}_word": 4 * place for name, place in _PLACES.items()}
     at = (parameters, parameters + PARAMETER_BYTES)
-    more = {"steps_offset": HEADER_BYTES, "pages_offset": PAGES_OFFSET, **places}
+    more = {"pages_offset": PAGES_OFFSET, "bias_offset": -CONTROL_OFFSET - BIAS_BYTES, **places}
     return environment().get_template("core.s.j2").render(kinds=described, locks=LOCKS, parameters=at, **more)
 
 

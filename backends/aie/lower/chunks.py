@@ -1,4 +1,8 @@
-"""Weights as a core reads them: chunks of nonzero blocks with the steps between their data (see `templates/aie/core.s.j2`)."""
+"""Weights as a core reads them: chunks of nonzero blocks with the steps between their data (see `templates/aie/core.s.j2`).
+
+A chunk's blocks follow its header, and what differs in length lies before that: the steps, which the core reads backwards, from
+the header on. So each chunk is as long as its own blocks and steps, and all are read alike.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import FIRST_STORE_BYTES, HEADER_BYTES, LEAST_BLOCKS, PAGES_OFFSET
+from sparsec.backends.aie.core.program import (
+    BIAS_BYTES,
+    CONTROL_OFFSET,
+    FIRST_STEPS,
+    FIRST_STORE_BYTES,
+    HEADER_BYTES,
+    LEAST_BLOCKS,
+    PAGES_OFFSET,
+)
 from sparsec.backends.aie.core.sparse_b import packed
 from sparsec.backends.aie.lower.paging import Spot
 from sparsec.compiler.errors import LimitError
@@ -44,16 +56,16 @@ class Steps:
 class Chunk:
     """8 output channels' weights against one activation tile.
 
-    `bias` int32 [8]; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for depthwise; `offsets` int [n], bytes from the
-    tile's start to each block's data, multiples of 32; `entry` is the bundle that its kind of product begins with; `partial` is
-    the address of the first half of the partial sums that it goes on with (`goes_on`) or leaves, `residual` that of the
-    residual. Of bfloat16, `bias` is float32 and `blocks` are bfloat16.
+    `bias` int32 [8], none where the chunk goes on with other sums; `blocks` int8 [n, 8, 8] as [input, output], or [n, 8] for
+    depthwise; `offsets` int [n], bytes from the tile's start to each block's data, multiples of 32; `entry` is the bundle that
+    its kind of product begins with; `partial` is the address of the first half of the partial sums that it goes on with
+    (`goes_on`) or leaves, `residual` that of the residual. Of bfloat16, `bias` is float32 and `blocks` are bfloat16.
 
     Of 16 output channels, for sparse products, `bias` is [16] and `blocks` int8 [n, 2, 16, 8] as [half of the outputs, input,
     output]; the residual of the other half is `others` bytes behind that of the first.
     """
 
-    bias: Array
+    bias: Array | None
     blocks: Array
     offsets: Sequence[int]
     entry: int
@@ -62,9 +74,14 @@ class Chunk:
     goes_on: bool = False
     others: int = 0
 
-    def pack(self, steps: Steps, start: int, spot: Spot) -> bytes:
-        """The chunk's bytes, a multiple of 32, with blocks from `start` on (`table_end` of the layer's longest chunk). LimitError
-        when data lie further apart than a step holds, UsageError for a sparse block of more than two of four values."""
+    @property
+    def lead(self) -> int:
+        """Bytes before the header."""
+        return int(_leads(np.array(len(self._even()[1])), np.array(self._biases)))
+
+    def pack(self, steps: Steps, spot: Spot) -> bytes:
+        """The chunk's bytes, a multiple of 32. LimitError when data lie further apart than a step holds, UsageError for a sparse
+        block of more than two of four values."""
         blocks, offsets = self._even()
         n = len(offsets)
         table = [(b - a - steps.span) // 32 for a, b in pairwise(offsets)]
@@ -78,14 +95,19 @@ class Chunk:
         control += [partial or self.residual, self.residual + self.others]
         assert 2 * len(control) == PAGES_OFFSET
         control += [spot.onward, spot.new, spot.left]
-        parts = [
-            np.array(control, np.uint16).tobytes().ljust(HEADER_BYTES - self.bias[:8].nbytes, b"\0"),
-            self.bias[:8].tobytes(),
-            np.array([*table[1:], 0], np.int16).tobytes().ljust(start - HEADER_BYTES, b"\0"),
-            self.bias[8:].tobytes() + packed(blocks) if self._sparse else blocks.tobytes(),
-        ]
-        whole = b"".join(parts)
+        near = _near(self._biases) + 1
+        whole = (
+            _backwards(table[near:], self.lead - self._biases * BIAS_BYTES)
+            + (b"" if self.bias is None else self.bias.reshape(-1, 8)[::-1].tobytes())
+            + _backwards(table[1:near], CONTROL_OFFSET)
+            + np.array(control, np.uint16).tobytes()
+            + (packed(blocks) if self._sparse else blocks.tobytes())
+        )
         return whole.ljust(-(-len(whole) // _ALIGN) * _ALIGN, b"\0")
+
+    @property
+    def _biases(self) -> int:
+        return 0 if self.bias is None else self.bias.size // 8
 
     @property
     def _sparse(self) -> bool:
@@ -107,17 +129,26 @@ class Chunk:
         return np.concatenate((blocks, np.zeros((missing, *blocks.shape[1:]), blocks.dtype))), offsets
 
 
-def _stored(blocks: int, goes_on: bool) -> int:
-    """Blocks that so many are stored as."""
-    return max(LEAST_BLOCKS[goes_on], blocks + blocks % 2)
+def _backwards(steps: Sequence[int], room: int) -> bytes:
+    """Steps from the last to the first, which ends where their room does."""
+    return np.array(steps[::-1], np.int16).tobytes().rjust(room, b"\0")
 
 
-def table_end(most: int, goes_on: bool) -> int:
-    """Where the blocks of chunks of at most so many begin, behind their steps."""
-    return -(-(HEADER_BYTES + 2 * (_stored(most, goes_on) - 1)) // 32) * 32
+def _near(biases: int) -> int:
+    """Steps behind the first, which is control, that the header has room for."""
+    return FIRST_STEPS if biases else CONTROL_OFFSET // 2
 
 
-def chunk_bytes(blocks: Array, least: Array, block_bytes: int, start: int) -> Array:
-    """What chunks of so many blocks take, at `least` so many, with blocks from `start` on."""
-    found: Array = -(-(start + np.maximum(least, blocks + blocks % 2) * block_bytes) // _ALIGN) * _ALIGN
+def _leads(stored: Array, biases: Array) -> Array:
+    """Bytes before the headers of chunks of so many blocks as they are stored: further steps, and biases."""
+    further = np.maximum(0, stored - 2 - np.where(biases, _near(1), _near(0)))
+    found: Array = BIAS_BYTES * biases + -(-2 * further // _ALIGN) * _ALIGN
     return found
+
+
+def chunk_bytes(blocks: Array, least: Array, block_bytes: int, biases: Array) -> tuple[Array, Array]:
+    """What chunks of so many blocks take, at `least` so many, with biases of so many times 8 channels: bytes, and how many of
+    these are before the header."""
+    stored = np.maximum(least, blocks + blocks % 2)
+    leads = _leads(stored, biases)
+    return leads + HEADER_BYTES + -(-stored * block_bytes // _ALIGN) * _ALIGN, leads

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, PARAMETER_BYTES, SPARSE_BYTES, Parameters
+from sparsec.backends.aie.core.program import BLOCKS_OFFSET, CONTROL_OFFSET, LOCKS, PARAMETER_BYTES, SPARSE_BYTES, Parameters
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
@@ -32,6 +32,7 @@ class CoreControl(TileControl):
         weights_of, finishes = self.mode.weight_part(column, row), self.mode.finishes(row)
         pages, size, blocks = len(p.pages[weights_of]), t.page_bytes[weights_of], len(t.output_blocks(part))
         held, layout = t.paging.held(weights_of), t.layout(weights_of)
+        first_control = core.weights + layout.lead + CONTROL_OFFSET
         told = Parameters(
             units=t.units,
             vectors=self.share.tiles,
@@ -42,11 +43,11 @@ class CoreControl(TileControl):
             awaited=t.units // t.tiles * t.streamed,
             within=self.share.steps.registers,
             chunks=t.unit_chunks(part),
-            weights=core.weights,
-            weights_end=core.weights + held * size,
+            weights=first_control,
+            weights_end=first_control + held * size,
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
-            blocks=t.chunk_start - PAGES_OFFSET + SPARSE_BYTES * t.sparse,
+            blocks=BLOCKS_OFFSET + SPARSE_BYTES * t.sparse,
             halves=core.partial[1] - core.partial[0],
             first_pages=layout.first,
             weights_pages=held - self.links.queued[1],

@@ -200,9 +200,13 @@ class Fitting:
             context = Context(here, added, early=inf, follows=True, leaves=layer.share_left(all_leave=leaves))
             cycles = [cost.within(context) for cost, _ in found]
             order = sorted(range(len(found)), key=cycles.__getitem__)
-            near = [i for i in order if cycles[i] < _DEARER * cycles[order[0]]]
-            for mode in dict.fromkeys(found[i][1].mode for i in near):
-                wanted |= dict.fromkeys([i for i in near if found[i][1].mode == mode][:_BEHIND])
+            near: dict[Any, int] = {}  # whose data and results are not alike
+            for i in order:
+                t = found[i][1]
+                if cycles[i] < _DEARER * cycles[order[0]]:
+                    near.setdefault((t.mode, t.rows, t.splits, t.chunk_blocks, t.groups, t.sparse), i)
+            for mode in dict.fromkeys(found[i][1].mode for i in near.values()):
+                wanted |= dict.fromkeys([i for i in near.values() if found[i][1].mode == mode][:_BEHIND])
         made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0], _HANDICAP) for i in wanted]
         fitting = [way for way in made if not self._tried.get(_key(way.tiling))]
         return [replace(way, handicap=1.0) if _key(way.tiling) == _key(first) else way for way in fitting]

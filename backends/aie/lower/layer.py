@@ -12,7 +12,7 @@ from sparsec.backends.aie.core.sparse_b import GROUP, KEPT
 from sparsec.backends.aie.lower.computed import Computed, computed_of
 from sparsec.backends.aie.lower.floats import divided, floats_of
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, BYTE, Element, Thinned, Window, heads_of, plane
-from sparsec.backends.aie.lower.paging import Streams
+from sparsec.backends.aie.lower.page_sizes import Streams
 from sparsec.backends.aie.lower.scaling import scaled_bytes, scaled_of
 from sparsec.backends.aie.lower.shifts import Shifts, bytewise, shifts_of
 from sparsec.compiler.dtypes import DType

@@ -117,12 +117,12 @@ def _pages(tiling: Tiling, part: int, chunks: Sequence[Chunk]) -> tuple[bytes, .
     """The chunks of a part of the weights, packed, as pages; what is constant of them, where their blocks are computed."""
     layout, size = tiling.layout(part), tiling.page_bytes[part]
     if tiling.layer.computed is not None:
-        packed = [c.pack(tiling.share.steps, tiling.chunk_start, s) for c, s in zip(chunks, layout.spots, strict=True)]
+        packed = [c.pack(tiling.share.steps, s) for c, s in zip(chunks, layout.spots, strict=True)]
         start = tiling.chunk_start
         return tuple(made[:start] + made[start + tiling.blocks_bytes :] for made in packed)
     stream = bytearray(layout.pages * size)
     for chunk, at, spot in zip(chunks, layout.starts, layout.spots, strict=True):
-        made = chunk.pack(tiling.share.steps, tiling.chunk_start, spot)
+        made = chunk.pack(tiling.share.steps, spot)
         stream[at : at + len(made)] = made
     return tuple(bytes(stream[at : at + size]) for at in range(0, len(stream), size))
 
@@ -153,7 +153,8 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
             part, kind = slice(i * tiling.chunk_blocks, (i + 1) * tiling.chunk_blocks), next(wanted)
             sums = partial if kind.starts_partial or kind.ends_partial else 0  # sums of one chunk have no other place
             blocks, places = whole[part], offsets[part]
-            found[-1].append(Chunk(bias.reshape(-1), blocks, places, begins[kind], residual, sums, kind.starts_partial, others))
+            begun = bias.reshape(-1) if kind.has_bias else None
+            found[-1].append(Chunk(begun, blocks, places, begins[kind], residual, sums, kind.starts_partial, others))
     return found
 
 

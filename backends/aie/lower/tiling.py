@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.aie.core.program import BIAS_BYTES, LEAST_BLOCKS, PARAMETER_BYTES
+from sparsec.backends.aie.core.program import HEADER_BYTES, LEAST_BLOCKS, PARAMETER_BYTES
 from sparsec.backends.aie.core.sparse_b import PAIR_BYTES
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
-from sparsec.backends.aie.lower.chunks import chunk_bytes, table_end
+from sparsec.backends.aie.lower.chunks import chunk_bytes
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Mode
-from sparsec.backends.aie.lower.paging import Layout, Paging, Streams
+from sparsec.backends.aie.lower.page_sizes import Rates, Streams
+from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging
 
 Array = np.ndarray[Any, Any]
 
@@ -188,27 +189,28 @@ class Tiling:
             known[key] = Streams(self._lengths())
         return known[key]
 
-    def _lengths(self) -> list[list[int]]:
-        """Bytes of the chunks of each part of the weights, in the order in which cores take them."""
+    def _lengths(self) -> list[Chunks]:
+        """The chunks of each part of the weights, in the order in which cores take them."""
         element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
         each = PAIR_BYTES if self.sparse else LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
-        parted = element is BYTE and not self.sparse and not self.diagonal
-        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & parted & (self.mode.chain == 1)
-        start = self.chunk_start + BIAS_BYTES * self.sparse
-        sizes = chunk_bytes(blocks, np.where(goes_on, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, start)
+        goes_on = (np.arange(self.inputs)[:, None] + piece > 0) & (not self.diagonal)
+        least = goes_on & (element is BYTE and not self.sparse and self.mode.chain == 1)
+        biases = np.where(goes_on, 0, self.results_together)
+        sizes, leads = chunk_bytes(blocks, np.where(least, LEAST_BLOCKS[True], LEAST_BLOCKS[False]), each, biases)
         sizes[np.broadcast_to(piece >= self.all_pieces[:, None, None], sizes.shape)] = 0
         if self.diagonal:
             sizes[blocks == 0] = 0
         found = []
         for p in range(parts):
-            own = sizes[p::parts]
+            own = [sizes[p::parts], leads[p::parts]]
             if self.mode.chain > 1:
-                found += own[:, :, 0].T.tolist()
+                found += [Chunks(tuple(n), tuple(m)) for n, m in zip(*(o[:, :, 0].T.tolist() for o in own), strict=True)]
                 continue
-            own = own.reshape(self.groups, len(own) // self.groups, self.splits, most).swapaxes(1, 2).reshape(-1)
-            found.append(own[own > 0].tolist())
+            within = (self.groups, len(own[0]) // self.groups, self.splits, most)
+            own = [o.reshape(within).swapaxes(1, 2).reshape(-1) for o in own]
+            found.append(Chunks(*(tuple(o[own[0] > 0].tolist()) for o in own)))
         return found
 
     @cached_property
@@ -225,12 +227,20 @@ class Tiling:
     def paging(self) -> Paging:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
         several, again = self.mode.chain > 1, self.streamed > 1
-        found = self._streams.pagings(TRANSFER, kept=self.kept, again=again, room=self.core_bytes, several=several)
+        rates = Rates(TRANSFER, 2 * self.mode.grid.columns)
+        found = self._streams.pagings(rates, kept=self.kept, again=again, room=self.core_bytes, several=several)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
+
+        def apart(p: Paging) -> bool:
+            return self.gap_of(p) <= room - p.bytes
+
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
-        best = min(fitting, key=lambda p: p.cost * (1 if self.gap_of(p) <= room - p.bytes else CONFLICTS))
-        return best.tightened(self._streams.lengths, again=self.streamed > 1) if self.tight else best
+        best = min(fitting, key=lambda p: p.cost * (1 if apart(p) else CONFLICTS))
+        if not self.tight:
+            return best
+        fits = apart if apart(best) else lambda p: p.bytes <= room
+        return self._streams.tightened(best, rates, again=again, room=self.core_bytes, fits=fits)
 
     def gap_of(self, paging: Paging, more: int = 0) -> int:
         """Bytes in a core between data, which take so many `more`, and weights, so that a bank holds no more than one of both,
@@ -241,7 +251,7 @@ class Tiling:
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the weights are."""
-        return self.paging.layout(part, self._streams.lengths[part], again=self.streamed > 1)
+        return self.paging.layout(part, self._streams.chunks[part], again=self.streamed > 1)
 
     @cached_property
     def page_bytes(self) -> tuple[int, ...]:
@@ -254,12 +264,8 @@ class Tiling:
 
     @property
     def chunk_start(self) -> int:
-        """Where the blocks of a chunk begin within it."""
-        return table_end(self._most_blocks, self.in_parts)
-
-    @cached_property
-    def _most_blocks(self) -> int:
-        return int(np.minimum(self.counts, self.chunk_blocks).max())
+        """Where the blocks of a page's first chunk begin, if all are alike."""
+        return self._streams.chunks[0].lead + HEADER_BYTES
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:

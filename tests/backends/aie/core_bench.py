@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.core import Core
-from sparsec.backends.aie.core.program import LOCKS, PAGES_OFFSET, SPARSE_BYTES, Kind, Parameters, core_program, entries
+from sparsec.backends.aie.core.program import (
+    BLOCKS_OFFSET,
+    CONTROL_OFFSET,
+    LOCKS,
+    SPARSE_BYTES,
+    Kind,
+    Parameters,
+    core_program,
+    entries,
+)
 from sparsec.backends.aie.core.timing import Latencies
-from sparsec.backends.aie.lower.chunks import Chunk, Steps, table_end
+from sparsec.backends.aie.lower.chunks import Chunk, Steps
 from sparsec.backends.aie.lower.paging import Spot
 
 Array = np.ndarray[Any, Any]
@@ -46,14 +55,17 @@ class Bench:
         steps = steps or Steps()
         first = RESULTS - result_bytes
         self.pairs, self.step = pairs, vectors * result_bytes + result_bytes
-        start = max(table_end(len(c.offsets), c.goes_on) for c in chunks)
         spot = Spot(SLOT, 1, int(not kept))  # a page for each
-        made = [replace(c, entry=entries(tuple(kinds))[c.entry]).pack(steps, start, spot) for c in chunks]
-        self.chunks = made * (1 if kept else len(tiles))
+        begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
+        asked = [(c, kinds[c.entry]) for c in chunks]
+        made = [replace(c, entry=begins[kind], bias=c.bias if kind.has_bias else None) for c, kind in asked]
+        lead = max(c.lead for c in made)
+        self.chunks = [b"\0" * (lead - c.lead) + c.pack(steps, spot) for c in made] * (1 if kept else len(tiles))
+        control = WEIGHTS + lead + CONTROL_OFFSET
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
-            *(steps.registers, len(chunks), WEIGHTS, WEIGHTS + slots * SLOT, *shifts),
-            *(start - PAGES_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
+            *(steps.registers, len(chunks), control, control + slots * SLOT, *shifts),
+            *(BLOCKS_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
             *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 1, 0 if kept else slots),
             apart=self.step,
             bounds=bounds,

@@ -141,15 +141,16 @@ def test_transposed_blocks(kind: Kind, fast: bool) -> None:
 
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize("vectors", [1, 3])
-def test_sums_in_parts(parts: int, vectors: int) -> None:
+@pytest.mark.parametrize("blocks", [6, 9, 26])
+def test_sums_in_parts(parts: int, vectors: int, blocks: int) -> None:
     """Partial sums are float32: nothing is rounded to bfloat16 between the parts."""
-    rng = np.random.default_rng([parts, vectors])
+    rng = np.random.default_rng([parts, vectors, blocks])
     data = _whole(rng, 32 * 80)
     kinds = [Kind(starts_partial=a, ends_partial=b, bfloat16=True) for a, b in PARTS]
     bias = rng.integers(-5000, 5000, 8).astype(np.float32)
     chunks, total = [], np.tile(bias.astype(np.float64), (16 * vectors, 1))
     for part in range(parts):
-        offsets, weights = offsets_of(rng, 6, vectors, 80, 64), _whole(rng, 6, 8, 8)
+        offsets, weights = offsets_of(rng, blocks, vectors, 80, 64), _whole(rng, blocks, 8, 8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
         chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
         total += _sums(data, offsets, weights, np.zeros(8), vectors)

@@ -57,14 +57,16 @@ def test_products(blocks: int, vectors: int, signed: bool, residual: bool, kept:
 
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize("vectors", [1, 2, 3, 4])
-def test_sums_in_parts(parts: int, vectors: int) -> None:
-    rng = np.random.default_rng([parts, vectors])
+@pytest.mark.parametrize("blocks", [6, 9, 26])
+def test_sums_in_parts(parts: int, vectors: int, blocks: int) -> None:
+    """Of numbers of blocks whose steps are in the header of a chunk without bias, and before it."""
+    rng = np.random.default_rng([parts, vectors, blocks])
     data = rng.integers(0, 256, 32 * 80, np.uint8)
     kinds = [Kind(ends_partial=True), Kind(starts_partial=True, ends_partial=True), Kind(starts_partial=True)]
     bias = rng.integers(-5000, 5000, 8, np.int32)
     chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
     for part in range(parts):
-        offsets, weights = offsets_of(rng, 6, vectors, 80), rng.integers(-127, 128, (6, 8, 8), np.int8)
+        offsets, weights = offsets_of(rng, blocks, vectors, 80), rng.integers(-127, 128, (blocks, 8, 8), np.int8)
         kind = 0 if part == 0 else 2 if part == parts - 1 else 1
         chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=kind > 0))
         total += _sums(data, offsets, weights, np.zeros(8, np.int32), vectors, False)
@@ -191,8 +193,8 @@ def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 13, bounds=(0, 0)).words()) <= PARAMETER_BYTES
-    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 13, scaling=(0, 0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 14, bounds=(0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 14, scaling=(0, 0, 0)).words()) <= PARAMETER_BYTES
 
 
 def test_a_program_longer_than_jumps_reach_does_not_fit() -> None:

@@ -75,16 +75,17 @@ def test_products(blocks: int, vectors: int, residual: bool, kept: bool, cuts: t
 @pytest.mark.parametrize("vectors", [1, 4])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("fast", [False, True])
-def test_sums_in_parts(parts: int, vectors: int, wide: bool, fast: bool) -> None:
+@pytest.mark.parametrize("blocks", [6, 27])
+def test_sums_in_parts(parts: int, vectors: int, wide: bool, fast: bool, blocks: int) -> None:
     """Their results are bytes, or the sums themselves."""
-    rng = np.random.default_rng([parts, vectors])
+    rng = np.random.default_rng([parts, vectors, blocks])
     data = rng.integers(0, 256, 3 * APART).astype(np.uint8)
     ends = [(False, True), (True, True), (True, False), (False, False)]
     kinds = [Kind(starts_partial=a, ends_partial=b, wide=wide and not b, sparse=True) for a, b in ends]
     bias = rng.integers(-50000, 50000, 16).astype(np.int32)
     chunks, total = [], np.tile(bias.astype(np.int64), (16 * vectors, 1))
     for i in range(parts):
-        offsets, weights = offsets_of(rng, 6, vectors, 80), two_of_four(rng, 6, 2, 16, 8)
+        offsets, weights = offsets_of(rng, blocks, vectors, 80), two_of_four(rng, blocks, 2, 16, 8)
         kind = 3 if parts == 1 else 0 if i == 0 else 2 if i == parts - 1 else 1
         chunks.append(Chunk(bias, weights, offsets, kind, partial=PARTIAL[0], goes_on=i > 0))
         total += _sums(data, offsets, weights, np.zeros(16), vectors)

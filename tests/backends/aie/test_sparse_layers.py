@@ -224,7 +224,7 @@ def _broken(program: ArrayProgram) -> ArrayProgram:
     tiling = part.plans[0].tiling
     assert tiling.sparse
     weights = bytearray(part.weights)
-    weights[tiling.chunk_start + 32] |= 0b111
+    weights[tiling.chunk_start] |= 0b111
     return replace(program, parts=(replace(part, weights=bytes(weights)),))
 
 
