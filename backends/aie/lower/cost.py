@@ -35,7 +35,7 @@ _FETCHED = {BYTE: 6, BFLOAT16: 5}  # for a residual, behind what the cascade bri
 _ARRIVING, _CONFIGURED = 300, 1500  # until data begin to come from DDR, and until the last core can take them
 _HERE = 150  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
-USED, BEGUN = 0.85, 3000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
+USED, BEGUN = 0.95, 2000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _JITTER = 0.03  # of what is less busy, that the busiest waits for
 
 

@@ -19,7 +19,7 @@ from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to
-_LEAST_SLOTS = 6  # of a ring of weights that is made smaller
+_LEAST_SLOTS = 4  # of a ring of weights that is made smaller
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def test_two_of_four_take_fewer_bytes_and_cycles(tmp_path: Path) -> None:
     made = {}
     for kept in (4, 2):
         rng = np.random.default_rng(7)
-        graph = conv_graph(rng, (128, 128), (14, 14), (3, 3), pads=(1, 1, 1, 1), shift=13, of_four=kept)
+        graph = conv_graph(rng, (128, 128), (28, 28), (3, 3), pads=(1, 1, 1, 1), shift=13, of_four=kept)
         program = compile_for(graph)
         tiling = _tiling(program)
         assert tiling.sparse == (kept == 2)
