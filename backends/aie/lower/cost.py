@@ -71,7 +71,7 @@ ALONE = Context()
 class Estimate:
     """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute, nor
     those while weights that stay are `taken`, which the first tile waits for. Of data the first unit counts as what comes before,
-    and cores compute `behind_last`: the difference."""
+    and cores compute `behind_last`: the difference. `first_residual` is the share of a tile's residual that comes first."""
 
     compute: float
     data: float
@@ -88,6 +88,7 @@ class Estimate:
     first_waits: bool
     taken: float
     behind_last: float
+    first_residual: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -95,10 +96,10 @@ class Estimate:
 
     def first(self, context: Context = ALONE) -> float:
         """Cycles until cores multiply."""
-        sent = max((c.sent for c in self.channels), default=0.0) if not context.here else 0.0
+        sent = max((self._begun(c, context) for c in self.channels), default=0.0)
         wanted = [self._brought(c, context) for c in self.channels if c.weights and not min(context.early, c.room)]
         arriving = max([sent, *wanted])
-        begun = _HERE if context.here and not wanted else _ARRIVING + arriving
+        begun = _ARRIVING + arriving if arriving else _HERE
         return (begun if context.follows else max(_CONFIGURED, begun)) + self.unit + self.late + self.behind(context)
 
     def behind(self, context: Context = ALONE) -> float:
@@ -106,6 +107,10 @@ class Estimate:
         if not self.first_waits:
             return 0.0
         return max([0.0, *(self._weights(c, context) - self.compute / self.tiles for c in self.channels)])
+
+    def _begun(self, c: Arriving, context: Context) -> float:
+        """Cycles of a channel until all cores have what they begin with, and may end it: the first of the residual, too."""
+        return (0.0 if context.here else c.sent) + (0.0 if context.added else c.residual * self.first_residual)
 
     @staticmethod
     def _brought(c: Arriving, context: Context) -> float:
@@ -192,6 +197,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.tiles > 1 and (t.kept or held),
         max(0.0, pages - unit - compute / t.tiles) if t.kept and t.tiles > 1 else 0.0,
         compute / t.units - unit,
+        1 / (max(1, t.residual_pieces if t.mode.streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
     )
 
 
