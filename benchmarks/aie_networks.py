@@ -176,7 +176,7 @@ def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycle
                         made.channels,
                         (rows, columns),
                         made.window.kernel,
-                        made.window.stride,
+                        node.op.strides[0],
                         (pads[0], pads[1], pads[2], pads[3]),
                         made.residual is not None,
                     )
