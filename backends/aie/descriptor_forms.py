@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from sparsec.backends.aie.registers import DATA_BYTES, DMAS, Field, Kind
 
 WORD_BYTES = 4
+MOST_TURNS = 64  # that an iteration counts, in 6 bits of all forms
 OWN_WORDS = DATA_BYTES[Kind.MEMORY] // WORD_BYTES  # a memory tile's own first word, as its descriptors count
 
 

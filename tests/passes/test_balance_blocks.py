@@ -12,11 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
-from sparsec.backends.aie.lower.modes import Cut, modes
-from sparsec.backends.aie.lower.network import lower_with
-from sparsec.backends.aie.machine import machine_named
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph, Port
@@ -37,7 +32,7 @@ from sparsec.compiler.sparsity import NM
 from sparsec.compiler.types import TensorType
 from sparsec.passes.balance_blocks import BalanceBlocks
 from sparsec.passes.flat_products import FlatProducts
-from tests.backends.aie.networks import run_emitted
+from tests.backends.aie.networks import compile_for, run_emitted
 from tests.passes.helpers import check, random_array
 
 Array = np.ndarray[Any, Any]
@@ -380,24 +375,14 @@ def test_any_network_keeps_its_values(graph: Graph) -> None:
 
 
 def test_an_array_is_done_earlier(tmp_path: Path) -> None:
-    """Every second block of a layer's outputs has hardly any weights: of cores that take turns every second one would have all.
-    In ways that cut channels the busiest core multiplies half as often for this layer."""
-    graph = chain(128, size=(7, 5))
+    """Every second block of a layer's outputs has hardly any weights: of two cores, which take turns, one would have all."""
+    graph = chain(128, size=(14, 10))
     heavy = np.repeat(np.arange(16) % 2 == 0, 8)[:, None, None, None]
     graph = replace(graph, constants={**graph.constants, "second": graph.constants["second"] * heavy})
     feeds = {"x": random_array(graph.types["x"], np.random.default_rng(1))}
-    machine, cycles, products = machine_named("aie2:2x2"), [], []
-    by_channels = tuple(m for m in modes(machine.grid) if m.cut is Cut.CHANNELS and m.chain == 1)
+    cycles = []
     for made in (graph, balanced(graph)):
-        layers = {n.name: layer for n in made.nodes if isinstance(layer := conv_layer(made, n), ConvLayer)}
-        ways = {
-            name: next(iter(candidates(machine, layer, by_channels, *made.types[layer.y].shape[2:])))
-            for name, layer in layers.items()
-        }
-        run = run_emitted(lower_with(made, machine, ways), feeds, tmp_path / str(len(cycles)))
+        run = run_emitted(compile_for(made, "aie2:2x2"), feeds, tmp_path / str(len(cycles)))
         assert np.array_equal(run.outputs["y0"], interpret(graph, feeds)["y0"])
         cycles.append(run.cycles)
-        products.append([layer.busiest_products for layer in run.parts[0].cycles(machine).layers])
-    assert cycles[1] < 0.97 * cycles[0], cycles
-    assert sum(products[1]) < 0.95 * sum(products[0]), products
-    assert min(b / a for a, b in zip(*products, strict=True)) < 0.6, products
+    assert cycles[1] < 0.95 * cycles[0], cycles

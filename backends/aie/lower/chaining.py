@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsec.backends.aie.descriptor_forms import MOST_TURNS
 from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE, Window
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -14,7 +15,7 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 
-_WRAP, _TASKS = 64, 3  # turns that a descriptor counts, and descriptors of a core's results that stay
+_TASKS = 3  # descriptors of a core's results that stay
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,11 @@ def not_added(before: Tiling, adder: Tiling) -> str:
     one, other = before.layer, adder.layer
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
-    if adder.mode.streams > 1 and adder.rows > 1 and (adder.tiles > 1 or adder.layer.output_blocks > _WRAP * adder.mode.streams):
+    if (
+        adder.mode.streams > 1
+        and adder.rows > 1
+        and (adder.tiles > 1 or adder.layer.output_blocks > MOST_TURNS * adder.mode.streams)
+    ):
         return "the layer that adds them has several streams of data, and tiles of several rows"
     if adder.mode.chain > 1:
         return f"the layer that adds them has {adder.mode.told}"
@@ -119,7 +124,7 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
 
 def tiles_at_once(t: Tiling, laid: int) -> int:
     """Tiles of a core's results that a descriptor brings to where they stay, in tiles of `laid` rows."""
-    return max(1, _WRAP // t.most_results) if t.rows == laid else 1
+    return max(1, MOST_TURNS // t.most_results) if t.rows == laid else 1
 
 
 def handed(who: Readers, before: Tiling, after: Tiling, *, held: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from sparsec.backends.aie.descriptor_forms import MOST_TURNS
 from sparsec.backends.aie.lower.cost import Estimate, compute_cycles, estimate, explicit_descriptors
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
@@ -23,7 +24,6 @@ _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _LONGER = 1.5  # than the best way, from where on others are not looked at
-_LONGEST = 64  # what a descriptor's iteration counts
 _STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
@@ -43,7 +43,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
         if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
             continue
         band = -(-height // mode.position_parts)
-        rows = sorted({-(-band // n) for n in range(1, min(band, _LONGEST) + 1)})
+        rows = sorted({-(-band // n) for n in range(1, min(band, MOST_TURNS) + 1)})
         if mode.chain > 1 and not _chainable(layer, mode.chain):
             continue
         for splits in _splits(layer, taps) if mode.chain == 1 else (1,):
@@ -116,7 +116,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.skips and t.residual_words > _MOST_SKIPPED:
         return False
-    if t.tiles > _LONGEST or t.most_results > LOCK_MAXIMUM:
+    if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
 
-from sparsec.backends.aie.descriptor_forms import WORD_BYTES
+from sparsec.backends.aie.descriptor_forms import MOST_TURNS, WORD_BYTES
 from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
@@ -37,8 +37,6 @@ class Stage(Enum):
     SEND = "the circuits"
     LEAVE = "room among descriptors and in queues"
 
-
-_PIECES = 64  # that a descriptor's iteration counts
 
 Staged = tuple[Stage, Operation]
 Early = Sequence[Sequence[float]]  # words by column and channel
@@ -151,8 +149,8 @@ class LayerControl:
                     yield Sync(self.tiling.mode.core(c, r), MM2S, 0)
 
     def delivered(self) -> Iterator[Operation]:
-        """Wait until all cores have all of their data and weights, where the next layer's circuits are `awaited`."""
-        for channel in (CORE_DATA, CORE_WEIGHTS) if self.links.awaited else ():
+        """Wait until all cores have all of their data and weights, where they tell (`Links.tells`)."""
+        for channel in (CORE_DATA, CORE_WEIGHTS) if self.links.tells else ():
             yield Sync(self.tiling.mode.core(0, 0), S2MM, channel, self.grid.columns, self.grid.core_rows)
 
     def tidy(self) -> Iterator[Operation]:
@@ -239,7 +237,7 @@ class LayerControl:
         if slots and not self.tiling.kept:
             often = min(often, slots if arrival.data or arrival.residual else once, once)
         if self.links.at_once and 0 < often < once:  # in equal pieces, of which one descriptor brings all
-            pieces = (n for n in range(often, 0, -1) if once % n == 0 and once // n <= _PIECES)
+            pieces = (n for n in range(often, 0, -1) if once % n == 0 and once // n <= MOST_TURNS)
             return next(pieces, 0) if self.tiling.streamed == 1 else 0
         return often
 

@@ -73,8 +73,8 @@ class CoreControl(TileControl):
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
-        times, awaited = pages * t.streamed, self.links.awaited
-        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], times, token=awaited)
+        times, tells = pages * t.streamed, self.links.tells
+        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], times, token=tells)
         if finishes:
             yield from self._results(tile, blocks)
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
@@ -124,7 +124,7 @@ class CoreControl(TileControl):
                 behind += self._residual_pieces(part, _CORE_DATA - len(behind))
                 chains = [(behind, t.tiles)]
         for i, (each, times) in enumerate(chains, 1):
-            token = self.links.awaited and i == len(chains)
+            token = self.links.tells and i == len(chains)
             yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in each], times, token=token)
 
     def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:

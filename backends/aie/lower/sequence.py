@@ -86,7 +86,7 @@ def sequence(
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
-                awaited=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i]),
+                tells=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i]),
                 queued=taken[i],
                 left=(0, 0) if i + 1 == len(taken) else taken[i + 1],
             )
@@ -102,8 +102,9 @@ def sequence(
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
         for i in fewer:
             steps[i] -= 1
-        for i in () if fewer else made.unqueued:  # with fewer pieces a layer may begin early after all
-            taken[i] = (0, 0)
+        if not fewer:  # with fewer pieces a layer may begin early after all
+            for i in made.unqueued:
+                taken[i] = (0, 0)
 
 
 class _Sequence:
@@ -135,9 +136,9 @@ class _Sequence:
             delivered = not near
             if delivered:
                 self.operations += moved(self._before.delivered())
-            if delivered and self._before.links.awaited:
-                self.operations += far
-                far = []
+                if self._before.links.tells:
+                    self.operations += far
+                    far = []
             self.operations += moved([*self._before.first_in_ddr(), *stages[Stage.FOLLOW]])
             self._finish(lasting=links.here, delivered=delivered)
             rest = stages[Stage.LEAVE]

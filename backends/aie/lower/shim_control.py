@@ -63,7 +63,8 @@ class ShimControl(TileControl):
         at = self.traffic.weights + before
         whole = ShimDescriptor(0, words), WEIGHTS, at
         if early in (0, words):
-            return [(whole, min(early, 1), times - min(early, 1))]
+            now = int(early > 0)
+            return [(whole, now, times - now)]
         if self.links.at_once:
             pieces = words // early
             return [((ShimDescriptor(0, early, iteration=Iteration(early, pieces)), WEIGHTS, at), 1, pieces - 1)]

@@ -57,7 +57,7 @@ class Links:
     is here; whether its own results stay there, in tiles of how many rows (`laid`); and whether they leave for DDR, in how many
     pieces at most, those of the last tiles `apart`, so that the next layer knows.
     Weights that come `at_once`, or in equal pieces, take a descriptor less than those of which some come while the layer before
-    computes. Where the next layer's circuits are `awaited`, cores tell when they have all of their data and weights. Tasks of
+    computes. Where the next layer's circuits wait for that, a core `tells` when it has all of its data and weights. Tasks of
     cores' channels that are `queued` while the layer before computes take so many buffers of data, and pages, that it has
     `left`."""
 
@@ -71,7 +71,7 @@ class Links:
     apart: bool = False
     pieces: int = RESULT_PIECES
     at_once: bool = False
-    awaited: bool = False
+    tells: bool = False
     queued: tuple[int, int] = (0, 0)
     left: tuple[int, int] = (0, 0)
 

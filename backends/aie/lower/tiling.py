@@ -14,7 +14,7 @@ from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chunks import chunk_bytes
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
-from sparsec.backends.aie.lower.modes import Mode
+from sparsec.backends.aie.lower.modes import ARRIVING, Mode
 from sparsec.backends.aie.lower.page_sizes import Rates, Streams
 from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging
 
@@ -227,7 +227,7 @@ class Tiling:
     def paging(self) -> Paging:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
         several, again = self.mode.chain > 1, self.streamed > 1
-        rates = Rates(TRANSFER, 2 * self.mode.grid.columns)
+        rates = Rates(TRANSFER, len(ARRIVING) * self.mode.grid.columns)
         found = self._streams.pagings(rates, kept=self.kept, again=again, room=self.core_bytes, several=several)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,9 +32,8 @@ from sparsec.backends.aie.program import ArrayPart, ArrayProgram, Staying
 from sparsec.backends.aie.registers import Direction, Kind, Tile
 from sparsec.backends.aie.transaction import BlockWrite, Patch, Write, descriptor_at, task_of
 from sparsec.compiler.graph import Graph, Node
-from sparsec.compiler.interpreter import interpret
 from sparsec.compiler.types import TensorType
-from tests.backends.aie.networks import random_feeds, run_emitted
+from tests.backends.aie.networks import check_run
 
 NPU = machine_named("aie2:npu1")
 MODES = modes(NPU.grid)
@@ -65,15 +62,6 @@ def _ways(graph: Graph, layers: dict[str, ConvLayer], mode: Mode, rows: int) -> 
         found = list(candidates(NPU, layer, (own,), height, width))
         ways[node] = next(t for t in found if t.rows == min(rows, band) or t.tiles == 1)
     return ways
-
-
-def _exact(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> None:
-    """As `check_run`, of a program whose graph is another one than the interpreter's."""
-    feeds = random_feeds(rng, graph)
-    with tempfile.TemporaryDirectory() as folder:
-        run = run_emitted(program, feeds, Path(folder))
-    for name, expected in interpret(graph, feeds).items():
-        assert np.array_equal(run.outputs[name], expected)
 
 
 def _part(program: ArrayProgram) -> ArrayPart:
@@ -131,12 +119,12 @@ def test_every_nth_row_and_column_leaves(cut: Cut, stride: int, rows: int) -> No
     assert words[f"v3_every_{stride}"] == 64 * kept // WORD_BYTES
     assert words["v3"] == 0
     assert words["v4"] == 32 * 29 * 13 // WORD_BYTES
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.data())
-def test_any_size_stride_and_cut_is_exact(data: st.DataObject) -> None:
+def test_any_size_stride_and_cut_ischeck_run(data: st.DataObject) -> None:
     """Odd sizes, bands that begin with rows that do not leave, or have none that do, tiles of any rows, several streams."""
     draw = data.draw
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
@@ -149,7 +137,7 @@ def test_any_size_stride_and_cut_is_exact(data: st.DataObject) -> None:
         return
     assert _of(program, "conv3").every == stride
     assert _words_to_ddr(program)["v3"] == 0
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_the_next_layer_reads_with_a_stride_what_is_held() -> None:
@@ -161,7 +149,7 @@ def test_the_next_layer_reads_with_a_stride_what_is_held() -> None:
     staying = _of(program, "conv1")
     assert (staying.stays, staying.held, staying.every) == (False, True, 2)
     assert _words_to_ddr(program)["v1"] == 0
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +169,7 @@ def test_locks_count_rows_between(stride: int, height: int, rows: int, tiles: bo
     program = _lowered(graph, _mode(Cut.HALVES), rows)
     assert _of(program, "conv1").every == stride
     assert counts_tiles(_part(program).plans[0].tiling) == tiles
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def _strided(*convs: ByteConv, outputs: Sequence[int] = ()) -> Graph:
@@ -243,7 +231,7 @@ def test_the_ways_of_a_shortcut_are_chosen_with_what_leaves() -> None:
     assert (staying.stays, staying.every) == (True, 2)
     reader = next(p.layer for p in _part(program).plans if p.layer.node == "conv5")
     assert (reader.x, reader.window.stride) == ("v3_every_2", 1)
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_without_room_all_results_leave() -> None:
@@ -253,7 +241,7 @@ def test_without_room_all_results_leave() -> None:
     assert with_thinned(graph)[1]
     program = lower(graph, NPU)
     assert (_of(program, "conv1").stays, _of(program, "conv1").leaves, _of(program, "conv1").every) == (False, True, 1)
-    _exact(program, graph, rng)
+    check_run(program, graph, rng)
 
 
 def test_what_leaves_counts() -> None:
