@@ -36,6 +36,8 @@ _ARRIVING, _CONFIGURED = 300, 1500  # until data begin to come from DDR, and unt
 _HERE = 150  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 USED, BEGUN = 0.95, 2000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
+_RESULTS = 25  # cycles of a core's channel from the results of one chunk to the next
+_PIECES = 4  # that a residual comes in, some of which wait until cores have added that of the tile before
 _JITTER = 0.03  # of what is less busy, that the busiest waits for
 
 
@@ -55,13 +57,14 @@ class Arriving:
 class Context:
     """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel
     may have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. The share of its
-    results that leaves for DDR."""
+    results that leaves for DDR, which nobody waits for if they stay for the next layer as well."""
 
     here: bool = False
     added: bool = False
     early: float = 0.0
     follows: bool = False
     leaves: float = 1.0
+    stays: bool = False
 
 
 ALONE = Context()
@@ -71,7 +74,8 @@ ALONE = Context()
 class Estimate:
     """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute, nor
     those while weights that stay are `taken`, which the first tile waits for. Of data the first unit counts as what comes before,
-    and cores compute `behind_last`: the difference. `first_residual` is the share of a tile's residual that comes first."""
+    and cores compute `behind_last`: the difference; `meanwhile` is what may come while cores compute the first tile.
+    `first_residual` is the share of a tile's residual that comes first."""
 
     compute: float
     data: float
@@ -86,8 +90,10 @@ class Estimate:
     block: float
     waiting: float
     first_waits: bool
-    taken: float
+    ring: float
+    kept: bool
     behind_last: float
+    meanwhile: float
     first_residual: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
@@ -141,11 +147,15 @@ class Estimate:
     def within(self, context: Context) -> float:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
-        cores = max(self.compute + self.taken, self.weights) + self.waiting
+        weights = max(0.0, self.weights - min(self.ring, first - _HERE))
+        taken = max(0.0, weights - self.compute / self.tiles) if self.kept and self.tiles > 1 else 0.0
+        cores = max(self.compute + taken, weights) + self.waiting
         if self.tiles > 1 and any(self._brought(c, context) for c in self.channels):
             ddr_in += self.compute / self.tiles  # of the last tile
-        moved = max(self.data + self.behind_last, self.weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
-        last = self.block + self.last * context.leaves
+        waited = max(0.0, self.compute / self.tiles + taken - self.meanwhile) if self.tiles > 1 else 0.0
+        data = self.data + waited + self.behind_last
+        moved = max(data, weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
+        last = self.block + (0.0 if context.stays else self.last * context.leaves)
         return first + max(cores, moved) + _JITTER * min(cores, moved) + last
 
 
@@ -158,7 +168,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
     unit = t.data_bytes / word + TRANSFER
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
-    block = t.rows * share.lane * 32 * t.layer.result_size / word + TRANSFER
+    block = t.rows * share.lane * 32 * t.layer.result_size / word + _RESULTS
     arriving, leaving, held = list[Arriving](), 0.0, True
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
@@ -171,16 +181,14 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             sent = _until_begun(t, [places.data[i] for i in arrival.data])
             arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
             held = held and not places.slots
-        channels = mode.leaving(column)
-        for i in range(channels):
+        for i in range(mode.leaving(column)):
             out = 0
-            for r in (r for r in range(i, mode.grid.core_rows, channels) if mode.finishes(r)):
+            for r in mode.leave_through(column, i):
                 positions, part = mode.parts(column, r)
                 out += len(t.output_blocks(part)) * 8 * t.layer.result_size * t.width * t.valid_rows(positions)
             leaving = max(leaving, out / word)
-    leave = Leaving(t).patterns(0, 0) if t.tiles == 1 else []
-    turns = Leaving(t).parts(0, leave[0]) if leave else 1
-    behind = max(leaving / turns, leaving - compute / t.splits) if t.tiles == 1 else leaving / t.tiles
+    made = compute / t.splits if t.tiles == 1 else compute / t.tiles  # while so much computes, results of a tile leave
+    behind = max(leaving / t.tiles / _turns(t), leaving / t.tiles - made)
     return Estimate(
         compute,
         t.units * unit + t.tiles * residual,
@@ -195,10 +203,21 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         block,
         ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
-        max(0.0, pages - unit - compute / t.tiles) if t.kept and t.tiles > 1 else 0.0,
-        compute / t.units - unit,
+        t.paging.bytes / word,
+        t.kept,
+        max(compute / t.units - residual, compute / t.units / _PIECES) - unit,
+        t.splits * unit + residual * (2 - 1 / _PIECES),
         1 / (max(1, t.residual_pieces if t.mode.streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
     )
+
+
+def _turns(t: Tiling) -> int:
+    """In how many pieces the results of a tile leave through a channel."""
+    leaving = Leaving(t)
+    if t.tiles > 1:
+        return leaving.pieces_of(0, len(t.mode.leave_through(0, 0)))
+    patterns = leaving.patterns(0, 0)
+    return leaving.parts(0, patterns[0]) if patterns else 1
 
 
 def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:

@@ -63,11 +63,11 @@ class Leaving:
 
     def _tiles(self, column: int, leaving: int) -> list[list[Rows]]:
         """What leaves of each tile."""
-        t, channels = self.tiling, self.tiling.mode.leaving(column)
+        t = self.tiling
         found: list[list[Rows]] = [[] for _ in range(t.tiles)]
-        for r in range(leaving, t.mode.grid.core_rows, channels):
+        for r in t.mode.leave_through(column, leaving) if leaving < t.mode.leaving(column) else ():
             positions, part = t.mode.parts(column, r)
-            if leaving >= channels or not t.output_blocks(part) or not t.mode.finishes(r):
+            if not t.output_blocks(part):
                 continue
             before = -1
             for tile, above, height in leaving_rows(t, positions):
@@ -90,15 +90,20 @@ class Leaving:
         found = range(min(_LEAVING_PARTS, blocks[0]), 1, -1)
         return next((n for n in found if blocks[0] % n == 0 and blocks[0] // n * words >= _LEAST_WORDS), 1)
 
+    def pieces_of(self, channel: int, cores: int) -> int:
+        """In how many pieces the results of a tile leave through a channel, for which so many descriptors of cores are needed."""
+        mode = self.tiling.mode
+        crowded = self.tiling.layer.residual is not None and mode.groups[1] * mode.streams > 2  # by what arrives
+        return 1 if crowded else max(1, (self.pieces + 1 - channel) // 2 // cores)
+
     def together(self, column: int, patterns: Sequence[Pattern], pattern: Pattern) -> list[tuple[Rows, range]]:
         """Rows and blocks of channels of results, in the order in which they leave: some blocks of each core at a time, as many
         as there are `parts`, or descriptors."""
         once = self.parts(column, pattern)
         most = sum(len(p.rows) for p in patterns)
         mode = self.tiling.mode
-        crowded = self.tiling.layer.residual is not None and mode.groups[1] * mode.streams > 2  # by what arrives
-        second = pattern.rows[0].row % mode.leaving(column)
-        parts = once if once > 1 or crowded else max(1, (self.pieces + 1 - second) // 2 // most)
+        second = pattern.rows[0].row // mode.chain % mode.leaving(column)
+        parts = once if once > 1 else self.pieces_of(second, most)
         found = []
         for tile in dict.fromkeys(r.tile for r in pattern.rows):
             for part in range(parts if once == 1 else 1):

@@ -245,6 +245,10 @@ class Mode:
         taken = {s.channel for s in (*self._data_streams, *self.weights()) if s.memory.column == column}
         return 1 if LEAVING[1] in taken else 2
 
+    def leave_through(self, column: int, channel: int) -> range:
+        """The rows of cores whose results one of these channels takes."""
+        return range(channel * self.chain, self.grid.core_rows, self.leaving(column) * self.chain)
+
     @property
     def _data_streams(self) -> tuple[Stream, ...]:
         return tuple(s for carriers in self.carriers() for s in carriers)

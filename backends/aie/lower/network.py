@@ -196,9 +196,10 @@ def _array_part(
     neighbours = Neighbours.of(graph, views, tilings)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
+    joined, shares = [False, *neighbours.joined, False], zip(tilings, neighbours.all_leave, strict=False)
     begun = [
-        Context(here, k in neighbours.adders, inf, follows=True, leaves=t.layer.share_left(all_leave=leaves))
-        for k, (here, t, leaves) in enumerate(zip([False, *neighbours.joined], tilings, neighbours.all_leave, strict=False))
+        Context(joined[k], k in neighbours.adders, inf, True, t.layer.share_left(all_leave=leaves), joined[k + 1])
+        for k, (t, leaves) in enumerate(shares)
     ]
     cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
     part = part_of(machine.grid)

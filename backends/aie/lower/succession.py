@@ -166,7 +166,7 @@ class _Search:
                 if (here or held is not None) and not around.fits(one, path.context, way):
                     continue
                 share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
-                last = one.within(replace(path.context, leaves=share)) if share != 1 else path.last
+                last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
                 busy = max(BEGUN, one.cost.ddr_in(path.context))
                 early = max(0.0, USED * last - busy) if beside and around.beside(one, path.context, way) else 0.0
                 context = Context(here, added, early, follows=True)
