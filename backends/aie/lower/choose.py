@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import inf
 
 from sparsec.backends.aie.descriptor_forms import MOST_TURNS
-from sparsec.backends.aie.lower.cost import Estimate, compute_cycles, estimate, explicit_descriptors
+from sparsec.backends.aie.lower.cost import Estimate, at_least, estimate, explicit_descriptors
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import Mode
@@ -133,20 +134,22 @@ def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:
         return None
 
 
-def ranked(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int) -> list[tuple[Estimate, Tiling]]:
-    """The tilings that fit, the cheapest first by the model, and what they take; without those that take much longer, and those
-    with one buffer of data of which there is room for two.
+def ranked(
+    machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], height: int, width: int, aim: float = inf
+) -> list[tuple[Estimate, Tiling]]:
+    """The tilings that fit, the cheapest first by the model, and what they take; without those that take much longer than the
+    best one, or than the cycles to `aim` at, and those with one buffer of data of which there is room for two.
 
     FitError when there are none.
     """
+    bounded = sorted((at_least(machine, t), i, t) for i, t in enumerate(_candidates(machine, layer, modes, height, width)))
     found: list[tuple[float, int, Estimate, Tiling]] = []
-    least = float("inf")
-    double: set[tuple[object, ...]] = set()
-    for i, t in enumerate(_candidates(machine, layer, modes, height, width)):
+    least, double = aim, set[tuple[object, ...]]()
+    for bound, i, t in bounded:
+        if bound > _LONGER * least:
+            break
         alike = (t.mode, t.rows, t.chunk_blocks, t.kept, t.splits, t.groups, t.sparse)
-        if t.buffers == 1 and alike in double:
-            continue
-        if max(compute_cycles(t), t.streamed * t.least_stream) > _LONGER * least or (places := _places(machine, t)) is None:
+        if (t.buffers == 1 and alike in double) or (places := _places(machine, t)) is None:
             continue
         made = estimate(machine, t, places)
         least = min(least, made.cycles)

@@ -25,6 +25,7 @@ from sparsec.backends.aie.machine import Machine
 Array = np.ndarray[Any, Any]
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_CHAIN_CHUNK = 27  # the same for a chunk of a chain of cores
 _SPARSE_CHUNK = 40  # the same for a chunk of sparse products
 _BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
 _FIRST_PART, _MIDDLE_PART, _LAST_PART = 21, 32, 16  # where these are parts of sums
@@ -72,10 +73,10 @@ ALONE = Context()
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Cycles of all tiles by resource, what comes before and after, and the cycles of data that cores cannot use to compute, nor
-    those while weights that stay are `taken`, which the first tile waits for. Of data the first unit counts as what comes before,
-    and cores compute `behind_last`: the difference; `meanwhile` is what may come while cores compute the first tile.
-    `first_residual` is the share of a tile's residual that comes first."""
+    """Cycles of all tiles by resource (`channels` that are alike are one), what comes before and after, and the cycles of data
+    that cores cannot use to compute. Of data the first unit counts as what comes before, and cores compute `behind_last`: the
+    difference; `meanwhile` is what may come while cores compute the first tile. A `ring` of weights, or all of them if they are
+    `kept`, may come before cores begin. `first_residual` is the share of a tile's residual that comes first."""
 
     compute: float
     data: float
@@ -156,19 +157,17 @@ class Estimate:
         data = self.data + waited + self.behind_last
         moved = max(data, weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
         last = self.block + (0.0 if context.stays else self.last * context.leaves)
-        return first + max(cores, moved) + _JITTER * min(cores, moved) + last
+        return first + max(cores, moved) + _JITTER * (first + min(cores, moved)) + last
 
 
 def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None = None) -> Estimate:
     """What a tiling takes, whose places in memory tiles may be known."""
     memory = in_memory(machine, t) if memory is None else memory
-    share, mode = t.share, t.mode
-    word = machine.streams.bytes_per_cycle
-    residual = 4 * t.layer.output_blocks / mode.streams * t.residual_words / word + TRANSFER * 6 if t.layer.residual else 0
+    mode, word, residual = t.mode, machine.streams.bytes_per_cycle, _residual(machine, t)
     compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
-    unit = t.data_bytes / word + TRANSFER
+    unit = _unit(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
-    block = t.rows * share.lane * 32 * t.layer.result_size / word + _RESULTS
+    block = _results(machine, t)
     arriving, leaving, held = list[Arriving](), 0.0, True
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
@@ -191,10 +190,10 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     behind = max(leaving / t.tiles / _turns(t), leaving / t.tiles - made)
     return Estimate(
         compute,
-        t.units * unit + t.tiles * residual,
+        _data(machine, t),
         pages,
         t.tiles * t.most_results * block,
-        tuple(arriving),
+        tuple(dict.fromkeys(arriving)),
         leaving,
         t.tiles,
         unit,
@@ -230,6 +229,33 @@ def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
         found = max(found, before + begun * t.part_bytes - meanwhile) if begun > 0 else found
         before += p.count * t.part_bytes
     return found
+
+
+def at_least(machine: Machine, t: Tiling) -> float:
+    """Cycles that a tiling takes at least, without a look at pages and memory tiles."""
+    moved = _data(machine, t), t.streamed * t.least_stream, t.tiles * t.most_results * _results(machine, t)
+    return max(compute_cycles(t), *moved)
+
+
+def _unit(machine: Machine, t: Tiling) -> float:
+    """Cycles of a core's channel for a unit of data."""
+    return t.data_bytes / machine.streams.bytes_per_cycle + TRANSFER
+
+
+def _residual(machine: Machine, t: Tiling) -> float:
+    """The same for a tile's residual, of all cores that share the stream."""
+    if not t.layer.residual:
+        return 0.0
+    return 4 * t.layer.output_blocks / t.mode.streams * t.residual_words / machine.streams.bytes_per_cycle + TRANSFER * 6
+
+
+def _data(machine: Machine, t: Tiling) -> float:
+    return t.units * _unit(machine, t) + t.tiles * _residual(machine, t)
+
+
+def _results(machine: Machine, t: Tiling) -> float:
+    """Cycles of a core's channel for 8 channels of a tile's results."""
+    return t.rows * t.share.lane * 32 * t.layer.result_size / machine.streams.bytes_per_cycle + _RESULTS
 
 
 def compute_cycles(t: Tiling) -> float:
@@ -269,7 +295,7 @@ def _chained_cycles(t: Tiling) -> float:
     """Cycles of a chain of cores: for each 8 output channels they wait for the one that has most to do."""
     size, residual = t.layer.element.bytes, bool(t.layer.residual)
     products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).max(axis=1)
-    each = t.share.tiles * (4 * size * products + _FETCHED[t.layer.element] * residual) + _CHUNK + _ADDING * residual
+    each = t.share.tiles * (4 * size * products + _FETCHED[t.layer.element] * residual) + _CHAIN_CHUNK + _ADDING * residual
     begun = (t.mode.chain - 1) * 4 * size * float(products.max())
     return t.units * _TILE + begun + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 

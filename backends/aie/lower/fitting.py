@@ -141,16 +141,17 @@ class Fitting:
             size, rest = divmod(layer.output_blocks, count)
             if rest:
                 continue
-            parts = [self._whole(layer.part(first, first + size)) for first in range(0, layer.output_blocks, size)]
+            cuts = range(0, layer.output_blocks, size)
+            parts = [self._whole(layer.part(first, first + size), aim=least / count) for first in cuts]
             made = tuple(t for t in parts if not isinstance(t, str))
             cycles = sum(estimate(self.machine, t).cycles for t in made)
             if len(made) == count and cycles < least:
                 best, least = made, cycles
         return best
 
-    def _whole(self, layer: ConvLayer) -> Tiling | str:
+    def _whole(self, layer: ConvLayer, aim: float = inf) -> Tiling | str:
         try:
-            found = self._ranked(layer)
+            found = self._ranked(layer, aim)
         except LimitError as exc:
             return str(exc)
         why, tried = "", found[:_MOST]
@@ -222,8 +223,9 @@ class Fitting:
                 self._tried[key] = str(exc)
         return self._tried[key]
 
-    def _ranked(self, layer: ConvLayer) -> list[tuple[Estimate, Tiling]]:
-        """The ways that the model has room for; the same for all layers of one shape and number of blocks."""
+    def _ranked(self, layer: ConvLayer, aim: float = inf) -> list[tuple[Estimate, Tiling]]:
+        """The ways that the model has room for, without those that take much longer than the best or the `aim`; the same for all
+        layers of one shape with the same blocks."""
         extent = plane(self.graph.types[layer.y])
         assert extent is not None
         _, height, width, _ = extent
@@ -231,10 +233,10 @@ class Fitting:
         finished = layer.shifts.scaling is not None, layer.shifts.divisor != 1
         turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
-        key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes())
+        key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes(), aim)
         if key not in self.known:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
-            self.known[key] = ranked(self.machine, _whole(layer), ways, height, width)
+            self.known[key] = ranked(self.machine, _whole(layer), ways, height, width, aim)
         return self.known[key]
 
     def _try(self, tiling: Tiling) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
+from operator import itemgetter
 
 from sparsec.backends.aie.lower.chaining import Readers, handed, not_added, uncounted
 from sparsec.backends.aie.lower.cost import BEGUN, USED, Context, Estimate
@@ -33,6 +35,11 @@ class Way:
     def within(self, context: Context) -> float:
         """What it counts as in a context."""
         return self.handicap * self.cost.within(context)
+
+    @cached_property
+    def least(self) -> float:
+        """What it counts as in the best context."""
+        return self.within(Context(here=True, added=True, early=inf, follows=True))
 
     @cached_property
     def held(self) -> tuple[dict[str, int], ...]:
@@ -72,7 +79,11 @@ class _State:
     @property
     def key(self) -> tuple[int, object]:
         """What tells it from other states of its layer."""
-        return self.way, (self.held.tiling.mode.cut, self.held.tiling.rows) if self.held else None
+        return _key(self.way, self.held)
+
+
+def _key(way: int, held: Way | None) -> tuple[int, object]:
+    return way, (held.tiling.mode.cut, held.tiling.rows) if held else None
 
 
 Stays = Callable[[Readers, Tiling, Tiling, bool], bool]
@@ -127,14 +138,22 @@ class _Search:
         paths = [_State(0.0, Context(), way.within(Context()), n) for n, way in enumerate(self.layers[0])]
         for i in range(1, len(self.layers)):
             found: dict[tuple[int, object], _State] = {}
-            before = [(path, self._holding(i - 1, path)) for path in paths]
+            before = sorted(((self._least(i - 1, path), path, self._holding(i - 1, path)) for path in paths), key=itemgetter(0))
             for n, way in enumerate(self.layers[i]):
-                for path, holding in before:
-                    for made in self._steps(i, path, holding, n, way):
-                        if made.key not in found or made.cycles < found[made.key].cycles:
-                            found[made.key] = made
+                for least, path, holding in before:
+                    for begins, held, until in holding:
+                        known = found.get(_key(n, held))
+                        if known is not None and known.cycles <= least + way.least:
+                            continue
+                        for made in self._steps(i, path, (begins, held, until), n, way):
+                            if made.key not in found or made.cycles < found[made.key].cycles:
+                                found[made.key] = made
             paths = list(found.values())
         return paths
+
+    def _least(self, i: int, path: _State) -> float:
+        """Cycles of a path whose last layer is `i`, if none of its results leaves."""
+        return path.before + self.layers[i][path.way].within(replace(path.context, leaves=0.0, stays=True))
 
     def _holding(self, i: int, path: _State) -> list[tuple[bool, Way | None, int]]:
         """What may be held when a layer is done: what was before, or its own results, if some way of the adder can add them."""
@@ -145,32 +164,30 @@ class _Search:
             found.append((True, one, adder))
         return found
 
-    def _steps(
-        self, i: int, path: _State, holding: Sequence[tuple[bool, Way | None, int]], number: int, way: Way
-    ) -> Iterator[_State]:
-        """From a path to a way of the next layer: through DDR, and by results that stay, or are held, if they can."""
+    def _steps(self, i: int, path: _State, holding: tuple[bool, Way | None, int], number: int, way: Way) -> Iterator[_State]:
+        """From a path to a way of the next layer, with what is held: through DDR, and by results that stay if they can."""
         one, who = self.layers[i - 1][path.way], self.who[i - 1]
-        beside = self.begins(one.tiling, way.tiling)
+        begins, held, until = holding
         own = path.held if path.until >= i - 1 else None
-        for begins, held, until in holding:
-            added = held is not None and until == i
-            if held is not None and added and not self.adds(held.tiling, way.tiling):
+        added = held is not None and until == i
+        if held is not None and added and not self.adds(held.tiling, way.tiling):
+            return
+        for here in (False, True):
+            if here and not self.stays(who, one.tiling, way.tiling, begins):
                 continue
-            for here in (False, True):
-                if here and not self.stays(who, one.tiling, way.tiling, begins):
-                    continue
-                leaves = who.leave(here=here, held=begins)
-                if begins and leaves and uncounted(one.tiling):
-                    continue
-                around = _Around(here, begins, added, own, held)
-                if (here or held is not None) and not around.fits(one, path.context, way):
-                    continue
-                share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
-                last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
-                busy = max(BEGUN, one.cost.ddr_in(path.context))
-                early = max(0.0, USED * last - busy) if beside and around.beside(one, path.context, way) else 0.0
-                context = Context(here, added, early, follows=True)
-                yield _State(path.before + last, context, way.within(context), number, held, until, path)
+            leaves = who.leave(here=here, held=begins)
+            if begins and leaves and uncounted(one.tiling):
+                continue
+            around = _Around(here, begins, added, own, held)
+            if (here or held is not None) and not around.fits(one, path.context, way):
+                continue
+            share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
+            last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
+            busy = max(BEGUN, one.cost.ddr_in(path.context))
+            beside = self.begins(one.tiling, way.tiling) and around.beside(one, path.context, way)
+            early = max(0.0, USED * last - busy) if beside else 0.0
+            context = Context(here, added, early, follows=True)
+            yield _State(path.before + last, context, way.within(context), number, held, until, path)
 
 
 @dataclass(frozen=True, slots=True)
