@@ -33,6 +33,7 @@ _DEARER = 1.4
 _HANDICAP = 1.02  # of ways that are not the cheapest by themselves: the model is about so exact
 _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
 _FEW_PARTS = (2, 4)  # of the output channels of a layer
+_UNLIKE = 0.1  # of a part's share of the cycles that there are for all, by which it may be dearer than others
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
 _FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
@@ -45,22 +46,26 @@ def _parts_of_heads(layer: ConvLayer) -> Iterator[list[ConvLayer]]:
         yield [layer.heads(first, first + size) for first in range(0, heads, size)]
 
 
-Ranked = dict[Any, list[tuple[Estimate, Tiling]]]
+@dataclass
+class Known:
+    """What has been found out about ways of a graph's layers: by shape and blocks the cheapest first (`ranked`); of ways that
+    were `tried` why they do not fit, "" where they do; the kinds of product of those that fit; whether the program is `full`."""
+
+    ranked: dict[Any, list[tuple[Estimate, Tiling]]] = field(default_factory=dict)
+    tried: dict[Any, str] = field(default_factory=dict)
+    kinds: list[Kind] = field(default_factory=list)
+    full: bool = False
 
 
 @dataclass
 class Fitting:
-    """Chooses for one layer after another. `known` are ways for layers of a shape, the cheapest first; `passed_over` says why
-    cheaper ways were not taken, by node; `program_full` whether the program had no room for some way."""
+    """Chooses for one layer after another, with what is `known`; `passed_over` says why cheaper ways were not taken, by node."""
 
     graph: Graph
     machine: Machine
     ways: tuple[Mode, ...]
-    known: Ranked
+    known: Known = field(default_factory=Known)
     passed_over: dict[str, str] = field(default_factory=dict)
-    program_full: bool = False
-    _kinds: list[Kind] = field(default_factory=list)
-    _tried: dict[Any, str] = field(default_factory=dict)  # by way: why it does not fit, "" where it does
     _late: set[tuple[Any, Any]] = field(default_factory=set)  # ways of which the second does not begin while the first computes
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
@@ -139,14 +144,16 @@ class Fitting:
         best, least = None, estimate(self.machine, whole).cycles
         for count in _FEW_PARTS:
             size, rest = divmod(layer.output_blocks, count)
-            if rest:
-                continue
-            cuts = range(0, layer.output_blocks, size)
-            parts = [self._whole(layer.part(first, first + size), aim=least / count) for first in cuts]
-            made = tuple(t for t in parts if not isinstance(t, str))
-            cycles = sum(estimate(self.machine, t).cycles for t in made)
-            if len(made) == count and cycles < least:
-                best, least = made, cycles
+            made: list[Tiling] = []
+            for first in range(0, 0 if rest else layer.output_blocks, size):
+                way = self._whole(layer.part(first, first + size), aim=least / count)
+                if isinstance(way, str):
+                    break
+                made.append(way)
+                if self._cycles(tuple(made)) * count >= least * min(len(made) + _UNLIKE, count):
+                    break
+            if len(made) == count and (cycles := self._cycles(tuple(made))) < least:
+                best, least = tuple(made), cycles
         return best
 
     def _whole(self, layer: ConvLayer, aim: float = inf) -> Tiling | str:
@@ -209,19 +216,19 @@ class Fitting:
             for mode in dict.fromkeys(found[i][1].mode for i in near.values()):
                 wanted |= dict.fromkeys([i for i in near.values() if found[i][1].mode == mode][:_BEHIND])
         made = [Way(self.machine, replace(found[i][1], layer=layer, tight=True), found[i][0], _HANDICAP) for i in wanted]
-        fitting = [way for way in made if not self._tried.get(_key(way.tiling))]
+        fitting = [way for way in made if not self.known.tried.get(_key(way.tiling))]
         return [replace(way, handicap=1.0) if _key(way.tiling) == _key(first) else way for way in fitting]
 
     def _fits(self, tiling: Tiling) -> str:
         """Why a way does not fit by itself, "" where it does."""
         key = _key(tiling)
-        if key not in self._tried:
+        if key not in self.known.tried:
             try:
                 self._try(tiling)
-                self._tried[key] = ""
+                self.known.tried[key] = ""
             except LimitError as exc:
-                self._tried[key] = str(exc)
-        return self._tried[key]
+                self.known.tried[key] = str(exc)
+        return self.known.tried[key]
 
     def _ranked(self, layer: ConvLayer, aim: float = inf) -> list[tuple[Estimate, Tiling]]:
         """The ways that the model has room for, without those that take much longer than the best or the `aim`; the same for all
@@ -234,26 +241,26 @@ class Fitting:
         turned = layer.computed and (layer.computed.heads, layer.computed.transposed)
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes(), aim)
-        if key not in self.known:
+        if key not in self.known.ranked:
             ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
-            self.known[key] = ranked(self.machine, _whole(layer), ways, height, width, aim)
-        return self.known[key]
+            self.known.ranked[key] = ranked(self.machine, _whole(layer), ways, height, width, aim)
+        return self.known.ranked[key]
 
     def _try(self, tiling: Tiling) -> None:
         """LimitError when a way does not fit by itself; its kinds of product have a place in the program then."""
-        new = [k for k in kinds_of(tiling) if k not in self._kinds]
-        kinds = [*self._kinds, *new]
+        new = [k for k in kinds_of(tiling) if k not in self.known.kinds]
+        kinds = [*self.known.kinds, *new]
         if new:
             try:
                 core_program(kinds, self.machine.core.data_bytes - 2 * PARAMETER_BYTES, self.machine.core.program_bytes)
             except FitError:
-                self.program_full = True
+                self.known.full = True
                 raise
         tiling = replace(tiling, layer=_whole(tiling.layer))
         plan = plan_layer(self.machine, tiling, kinds)
         images, _ = images_of(self.graph, [tiling], {})
         LayerControl(tiling.mode.grid, plan, Traffic.of(tiling.layer, images, 0))
-        self._kinds = kinds
+        self.known.kinds = kinds
 
 
 def _whole(layer: ConvLayer) -> ConvLayer:

@@ -10,7 +10,7 @@ from math import inf
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import Context, estimate
-from sparsec.backends.aie.lower.fitting import Fitting, Ranked
+from sparsec.backends.aie.lower.fitting import Fitting, Known
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
@@ -42,7 +42,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
     FitError where the array has no circuits for any layer.
     """
     left_whole: set[str] = set()
-    known: Ranked = {}
+    known = Known()
     while True:
         try:
             return _lower(graph, machine, left_whole, known)
@@ -50,7 +50,7 @@ def lower(graph: Graph, machine: Machine) -> ArrayProgram:
             left_whole.update(exc.values)
 
 
-def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Ranked) -> ArrayProgram:
+def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -> ArrayProgram:
     """The same with values `left_whole` that are not thinned out; ways that are `known`. AllLeave where another value cannot be
     thinned out."""
     ways = modes(machine.grid)
@@ -72,9 +72,9 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Ranked) 
     todo.sort(key=lambda layer: -layer.macs(graph))  # the program has room for those that count
     fitting = Fitting(graph, machine, ways, known)
     tilings, left = _first_ways(fitting, todo)
-    if left and fitting.program_full:
+    if left and fitting.known.full:
         # chains take kinds of product that are long; layers channel by channel have but one kind each, others can do with fewer
-        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1), {})
+        fewer = Fitting(graph, machine, tuple(w for w in ways if w.chain == 1))
         others, rest = _first_ways(fewer, sorted(todo, key=lambda layer: not layer.depthwise))
         if len(rest) < len(left):
             chained = {node for node, found in tilings.items() if any(t.mode.chain > 1 for t in found)}
