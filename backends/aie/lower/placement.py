@@ -19,7 +19,7 @@ from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.compiler.errors import InternalError
 
 _Span = tuple[int, int]  # bytes from, and up to
-_LEAST_SLOTS = 4  # of a ring of weights that is made smaller
+LEAST_SLOTS = 4  # of a ring of weights that is made smaller
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def placements(plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequen
 
 def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
     """The plan with rings of half as many pages of weights; None where they are few."""
-    if plan.layer.computed or any(0 < m.slots < 2 * _LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
+    if plan.layer.computed or any(0 < m.slots < 2 * LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
         return None
     return replace(plan, memory=tuple(replace(m, slots=m.slots // 2) for m in plan.memory))
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
+from math import inf, log2
 from operator import itemgetter
 
 from sparsec.backends.aie.lower.chaining import Readers, handed, not_added, uncounted
 from sparsec.backends.aie.lower.cost import BEGUN, USED, Context, Estimate
-from sparsec.backends.aie.lower.memory_places import in_memory
-from sparsec.backends.aie.lower.placement import Wanted
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
+from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 
@@ -43,10 +43,11 @@ class Way:
 
     @cached_property
     def held(self) -> tuple[dict[str, int], ...]:
-        """Bytes of a memory tile by what it holds, by column; `staying` results where they stay, `results` where they do not."""
-        found = []
-        for column, places in enumerate(in_memory(self.machine, self.tiling)):
-            alone, stays = (Wanted.of(self.tiling, places, column, here=False, stays=s) for s in (False, True))
+        """Bytes of a memory tile by what it holds, by column; `staying` results where they stay, `results` where they do not;
+        data of all tiles, where these are `here`."""
+        found, t = [], self.tiling
+        for column, places in enumerate(self._places):
+            alone, stays = (Wanted.of(t, places, column, here=False, stays=s) for s in (False, True))
             found.append(
                 {
                     "weights": sum(alone.weights),
@@ -54,9 +55,25 @@ class Way:
                     "residual": sum(alone.residual),
                     "results": sum(alone.results),
                     "staying": sum(stays.staying),
+                    "here": sum(s.memory.column == column for s in t.mode.data()) * t.tiles * t.source_bytes,
                 }
             )
         return tuple(found)
+
+    @cached_property
+    def halves(self) -> int:
+        """How often its rings of weights may become half as long."""
+        few = min((m.slots for m in self._places if m.weights), default=0)
+        return int(log2(few / LEAST_SLOTS)) if few > LEAST_SLOTS and not self.tiling.layer.computed else 0
+
+    @cached_property
+    def room(self) -> float:
+        """Cycles of a channel for the weights that memory tiles have room for."""
+        return max((c.room for c in self.cost.channels), default=0.0)
+
+    @cached_property
+    def _places(self) -> tuple[MemoryPlaces, ...]:
+        return in_memory(self.machine, self.tiling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +186,8 @@ class _Search:
         one, who = self.layers[i - 1][path.way], self.who[i - 1]
         begins, held, until = holding
         own = path.held if path.until >= i - 1 else None
+        if own is not None and path.context.here and path.back is not None and self.layers[i - 2][path.back.way] is own:
+            own = None  # as its results are the data that are there
         added = held is not None and until == i
         if held is not None and added and not self.adds(held.tiling, way.tiling):
             return
@@ -184,8 +203,8 @@ class _Search:
             share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
             last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
             busy = max(BEGUN, one.cost.ddr_in(path.context))
-            beside = self.begins(one.tiling, way.tiling) and around.beside(one, path.context, way)
-            early = max(0.0, USED * last - busy) if beside else 0.0
+            room = way.room * around.beside(one, path.context, way) if self.begins(one.tiling, way.tiling) else 0.0
+            early = min(room, max(0.0, USED * last - busy))
             context = Context(here, added, early, follows=True)
             yield _State(path.before + last, context, way.within(context), number, held, until, path)
 
@@ -216,16 +235,20 @@ class _Around:
             >= max(map(sum, zip(then, _held(self.held, way), strict=True)))
         )
 
-    def beside(self, one: Way, context: Context, way: Way) -> bool:
-        """Whether memory tiles have room for the weights of the second layer beside the first."""
+    def beside(self, one: Way, context: Context, way: Way) -> float:
+        """The share of the weights of the second layer that memory tiles have room for beside the first."""
         kept = "staying" if self.here or self.begins else "results"
-        held = (_sum(h, "weights", kept, *_arriving(context)) for h in one.held)
-        wanted = (h["weights"] for h in way.held)
-        return max(map(sum, zip(held, wanted, _held(self.own, one), strict=True))) <= one.machine.memory.data_bytes
+        held = [_sum(h, "weights", kept, *_arriving(context)) for h in one.held]
+        held = [sum(h) for h in zip(held, _held(self.own, one), strict=True)]
+        for n in range(way.halves + 1):
+            share = 1.0 / (1 << n)
+            if max(h + share * w["weights"] for h, w in zip(held, way.held, strict=True)) <= one.machine.memory.data_bytes:
+                return share
+        return 0.0
 
 
 def _arriving(context: Context) -> tuple[str, ...]:
-    return (*(() if context.here else ("data",)), *(() if context.added else ("residual",)))
+    return "here" if context.here else "data", *(() if context.added else ("residual",))
 
 
 def _held(way: Way | None, beside: Way) -> list[int]:
