@@ -69,6 +69,15 @@ def test_which_cores_have_what() -> None:
         assert sum(f.destinations[0].tile.row == 1 and f.source.tile.row > 1 for f in mode.flows()) == 16 // mode.chain
 
 
+def test_results_leave_through_all_channels_alike() -> None:
+    """Of the cores of a column that have results, which of a chain are the last ones."""
+    for mode in modes(NPU.grid):
+        for column in range(NPU.grid.columns):
+            through = [mode.leave_through(column, i) for i in range(mode.leaving(column))]
+            assert sorted(r for rows in through for r in rows) == [r for r in range(4) if mode.finishes(r)]
+            assert max(map(len, through)) - min(map(len, through)) <= 1
+
+
 @pytest.mark.parametrize("mode", CHAINED, ids=lambda m: f"{m.cut.name}-{m.chain}")
 @pytest.mark.parametrize("residual", [False, True])
 def test_every_cut_is_exact(mode: Mode, residual: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import pytest
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.chaining import Readers
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.cost import ALONE, Context
+from sparsec.backends.aie.lower.cost import ALONE, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import Way, along
+from sparsec.backends.aie.lower.succession import Way, _Around, along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -84,12 +85,53 @@ def test_results_are_held_until_they_are_added(room: bool) -> None:
     assert along(layers, who, _never_stays, lambda one, other: one.tight and other.tight) == ([1, 0, 1] if room else [0, 0, 0])
 
 
-def test_contexts_only_make_layers_cheaper() -> None:
-    """Data or weights that are there, and results that stay, never cost; a layer by itself waits to be configured."""
-    for way in _ways((256, 64)):
+@pytest.mark.parametrize("residual", [False, True])
+def test_contexts_only_make_layers_cheaper(residual: bool) -> None:
+    """Data or weights that are there, and results that stay, never cost; a layer by itself waits to be configured. Nothing is
+    cheaper than to have it all."""
+    for way in _ways((256, 64), residual=residual):
         found = [Context(here=here, early=early, follows=True) for here in (False, True) for early in (0.0, 500.0, 1e9)]
         found += [replace(context, added=True) for context in found]
+        least = Context(here=True, added=True, early=inf, follows=True)
         for context in found:
             assert way.cost.within(context) <= way.cost.within(ALONE)
-            assert way.cost.within(replace(context, leaves=False)) <= way.cost.within(context)
+            assert way.cost.within(replace(context, leaves=0.0)) <= way.cost.within(context)
+            assert way.cost.within(replace(context, stays=True)) <= way.cost.within(context)
+            assert way.least == way.cost.within(least) <= way.cost.within(context)
         assert way.cost.within(found[2]) <= way.cost.within(found[0])
+
+
+def test_nothing_takes_less_than_what_it_takes_at_least() -> None:
+    ways = [*_ways((256, 64)), *_ways((64, 256), residual=True)]
+    assert len(ways) > 100
+    for way in ways:
+        assert at_least(NPU, way.tiling) <= way.cost.cycles
+
+
+def test_paths_that_are_left_out_are_not_the_cheapest() -> None:
+    """The same ways are chosen where nothing is known of what they take at least."""
+    rng = np.random.default_rng(5)
+    shapes = [((64, 256), False), ((256, 64), False), ((64, 256), True), ((256, 64), False)]
+    who = [Readers(next=True, adder=2, others=False), *_next(3)]
+    for _ in range(5):
+        layers = []
+        for channels, residual in shapes:
+            ways = _ways(channels, residual=residual)
+            layers.append([ways[i] for i in rng.choice(len(ways), 8, replace=False)])
+        unknown = [[Way(w.machine, w.tiling, w.cost) for w in ways] for ways in layers]
+        for way in (w for ways in unknown for w in ways):
+            way.__dict__["least"] = -inf
+        assert along(layers, who) == along(unknown, who)
+
+
+def test_rings_that_are_made_smaller_bring_less_early() -> None:
+    """As much as is left beside the first layer, when rings of weights have been halved for it."""
+    limit = NPU.memory.data_bytes
+    one = _ways((64, 256))[0]
+    way = next(w for w in _ways((1024, 512)) if w.halves >= 2)
+    ring = max(h["weights"] for h in way.held)
+    for free, share in ((ring, 1.0), (ring - 4, 0.5), (ring // 4, 0.25), (0, 0.0)):
+        filled = Way(NPU, one.tiling, one.cost)
+        filled.__dict__["held"] = tuple({**dict.fromkeys(h, 0), "weights": limit - free} for h in one.held)
+        around = _Around(here=False, begins=False, added=False, own=None, held=None)
+        assert around.beside(filled, Context(), way) == share
