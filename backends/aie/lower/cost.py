@@ -25,6 +25,7 @@ from sparsec.backends.aie.machine import Machine
 Array = np.ndarray[Any, Any]
 
 _CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_MEETING = 1.08  # times as long a chain takes whose weights come meanwhile: what stops one core stops the others, too
 _CHAIN_CHUNK = 27  # the same for a chunk of a chain of cores
 _SPARSE_CHUNK = 40  # the same for a chunk of sparse products
 _BIASES, _RESIDUAL = 2, 8  # cycles of 4 vectors and 16 channels beside sparse products
@@ -297,7 +298,8 @@ def _chained_cycles(t: Tiling) -> float:
     products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).max(axis=1)
     each = t.share.tiles * (4 * size * products + _FETCHED[t.layer.element] * residual) + _CHAIN_CHUNK + _ADDING * residual
     begun = (t.mode.chain - 1) * 4 * size * float(products.max())
-    return t.units * _TILE + begun + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    most = t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    return t.units * _TILE + begun + most * (1 if t.kept else _MEETING)
 
 
 def explicit_descriptors(t: Tiling) -> int:

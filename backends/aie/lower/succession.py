@@ -8,6 +8,7 @@ a layer's way and how results lie that are held, and what a state costs is the c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,9 @@ from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
+
+
+_IN_ONE_PIECE = 0.9  # of a memory tile may be full, so that what is free is likely to lie together
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Way:
         """Bytes of a memory tile by what it holds, by column; `staying` results where they stay, `results` where they do not;
         data of all tiles, where these are `here`."""
         found, t = [], self.tiling
+        whole = Counter(s.memory.column for s in replace(t.mode, chain=1, streams=1).data())  # as results stay
         for column, places in enumerate(self._places):
             alone, stays = (Wanted.of(t, places, column, here=False, stays=s) for s in (False, True))
             found.append(
@@ -55,7 +60,7 @@ class Way:
                     "residual": sum(alone.residual),
                     "results": sum(alone.results),
                     "staying": sum(stays.staying),
-                    "here": sum(s.memory.column == column for s in t.mode.data()) * t.tiles * t.source_bytes,
+                    "here": whole[column] * t.tiles * t.source_bytes * t.mode.chain,
                 }
             )
         return tuple(found)
@@ -240,9 +245,10 @@ class _Around:
         kept = "staying" if self.here or self.begins else "results"
         held = [_sum(h, "weights", kept, *_arriving(context)) for h in one.held]
         held = [sum(h) for h in zip(held, _held(self.own, one), strict=True)]
+        room = _IN_ONE_PIECE * one.machine.memory.data_bytes
         for n in range(way.halves + 1):
             share = 1.0 / (1 << n)
-            if max(h + share * w["weights"] for h, w in zip(held, way.held, strict=True)) <= one.machine.memory.data_bytes:
+            if max(h + share * w["weights"] for h, w in zip(held, way.held, strict=True)) <= room:
                 return share
         return 0.0
 

@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.cost import ALONE, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import Way, _Around, along
+from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Way, _Around, along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -126,7 +126,7 @@ def test_paths_that_are_left_out_are_not_the_cheapest() -> None:
 
 def test_rings_that_are_made_smaller_bring_less_early() -> None:
     """As much as is left beside the first layer, when rings of weights have been halved for it."""
-    limit = NPU.memory.data_bytes
+    limit = int(_IN_ONE_PIECE * NPU.memory.data_bytes)
     one = _ways((64, 256))[0]
     way = next(w for w in _ways((1024, 512)) if w.halves >= 2)
     ring = max(h["weights"] for h in way.held)
