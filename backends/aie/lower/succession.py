@@ -22,7 +22,6 @@ from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 
-
 _IN_ONE_PIECE = 0.9  # of a memory tile may be full, so that what is free is likely to lie together
 
 
