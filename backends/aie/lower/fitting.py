@@ -18,7 +18,7 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
-from sparsec.backends.aie.lower.succession import Way, along
+from sparsec.backends.aie.lower.succession import Begins, Way, along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -66,7 +66,7 @@ class Fitting:
     ways: tuple[Mode, ...]
     known: Known = field(default_factory=Known)
     passed_over: dict[str, str] = field(default_factory=dict)
-    _late: set[tuple[Any, Any]] = field(default_factory=set)  # ways of which the second does not begin while the first computes
+    _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # ways of which the second does not begin as a whole
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
@@ -182,7 +182,7 @@ class Fitting:
                 options.append(self._options(ways[0]))
         who = readers(self.graph, views, [ways[0].tiling.layer for ways in options])
         while True:
-            chosen = along(options, who, begins=lambda one, other: (_key(one), _key(other)) not in self._late)
+            chosen = along(options, who, begins=self._begins)
             wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
             if not wrong:
                 break
@@ -191,12 +191,16 @@ class Fitting:
         made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
         return [tuple(next(made) for _ in ways) for ways in tilings]
 
-    def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling]]) -> bool:
-        """Note that the second of two ways that follow one another did not begin while the first computed; whether that is
-        new."""
-        found = {(_key(one), _key(other)) for one, other in pairs} - self._late
+    def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling, Begins]]) -> bool:
+        """Note how the second of two ways that follow one another did not begin as a whole while the first computed; whether
+        that is new."""
+        found = {(_key(one), _key(other)): begins for one, other, begins in pairs}
+        new = found.keys() - self._late.keys()
         self._late |= found
-        return bool(found)
+        return bool(new)
+
+    def _begins(self, one: Tiling, other: Tiling) -> Begins:
+        return self._late.get((_key(one), _key(other)), Begins.WHOLE)
 
     def _options(self, first: Tiling) -> list[Way]:
         """The cheapest ways by themselves, of which the `first` is preferred, and those of each cut behind others, with data and

@@ -18,7 +18,8 @@ from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
-from sparsec.backends.aie.lower.sequence import sequence
+from sparsec.backends.aie.lower.sequence import BEGINS_LATE, sequence
+from sparsec.backends.aie.lower.succession import Begins
 from sparsec.backends.aie.lower.sums import with_sums
 from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned, with_thinned
 from sparsec.backends.aie.lower.tile_control import Traffic
@@ -100,12 +101,13 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
     return best
 
 
-def _late(program: ArrayProgram) -> Iterator[tuple[Tiling, Tiling]]:
+def _late(program: ArrayProgram) -> Iterator[tuple[Tiling, Tiling, Begins]]:
     """Ways that follow one another of which the second does not begin, or not with all, while the first computes."""
     for part in program.parts:
         if isinstance(part, ArrayPart):
-            pairs = zip(pairwise(p.tiling for p in part.plans), part.late[1:], strict=True)
-            yield from (pair for pair, late in pairs if late)
+            for (one, other), late in zip(pairwise(p.tiling for p in part.plans), part.late[1:], strict=True):
+                if late:
+                    yield one, other, Begins.LATE if late.startswith(BEGINS_LATE) else Begins.WITHOUT_WEIGHTS
 
 
 def _lowered(

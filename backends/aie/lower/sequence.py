@@ -11,7 +11,7 @@ from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.circuits import Circuits, keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.cost import BEGUN, USED
+from sparsec.backends.aie.lower.cost import BEGUN, TAIL, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
@@ -24,8 +24,8 @@ from sparsec.backends.aie.registers import Grid, Kind, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
+BEGINS_LATE = "it begins when the layer before has finished"
 _AT_ONCE = 0  # instead of fewer pieces of results: weights at once
-_TAIL = 4000.0  # cycles that a layer takes at least when all of its weights have come out of DDR
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
 
@@ -198,7 +198,7 @@ class _Sequence:
             self.crowded.append(turn)
             if not links.here and not without_room(self.grid, control.arrived, before.taken):
                 return control, True, f"memory tiles learn later what to send: {why}"
-        late = "" if before is None else f"it begins when the layer before has finished: {why}"
+        late = "" if before is None else f"{BEGINS_LATE}: {why}"
         return self._made(plan, traffic, links, None), False, late
 
     def _made(self, plan: LayerPlan, traffic: Traffic, links: Links, early: list[list[float]] | None) -> LayerControl:
@@ -276,5 +276,5 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
                 1 - places.slots / chunks if chunks and places.slots else 0.0,
             )
             busy = max(BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
-            found[-1].append(max(_TAIL, USED * cycles - busy))
+            found[-1].append(max(TAIL, USED * cycles - busy))
     return found

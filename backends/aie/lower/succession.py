@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 from math import inf, log2
 from operator import itemgetter
 
 from sparsec.backends.aie.lower.chaining import Readers, handed, not_added, uncounted
-from sparsec.backends.aie.lower.cost import BEGUN, USED, Context, Estimate
+from sparsec.backends.aie.lower.cost import Context, Estimate
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
 from sparsec.backends.aie.lower.tiling import Tiling
@@ -107,8 +108,17 @@ def _key(way: int, held: Way | None) -> tuple[int, object]:
     return way, (held.tiling.mode.cut, held.tiling.rows) if held else None
 
 
+class Begins(Enum):
+    """How the second of two layers begins while the first one computes: as a whole, without its weights, or not at all."""
+
+    WHOLE = "whole"
+    WITHOUT_WEIGHTS = "without weights"
+    LATE = "late"
+
+
 Stays = Callable[[Readers, Tiling, Tiling, bool], bool]
 Pairs = Callable[[Tiling, Tiling], bool]
+Beginning = Callable[[Tiling, Tiling], Begins]
 
 
 def _stays(who: Readers, before: Tiling, after: Tiling, held: bool) -> bool:
@@ -119,8 +129,8 @@ def _adds(before: Tiling, adder: Tiling) -> bool:
     return not not_added(before, adder)
 
 
-def _begins(_: Tiling, __: Tiling) -> bool:
-    return True
+def _begins(_: Tiling, __: Tiling) -> Begins:
+    return Begins.WHOLE
 
 
 def along(
@@ -128,12 +138,12 @@ def along(
     who: Sequence[Readers],
     stays: Stays = _stays,
     adds: Pairs = _adds,
-    begins: Pairs = _begins,
+    begins: Beginning = _begins,
 ) -> list[int]:
     """The number of each layer's way on the cheapest path; `who` reads the results of each. `stays` says of two ways whether
     results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of
-    one way may be held until another one adds them, `begins` whether weights of the second may come while the first runs. Of
-    results that are held there are one layer's at a time."""
+    one way may be held until another one adds them, `begins` how the second begins while the first runs. Of results that are
+    held there are one layer's at a time."""
     if not layers:
         return []
     search = _Search(layers, who, stays, adds, begins)
@@ -152,7 +162,7 @@ class _Search:
     who: Sequence[Readers]
     stays: Stays
     adds: Pairs
-    begins: Pairs
+    begins: Beginning
 
     def last(self) -> list[_State]:
         """The cheapest paths to the states of the last layer."""
@@ -206,10 +216,10 @@ class _Search:
                 continue
             share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
             last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
-            busy = max(BEGUN, one.cost.ddr_in(path.context))
-            room = way.room * around.beside(one, path.context, way) if self.begins(one.tiling, way.tiling) else 0.0
-            early = min(room, max(0.0, USED * last - busy))
-            context = Context(here, added, early, follows=True)
+            beginning = self.begins(one.tiling, way.tiling)
+            room = way.room * around.beside(one, path.context, way) if beginning is Begins.WHOLE else 0.0
+            early = min(room, one.cost.spare(path.context, last))
+            context = Context(here, added, early, follows=True, late=beginning is Begins.LATE)
             yield _State(path.before + last, context, way.within(context), number, held, until, path)
 
 
