@@ -12,10 +12,10 @@ import pytest
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.chaining import Readers
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.cost import ALONE, Context, at_least
+from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Way, _Around, along
+from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -135,3 +135,28 @@ def test_rings_that_are_made_smaller_bring_less_early() -> None:
         filled.__dict__["held"] = tuple({**dict.fromkeys(h, 0), "weights": limit - free} for h in one.held)
         around = _Around(here=False, begins=False, added=False, own=None, held=None)
         assert around.beside(filled, Context(), way) == share
+
+
+@pytest.mark.parametrize("begins", list(Begins))
+def test_a_way_that_begins_late_has_to_be_much_cheaper(begins: Begins) -> None:
+    """A way that would be taken is not behind another one with which it begins when that one has finished."""
+    first, second = _ways((64, 256))[0], _ways((256, 64))[0]
+    dearer = replace(
+        second, tiling=replace(second.tiling, tight=True), cost=replace(second.cost, compute=second.cost.compute + 500)
+    )
+
+    def found(_: Tiling, other: Tiling) -> Begins:
+        return Begins.WHOLE if other.tight else begins
+
+    assert along([[first], [second, dearer]], _next(2), _never, begins=found) == [0, int(begins is Begins.LATE)]
+
+
+def test_channels_have_less_to_spare_the_more_they_bring() -> None:
+    """Beside their own words, and while rings wait for room; some always, at the end of a layer."""
+    for way in _ways((1024, 512)):
+        cost, cycles = way.cost, 4 * way.cost.cycles
+        alone, here = (cost.spare(Context(here=here, follows=True), cycles) for here in (False, True))
+        assert TAIL <= alone <= here <= USED * cycles - BEGUN
+        assert alone <= max(TAIL, USED * cycles - cost.ddr_in(Context(follows=True)))
+        assert cost.spare(Context(follows=True), 0.0) == TAIL
+    assert any(way.cost.weights_later for way in _ways((1024, 512)))
