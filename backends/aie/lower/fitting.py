@@ -18,7 +18,7 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
-from sparsec.backends.aie.lower.succession import Begins, Way, along
+from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -190,6 +190,11 @@ class Fitting:
                 del options[i][chosen[i]]
         made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
         return [tuple(next(made) for _ in ways) for ways in tilings]
+
+    def cycles(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> float:
+        """What layers that follow one another take by the model, which knows by now which of them begin late."""
+        who = readers(self.graph, views, [t.layer for t in ways])
+        return cycles_along([Way(self.machine, t, estimate(self.machine, t)) for t in ways], who, self._begins)
 
     def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling, Begins]]) -> bool:
         """Note how the second of two ways that follow one another did not begin as a whole while the first computed; whether

@@ -32,7 +32,7 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
-_ROUNDS = 3  # of choosing ways, with what the rounds before have shown
+_ROUNDS = 4  # of choosing ways, with what the rounds before have shown
 _NO_ROOM = "memory tiles have no room for its results beside the rest"
 _NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
@@ -82,7 +82,7 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
             fewer.passed_over |= {node: _NO_CHAINS for node in chained if node in others}
             fitting, tilings, left = fewer, others, rest
     reasons |= left
-    first, best = dict(tilings), None
+    first, best, least = dict(tilings), None, inf
     for _ in range(_ROUNDS):
         cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
         for segment in cut.segments:
@@ -93,9 +93,12 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
                 ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every).all_leave)
                 tilings |= dict(zip(nodes, chosen, strict=True))
         program = _lowered(graph, machine, tilings, reasons, fitting)
-        late = list(_late(program))
-        best = program if best is None or len(late) <= len(list(_late(best))) else best
-        if not fitting.begin_late(late):
+        new = fitting.begin_late(_late(program))
+        parts = (part for part in program.parts if isinstance(part, ArrayPart))
+        cycles = sum(fitting.cycles(cut.views, [p.tiling for p in part.plans]) for part in parts)
+        if best is None or cycles < least:
+            best, least = program, cycles
+        if not new:
             break
     assert best is not None
     return best

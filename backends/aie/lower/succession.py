@@ -146,14 +146,18 @@ def along(
     held there are one layer's at a time."""
     if not layers:
         return []
-    search = _Search(layers, who, stays, adds, begins)
-    best = min(search.last(), key=lambda state: state.cycles)
+    best = _Search(layers, who, stays, adds, begins).best()
     found: list[int] = []
     at: _State | None = best
     while at is not None:
         found.append(at.way)
         at = at.back
     return found[::-1]
+
+
+def cycles_along(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning = _begins) -> float:
+    """What layers take in given ways, one for each."""
+    return _Search([[way] for way in ways], who, _stays, _adds, begins).best().cycles if ways else 0.0
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,11 @@ class _Search:
     adds: Pairs
     begins: Beginning
 
-    def last(self) -> list[_State]:
+    def best(self) -> _State:
+        """The cheapest path."""
+        return min(self._last(), key=lambda state: state.cycles)
+
+    def _last(self) -> list[_State]:
         """The cheapest paths to the states of the last layer."""
         paths = [_State(0.0, Context(), way.within(Context()), n) for n, way in enumerate(self.layers[0])]
         for i in range(1, len(self.layers)):

@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along
+from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -142,13 +142,16 @@ def test_a_way_that_begins_late_has_to_be_much_cheaper(begins: Begins) -> None:
     """A way that would be taken is not behind another one with which it begins when that one has finished."""
     first, second = _ways((64, 256))[0], _ways((256, 64))[0]
     dearer = replace(
-        second, tiling=replace(second.tiling, tight=True), cost=replace(second.cost, compute=second.cost.compute + 500)
+        second, tiling=replace(second.tiling, tight=True), cost=replace(second.cost, compute=second.cost.compute + 1500)
     )
 
     def found(_: Tiling, other: Tiling) -> Begins:
         return Begins.WHOLE if other.tight else begins
 
-    assert along([[first], [second, dearer]], _next(2), _never, begins=found) == [0, int(begins is Begins.LATE)]
+    chosen = along([[first], [second, dearer]], _next(2), _never, begins=found)
+    assert chosen == [0, int(begins is Begins.LATE)]
+    late = cycles_along([first, second], _next(2), found)
+    assert (late > cycles_along([first, dearer], _next(2), found)) == (begins is Begins.LATE)
 
 
 def test_channels_have_less_to_spare_the_more_they_bring() -> None:
