@@ -128,7 +128,10 @@ class Estimate:
         return max([0.0, *(self._weights(c, context) - self.compute / self.tiles for c in self.channels)])
 
     def spare(self, context: Context, cycles: float) -> float:
-        """Cycles that a channel has for the weights of the next layer, if this one takes `cycles`."""
+        """Cycles that a channel has for the weights of the next layer, if this one takes `cycles`; of a layer that begins late,
+        whose own words come last, only those at the end."""
+        if context.late:
+            return TAIL
         brings = any(self._brought(c, context) for c in self.channels)
         busy = max(self.data_later if brings else 0.0, self.weights_later) * cycles
         return max(TAIL, USED * cycles - max(BEGUN, self.ddr_in(context), busy))

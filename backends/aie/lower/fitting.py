@@ -66,7 +66,7 @@ class Fitting:
     ways: tuple[Mode, ...]
     known: Known = field(default_factory=Known)
     passed_over: dict[str, str] = field(default_factory=dict)
-    _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # ways of which the second does not begin as a whole
+    _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # cuts of which the second does not begin as a whole
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
@@ -199,13 +199,13 @@ class Fitting:
     def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling, Begins]]) -> bool:
         """Note how the second of two ways that follow one another did not begin as a whole while the first computed; whether
         that is new."""
-        found = {(_key(one), _key(other)): begins for one, other, begins in pairs}
+        found = {(_cut(one), _cut(other)): begins for one, other, begins in pairs}
         new = found.keys() - self._late.keys()
         self._late |= found
         return bool(new)
 
     def _begins(self, one: Tiling, other: Tiling) -> Begins:
-        return self._late.get((_key(one), _key(other)), Begins.WHOLE)
+        return self._late.get((_cut(one), _cut(other)), Begins.WHOLE)
 
     def _options(self, first: Tiling) -> list[Way]:
         """The cheapest ways by themselves, of which the `first` is preferred, and those of each cut behind others, with data and
@@ -275,6 +275,11 @@ class Fitting:
 def _whole(layer: ConvLayer) -> ConvLayer:
     """The layer as it is where all of its results leave: what does not fit thinned out, may still fit."""
     return replace(layer, thinned=None) if layer.thinned else layer
+
+
+def _cut(t: Tiling) -> tuple[Any, ...]:
+    """What ways have in common of which others begin late alike: descriptors and queues are as many."""
+    return t.layer.node, t.layer.first_block, t.mode, t.rows, t.splits
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:
