@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.descriptor_forms import MOST_TURNS
 from sparsec.backends.aie.lower.circuits import keeps_way_out
@@ -180,9 +180,13 @@ class Neighbours:
     adders: Sequence[int]
 
     @staticmethod
-    def of(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling]) -> Neighbours:
-        """Of given ways: as much as possible, for the next layer rather than for a later one."""
+    def of(graph: Graph, views: Mapping[str, View], tilings: Sequence[Tiling], apart: Set[str] = frozenset()) -> Neighbours:
+        """Of given ways: as much as possible, for the next layer rather than for a later one; values that are `apart` are not
+        held for a later one."""
         who, last = readers(graph, views, [t.layer for t in tilings]), "it is the last layer of its part"
+        for i, t in enumerate(tilings):
+            if t.layer.y in apart and who[i].adder >= 0:
+                who[i] = replace(who[i], adder=-1, others=True)
         made = Neighbours(tilings, who, [last] * len(tilings), [r.adder for r in who])
         why, adders = list(made.why), [-1] * len(tilings)
         for i, reader in enumerate(who):

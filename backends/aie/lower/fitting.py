@@ -18,7 +18,7 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
-from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along
+from sparsec.backends.aie.lower.succession import Begins, Way, cycles_along, path_along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -59,13 +59,15 @@ class Known:
 
 @dataclass
 class Fitting:
-    """Chooses for one layer after another, with what is `known`; `passed_over` says why cheaper ways were not taken, by node."""
+    """Chooses for one layer after another, with what is `known`; `passed_over` says why cheaper ways were not taken, by node;
+    values that are `apart` are better not held in memory tiles until they are added."""
 
     graph: Graph
     machine: Machine
     ways: tuple[Mode, ...]
     known: Known = field(default_factory=Known)
     passed_over: dict[str, str] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
     _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # cuts of which the second does not begin as a whole
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
@@ -182,13 +184,16 @@ class Fitting:
                 options.append(self._options(ways[0]))
         who = readers(self.graph, views, [ways[0].tiling.layer for ways in options])
         while True:
-            chosen = along(options, who, begins=self._begins)
-            wrong = [i for i, n in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][n].tiling)]
+            chosen = path_along(options, who, begins=self._begins)
+            wrong = [i for i, step in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][step.way].tiling)]
             if not wrong:
                 break
             for i in wrong:
-                del options[i][chosen[i]]
-        made = iter(ways[n].tiling for ways, n in zip(options, chosen, strict=True))
+                del options[i][chosen[i].way]
+        layers = [ways[0].tiling.layer for ways in options]
+        self.apart -= {layer.y for layer in layers}
+        self.apart |= {y.y for y, step, r in zip(layers, chosen, who, strict=True) if r.adder >= 0 and not step.held}
+        made = iter(ways[step.way].tiling for ways, step in zip(options, chosen, strict=True))
         return [tuple(next(made) for _ in ways) for ways in tilings]
 
     def cycles(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
@@ -90,7 +90,7 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
                 nodes = [layer.node for layer in segment.layers]
                 chosen = fitting.together(cut.views, [first[n] for n in nodes])
                 every = [t for each in chosen for t in each]
-                ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every).all_leave)
+                ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every, fitting.apart).all_leave)
                 tilings |= dict(zip(nodes, chosen, strict=True))
         program = _lowered(graph, machine, tilings, reasons, fitting)
         new = fitting.begin_late(_late(program))
@@ -119,7 +119,7 @@ def _lowered(
     """The program with given tilings; what does not fit beside the others goes to the host."""
     while True:
         try:
-            return lower_with(graph, machine, tilings, reasons, fitting.passed_over)
+            return lower_with(graph, machine, tilings, reasons, fitting.passed_over, fitting.apart)
         except AllLeave:
             raise
         except LimitError as exc:  # what fits by itself may not fit images that others want larger
@@ -148,11 +148,13 @@ def lower_with(
     tilings: Mapping[str, Tiling | tuple[Tiling, ...]],
     reasons: Mapping[str, str] | None = None,
     passed_over: Mapping[str, str] | None = None,
+    apart: Set[str] = frozenset(),
 ) -> ArrayProgram:
     """The program with given tilings, by node, for a depthwise layer maybe one for each part of its channels; other nodes are the
     host's, for `reasons`. LimitError where a tiling does not fit.
 
-    `passed_over` says by node why the array computes it in none of the ways that were thought cheaper.
+    `passed_over` says by node why the array computes it in none of the ways that were thought cheaper. Values that are `apart`
+    are not held in memory tiles until a later layer adds them, though they might be.
     """
     ways = {node: t if isinstance(t, tuple) else (t,) for node, t in tilings.items()}
     layers = {node: parts[0].layer for node, parts in ways.items()}
@@ -164,7 +166,7 @@ def lower_with(
     for segment in cut.segments:
         if isinstance(segment, ArraySegment):
             own = [t for layer in segment.layers for t in ways[layer.node]]
-            parts.append(_array_part(machine, segment, own, kinds, images, graph, cut.views))
+            parts.append(_array_part(machine, segment, own, kinds, images, graph, cut.views, apart))
         else:
             parts.append(HostPart(segment.graph))
     parameters = machine.core.data_bytes - 2 * PARAMETER_BYTES
@@ -191,6 +193,7 @@ def _array_part(
     images: Mapping[str, Image],
     graph: Graph,
     views: Mapping[str, View],
+    apart: Set[str],
 ) -> ArrayPart:
     weights = bytearray()
     layers: list[tuple[LayerPlan, Traffic]] = []
@@ -198,7 +201,7 @@ def _array_part(
         plan = plan_layer(machine, tiling, kinds)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-    neighbours = Neighbours.of(graph, views, tilings)
+    neighbours = Neighbours.of(graph, views, tilings, apart)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
     joined, shares = [False, *neighbours.joined, False], zip(tilings, neighbours.all_leave, strict=False)

@@ -144,14 +144,31 @@ def along(
     results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of
     one way may be held until another one adds them, `begins` how the second begins while the first runs. Of results that are
     held there are one layer's at a time."""
-    if not layers:
-        return []
-    best = _Search(layers, who, stays, adds, begins).best()
-    found: list[int] = []
-    at: _State | None = best
+    return [step.way for step in path_along(layers, who, stays, adds, begins)]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A layer on the cheapest path: the number of its way, and whether its results are `held` for the layer that adds them."""
+
+    way: int
+    held: bool
+
+
+def path_along(
+    layers: Sequence[Sequence[Way]],
+    who: Sequence[Readers],
+    stays: Stays = _stays,
+    adds: Pairs = _adds,
+    begins: Beginning = _begins,
+) -> list[Step]:
+    """The same, with what is held."""
+    found: list[Step] = []
+    after, at = None, _Search(layers, who, stays, adds, begins).best() if layers else None
     while at is not None:
-        found.append(at.way)
-        at = at.back
+        held = after is not None and after.held is layers[-1 - len(found)][at.way]
+        found.append(Step(at.way, held))
+        after, at = at, at.back
     return found[::-1]
 
 
