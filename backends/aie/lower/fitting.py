@@ -199,7 +199,7 @@ class Fitting:
     def cycles(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> float:
         """What layers that follow one another take by the model, which knows by now which of them begin late."""
         who = readers(self.graph, views, [t.layer for t in ways])
-        return cycles_along([Way(self.machine, t, estimate(self.machine, t)) for t in ways], who, self._begins)
+        return sum(cycles_along([Way(self.machine, t, estimate(self.machine, t)) for t in ways], who, self._begins))
 
     def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling, Begins]]) -> bool:
         """Note how the second of two ways that follow one another did not begin as a whole while the first computed; whether

@@ -9,7 +9,7 @@ from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
-from sparsec.backends.aie.lower.cost import Context, estimate
+from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting, Known
 from sparsec.backends.aie.lower.geometry import Image
 from sparsec.backends.aie.lower.layer import ConvLayer
@@ -19,7 +19,7 @@ from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
 from sparsec.backends.aie.lower.sequence import BEGINS_LATE, sequence
-from sparsec.backends.aie.lower.succession import Begins
+from sparsec.backends.aie.lower.succession import Begins, Way, cycles_along
 from sparsec.backends.aie.lower.sums import with_sums
 from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned, with_thinned
 from sparsec.backends.aie.lower.tile_control import Traffic
@@ -204,12 +204,7 @@ def _array_part(
     neighbours = Neighbours.of(graph, views, tilings, apart)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
-    joined, shares = [False, *neighbours.joined, False], zip(tilings, neighbours.all_leave, strict=False)
-    begun = [
-        Context(joined[k], k in neighbours.adders, inf, True, t.layer.share_left(all_leave=leaves), joined[k + 1])
-        for k, (t, leaves) in enumerate(shares)
-    ]
-    cycles = [estimate(machine, t).within(context) for t, context in zip(tilings, begun, strict=True)]
+    cycles = cycles_along([Way(machine, t, estimate(machine, t)) for t in tilings], neighbours.readers)
     part = part_of(machine.grid)
     assert part is not None, "there are ways to cut layers"
     made = sequence(part, layers, cycles, neighbours, there, follow)

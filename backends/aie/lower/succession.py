@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from math import inf, log2
 from operator import itemgetter
 
@@ -172,9 +173,17 @@ def path_along(
     return found[::-1]
 
 
-def cycles_along(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning = _begins) -> float:
-    """What layers take in given ways, one for each."""
-    return _Search([[way] for way in ways], who, _stays, _adds, begins).best().cycles if ways else 0.0
+def cycles_along(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning = _begins) -> list[float]:
+    """What layers take in given ways, one for each, behind one another."""
+    if not ways:
+        return []
+    at: _State | None = _Search([[way] for way in ways], who, _stays, _adds, begins).best()
+    assert at is not None
+    ends = [at.cycles]
+    while at is not None:
+        ends.append(at.before)
+        at = at.back
+    return [end - begin for begin, end in pairwise(reversed(ends))]
 
 
 @dataclass(frozen=True)
