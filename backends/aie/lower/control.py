@@ -63,8 +63,9 @@ class LayerControl:
     With `early`, weights come into memory tiles while the layer before computes: so many words through each channel of each
     column's shim at most. Operations are in the order in which an idle array wants them: what lets data and weights arrive, what
     computes, then what lets results leave memory tiles and the array. `weights_late` are the words of weights by column and
-    channel that do not come early. `arrived` are the descriptors of shims and memory tiles that arriving takes, and those of
-    cores, `needed`, `kept` and `taken` all up to the second, third and last of these.
+    channel that do not come early, `cut_short` says that equal pieces leave out most of what might. `arrived` are the
+    descriptors of shims and memory tiles that arriving takes, and those of cores, `needed`, `kept` and `taken` all up to the
+    second, third and last of these.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class LayerControl:
         tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
         self.weights_late: dict[tuple[int, int], int] = {}
+        self.cut_short = False
         self.arriving = list(self._arrive())
         self.arrived = self.writer.taken()
         self.computing = list(self._compute())
@@ -238,7 +240,9 @@ class LayerControl:
             often = min(often, slots if arrival.data or arrival.residual else once, once)
         if self.links.at_once and 0 < often < once:  # in equal pieces, of which one descriptor brings all
             pieces = (n for n in range(often, 0, -1) if once % n == 0 and once // n <= MOST_TURNS)
-            return next(pieces, 0) if self.tiling.streamed == 1 else 0
+            found = next(pieces, 0) if self.tiling.streamed == 1 else 0
+            self.cut_short = self.cut_short or 2 * found < often
+            return found
         return often
 
     def _tasks(self, stage: Stage, operations: Iterable[Operation], direction: Direction | None = None) -> Iterator[Staged]:

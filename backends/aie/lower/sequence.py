@@ -193,6 +193,8 @@ class _Sequence:
                 late = "they have no place in memory tiles beside the layer before"
             control = self._made(plan, traffic, links, None if late else _time(before, cycles))
             why = without_room(self.grid, control.needed, before.taken)
+            if not late and control.cut_short:
+                late = "equal pieces, as descriptors suffice for, are much smaller than what there is time for"
             if not why:
                 return control, True, late and f"its weights come later: {late}"
             self.crowded.append(turn)
