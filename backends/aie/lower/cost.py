@@ -40,7 +40,6 @@ _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late
 USED, BEGUN = 0.95, 2000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
 _RESULTS = 25  # cycles of a core's channel from the results of one chunk to the next
 _PIECES = 4  # that a residual comes in, some of which wait until cores have added that of the tile before
-TAIL = 4000  # words that a channel brings of the next layer's weights at least: it is idle at a layer's end
 _JITTER = 0.03  # of what is less busy, that the busiest waits for
 
 
@@ -80,8 +79,7 @@ class Estimate:
     """Cycles of all tiles by resource (`channels` that are alike are one), what comes before and after, and the cycles of data
     that cores cannot use to compute. Of data the first unit counts as what comes before, and cores compute `behind_last`: the
     difference; `meanwhile` is what may come while cores compute the first tile. A `ring` of weights, or all of them if they are
-    `kept`, may come before cores begin. Rings of data and of weights in memory tiles take the last of it after so large shares of
-    the time (`data_later`, `weights_later`). `first_residual` is the share of a tile's residual that comes first."""
+    `kept`, may come before cores begin. `first_residual` is the share of a tile's residual that comes first."""
 
     compute: float
     data: float
@@ -98,8 +96,6 @@ class Estimate:
     first_waits: bool
     ring: float
     kept: bool
-    data_later: float
-    weights_later: float
     behind_last: float
     meanwhile: float
     first_residual: float
@@ -128,13 +124,9 @@ class Estimate:
         return max([0.0, *(self._weights(c, context) - self.compute / self.tiles for c in self.channels)])
 
     def spare(self, context: Context, cycles: float) -> float:
-        """Cycles that a channel has for the weights of the next layer, if this one takes `cycles`; of a layer that begins late,
-        whose own words come last, only those at the end."""
-        if context.late:
-            return TAIL
-        brings = any(self._brought(c, context) for c in self.channels)
-        busy = max(self.data_later if brings else 0.0, self.weights_later) * cycles
-        return max(TAIL, USED * cycles - max(BEGUN, self.ddr_in(context), busy))
+        """Cycles that a channel has for the weights of the next layer, if this one takes `cycles`; none of a layer that begins
+        late, whose own words come last."""
+        return 0.0 if context.late else max(0.0, USED * cycles - max(BEGUN, self.ddr_in(context)))
 
     def _begun(self, c: Arriving, context: Context) -> float:
         """Cycles of a channel until all cores have what they begin with, and may end it: the first of the residual, too."""
@@ -189,7 +181,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     unit = _unit(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
     block = _results(machine, t)
-    arriving, leaving, held, later = list[Arriving](), 0.0, True, [0.0, 0.0]
+    arriving, leaving, held = list[Arriving](), 0.0, True
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
         for arrival in places.arrivals:
@@ -201,9 +193,6 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             sent = _until_begun(t, [places.data[i] for i in arrival.data])
             arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
             held = held and not places.slots
-            pages_of = max((count for count, _ in sizes), default=0) * t.streamed
-            later[0] = max(later[0], 1 - places.ring / t.tiles if data or more else 0.0)
-            later[1] = max(later[1], 1 - places.slots / pages_of if pages_of and places.slots else 0.0)
         for i in range(mode.leaving(column)):
             out = 0
             for r in mode.leave_through(column, i):
@@ -228,8 +217,6 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.tiles > 1 and (t.kept or held),
         t.paging.bytes / word,
         t.kept,
-        later[0],
-        later[1],
         max(compute / t.units - residual, compute / t.units / _PIECES) - unit,
         t.splits * unit + residual * (2 - 1 / _PIECES),
         1 / (max(1, t.residual_pieces if t.mode.streams > 1 else t.residual_parts) if t.tiles == 1 else 1),

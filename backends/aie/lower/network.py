@@ -32,7 +32,7 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
-_ROUNDS = 6  # of choosing ways, with what the rounds before have shown
+_ROUNDS = 4  # of choosing ways, with what the rounds before have shown
 _NO_ROOM = "memory tiles have no room for its results beside the rest"
 _NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
