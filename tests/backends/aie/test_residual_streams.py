@@ -152,7 +152,7 @@ def test_circuits_that_a_layer_behind_needs_for_its_results() -> None:
 
 def test_small_images_with_many_channels_take_them() -> None:
     """A residual that one stream would carry to all cores of a column in more cycles than they multiply."""
-    graph = conv_graph(np.random.default_rng(0), (64, 512), (7, 14), residual=True, density=0.5, shift=12)
+    graph = conv_graph(np.random.default_rng(0), (64, 1024), (14, 14), residual=True, density=0.5, shift=12)
     (part,) = compile_for(graph).parts
     assert isinstance(part, ArrayPart)
     assert part.plans[0].tiling.mode.streams == 4
