@@ -104,12 +104,12 @@ def test_real_numbers_are_within_the_bound_of_their_sums(turned: bool) -> None:
 
 def test_heads_are_units_of_a_core() -> None:
     """Data of one head are multiplied while those of the next one come: sums of a chunk are whole, in one kind of product."""
-    program = exact(pair((6, 64, 48), (6, 64, 48), turned=True))
+    program = exact(pair((6, 128, 48), (6, 128, 48), turned=True))
     (part,) = program.parts
     assert isinstance(part, ArrayPart)
     (plan,) = part.plans
     assert plan.tiling.splits == 6 and not plan.tiling.in_parts
-    assert len(plan.weights) == 6 * 8 * plan.tiling.frame_bytes  # no blocks are there
+    assert len(plan.weights) == 6 * 16 * plan.tiling.frame_bytes  # no blocks are there
 
 
 def test_many_positions_are_made_in_parts_of_the_heads() -> None:

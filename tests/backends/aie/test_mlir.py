@@ -409,8 +409,9 @@ def test_a_compiled_network() -> None:
     (part,) = json.loads(files["manifest.json"])["parts"]
     source = files[part["mlir"]].decode()
     module = parse(source)
-    stream = Transaction.decode(files[part["control"]])
-    assert operations(module) == without_switches(stream.operations)
+    made = Transaction.decode(files[part["control"]]).operations
+    rewired = list(named(module, "aie.switchbox"))  # else flows say all that switches are ever set to
+    assert operations(module) == (without_switches(made) if rewired else [op for op in made if not _switch(op)])
     assert not list(misfits(module))
     assert module.is_structurally_equivalent(parse(printed(source)))
     cores = {tile_of(op.operands[0]): text_of(op, "elf_file") for op in named(module, "aie.core")}
