@@ -18,7 +18,7 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
-from sparsec.backends.aie.lower.succession import Begins, Way, cycles_along, path_along
+from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -184,7 +184,7 @@ class Fitting:
                 options.append(self._options(ways[0]))
         who = readers(self.graph, views, [ways[0].tiling.layer for ways in options])
         while True:
-            chosen = path_along(options, who, begins=self._begins)
+            chosen = along(options, who, begins=self._begins)
             wrong = [i for i, step in enumerate(chosen) if len(options[i]) > 1 and self._fits(options[i][step.way].tiling)]
             if not wrong:
                 break

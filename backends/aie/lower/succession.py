@@ -134,20 +134,6 @@ def _begins(_: Tiling, __: Tiling) -> Begins:
     return Begins.WHOLE
 
 
-def along(
-    layers: Sequence[Sequence[Way]],
-    who: Sequence[Readers],
-    stays: Stays = _stays,
-    adds: Pairs = _adds,
-    begins: Beginning = _begins,
-) -> list[int]:
-    """The number of each layer's way on the cheapest path; `who` reads the results of each. `stays` says of two ways whether
-    results of the first may stay for the second, if they are also held for a later layer or not, `adds` whether the results of
-    one way may be held until another one adds them, `begins` how the second begins while the first runs. Of results that are
-    held there are one layer's at a time."""
-    return [step.way for step in path_along(layers, who, stays, adds, begins)]
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """A layer on the cheapest path: the number of its way, and whether its results are `held` for the layer that adds them."""
@@ -156,14 +142,17 @@ class Step:
     held: bool
 
 
-def path_along(
+def along(
     layers: Sequence[Sequence[Way]],
     who: Sequence[Readers],
     stays: Stays = _stays,
     adds: Pairs = _adds,
     begins: Beginning = _begins,
 ) -> list[Step]:
-    """The same, with what is held."""
+    """The cheapest path, layer by layer; `who` reads the results of each. `stays` says of two ways whether results of the first
+    may stay for the second, if they are also held for a later layer or not, `adds` whether the results of one way may be held
+    until another one adds them, `begins` how the second begins while the first runs. Of results that are held there are one
+    layer's at a time."""
     found: list[Step] = []
     after, at = None, _Search(layers, who, stays, adds, begins).best() if layers else None
     while at is not None:

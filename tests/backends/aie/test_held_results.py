@@ -69,6 +69,20 @@ def test_a_bottleneck_adds_what_was_held(cut: Cut, rows: int) -> None:
     check_run(program, graph, rng)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_shall_be_apart_is_not_held(apart: bool) -> None:
+    """The same bottleneck: what is added goes to DDR, and the next layer finds it in memory tiles nevertheless."""
+    rng = np.random.default_rng(3)
+    graph = chain_graph(rng, 64, (29, 9), [ByteConv(0, 64), *(_later(c) for c in bottlenecks(64, 32, 1)), ByteConv(4, 32)])
+    ways = {n.name: _ways(graph, i, _mode(Cut.BOTH), 1)[0] for i, n in enumerate(graph.nodes)}
+    program = lower_with(graph, NPU, ways, apart=frozenset(["v1"] if apart else []))
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert (part.staying[0].stays, part.staying[0].held) == (True, not apart)
+    assert ("v1" in _values_in_ddr(program)) == apart
+    check_run(program, graph, rng)
+
+
 def _later(conv: ByteConv) -> ByteConv:
     """The same of values one further."""
     return ByteConv(conv.x + 1, conv.channels, conv.kernel, conv.stride, None if conv.residual is None else conv.residual + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ def _ways(channels: tuple[int, int], *, residual: bool = False) -> list[Way]:
     return [Way(NPU, t, cost) for cost, t in ranked(NPU, layer, modes(NPU.grid), 14, 14)]
 
 
+def _chosen(*arguments: Any, **named: Any) -> list[int]:
+    """The ways on the cheapest path."""
+    return [step.way for step in along(*arguments, **named)]
+
+
 def _never(_: Readers, __: Tiling, ___: Tiling, held: bool) -> bool:
     assert not held, "nothing can be held"
     return False
@@ -45,8 +51,8 @@ def _next(count: int) -> list[Readers]:
 
 def test_the_first_layer_counts_by_itself() -> None:
     ways = _ways((128, 64))
-    assert along([ways[::-1]], _next(1), _never) == [len(ways) - 1]
-    assert along([], [], _never) == []
+    assert _chosen([ways[::-1]], _next(1), _never) == [len(ways) - 1]
+    assert _chosen([], [], _never) == []
 
 
 def test_results_stay_where_that_is_cheaper_than_the_cheapest_ways() -> None:
@@ -60,8 +66,8 @@ def test_results_stay_where_that_is_cheaper_than_the_cheapest_ways() -> None:
         return one.tight and other.tight and not held
 
     layers: Sequence[Sequence[Way]] = [[first, dearer(first)], [second, dearer(second)]]
-    assert along(layers, _next(2), stays) == [1, 1]
-    assert along(layers, _next(2), _never) == [0, 0]
+    assert _chosen(layers, _next(2), stays) == [1, 1]
+    assert _chosen(layers, _next(2), _never) == [0, 0]
 
 
 @pytest.mark.parametrize("room", [True, False])
@@ -82,7 +88,9 @@ def test_results_are_held_until_they_are_added(room: bool) -> None:
 
     layers = [[first, dearer(first)], [filled(middle)], [last, dearer(last)]]
     who = [Readers(next=True, adder=2, others=False), *_next(2)]
-    assert along(layers, who, _never_stays, lambda one, other: one.tight and other.tight) == ([1, 0, 1] if room else [0, 0, 0])
+    steps = along(layers, who, _never_stays, lambda one, other: one.tight and other.tight)
+    assert [step.way for step in steps] == ([1, 0, 1] if room else [0, 0, 0])
+    assert [step.held for step in steps] == [room, False, False]
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -121,7 +129,7 @@ def test_paths_that_are_left_out_are_not_the_cheapest() -> None:
         unknown = [[Way(w.machine, w.tiling, w.cost) for w in ways] for ways in layers]
         for way in (w for ways in unknown for w in ways):
             way.__dict__["least"] = -inf
-        assert along(layers, who) == along(unknown, who)
+        assert _chosen(layers, who) == _chosen(unknown, who)
 
 
 def test_rings_that_are_made_smaller_bring_less_early() -> None:
@@ -148,7 +156,7 @@ def test_a_way_that_begins_late_has_to_be_much_cheaper(begins: Begins) -> None:
     def found(_: Tiling, other: Tiling) -> Begins:
         return Begins.WHOLE if other.tight else begins
 
-    chosen = along([[first], [second, dearer]], _next(2), _never, begins=found)
+    chosen = _chosen([[first], [second, dearer]], _next(2), _never, begins=found)
     assert chosen == [0, int(begins is Begins.LATE)]
     late, other = (cycles_along([first, way], _next(2), found) for way in (second, dearer))
     assert late[0] == other[0]

@@ -124,7 +124,7 @@ def test_every_nth_row_and_column_leaves(cut: Cut, stride: int, rows: int) -> No
 
 @settings(max_examples=10, deadline=None)
 @given(st.data())
-def test_any_size_stride_and_cut_ischeck_run(data: st.DataObject) -> None:
+def test_any_size_stride_and_cut_is_exact(data: st.DataObject) -> None:
     """Odd sizes, bands that begin with rows that do not leave, or have none that do, tiles of any rows, several streams."""
     draw = data.draw
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
