@@ -63,7 +63,7 @@ def test_simulate_says_where_outputs_differ(array: Path, capsys: Out, tmp_path: 
 def test_explain_says_where_nodes_went(array: Path, capsys: Out) -> None:
     assert main(["explain", str(array)]) == 0
     out = capsys.readouterr().out
-    moved, kept = (
+    host, kept = (
         "it does not make bytes of bytes, element by element",
         "its values are made where they are read: nothing is moved",
     )
