@@ -16,6 +16,7 @@ from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 
 _TASKS = 3  # descriptors of a core's results that stay
+MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +79,14 @@ def apart(before: Tiling, after: Tiling) -> str:
 def not_added(before: Tiling, adder: Tiling) -> str:
     """Why a layer that adds the results of an earlier one cannot do so where they are, "" where it can: it has tiles of the same
     rows and columns. Where each of several streams takes its own blocks of channels, a descriptor has no dimension left for
-    these: tiles have one row, or the only tile's blocks are sent one by one."""
+    these: tiles have one row, or there are few of them, whose blocks are sent one by one."""
     one, other = before.layer, adder.layer
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
-    if (
-        adder.mode.streams > 1
-        and adder.rows > 1
-        and (adder.tiles > 1 or adder.layer.output_blocks > MOST_TURNS * adder.mode.streams)
+    if sent_by_block(adder) and (
+        adder.tiles > MOST_BY_BLOCK or adder.tiles * adder.layer.output_blocks > MOST_TURNS * adder.mode.streams
     ):
-        return "the layer that adds them has several streams of data, and tiles of several rows"
+        return "the layer that adds them has several streams of data, and too many tiles of several rows"
     if adder.mode.chain > 1:
         return f"the layer that adds them has {adder.mode.told}"
     if adder.share.residual_columns != before.share.stored_columns:
@@ -120,6 +119,11 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
     if before.tiles > _TASKS * tiles_at_once(before, after.rows):
         return "there are more of its parts than descriptors count"
     return ""
+
+
+def sent_by_block(adder: Tiling) -> bool:
+    """Whether the residual of a layer, if it is in memory tiles, is sent one block of channels after the other."""
+    return adder.mode.streams > 1 and adder.rows > 1
 
 
 def tiles_at_once(t: Tiling, laid: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
-from sparsec.backends.aie.lower.chaining import behind, counted, counts_tiles, tiles_at_once
+from sparsec.backends.aie.lower.chaining import behind, counted, counts_tiles, sent_by_block, tiles_at_once
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.leaving import Pattern, Rows, every_of
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, Portion, What, granule
@@ -157,8 +157,17 @@ class MemoryControl(TileControl):
                     leaving[0] = replace(leaving[0], acquire=None) if group else leaving[0]
                     leaving[-1] = replace(leaving[-1], release=None) if group < t.groups - 1 else leaving[-1]
                     every += leaving
-        every += [made for made, _ in self._residual(tile, stream, number)]
-        yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in every], t.tiles)
+        behind = list(self._residual(tile, stream, number))
+        if all(times == 1 for _, times in behind):
+            every += [made for made, _ in behind]
+            yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in every], t.tiles)
+            return
+        chains = [(every, 1), *(([made], times) for made, times in behind)]
+        tasks = []
+        for chain, times in chains:
+            tasks.append(((yield from self.writer.write(tile, channel, [(d, None, 0) for d in chain])), times))
+        for first, times in tasks * t.tiles:
+            yield from self.writer.start(tile, MM2S, channel, first, times)
 
     def _whole(self, tile: Tile, at: tuple[int, int]) -> MemoryDescriptor:
         """What sends a tile of data that are here, all parts of it: for chains of cores, the input channels of one of these."""
@@ -216,9 +225,9 @@ class MemoryControl(TileControl):
         """What sends the residual of a tile that is here, and how often it runs for the tile: all blocks of channels at once, or
         those of one of several streams; of several rows these are sent one by one."""
         t, streams = self.tiling, self.mode.streams
-        if streams > 1 and t.rows > 1:
+        if sent_by_block(t):
             blocks = t.layer.output_blocks // streams
-            turns = Iteration(streams * t.residual_source_bytes // t.layer.output_blocks // 4, blocks)
+            turns = Iteration(streams * t.residual_source_bytes // t.layer.output_blocks // 4, t.tiles * blocks)
             return MemoryDescriptor(base, t.residual_words, dims, turns), blocks
         if streams > 1:
             dims = (*dims[:-1], Dim(streams * dims[-1].step))

@@ -89,9 +89,10 @@ def _later(conv: ByteConv) -> ByteConv:
 
 
 @pytest.mark.parametrize(("cut", "streams"), [(Cut.BOTH, 2), (Cut.PAIRS, 4), (Cut.HALVES, 2)])
-@pytest.mark.parametrize(("band", "rows"), [(1, 1), (3, 1), (3, 3)])
+@pytest.mark.parametrize(("band", "rows"), [(1, 1), (3, 1), (3, 3), (4, 2), (3, 2)])
 def test_several_streams_add_what_was_held(cut: Cut, streams: int, band: int, rows: int) -> None:
-    """Each stream takes its own blocks of channels out of what lies in their order: of tiles of one row, and of the only tile."""
+    """Each stream takes its own blocks of channels out of what lies in their order: of tiles of one row, of the only tile, and of
+    two tiles, the second of which may have a row that is nobody's."""
     rng = np.random.default_rng(4)
     mode = _mode(cut, streams=streams)
     convs = [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64, residual=1), ByteConv(3, 32)]
@@ -149,8 +150,9 @@ def test_results_that_others_want_leave_as_well() -> None:
 def test_what_lies_otherwise_is_not_held(adder: tuple[Cut, int], rows: int) -> None:
     """Tiles of other rows, other cuts, and several streams of tiles of several rows read residuals out of DDR."""
     rng = np.random.default_rng(9)
-    graph = chain_graph(rng, 64, (15, 9), [ByteConv(0, 64), ByteConv(1, 64, 3), ByteConv(2, 64, residual=1)])
-    first = 2 if adder == (Cut.BOTH, 2) else 1  # two tiles of two rows
+    height = 24 if adder == (Cut.BOTH, 2) else 15
+    graph = chain_graph(rng, 64, (height, 9), [ByteConv(0, 64), ByteConv(1, 64, 3), ByteConv(2, 64, residual=1)])
+    first = 2 if adder == (Cut.BOTH, 2) else 1  # three tiles of two rows
     chosen = [(_mode(Cut.BOTH), first), (_mode(Cut.BOTH), 1), (_mode(adder[0], streams=adder[1]), rows)]
     program, staying = _lowered(graph, chosen)
     assert not any(s.held for s in staying)
