@@ -135,7 +135,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
         if not np.array_equal(run.outputs[output], expected):
             raise InternalError(f"output {output!r} of {name} differs from the interpreter's")
     arrays = [p for p in program.parts if isinstance(p, ArrayPart)]
-    macs = sum(plan.layer.macs(graph) for part in arrays for plan in part.plans)
+    macs = sum(plan.layer.macs(program.graph) for part in arrays for plan in part.plans)
     most = run.cycles * peak_of(machine, "bf16" if bfloat16 else "int8")
     return Row(
         name,
@@ -149,7 +149,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
         run.cycles,
         macs / most,
         time.process_time() - start,
-        tuple(_layers(graph, arrays, [part.cycles(machine) for part in run.parts])),
+        tuple(_layers(program.graph, arrays, [part.cycles(machine) for part in run.parts])),
     )
 
 

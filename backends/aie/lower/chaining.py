@@ -84,7 +84,8 @@ def not_added(before: Tiling, adder: Tiling) -> str:
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
     if sent_by_block(adder) and (
-        adder.tiles > MOST_BY_BLOCK or adder.tiles * adder.layer.output_blocks > MOST_TURNS * adder.mode.streams
+        (adder.tiles > MOST_BY_BLOCK and not adder.mode.own)
+        or adder.tiles * adder.layer.output_blocks > MOST_TURNS * adder.mode.residual_streams
     ):
         return "the layer that adds them has several streams of data, and too many tiles of several rows"
     if adder.mode.chain > 1:
@@ -123,7 +124,7 @@ def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
 
 def sent_by_block(adder: Tiling) -> bool:
     """Whether the residual of a layer, if it is in memory tiles, is sent one block of channels after the other."""
-    return adder.mode.streams > 1 and adder.rows > 1
+    return adder.mode.residual_streams > 1 and adder.rows > 1
 
 
 def tiles_at_once(t: Tiling, laid: int) -> int:

@@ -41,7 +41,7 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
     core, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
     taps = min(_TAPS, layer.window.kernel[0] * layer.window.kernel[1])
     for mode in modes:
-        if mode.streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
+        if mode.residual_streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
             continue
         band = -(-height // mode.position_parts)
         rows = sorted({-(-band // n) for n in range(1, min(band, MOST_TURNS) + 1)})
@@ -115,7 +115,9 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.layer.residual and t.splits > 8:
         return False
-    if t.skips and t.residual_words > _MOST_SKIPPED:
+    if t.mode.sharing > 1 and t.skips and t.residual_words > _MOST_SKIPPED:
+        return False
+    if t.mode.own and not (t.kept or t.tiles == 1):  # weights of several tiles would have to take turns with residuals
         return False
     if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False

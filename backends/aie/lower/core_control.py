@@ -13,7 +13,7 @@ from sparsec.backends.aie.core.program import BLOCKS_OFFSET, CONTROL_OFFSET, LOC
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
-from sparsec.backends.aie.lower.tile_control import TileControl
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl
 from sparsec.backends.aie.lower.writer import MM2S, S2MM
 from sparsec.backends.aie.registers import CASCADE_INPUT, CASCADE_OUTPUT, Tile, register_address
 from sparsec.backends.aie.transaction import BlockWrite, Operation, write
@@ -65,7 +65,7 @@ class CoreControl(TileControl):
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), tuple(w % 2**32 for w in told.words()))
         if self.mode.chain > 1:
             yield write(self.grid, tile, "accumulators", CASCADE_INPUT.put(0) | CASCADE_OUTPUT.put(0))  # from north to south
-        yield from self._core_data(tile, part, finishes=finishes)
+        yield from self._core_data(tile, column, row)
         weights = CoreDescriptor(
             core.weights // 4,
             size // 4,
@@ -73,8 +73,7 @@ class CoreControl(TileControl):
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
-        times, tells = pages * t.streamed, self.links.tells
-        yield from self.writer.chain(tile, S2MM, CORE_WEIGHTS, [(weights, None, 0)], times, token=tells)
+        yield from self._core_weights(tile, part, weights, pages * t.streamed)
         if finishes:
             yield from self._results(tile, blocks)
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
@@ -108,15 +107,37 @@ class CoreControl(TileControl):
         way = self.tiling.layer.shifts.scaling
         return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
-    def _core_data(self, tile: Tile, part: int, *, finishes: bool) -> Iterator[Operation]:
-        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels."""
-        t, core = self.tiling, self.plan.core
+    def _core_weights(self, tile: Tile, part: int, weights: CoreDescriptor, times: int) -> Iterator[Operation]:
+        """Pages of weights; if the core has a stream of its own, its residual of the first tile behind the first page, those of
+        further tiles behind all."""
+        t = self.tiling
+        residual: list[tuple[list[CoreDescriptor], int]] = []
+        if self.mode.own and t.tiles == 1:
+            residual = [([d], n) for d, n in self._residual(part)]
+        elif self.mode.own:
+            residual = [(self._residual_pieces(part, _CORE_DATA), 1)]
+        tasks = [((yield from self.writer.write(tile, CORE_WEIGHTS, [(weights, None, 0)])), min(1, times) if residual else times)]
+        for chain, turns in residual:
+            tasks.append(((yield from self.writer.write(tile, CORE_WEIGHTS, [(d, None, 0) for d in chain])), turns))
+        tasks += [(tasks[0][0], times - tasks[0][1]), *((first, turns * (t.tiles - 1)) for first, turns in tasks[1:])]
+        tasks = [(first, turns) for first, turns in tasks if turns]
+        for i, (first, turns) in enumerate(tasks, 1):
+            token = self.links.tells and i == len(tasks)
+            yield from self.writer.start(tile, S2MM, CORE_WEIGHTS, first, turns, token=token)
+
+    def _core_data(self, tile: Tile, column: int, row: int) -> Iterator[Operation]:
+        """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels, unless that comes
+        with weights. Data of other positions that the stream carries are passed over."""
+        t, core, finishes = self.tiling, self.plan.core, self.mode.finishes(row)
+        positions, part = self.mode.parts(column, row)
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
         made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
         turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
         chains = [([turns], t.units)]
-        if t.layer.residual is not None and finishes:
+        if self.mode.together > 1:
+            chains = self._among_others(made, positions)
+        elif t.layer.residual is not None and finishes and not self.mode.own:
             if t.tiles == 1:
                 chains += [([one], times) for one, times in self._residual(part)]
             else:
@@ -126,6 +147,21 @@ class CoreControl(TileControl):
         for i, (each, times) in enumerate(chains, 1):
             token = self.links.tells and i == len(chains)
             yield from self.writer.chain(tile, S2MM, CORE_DATA, [(d, None, 0) for d in each], times, token=token)
+
+    def _among_others(self, made: CoreDescriptor, positions: int) -> list[tuple[list[CoreDescriptor], int]]:
+        """Units of data where a stream carries those of several parts of the positions, one after the other in each tile: others'
+        land over each other."""
+        t, step, count = self.tiling, self.plan.core.data_step // 4, self.mode.together
+        own, place = positions % count, self.plan.core.skipped // 4
+        before, behind = (
+            [CoreDescriptor(place, n * t.splits * t.data_bytes // 4, OVER_EACH_OTHER)] if n else []
+            for n in (own, count - 1 - own)
+        )
+        if t.tiles == 1:
+            turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+            return [(chain, times) for chain, times in ((before, 1), ([turns], t.splits), (behind, 1)) if chain]
+        units = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
+        return [([*before, *units, *behind], t.tiles)]
 
     def _residual(self, part: int) -> list[tuple[CoreDescriptor, int]]:
         """The residual of the only tile: the first of the core's blocks alone, further ones a few at a time, fewer that are left,
@@ -154,7 +190,7 @@ class CoreControl(TileControl):
         lands on those before it, each a word further, so that it is what stays."""
         t, every = self.tiling, self.mode.sharing
         words, stride, blocks = t.residual_words, t.residual_stride // 4, end - first
-        over = every if first else part // self.mode.streams + 1  # fewer blocks come before the first one
+        over = every if first else part // self.mode.residual_streams + 1  # fewer blocks come before the first one
         return CoreDescriptor(
             self.plan.core.residual // 4 + first * stride - (over - 1) * (every > 1),
             blocks * over * words if every > 1 else blocks * words,
@@ -167,8 +203,8 @@ class CoreControl(TileControl):
         """What comes behind the core's last block."""
         t, every = self.tiling, self.mode.sharing
         own, words = len(t.output_blocks(part)), t.residual_words
-        taken = (own - 1) * every + part // self.mode.streams + 1 if own else 0
-        rest = t.layer.output_blocks // self.mode.streams - taken
+        taken = (own - 1) * every + part // self.mode.residual_streams + 1 if own else 0
+        rest = t.layer.output_blocks // self.mode.residual_streams - taken
         place = self.plan.core.skipped // 4
         return [CoreDescriptor(place, rest * words, (Dim(1, words), Dim(1, rest), Dim(1)))] if rest else []
 

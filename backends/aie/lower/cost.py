@@ -79,7 +79,8 @@ class Estimate:
     """Cycles of all tiles by resource (`channels` that are alike are one), what comes before and after, and the cycles of data
     that cores cannot use to compute. Of data the first unit counts as what comes before, and cores compute `behind_last`: the
     difference; `meanwhile` is what may come while cores compute the first tile. A `ring` of weights, or all of them if they are
-    `kept`, may come before cores begin. `first_residual` is the share of a tile's residual that comes first."""
+    `kept`, may come before cores begin. `first_residual` is the share of a tile's residual that comes first; a tile's may come
+    behind its data or, in so many cycles, `beside` them, with the weights."""
 
     compute: float
     data: float
@@ -99,6 +100,7 @@ class Estimate:
     behind_last: float
     meanwhile: float
     first_residual: float
+    beside: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -161,8 +163,10 @@ class Estimate:
     def within(self, context: Context) -> float:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
-        weights = max(0.0, self.weights - min(self.ring, first - _HERE))
-        taken = max(0.0, weights - self.compute / self.tiles) if self.kept and self.tiles > 1 else 0.0
+        begun = min(self.ring + self.beside, first - _HERE)
+        weights = max(0.0, self.weights + self.tiles * self.beside - begun)
+        wanted = self.weights + self.beside - begun  # by the first tile
+        taken = max(0.0, wanted - self.compute / self.tiles) if self.kept and self.tiles > 1 else 0.0
         cores = max(self.compute + taken, weights) + self.waiting
         if self.tiles > 1 and any(self._brought(c, context) for c in self.channels):
             ddr_in += self.compute / self.tiles  # of the last tile
@@ -176,7 +180,8 @@ class Estimate:
 def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None = None) -> Estimate:
     """What a tiling takes, whose places in memory tiles may be known."""
     memory = in_memory(machine, t) if memory is None else memory
-    mode, word, residual = t.mode, machine.streams.bytes_per_cycle, _residual(machine, t)
+    mode, word = t.mode, machine.streams.bytes_per_cycle
+    residual, beside = (0.0, _residual(machine, t)) if mode.own else (_residual(machine, t), 0.0)
     compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
     unit = _unit(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
@@ -213,13 +218,14 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         _LATE if explicit_descriptors(t) > _MANY_DESCRIPTORS else 0,
         behind,
         block,
-        ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * residual if t.splits > 1 else 0.0),
+        ((t.units - 1) * unit if t.buffers == 1 else 0.0) + (t.tiles * (residual + beside) if t.splits > 1 else 0.0),
         t.tiles > 1 and (t.kept or held),
         t.paging.bytes / word,
         t.kept,
         max(compute / t.units - residual, compute / t.units / _PIECES) - unit,
         t.splits * unit + residual * (2 - 1 / _PIECES),
-        1 / (max(1, t.residual_pieces if t.mode.streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
+        1 / (max(1, t.residual_pieces if t.mode.residual_streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
+        beside,
     )
 
 
@@ -246,24 +252,26 @@ def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
 
 def at_least(machine: Machine, t: Tiling) -> float:
     """Cycles that a tiling takes at least, without a look at pages and memory tiles."""
-    moved = _data(machine, t), t.streamed * t.least_stream, t.tiles * t.most_results * _results(machine, t)
+    beside = t.tiles * _residual(machine, t) if t.mode.own else 0.0
+    moved = _data(machine, t), t.streamed * t.least_stream + beside, t.tiles * t.most_results * _results(machine, t)
     return max(compute_cycles(t), *moved)
 
 
 def _unit(machine: Machine, t: Tiling) -> float:
-    """Cycles of a core's channel for a unit of data."""
-    return t.data_bytes / machine.streams.bytes_per_cycle + TRANSFER
+    """Cycles of a core's channel for a unit of data, and those of other positions that come with it."""
+    return t.mode.together * (t.data_bytes / machine.streams.bytes_per_cycle + TRANSFER)
 
 
 def _residual(machine: Machine, t: Tiling) -> float:
     """The same for a tile's residual, of all cores that share the stream."""
     if not t.layer.residual:
         return 0.0
-    return 4 * t.layer.output_blocks / t.mode.streams * t.residual_words / machine.streams.bytes_per_cycle + TRANSFER * 6
+    own = t.layer.output_blocks / t.mode.residual_streams
+    return 4 * own * t.residual_words / machine.streams.bytes_per_cycle + TRANSFER * 6
 
 
 def _data(machine: Machine, t: Tiling) -> float:
-    return t.units * _unit(machine, t) + t.tiles * _residual(machine, t)
+    return t.units * _unit(machine, t) + t.tiles * (0.0 if t.mode.own else _residual(machine, t))
 
 
 def _results(machine: Machine, t: Tiling) -> float:
@@ -319,6 +327,6 @@ def explicit_descriptors(t: Tiling) -> int:
     streams = t.mode.column_streams
     if t.mode.streams > 1:  # one of them with even channels, one with odd ones
         return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
-    if t.in_turn and (t.tiles == 1 or streams > 1):
+    if (t.in_turn and (t.tiles == 1 or streams > 1)) or (t.mode.own and t.tiles == 1):
         return 0
     return max(t.groups * len(t.share.window.planes), streams) * t.parts

@@ -57,6 +57,16 @@ class Known:
     full: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Ways of layers that follow one another, what they take by the model, their results, and those that are better not held."""
+
+    ways: Sequence[Tiling]
+    cycles: float
+    layers: set[str]
+    apart: set[str]
+
+
 @dataclass
 class Fitting:
     """Chooses for one layer after another, with what is `known`; `passed_over` says why cheaper ways were not taken, by node;
@@ -69,6 +79,7 @@ class Fitting:
     passed_over: dict[str, str] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)
     _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # cuts of which the second does not begin as a whole
+    _wholes: dict[str, Tiling] = field(default_factory=dict)  # by node, of layers that by themselves are cheaper in parts
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
@@ -156,6 +167,8 @@ class Fitting:
                     break
             if len(made) == count and (cycles := self._cycles(tuple(made))) < least:
                 best, least = tuple(made), cycles
+        if best is not None:
+            self._wholes[layer.node] = whole
         return best
 
     def _whole(self, layer: ConvLayer, aim: float = inf) -> Tiling | str:
@@ -175,7 +188,22 @@ class Fitting:
 
     def together(self, views: Mapping[str, View], tilings: Sequence[tuple[Tiling, ...]]) -> list[tuple[Tiling, ...]]:
         """Ways for layers that follow one another, which are the cheapest together; `tilings` are those that each layer takes
-        first. A layer that is made in parts keeps them."""
+        first. Of a layer that is made in parts these, or one way for the whole."""
+        made, best = list(tilings), self._together(views, tilings)
+        for i, ways in enumerate(tilings):
+            whole = self._wholes.get(ways[0].layer.node) if len(ways) > 1 else None
+            if whole is not None:
+                other = [*made[:i], (whole,), *made[i + 1 :]]
+                found = self._together(views, other)
+                if found.cycles < best.cycles:
+                    made, best = other, found
+        self.apart -= best.layers
+        self.apart |= best.apart
+        chosen = iter(best.ways)
+        return [tuple(next(chosen) for _ in ways) for ways in made]
+
+    def _together(self, views: Mapping[str, View], tilings: Sequence[tuple[Tiling, ...]]) -> _Together:
+        """The cheapest ways along layers of which some are made in parts, which keep these."""
         options: list[list[Way]] = []
         for ways in tilings:
             if len(ways) > 1:
@@ -191,10 +219,9 @@ class Fitting:
             for i in wrong:
                 del options[i][chosen[i].way]
         layers = [ways[0].tiling.layer for ways in options]
-        self.apart -= {layer.y for layer in layers}
-        self.apart |= {y.y for y, step, r in zip(layers, chosen, who, strict=True) if r.adder >= 0 and not step.held}
-        made = iter(ways[step.way].tiling for ways, step in zip(options, chosen, strict=True))
-        return [tuple(next(made) for _ in ways) for ways in tilings]
+        apart = {y.y for y, step, r in zip(layers, chosen, who, strict=True) if r.adder >= 0 and not step.held}
+        made = [ways[step.way].tiling for ways, step in zip(options, chosen, strict=True)]
+        return _Together(made, self.cycles(views, made), {layer.y for layer in layers}, apart)
 
     def cycles(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> float:
         """What layers that follow one another take by the model, which knows by now which of them begin late."""

@@ -113,7 +113,7 @@ class MemoryControl(TileControl):
         """Data as vectors, and weights, from a memory tile to the cores."""
         for stream, carriers in zip(self.mode.data(), self.mode.carriers(), strict=True):
             for number, carrier in enumerate(carriers):
-                if carrier.memory == tile:
+                if carrier.memory == tile and stream.part % self.mode.together == 0:
                     yield from self._send_data(tile, stream, number, carrier.channel)
         for stream in self.mode.weights():
             if stream.memory == tile and self.tiling.pages(stream.part):
@@ -122,32 +122,63 @@ class MemoryControl(TileControl):
     def _source(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int, Acquire, Release]:
         """A portion as the tile's descriptors reach it: the word where it begins, and what they take and give back."""
         column, i = at
-        places, side = self.plan.memory[column], 1 + column - tile.column
-        p, own = places.portions(what)[i], self.locks(places, what, i)
-        lock = side * OWN_LOCKS
-        return p, side * OWN_WORDS + p.at // 4, Acquire(lock + own.full), Release(lock + own.free)
+        own, lock = self.locks(self.plan.memory[column], what, i), (1 + column - tile.column) * OWN_LOCKS
+        return *self._place(tile, what, at), Acquire(lock + own.full), Release(lock + own.free)
+
+    def _place(self, tile: Tile, what: What, at: tuple[int, int]) -> tuple[Portion, int]:
+        """A portion, and the word where it begins as the tile's descriptors count."""
+        column, i = at
+        p = self.plan.memory[column].portions(what)[i]
+        return p, (1 + column - tile.column) * OWN_WORDS + p.at // 4
 
     def _send_data(self, tile: Tile, stream: Stream, number: int, channel: int) -> Iterator[Operation]:
-        """Planes of data, of one part of the input channels after the other, then the residual; through one channel, which has a
-        number among those of the stream's data."""
-        t, tiles = self.tiling, self._held(tile, What.DATA)
-        sources = self.plan.sources(What.DATA, stream)
-        size = t.part_bytes // 4
-        if self.links.here and self.mode.streams == 1:
-            sent = [self._whole(tile, at) for at in sources] * t.groups
-            sent += [made for made, _ in self._residual(tile, stream, number)]
-            yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in sent], t.tiles)
-            return
-        if (t.in_turn or t.residual_in_turn) and (t.tiles == 1 or len(sources) == 1):
-            for at in sources:
-                p, base, leaving = self._portion(tile, at, number)
-                turns = Iteration(size, tiles * p.count)
-                leaving = [replace(d, base=base + d.base, iteration=turns) for d in leaving]
-                yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in leaving], t.tiles * p.count)
-            for made, times in self._residual(tile, stream, number) if t.residual_in_turn else ():
+        """Planes of data, of one part of the input channels after the other, then the residual, unless it comes with weights;
+        through one channel, which has a number among those of the stream's data, and may carry those of other positions, too."""
+        every: Parts = []
+        behind: list[tuple[MemoryDescriptor, int]] = []
+        count = self.mode.together
+        for s in self.mode.data()[stream.part : stream.part + count] if count > 1 else (stream,):
+            chains = self._data_chains(tile, s, number)
+            if chains is None:
+                every += [(d, None, 0) for d in self._tile_of_data(tile, s, number)]
+            for chain, times in chains or ():
+                yield from self.writer.chain(tile, MM2S, channel, chain, times)
+            behind += () if self.mode.own else self._residual(tile, s, number)
+        if not every:
+            for made, times in behind:
                 yield from self.writer.chain(tile, MM2S, channel, [(made, None, 0)], times)
             return
-        every = []
+        if all(times == 1 for _, times in behind):
+            yield from self.writer.chain(tile, MM2S, channel, [*every, *((d, None, 0) for d, _ in behind)], self.tiling.tiles)
+            return
+        tasks = []
+        alone: list[tuple[Parts, int]] = [([(made, None, 0)], times) for made, times in behind]
+        for chain, times in ((every, 1), *alone):
+            tasks.append(((yield from self.writer.write(tile, channel, chain)), times))
+        for first, times in tasks * self.tiling.tiles:
+            yield from self.writer.start(tile, MM2S, channel, first, times)
+
+    def _data_chains(self, tile: Tile, stream: Stream, number: int) -> list[tuple[Parts, int]] | None:
+        """What sends all tiles of data, and how often it runs, where parts of tiles are sent one like the other; None where tiles
+        are sent one by one."""
+        t, tiles, sources = self.tiling, self._held(tile, What.DATA), self.plan.sources(What.DATA, stream)
+        if self.links.here and self.mode.streams == 1:
+            return None
+        if not ((t.in_turn or t.residual_in_turn) and (t.tiles == 1 or len(sources) == 1)):
+            return None
+        found: list[tuple[Parts, int]] = []
+        for at in sources:
+            p, base, leaving = self._portion(tile, at, number)
+            turns = Iteration(t.part_bytes // 4, tiles * p.count)
+            found.append(([(replace(d, base=base + d.base, iteration=turns), None, 0) for d in leaving], t.tiles * p.count))
+        return found
+
+    def _tile_of_data(self, tile: Tile, stream: Stream, number: int) -> list[MemoryDescriptor]:
+        """What sends a tile of data, all parts of it; those of several groups of output channels each time."""
+        t, tiles, sources = self.tiling, self._held(tile, What.DATA), self.plan.sources(What.DATA, stream)
+        if self.links.here and self.mode.streams == 1:
+            return [self._whole(tile, at) for at in sources] * t.groups
+        size, every = t.part_bytes // 4, list[MemoryDescriptor]()
         for group in range(t.groups):
             for at in sources:
                 p, base, planes = self._portion(tile, at, number)
@@ -157,17 +188,7 @@ class MemoryControl(TileControl):
                     leaving[0] = replace(leaving[0], acquire=None) if group else leaving[0]
                     leaving[-1] = replace(leaving[-1], release=None) if group < t.groups - 1 else leaving[-1]
                     every += leaving
-        behind = list(self._residual(tile, stream, number))
-        if all(times == 1 for _, times in behind):
-            every += [made for made, _ in behind]
-            yield from self.writer.chain(tile, MM2S, channel, [(d, None, 0) for d in every], t.tiles)
-            return
-        chains = [(every, 1), *(([made], times) for made, times in behind)]
-        tasks = []
-        for chain, times in chains:
-            tasks.append(((yield from self.writer.write(tile, channel, [(d, None, 0) for d in chain])), times))
-        for first, times in tasks * t.tiles:
-            yield from self.writer.start(tile, MM2S, channel, first, times)
+        return every
 
     def _whole(self, tile: Tile, at: tuple[int, int]) -> MemoryDescriptor:
         """What sends a tile of data that are here, all parts of it: for chains of cores, the input channels of one of these."""
@@ -208,13 +229,14 @@ class MemoryControl(TileControl):
             Dim(words * share.residual_columns),
         )
         for at in self.plan.sources(What.RESIDUAL, stream):
-            p, base, full, free = self._source(tile, What.RESIDUAL, at)
-            if self.mode.streams > 1 and p.first // t.residual_pieces != number:
+            p, base = self._place(tile, What.RESIDUAL, at)
+            if self.mode.residual_streams > 1 and p.first // t.residual_pieces != number:
                 continue
             length, size = t.layer.output_blocks * t.residual_words // t.residual_parts, t.residual_part_bytes // 4
             if self.links.added:
                 yield self._added(base, length, p.count, dims)
                 continue
+            *_, full, free = self._source(tile, What.RESIDUAL, at)
             if t.residual_in_turn:
                 yield MemoryDescriptor(base, length, dims, Iteration(size, p.count), full, free), p.count
                 continue
@@ -224,7 +246,7 @@ class MemoryControl(TileControl):
     def _added(self, base: int, length: int, count: int, dims: tuple[Dim, ...]) -> tuple[MemoryDescriptor, int]:
         """What sends the residual of a tile that is here, and how often it runs for the tile: all blocks of channels at once, or
         those of one of several streams; of several rows these are sent one by one."""
-        t, streams = self.tiling, self.mode.streams
+        t, streams = self.tiling, self.mode.residual_streams
         if sent_by_block(t):
             blocks = t.layer.output_blocks // streams
             turns = Iteration(streams * t.residual_source_bytes // t.layer.output_blocks // 4, t.tiles * blocks)
@@ -249,6 +271,30 @@ class MemoryControl(TileControl):
         return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
+        """Pages of weights, and the residual of a core that has a stream of its own: that of the first tile behind the first page
+        (no task of the core's channel that is queued early may begin with it), those of further tiles behind all pages."""
+        if not self.mode.own:
+            yield from self._send_pages(tile, stream)
+            return
+        t, channel = self.tiling, stream.channel
+        size, slots = t.page_bytes[stream.part] // 4, self.plan.memory[tile.column].slots
+        p, base, full, free = self._source(tile, What.WEIGHTS, self.plan.sources(What.WEIGHTS, stream)[0])
+        assert slots, "weights that go to cores once come through rings"
+        page = MemoryDescriptor(base, size, iteration=Iteration(size, slots), acquire=full, release=free)
+        (core,) = stream.cores
+        positions, number = self.mode.parts(core.column, core.row - self.grid.first_core_row)
+        residual = list(self._residual(tile, self.mode.data()[positions], number))
+        together: Parts = [(made, None, 0) for made, times in residual if times == 1]
+        alone: list[tuple[Parts, int]] = [([(made, None, 0)], times) for made, times in residual if times > 1]
+        first = yield from self.writer.write(tile, channel, [(page, None, 0)])
+        tasks = []
+        for chain, times in (*([(together, 1)] if together else []), *alone):
+            tasks.append(((yield from self.writer.write(tile, channel, chain)), times))
+        for begin, times in ((first, 1), *tasks, (first, p.count - 1), *((n, times * (t.tiles - 1)) for n, times in tasks)):
+            yield from self.writer.start(tile, MM2S, channel, begin, times)
+
+    def _send_pages(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
+        """All pages of weights, as often as tiles ask for them."""
         t, size, slots = self.tiling, self.tiling.page_bytes[stream.part] // 4, self.plan.memory[tile.column].slots
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:

@@ -120,7 +120,7 @@ def _in_memory(machine: Machine, tiling: Tiling, column: int, *, spread: bool) -
     data = _portions(arriving, tiling.parts, halves=True)
     ending = [a for a in arriving if a[0].step == mode.chain - 1]  # to the cores that have results
     residual = _portions(ending, tiling.residual_parts, halves=True)
-    if mode.streams > 1:
+    if mode.residual_streams > 1:
         residual = [q for p in _portions(arriving, tiling.residual_parts) for q in _by_stream(p, tiling.residual_pieces)]
     streams = mode.arriving(column, weights=True, spread=spread)
     weights = [p for s in streams for p in _portions([s], tiling.pages(s[0].part))]

@@ -8,6 +8,7 @@ same weights), channels over all cores suit small images with many. In between, 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, cached_property
@@ -62,12 +63,16 @@ class Mode:
 
     `chain` cores of a column that follow one another, from north to south, make sums together: each has a part of the input
     channels, data and weights, and passes its sums on through the cascade; the last one has the residual and the results.
+
+    With `own` streams of weights, one for each core, these bring the residuals of the cores as well. A column has one stream of
+    data then: parts of the positions that halves of its rows have follow each other, and a core passes over the other's.
     """
 
     cut: Cut
     grid: Grid
     streams: int = 1
     chain: int = 1
+    own: bool = False
     part: Part | None = None
 
     @property
@@ -75,6 +80,8 @@ class Mode:
         """What it is, in words."""
         if self.chain > 1:
             return f"{self.cut.value}, input channels over chains of {self.chain} of them"
+        if self.own:
+            return f"{self.cut.value}, a stream of weights and residuals to each core"
         return self.cut.value if self.streams == 1 else f"{self.cut.value}, {self.streams} streams of data to each of the groups"
 
     @cached_property
@@ -123,9 +130,19 @@ class Mode:
         return self.parts(column, row)[1] * self.chain + self.step(row)
 
     @property
+    def residual_streams(self) -> int:
+        """Streams that bring the residuals of a group of cores, each those of every so many-th block of channels."""
+        return self.channel_parts if self.own else self.streams
+
+    @property
     def sharing(self) -> int:
-        """Cores that share a stream of data, each with channels of its own."""
-        return self.channel_parts // self.streams
+        """Cores that share a stream with residuals, each with channels of its own."""
+        return self.channel_parts // self.residual_streams
+
+    @property
+    def together(self) -> int:
+        """Parts of the positions that one stream of data carries."""
+        return self.groups[1] if self.own else 1
 
     def parts(self, column: int, row: int) -> tuple[int, int]:
         """The part of positions and of channels of the core in a column and a row of cores."""
@@ -157,7 +174,8 @@ class Mode:
         for p in range(self.position_parts):
             sender, sources = _spread(p // rows * columns, columns)
             before = sum(s == sender for s, _ in self._few())
-            found.append(Stream(Tile(sender, 1), before + p % rows, p, self._cores(positions=p), sources))
+            channel = before + p % rows // self.together
+            found.append(Stream(Tile(sender, 1), channel, p, self._cores(positions=p), sources))
         return tuple(found)
 
     def _chained_data(self) -> tuple[Stream, ...]:
@@ -198,6 +216,8 @@ class Mode:
     def weights(self) -> tuple[Stream, ...]:
         """The streams of weights, spread over the columns that take them; behind the channels of data, unless there are so few
         of them that each comes from several columns."""
+        if self.own:
+            return tuple(self._own_weights())
         if few := self._few():
             parts = ((divmod(p, self.chain), at, sources) for p, (at, sources) in enumerate(few))
             return tuple(
@@ -214,11 +234,19 @@ class Mode:
             used[column] += 1
         return tuple(found)
 
+    def _own_weights(self) -> Iterator[Stream]:
+        """A stream of weights for each core, from the memory tile of its column."""
+        for column in range(self.grid.columns):
+            first = len({s.channel for s in self.data() if s.memory.column == column})
+            for row in range(self.grid.core_rows):
+                part = self.weight_part(column, row)
+                yield Stream(Tile(column, 1), first + row, part, (self.core(column, row),), (column,))
+
     @cache  # noqa: B019
     def _few(self) -> list[tuple[int, tuple[int, ...]]]:
         """By stream of weights its sender and the columns it comes from, where there are more columns than streams."""
         n, columns = self.weight_parts, self.grid.columns
-        if n >= columns:
+        if n >= columns or self.own:
             return []
         cuts = [p * columns // n for p in range(n + 1)]
         return [_spread(first, end - first) for first, end in pairwise(cuts)]
@@ -257,6 +285,9 @@ class Mode:
     def possible(self) -> bool:
         """Whether memory tiles have channels for all streams, which reach what they send, and one for results."""
         sent = (*self._data_streams, *self.weights())
+        near = {core: s.memory.column for s in self.data() for core in s.cores}
+        if self.own and not all(s.reaches(near[core]) for s in self.weights() for core in s.cores):
+            return False
         return all(s.channel < LEAVING[0] and (s.channel < _REACHING or len(s.sources) == 1) for s in sent)
 
     def common_flows(self) -> list[Flow]:
@@ -277,7 +308,10 @@ class Mode:
         idle |= {Channel(Tile(c, 1), LEAVING[i]) for c in range(g.columns) for i in range(self.leaving(c), len(LEAVING))}
         found = [flow for flow in self.common_flows() if flow.source not in idle]
         for streams, channel in ((self._data_streams, CORE_DATA), (self.weights(), CORE_WEIGHTS)):
-            found += [Flow(Channel(s.memory, s.channel), tuple(Channel(t, channel) for t in s.cores)) for s in streams]
+            cores: dict[Channel, list[Tile]] = {}
+            for s in streams:
+                cores.setdefault(Channel(s.memory, s.channel), []).extend(s.cores)
+            found += [Flow(source, tuple(Channel(t, channel) for t in taking)) for source, taking in cores.items()]
         return found
 
 
@@ -303,10 +337,11 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
 
 def _forms(mode: Mode) -> list[Mode]:
     """A cut with one stream of data to each group of cores; with as many as make two in each column: these take what comes
-    through its shim as fast as it comes, and leave two channels for results; and with as many as its shim feeds, for residuals
-    that are in memory tiles."""
+    through its shim as fast as it comes, and leave two channels for results; with as many as its shim feeds, for residuals
+    that are in memory tiles; and with a stream of weights and residuals to each core."""
     columns, most = mode.grid.columns, len(LEAVING) * mode.sizes[0]
     counts = (n for n in range(2, most + 1) if mode.channel_parts % n == 0)
     made = [form for n in counts if (form := replace(mode, streams=n)).possible]
     leaving = [form for form in made if all(form.leaving(c) == len(LEAVING) for c in range(columns))]
-    return [mode, *dict.fromkeys([*leaving[-1:], *made[-1:]])]
+    own = replace(mode, own=True)
+    return [mode, *dict.fromkeys([*leaving[-1:], *made[-1:]]), *([own] if mode.channel_parts > 1 and own.possible else [])]

@@ -248,13 +248,13 @@ def _with_data(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | N
 def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span | None) -> MemoryPlaces:
     """The same of a residual that an earlier layer made: a portion for each of several streams, whose blocks take turns."""
     t, (first, last) = plan.tiling, m.arrivals
-    pieces = t.residual_parts // t.mode.streams
+    pieces = t.residual_parts // t.mode.residual_streams
     block = t.residual_source_bytes // t.layer.output_blocks
     stayed = tuple(
         Portion(s, i * pieces, pieces, at + i * block)
         for part, at in _stayed(t, column, staying)
         for s in t.mode.data()
-        for i in range(t.mode.streams)
+        for i in range(t.mode.residual_streams)
         if s.part == part
     )
     return replace(m, residual=stayed, arrivals=(replace(first, residual=()), replace(last, residual=())))
@@ -262,7 +262,7 @@ def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span
 
 def _stayed(t: Tiling, column: int, staying: _Span | None) -> list[tuple[int, int]]:
     """The parts of the positions whose values are in a column's memory tile, and where those of each begin."""
-    own = [s.part for s in replace(t.mode, streams=1, chain=1).data() if s.memory.column == column]
+    own = [s.part for s in replace(t.mode, streams=1, chain=1, own=False).data() if s.memory.column == column]
     return [(part, staying[0] + i * ((staying[1] - staying[0]) // len(own))) for i, part in enumerate(own)] if staying else []
 
 

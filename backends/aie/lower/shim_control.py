@@ -90,7 +90,8 @@ class ShimControl(TileControl):
         t, image, parts = self.tiling, self.traffic.residual, []
         for p in (self.plan.memory[tile.column].residual[i] for i in arrival.residual):
             assert image is not None
-            row, each, streams = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts, self.mode.streams
+            row, each = p.stream.part * t.band, t.layer.output_blocks // t.residual_parts
+            streams = self.mode.residual_streams
             stream, piece = divmod(p.first, t.residual_pieces) if streams > 1 else (0, p.first)
             first, count, turns = (stream + streams * piece * each, row, 0), p.count, Iteration(t.rows, t.tiles)
             if t.residual_in_turn:

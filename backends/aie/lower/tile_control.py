@@ -16,6 +16,7 @@ from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import Writer
 from sparsec.backends.aie.registers import Grid
+from sparsec.compiler.errors import FitError
 
 _LOCKS = 32  # of a memory tile for one layer
 OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
@@ -111,24 +112,39 @@ class TileControl:
 
     def locks(self, places: MemoryPlaces, what: What, number: int) -> Pair:
         """Of a portion in a memory tile: parts of tiles or pages."""
-        kinds = list(What)
-        return self._pair(sum(len(places.portions(k)) for k in kinds[: kinds.index(what)]) + number)
+        return self._pair(self._pairs(places, what) + number)
 
     def stream_lock(self, places: MemoryPlaces, number: int, stream: int) -> int:
         """What tells one of several streams that parts of a portion of data have come: the first, that it is full, the next one
         the lock that the one before gives when it begins to send them."""
         if not stream:
             return self.locks(places, What.DATA, number).full
-        pairs = sum(len(places.portions(k)) for k in What) + self.grid.core_rows
-        return self._pair(pairs).full + number * (self.mode.streams - 1) + stream - 1
+        return self._lock(2 * (self._pairs(places) + self.grid.core_rows) + number * (self.mode.streams - 1) + stream - 1)
 
     def result_locks(self, places: MemoryPlaces, row: int) -> Pair:
         """Of the core in a row: its results."""
-        return self._pair(sum(len(places.portions(k)) for k in What) + row)
+        return self._pair(self._pairs(places) + row)
+
+    def _pairs(self, places: MemoryPlaces, before: What | None = None) -> int:
+        """How many pairs portions have, or those `before` a kind; a residual that is there takes none."""
+        kinds = list(What)
+        some = kinds if before is None else kinds[: kinds.index(before)]
+        return sum(len(places.portions(k)) for k in some if not (k is What.RESIDUAL and self.links.added))
 
     def _pair(self, number: int) -> Pair:
-        first = self.turn % 2 * _LOCKS + 2 * number
-        return Pair(first, first + 1)
+        return Pair(self._lock(2 * number), self._lock(2 * number + 1))
+
+    def _lock(self, number: int) -> int:
+        """One of the layer's locks. FitError where it has no more."""
+        if number >= _LOCKS:
+            raise FitError(
+                f"layer {self.plan.layer.node!r} in a memory tile",
+                demand=f"more than {_LOCKS} locks",
+                bound=f"{_LOCKS} for each of two layers that follow one another",
+                remedy="cut the layer in another way",
+                node=self.plan.layer.node,
+            )
+        return self.turn % 2 * _LOCKS + number
 
     @property
     def leaving(self) -> Leaving:

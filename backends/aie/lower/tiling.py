@@ -314,26 +314,26 @@ class Tiling:
     @cached_property
     def residual_parts(self) -> int:
         """Parts that the residual of a tile comes in through a memory tile: `residual_pieces` of one stream, then of the next."""
-        if self.mode.streams > 1:
-            return self.mode.streams * self.residual_pieces
+        if self.mode.residual_streams > 1:
+            return self.mode.residual_streams * self.residual_pieces
         most = max(1, 4 // self.mode.groups[1])
         return next(n for n in range(most, 0, -1) if self.layer.output_blocks % n == 0) if self.layer.residual else 0
 
     @property
     def residual_in_turn(self) -> bool:
         """Whether pieces of the residual move one like the other, behind all data: that of the only tile, of several streams."""
-        return self.mode.streams > 1 and self.tiles == 1
+        return self.mode.residual_streams > 1 and self.tiles == 1
 
     @cached_property
     def residual_pieces(self) -> int:
         """Pieces of what a tile's residual is in one of several streams."""
-        blocks = self.layer.output_blocks // self.mode.streams
+        blocks = self.layer.output_blocks // self.mode.residual_streams
         return next(n for n in range(_PIECES, 0, -1) if blocks % n == 0) if self.residual_in_turn else 1
 
     @property
     def skips(self) -> bool:
-        """Whether residuals of other cores' channels come to a core too."""
-        return self.layer.residual is not None and self.mode.sharing > 1
+        """Whether residuals of other cores' channels, or data of other positions, come to a core too."""
+        return (self.layer.residual is not None and self.mode.sharing > 1) or self.mode.together > 1
 
     @property
     def unit_bytes(self) -> int:
