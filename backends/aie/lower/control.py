@@ -223,8 +223,8 @@ class LayerControl:
         return found
 
     def _early(self, column: int, channel: int, arrival: Arrival, chains: Sequence[tuple[Parts, int]]) -> int:
-        """How often the chain of weights runs before the layer before has finished: as far as there is time, and room where cores
-        do not take weights before they have data."""
+        """How often the chain of weights runs before the layer before has finished: as far as there is time, and room where data
+        come behind them, which cores wait for."""
         if self.early is None or not chains or self.plan.layer.computed:  # which the layer before may make
             return 0
         time = self.early[column][channel]
@@ -236,8 +236,9 @@ class LayerControl:
         (parts, times), slots = chains[0], self.plan.memory[column].slots
         often = min(times, int(time // sum(part[0].length for part in parts)))
         once = times // self.tiling.streamed if slots else times
-        if slots and not self.tiling.kept:
-            often = min(often, slots if arrival.data or arrival.residual else once, once)
+        if slots and (arrival.data or arrival.residual):
+            often = min(often, slots)
+        often = min(often, once)
         if self.links.at_once and 0 < often < once:  # in equal pieces, of which one descriptor brings all
             pieces = (n for n in range(often, 0, -1) if once % n == 0 and once // n <= MOST_TURNS)
             found = next(pieces, 0) if self.tiling.streamed == 1 else 0

@@ -22,8 +22,8 @@ NPU = machine_named("aie2:npu1")
 CUTS = (Cut.BOTH, Cut.POSITIONS, Cut.PAIRS, Cut.HALVES)
 
 
-def _mode(cut: Cut, *, streams: int = 1, chain: int = 1) -> Mode:
-    return next(m for m in modes(NPU.grid) if (m.cut, m.streams, m.chain) == (cut, streams, chain))
+def _mode(cut: Cut, *, streams: int = 1, chain: int = 1, own: bool = False) -> Mode:
+    return next(m for m in modes(NPU.grid) if (m.cut, m.streams, m.chain, m.own) == (cut, streams, chain, own))
 
 
 def _ways(graph: Graph, node: int, mode: Mode, rows: int | None = None) -> list[Tiling]:
@@ -99,6 +99,21 @@ def test_several_streams_add_what_was_held(cut: Cut, streams: int, band: int, ro
     graph = chain_graph(rng, 64, (band * mode.position_parts, 9), convs)
     program, staying = _lowered(graph, [(_mode(cut), rows), (_mode(cut), rows), (mode, rows), (_mode(cut), rows)])
     assert [s.held for s in staying] == [True, False, False, False]
+    assert "v1" not in _values_in_ddr(program)
+    check_run(program, graph, rng)
+
+
+@pytest.mark.parametrize("cut", [Cut.BOTH, Cut.PAIRS, Cut.HALVES])
+@pytest.mark.parametrize(("band", "rows"), [(1, 1), (3, 1), (3, 3), (4, 2), (6, 2)])
+def test_streams_of_weights_add_what_was_held(cut: Cut, band: int, rows: int) -> None:
+    """Each core's stream takes its own blocks of channels; data of the layer behind lie in the same tiles."""
+    rng = np.random.default_rng(4)
+    plain, mode = _mode(cut), _mode(cut, own=True)
+    convs = [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64, residual=1), ByteConv(3, 32)]
+    graph = chain_graph(rng, 64, (band * mode.position_parts, 9), convs)
+    program, staying = _lowered(graph, [(plain, rows), (plain, rows), (mode, rows), (plain, rows)])
+    assert [s.held for s in staying] == [True, False, False, False]
+    assert staying[2].stays
     assert "v1" not in _values_in_ddr(program)
     check_run(program, graph, rng)
 

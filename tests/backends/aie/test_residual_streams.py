@@ -1,4 +1,5 @@
-"""Several streams of data to cores that share positions, each with its own cores' residual: values, and what each carries."""
+"""Residuals through several streams: of data, each with its own cores' residual, or of weights, one for each core; values, and
+what each carries."""
 
 from __future__ import annotations
 
@@ -26,6 +27,11 @@ from tests.backends.aie.networks import check_run, compile_for
 
 NPU = machine_named("aie2:npu1")
 SEVERAL = [m for m in modes(NPU.grid) if m.streams > 1]
+OWN = [m for m in modes(NPU.grid) if m.own]
+
+
+def _name(mode: Mode) -> str:
+    return f"{mode.cut.name}-own" if mode.own else mode.cut.name
 
 
 def _ways(machine: Machine, graph: Graph, node: int, mode: Mode) -> Iterator[Tiling]:
@@ -49,15 +55,45 @@ def test_which_cuts_have_several_streams() -> None:
             assert sorted(c for s in streams for c in s.cores) == sorted(stream.cores)
 
 
-@pytest.mark.parametrize("mode", SEVERAL, ids=lambda m: m.cut.name)
+def test_which_cuts_have_a_stream_of_weights_for_each_core() -> None:
+    """Of memory tiles that reach the data of the core's positions, and leave a channel for results; halves of rows share one
+    stream of data for that."""
+    assert [m.cut for m in OWN] == [Cut.BOTH, Cut.PAIRS, Cut.HALVES]
+    for mode in OWN:
+        assert sorted(c for s in mode.weights() for c in s.cores) == sorted(c for s in mode.data() for c in s.cores)
+        assert all(len(s.cores) == 1 for s in mode.weights())
+        sent = {(s.memory, s.channel) for s in mode.data()}
+        assert len(sent) == {Cut.BOTH: 4, Cut.PAIRS: 2, Cut.HALVES: 4}[mode.cut]
+        assert len({(s.memory, s.channel) for s in mode.weights()} - sent) == 16
+        assert [mode.leaving(c) for c in range(4)] == ([1, 2, 1, 2] if mode.cut is Cut.PAIRS else [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("mode", OWN, ids=_name)
+def test_a_residual_comes_behind_the_first_page(mode: Mode) -> None:
+    """A core's channel of weights takes a page, then the residual of the first tile, then all other pages: no task that is queued
+    while the layer before computes takes free places of a residual, which that layer may have."""
+    graph = conv_graph(np.random.default_rng(3), (64, 256), (4 * mode.position_parts, 16), residual=True)
+    for tiles, kept in ((1, False), (2, True)):
+        tiling = next(t for t in _ways(NPU, graph, 0, mode) if (t.tiles, t.kept) == (tiles, kept) and max(t.paging.counts) > 1)
+        (part,) = lower_with(graph, NPU, {"conv": tiling}).parts
+        assert isinstance(part, ArrayPart)
+        queued = [t for op in part.control.operations if (t := op.text(NPU.grid)).startswith("write core(0,2).s2mm1.queue")]
+        first = [int(text.split("bd")[1].split(",")[0].split()[0]) for text in queued]
+        assert first[0] == first[-1 if tiles == 1 else 2] != first[1]
+        assert first[1] == first[-1] or tiles == 1
+
+
+@pytest.mark.parametrize("mode", [*SEVERAL, *OWN], ids=_name)
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -> None:
     """Every piece once, in a memory tile that the stream's channel reaches."""
     graph = conv_graph(np.random.default_rng(3), (32, 256), (3 * mode.position_parts, 16), residual=True)
     tiling = next(t for t in _ways(NPU, graph, 0, mode) if t.tiles == tiles)
     memory, pieces = in_memory(NPU, tiling), tiling.residual_pieces
-    assert pieces == (8 if tiles == 1 else 1)
-    for stream, streams in zip(mode.data(), mode.carriers(), strict=True):
+    assert pieces == (next(n for n in range(8, 0, -1) if 32 // mode.residual_streams % n == 0) if tiles == 1 else 1)
+    own = {s.cores[0]: s for s in mode.weights()} if mode.own else {}
+    for stream, carriers in zip(mode.data(), mode.carriers(), strict=True):
+        streams = [own[core] for core in stream.cores] if own else carriers
         found = [(c, p) for c, m in enumerate(memory) for p in m.portions(What.RESIDUAL) if p.stream is stream]
         assert sorted(i for _, p in found for i in range(p.first, p.first + p.count)) == list(range(tiling.residual_parts))
         for column, portion in found:
@@ -66,13 +102,13 @@ def test_residuals_lie_by_the_stream_that_carries_them(mode: Mode, tiles: int) -
             assert abs(carrier.memory.column - column) <= 1
 
 
-@settings(max_examples=3, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
     """One tile and several, weights that stay or not, parts of input channels, strides, cores with one block and with many."""
     draw = data.draw
     machine = machine_named(draw(st.sampled_from(["aie2:npu1", "aie2:npu1", "aie2:2x2"])))
-    mode = draw(st.sampled_from([m for m in modes(machine.grid) if m.streams > 1]))
+    mode = draw(st.sampled_from([m for m in modes(machine.grid) if m.residual_streams > 1]))
     kernel, stride = draw(st.sampled_from([1, 3])), draw(st.integers(1, 2))
     size = draw(st.integers(kernel, 15)), draw(st.integers(kernel, 19))
     channels = draw(st.sampled_from([16, 24, 64])), 8 * mode.channel_parts * draw(st.integers(1, 5))
@@ -100,7 +136,7 @@ def test_any_layer_with_a_residual_is_exact(data: st.DataObject) -> None:
             return
 
 
-@pytest.mark.parametrize("mode", SEVERAL, ids=lambda m: m.cut.name)
+@pytest.mark.parametrize("mode", [*SEVERAL, *OWN], ids=_name)
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_results_stay_from_one_form_of_a_cut_to_the_other(mode: Mode, tiles: int) -> None:
     """Data of several streams that are there already, and results that leave for DDR while the next layer's circuits are made."""
