@@ -203,7 +203,8 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
     gaps = _gaps(machine, tiling)
     step = tiling.unit_bytes + gaps.data
     data = demand["data"] + (tiling.buffers - 1) * gaps.data
-    weights = data + demand["residual"] + gaps.weights
+    residual = data + gaps.residual
+    weights = residual + demand["residual"] + gaps.weights
     results = weights + demand["weights"] + gaps.results
     gap = -(results + demand["results"]) % bank
     at = results + demand["results"]
@@ -212,7 +213,7 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
         0,
         step,
         (tiling.buffers - 1) * step + tiling.unit_bytes,
-        data + tiling.residual_lead * bool(tiling.layer.residual),
+        residual + tiling.residual_lead * bool(tiling.layer.residual),
         weights,
         results + tiling.result_quad,  # the first store of a chunk lands before its results
         tiling.result_bytes + tiling.result_quad,
@@ -223,25 +224,28 @@ def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
 
 @dataclass(frozen=True, slots=True)
 class _Gaps:
-    """Bytes in a core behind each buffer of data but the last, before weights, and before results."""
+    """Bytes in a core behind each buffer of data but the last, before the residual, before weights, and before results."""
 
     data: int = 0
+    residual: int = 0
     weights: int = 0
     results: int = 0
 
 
 def _gaps(machine: Machine, tiling: Tiling) -> _Gaps:
     """What keeps things in banks of their own, as far as there is room: weights from data, so that both are loaded at once, then
-    the buffer of data that cores read from the one that comes, then results from weights."""
+    the buffer of data that cores read from the one that comes, then the residual from data, then results from weights."""
     bank = machine.core.data_bytes // machine.core.data_banks
     spare = machine.core.data_bytes - sum(tiling.core_demand.values())
     demand, behind = tiling.core_demand, tiling.buffers - 1
     for data in dict.fromkeys((-tiling.unit_bytes % bank if behind else 0, 0)):
-        weights = tiling.gap_of(tiling.paging, behind * data)
-        before = demand["data"] + behind * data + demand["residual"] + weights + demand["weights"]
-        for results in (-before % bank, 0):
-            if behind * data + weights + results <= spare:
-                return _Gaps(data, weights, results)
+        own = demand["data"] + behind * data
+        for residual in dict.fromkeys((-own % bank if tiling.layer.residual else 0, 0)):
+            weights = tiling.gap_of(tiling.paging, behind * data + residual)
+            before = own + residual + demand["residual"] + weights + demand["weights"]
+            for results in (-before % bank, 0):
+                if behind * data + residual + weights + results <= spare:
+                    return _Gaps(data, residual, weights, results)
     return _Gaps()
 
 
