@@ -109,7 +109,7 @@ class Tiling:
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         if self.tiles == 1 and self.in_turn:  # each unit, so that cores have the first one soon
             most *= self.splits
-        found = range(max(min(most, LOCK_MAXIMUM // 2), self.splits), 0, -1)
+        found = range(max(min(most, LOCK_MAXIMUM // min(RING, self.tiles)), self.splits), 0, -1)
         return next(n for n in found if blocks % n == 0 and n % self.splits == 0)
 
     @property
