@@ -2,7 +2,7 @@
 
 Data and weights go from DDR through a shim and a memory tile to cores, results back. Memory tiles hold rings, cores two
 buffers of each kind, so that all of it runs at once; locks count what is full and what is free. `modes` says which channels
-are used for what; `core_control`, `memory_control` and `shim_control` make what each kind of tile is told.
+are used for what; `core_control`, `memory_control`, `memory_sending` and `shim_control` make what tiles are told.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sparsec.backends.aie.lower.core_control import CoreControl
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_control import MemoryControl, arrives_in_turn
 from sparsec.backends.aie.lower.memory_places import Arrival
+from sparsec.backends.aie.lower.memory_sending import MemorySending
 from sparsec.backends.aie.lower.modes import ARRIVING, CORE_DATA, CORE_WEIGHTS, LEAVING
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.shim_control import ShimControl
@@ -82,6 +83,7 @@ class LayerControl:
         self.writer = Writer(grid, plan.layer.node, turn)
         tools = (grid, plan, traffic, self.writer, turn, links)
         self.core, self.memory, self.shim = CoreControl(*tools), MemoryControl(*tools), ShimControl(*tools)
+        self.sending = MemorySending(*tools)
         self.weights_late: dict[tuple[int, int], int] = {}
         self.cut_short = False
         self.arriving = list(self._arrive())
@@ -106,7 +108,7 @@ class LayerControl:
         for c in range(self.grid.columns):
             yield from _all(Stage.TAKE, self.memory.begin(Tile(c, 1)))
         for c in range(self.grid.columns):
-            yield from self._tasks(Stage.SEND, self.memory.send(Tile(c, 1)))
+            yield from self._tasks(Stage.SEND, self.sending.send(Tile(c, 1)))
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 yield from self._tasks(Stage.QUEUE if self.links.queued[0] else Stage.TAKE, self.core.run(c, r), S2MM)
