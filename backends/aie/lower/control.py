@@ -236,7 +236,7 @@ class LayerControl:
         if len(chains) > 1:
             return int(sum(times * sum(part[0].length for part in parts) for parts, times in chains) <= time)
         (parts, times), slots = chains[0], self.plan.memory[column].slots
-        often = min(times, int(time // sum(part[0].length for part in parts)))
+        often = min(times, round(time / sum(part[0].length for part in parts)))  # times are about right, and pages long
         once = times // self.tiling.streamed if slots else times
         if slots and (arrival.data or arrival.residual):
             often = min(often, slots)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,7 @@ from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
 from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Write, task_of
+from sparsec.compiler.errors import FitError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run
 
@@ -161,3 +163,36 @@ def test_early_weights_in_equal_pieces_take_one_descriptor(time: float, fewer: i
         words.append((moved, shims))
     assert words[0][0] == words[1][0]
     assert all(words[0][1][t] - words[1][1][t] == fewer for t in words[0][1])
+
+
+def test_no_more_weights_come_early_than_rings_hold_where_data_come_behind_them() -> None:
+    """Cores take the rest of them when they begin, and data would wait for that; where no data come behind, all may be early."""
+    graph = chain_graph(np.random.default_rng(8), 256, (14, 7), [ByteConv(0, 512)])
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    way = next(t for t in candidates(NPU, layer, (_mode(Cut.CHANNELS, chain=2),), 14, 7) if t.kept and t.paging.counts[0] > 3)
+    whole = plan_layer(NPU, way, kinds_of(way))
+    plan = replace(whole, memory=tuple(replace(m, slots=2) for m in whole.memory))
+    traffic = Traffic.of(layer, images_of(graph, [way], {})[0], 0)
+    made = LayerControl(GRID, plan, traffic, 0, early=[[1e6, 1e6]] * GRID.columns)
+    arrivals = {(c, i): a for c, m in enumerate(plan.memory) for i, a in enumerate(m.arrivals) if a.weights}
+    assert any(a.data for a in arrivals.values()) and not all(a.data for a in arrivals.values())
+    for (column, i), a in arrivals.items():
+        portions = [plan.memory[column].weights[n] for n in a.weights]
+        late = sum((p.count - 2) * way.page_bytes[p.stream.part] // 4 for p in portions)
+        assert made.weights_late[column, i] == (late if a.data else 0)
+
+
+def test_a_memory_tile_has_so_many_locks_for_a_layer() -> None:
+    """Portions that want more than 32 would take those of the layer before."""
+    graph = chain_graph(np.random.default_rng(8), 64, (14, 7), [ByteConv(0, 64)])
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    way = next(iter(candidates(NPU, layer, (_mode(Cut.BOTH),), 14, 7)))
+    whole = plan_layer(NPU, way, kinds_of(way))
+    plan = replace(whole, memory=tuple(replace(m, weights=m.weights * 16) for m in whole.memory))
+    traffic = Traffic.of(layer, images_of(graph, [way], {})[0], 0)
+    with pytest.raises(
+        FitError, match="'conv1' in a memory tile does not fit: it is more than 32 locks, the bound is 32 for each"
+    ):
+        LayerControl(GRID, plan, traffic, 0)

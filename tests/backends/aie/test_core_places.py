@@ -61,18 +61,19 @@ def test_nothing_overlaps(channels: tuple[int, int], size: tuple[int, int], kern
         assert spans[-1][1] <= NPU.core.data_bytes
 
 
-@pytest.mark.parametrize(("channels", "kernel"), [((64, 64), 3), ((64, 256), 1)])
-def test_what_is_loaded_and_what_comes_meanwhile_share_no_bank(channels: tuple[int, int], kernel: int) -> None:
-    """Of layers that leave room: both buffers of data, weights that stay (half of a ring may share one), and results."""
-    graph = conv_graph(np.random.default_rng(2), channels, (56, 56), (kernel,) * 2, pads=(kernel // 2,) * 4, density=0.5)
+@pytest.mark.parametrize(("channels", "kernel", "residual"), [((64, 64), 3, False), ((64, 256), 1, False), ((64, 256), 1, True)])
+def test_what_is_loaded_and_what_comes_meanwhile_share_no_bank(channels: tuple[int, int], kernel: int, residual: bool) -> None:
+    """Of layers that leave room: both buffers of data, the residual, weights that stay (half of a ring may share one), and
+    results."""
+    rng, pads = np.random.default_rng(2), (kernel // 2,) * 4
+    graph = conv_graph(rng, channels, (56, 56), (kernel,) * 2, pads=pads, residual=residual, density=0.5)
     layer = conv_layer(graph, graph.nodes[0])
     assert not isinstance(layer, str)
     ways = [t for t in candidates(NPU, layer, modes(NPU.grid), 56, 56) if t.buffers == 2 and t.kept]
-    roomy = [t for t in ways if sum(t.core_demand.values()) + 4 * BANK <= NPU.core.data_bytes]
+    roomy = [t for t in ways if sum(t.core_demand.values()) + (4 + residual) * BANK <= NPU.core.data_bytes]
     assert roomy
     for t in roomy[::10]:
         spans = _spans(t)
-        banks = [
-            set(range(spans[n][0] // BANK, (spans[n][1] - 1) // BANK + 1)) for n in ("data 0", "data 1", "weights", "results")
-        ]
+        names = ["data 0", "data 1", "weights", "results", *(["residual"] if residual else [])]
+        banks = [set(range(spans[n][0] // BANK, (spans[n][1] - 1) // BANK + 1)) for n in names]
         assert len(set().union(*banks)) == sum(map(len, banks))

@@ -1,0 +1,34 @@
+"""Ways that are chosen together, against those that layers take first."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.byte_layer import ByteConv, chain_graph
+from sparsec.backends.aie.lower.fitting import Fitting
+from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.machine import machine_named
+
+NPU = machine_named("aie2:npu1")
+
+
+def test_a_layer_that_is_cheaper_in_parts_by_itself_is_whole_where_that_is_cheaper_along_the_path() -> None:
+    """2,048 output channels at 7 x 7 pixels, weights of which come while the 3x3 before them computes."""
+    convs = [ByteConv(0, 512, 3), ByteConv(1, 2048), ByteConv(2, 512)]
+    graph = chain_graph(np.random.default_rng(8), 512, (7, 7), convs)
+    fitting = Fitting(graph, NPU, modes(NPU.grid))
+    first: list[tuple[Tiling, ...]] = []
+    for node in graph.nodes:
+        layer = conv_layer(graph, node)
+        assert isinstance(layer, ConvLayer)
+        ways = fitting.first(layer)
+        assert not isinstance(ways, str)
+        first.append(ways)
+    assert [len(ways) for ways in first] == [1, 2, 1]
+    alone = Fitting(graph, NPU, modes(NPU.grid), fitting.known)  # knows no way for the whole
+    parts, chosen = alone.together({}, first), fitting.together({}, first)
+    assert [len(ways) for ways in parts] == [1, 2, 1]
+    assert [len(ways) for ways in chosen] == [1, 1, 1]
+    assert fitting.cycles({}, [t for ways in chosen for t in ways]) < fitting.cycles({}, [t for ways in parts for t in ways])
