@@ -135,7 +135,7 @@ def test_tasks_without_room_in_queues_come_later() -> None:
     assert early[3] == 2 * cores, "its own"
 
 
-@pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (2000.0, 0), (6000.0, 2)])
+@pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (1000.0, 0), (2000.0, 2), (6000.0, 2)])
 def test_early_weights_in_equal_pieces_take_one_descriptor(time: float, fewer: int) -> None:
     """What comes early and what comes later are all words of the weights, once, with a descriptor of each channel for either and
     with one for both."""

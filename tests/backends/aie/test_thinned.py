@@ -57,7 +57,7 @@ def _ways(graph: Graph, layers: dict[str, ConvLayer], mode: Mode, rows: int) -> 
     ways = {}
     for node, layer in layers.items():
         height, width = graph.types[layer.y].shape[2:]
-        own = mode if layer.residual or mode.streams == 1 else replace(mode, streams=1)
+        own = mode if layer.residual else replace(mode, streams=1, own=False)
         band = -(-height // own.position_parts)
         found = list(candidates(NPU, layer, (own,), height, width))
         ways[node] = next(t for t in found if t.rows == min(rows, band) or t.tiles == 1)
