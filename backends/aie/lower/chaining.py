@@ -87,7 +87,7 @@ def not_added(before: Tiling, adder: Tiling) -> str:
         (adder.tiles > MOST_BY_BLOCK and not adder.mode.own)
         or adder.tiles * adder.layer.output_blocks > MOST_TURNS * adder.mode.residual_streams
     ):
-        return "the layer that adds them has several streams of data, and too many tiles of several rows"
+        return "the layer that adds them has several streams of residuals, and too many tiles of several rows"
     if adder.mode.chain > 1:
         return f"the layer that adds them has {adder.mode.told}"
     if adder.share.residual_columns != before.share.stored_columns:

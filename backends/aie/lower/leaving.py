@@ -92,10 +92,8 @@ class Leaving:
 
     def pieces_of(self, channel: int, cores: int) -> int:
         """In how many pieces the results of a tile leave through a channel, for which so many descriptors of cores are needed."""
-        mode = self.tiling.mode
-        crowded = (
-            self.tiling.layer.residual is not None and mode.groups[1] * mode.residual_streams * mode.chain > 2
-        )  # by what arrives
+        mode, added = self.tiling.mode, self.tiling.layer.residual is not None
+        crowded = added and mode.groups[1] * mode.residual_streams * mode.chain > 2  # by what arrives
         return 1 if crowded else max(1, (self.pieces + 1 - channel) // 2 // cores)
 
     def together(self, column: int, patterns: Sequence[Pattern], pattern: Pattern) -> list[tuple[Rows, range]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from itertools import pairwise
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xdsl.printer import Printer
 
-from models.byte_layer import conv_graph
+from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.core.assembly import assemble as assemble_core
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import (
@@ -30,7 +30,10 @@ from sparsec.backends.aie.descriptors import (
     ShimDescriptor,
 )
 from sparsec.backends.aie.emit import emit
-from sparsec.backends.aie.lower.network import lower
+from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.modes import Cut, modes
+from sparsec.backends.aie.lower.network import lower, lower_with
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.mlir import CoreFile, device_number, part_text
 from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, address, describe, register_address
@@ -404,8 +407,8 @@ def two_layers() -> Graph:
     return Graph("two", ("x",), (Port("z", "z"),), (*first.nodes, node), types, constants)
 
 
-def test_a_compiled_network() -> None:
-    files = emit(compile_for(two_layers(), "aie2:2x2"))
+def check_module(files: Mapping[str, bytes]) -> None:
+    """The module of the only part says its stream, is one that xDSL prints back, and names the cores' files."""
     (part,) = json.loads(files["manifest.json"])["parts"]
     source = files[part["mlir"]].decode()
     module = parse(source)
@@ -417,6 +420,25 @@ def test_a_compiled_network() -> None:
     cores = {tile_of(op.operands[0]): text_of(op, "elf_file") for op in named(module, "aie.core")}
     folder = posixpath.dirname(part["mlir"])
     assert {posixpath.normpath(f"{folder}/{file}") for file in cores.values()} == {f for f in files if f.startswith("core_")}
+
+
+def test_a_compiled_network() -> None:
+    check_module(emit(compile_for(two_layers(), "aie2:2x2")))
+
+
+@pytest.mark.parametrize("cut", [Cut.PAIRS, Cut.HALVES], ids=lambda c: c.name)
+def test_residuals_that_come_with_weights(cut: Cut) -> None:
+    """A stream for each core, and one of data for all of a column."""
+    npu = machine_named("aie2:npu1")
+    plain, own = (next(m for m in modes(npu.grid) if m.cut is cut and m.own is own) for own in (False, True))
+    convs = [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64, residual=1)]
+    graph = chain_graph(np.random.default_rng(4), 64, (4 * own.position_parts, 9), convs)
+    ways = {}
+    for node, mode in zip(graph.nodes, (plain, plain, own), strict=True):
+        layer = conv_layer(graph, node)
+        assert not isinstance(layer, str)
+        ways[node.name] = next(t for t in candidates(npu, layer, (mode,), *graph.types[layer.y].shape[2:]) if t.rows == 2)
+    check_module(emit(lower_with(graph, npu, ways)))
 
 
 def test_an_array_that_mlir_aie_does_not_know() -> None:
