@@ -149,7 +149,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
         run.cycles,
         macs / most,
         time.process_time() - start,
-        tuple(_layers(program.graph, arrays, [part.cycles(machine) for part in run.parts])),
+        tuple(_layers(graph, program.graph, arrays, [part.cycles(machine) for part in run.parts])),
     )
 
 
@@ -162,11 +162,11 @@ def _check_layers(graph: Graph, run: Any) -> None:
             raise InternalError(f"layer {layer['node']!r} is off by {found.difference:.3g}, more than two orders of its sums are")
 
 
-def _layers(graph: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycles]) -> Iterator[LayerRow]:
-    """The convolutions of all parts on the array."""
+def _layers(graph: Graph, lowered: Graph, arrays: Sequence[ArrayPart], cycles: Sequence[RunCycles]) -> Iterator[LayerRow]:
+    """The convolutions of all parts on the array, as they are in the graph before strides became values of their own."""
     for part, ran in zip(arrays, cycles, strict=True):
         for plan, layer in zip(part.plans, ran.layers, strict=True):
-            made, macs = plan.layer, plan.layer.macs(graph)
+            made, macs = plan.layer, plan.layer.macs(lowered)
             node = next(n for n in graph if n.name == made.node)
             if isinstance(node.op, Conv) and macs and made.shifts.scaling is None:  # scaled sums are means
                 rows, columns = graph.types[node.inputs[0]].shape[2:]
