@@ -157,6 +157,7 @@ class Share:
     columns: int
     element: Element = BYTE
     pairs: bool = False  # of blocks of input channels, whose vectors are multiplied as one of 4 x 16
+    parts: int = 1  # in which the blocks come to a core one after the other, each with all of its planes
 
     @cached_property
     def lane(self) -> int:
@@ -247,8 +248,7 @@ class Share:
 
     def offset(self, block: int, row: int, column: int) -> int:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
-        s = self.window.stride
-        plane = self.window.planes.index((row % s, column % s))
-        return self.element.vector_bytes * (
-            ((plane * self.blocks + block) * self.plane_rows + row // s) * self.pitch + column // s
-        )
+        s, each = self.window.stride, self.blocks // self.parts
+        part, own = divmod(block, each)
+        plane = part * len(self.window.planes) + self.window.planes.index((row % s, column % s))
+        return self.element.vector_bytes * (((plane * each + own) * self.plane_rows + row // s) * self.pitch + column // s)

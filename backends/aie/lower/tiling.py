@@ -65,7 +65,7 @@ class Tiling:
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
         blocks = self.layer.input_blocks // self.inputs
-        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element, self.sparse)
+        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element, self.sparse, self.parts // self.splits)
 
     @property
     def inputs(self) -> int:
@@ -101,16 +101,19 @@ class Tiling:
 
     @cached_property
     def parts(self) -> int:
-        """Parts of a tile in memory tiles, some of which come through one channel and others through the next: of one plane there
-        may be more than cores get it in, where a column has one stream of data, or two of which each has a channel."""
+        """Parts of a tile in memory tiles, some of which come through one channel and others through the next: there may be more
+        than cores get it in, where a column has one stream of data, or two of which each has a channel; of several planes where
+        one descriptor of each serves all parts."""
         streams, blocks = self.mode.column_streams, self.source.blocks
-        if len(self.layer.window.planes) > 1 or self.groups > 1 or streams > (2 if self.in_turn else 1):
+        alike = self.in_turn and (self.tiles == 1 or streams > 1)
+        if self.groups > 1 or streams > (2 if self.in_turn else 1) or (len(self.layer.window.planes) > 1 and not alike):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         if self.tiles == 1 and self.in_turn:  # each unit, so that cores have the first one soon
             most *= self.splits
         found = range(max(min(most, LOCK_MAXIMUM // min(RING, self.tiles)), self.splits), 0, -1)
-        return next(n for n in found if blocks % n == 0 and n % self.splits == 0)
+        together = 2 if self.sparse else 1  # blocks of a pair are in one part
+        return next(n for n in found if n % self.splits == 0 and (blocks % (n * together) == 0 or n == self.splits))
 
     @property
     def in_turn(self) -> bool:

@@ -79,6 +79,22 @@ def test_any_way_is_exact(data: st.DataObject) -> None:
     check_run(first_lowered(graph, [*found[first:], *found[:first]]), graph, rng)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_planes_come_in_parts(sparse: bool) -> None:
+    """With a stride, blocks of channels of a tile are in cores as soon as they come, each with all of its planes; pairs of blocks
+    are in one part."""
+    rng = np.random.default_rng(11)
+    graph = conv_graph(rng, (128, 64), (13, 15), (3, 3), stride=2, pads=(1, 1, 1, 1), density=0.5, of_four=2)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    ways = candidates(NPU, layer, modes(NPU.grid), *graph.types["y"].shape[2:], sparse=sparse)
+    found = {(t.mode.cut, t.mode.chain, t.tiles > 1): t for t in ways if t.parts > t.splits}
+    assert len(found) >= 2
+    assert all(t.source.blocks // t.parts % (2 if sparse else 1) == 0 for t in found.values())
+    for t in list(found.values())[:: max(1, len(found) // 4)]:
+        check_run(lower_with(graph, NPU, {"conv": t}), graph, rng)
+
+
 @pytest.mark.parametrize("cut", list(Cut))
 def test_sums_in_parts_of_every_cut(cut: Cut) -> None:
     rng = np.random.default_rng(2)
