@@ -16,7 +16,7 @@ from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 
 _TASKS = 3  # descriptors of a core's results that stay
-MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channel
+_MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def not_added(before: Tiling, adder: Tiling) -> str:
     if other.residual != one.y or one.first_block or other.first_block or one.wide or not one.element is other.element is BYTE:
         return "the layer that adds them adds something else"
     if sent_by_block(adder) and (
-        (adder.tiles > MOST_BY_BLOCK and not adder.mode.own)
+        (adder.tiles > _MOST_BY_BLOCK and not adder.mode.own)
         or adder.tiles * adder.layer.output_blocks > MOST_TURNS * adder.mode.residual_streams
     ):
         return "the layer that adds them has several streams of residuals, and too many tiles of several rows"

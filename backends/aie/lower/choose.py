@@ -115,7 +115,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.layer.residual and t.splits > 8:
         return False
-    if t.mode.sharing > 1 and t.skips and t.residual_words > _MOST_SKIPPED:
+    if t.layer.residual and t.mode.sharing > 1 and t.residual_words > _MOST_SKIPPED:
         return False
     if t.mode.own and not (t.kept or t.tiles == 1):  # weights of several tiles would have to take turns with residuals
         return False

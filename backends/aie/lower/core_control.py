@@ -13,7 +13,7 @@ from sparsec.backends.aie.core.program import BLOCKS_OFFSET, CONTROL_OFFSET, LOC
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
-from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl
+from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl, behind_first
 from sparsec.backends.aie.lower.writer import MM2S, S2MM
 from sparsec.backends.aie.registers import CASCADE_INPUT, CASCADE_OUTPUT, Tile, register_address
 from sparsec.backends.aie.transaction import BlockWrite, Operation, write
@@ -108,22 +108,21 @@ class CoreControl(TileControl):
         return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
     def _core_weights(self, tile: Tile, part: int, weights: CoreDescriptor, times: int) -> Iterator[Operation]:
-        """Pages of weights; if the core has a stream of its own, its residual of the first tile behind the first page, those of
-        further tiles behind all."""
+        """Pages of weights, and the residual of a core that has a stream of its own (`behind_first`)."""
         t = self.tiling
         residual: list[tuple[list[CoreDescriptor], int]] = []
         if self.mode.own and t.tiles == 1:
             residual = [([d], n) for d, n in self._residual(part)]
         elif self.mode.own:
             residual = [(self._residual_pieces(part, _CORE_DATA), 1)]
-        tasks = [((yield from self.writer.write(tile, CORE_WEIGHTS, [(weights, None, 0)])), min(1, times) if residual else times)]
+        first = yield from self.writer.write(tile, CORE_WEIGHTS, [(weights, None, 0)])
+        behind: list[tuple[int, int]] = []
         for chain, turns in residual:
-            tasks.append(((yield from self.writer.write(tile, CORE_WEIGHTS, [(d, None, 0) for d in chain])), turns))
-        tasks += [(tasks[0][0], times - tasks[0][1]), *((first, turns * (t.tiles - 1)) for first, turns in tasks[1:])]
-        tasks = [(first, turns) for first, turns in tasks if turns]
-        for i, (first, turns) in enumerate(tasks, 1):
+            behind.append(((yield from self.writer.write(tile, CORE_WEIGHTS, [(d, None, 0) for d in chain])), turns))
+        tasks = [(begin, turns) for begin, turns in behind_first((first, times), behind, t.tiles) if turns]
+        for i, (begin, turns) in enumerate(tasks, 1):
             token = self.links.tells and i == len(tasks)
-            yield from self.writer.start(tile, S2MM, CORE_WEIGHTS, first, turns, token=token)
+            yield from self.writer.start(tile, S2MM, CORE_WEIGHTS, begin, turns, token=token)
 
     def _core_data(self, tile: Tile, column: int, row: int) -> Iterator[Operation]:
         """Units of data in turns into the buffers; behind a tile's units the residual of the core's channels, unless that comes

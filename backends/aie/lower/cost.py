@@ -181,7 +181,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     """What a tiling takes, whose places in memory tiles may be known."""
     memory = in_memory(machine, t) if memory is None else memory
     mode, word = t.mode, machine.streams.bytes_per_cycle
-    residual, beside = (0.0, _residual(machine, t)) if mode.own else (_residual(machine, t), 0.0)
+    residual, beside = _behind(machine, t), _beside(machine, t)
     compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
     unit = _unit(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
@@ -252,8 +252,8 @@ def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
 
 def at_least(machine: Machine, t: Tiling) -> float:
     """Cycles that a tiling takes at least, without a look at pages and memory tiles."""
-    beside = t.tiles * _residual(machine, t) if t.mode.own else 0.0
-    moved = _data(machine, t), t.streamed * t.least_stream + beside, t.tiles * t.most_results * _results(machine, t)
+    weights = t.streamed * t.least_stream + t.tiles * _beside(machine, t)
+    moved = _data(machine, t), weights, t.tiles * t.most_results * _results(machine, t)
     return max(compute_cycles(t), *moved)
 
 
@@ -270,8 +270,18 @@ def _residual(machine: Machine, t: Tiling) -> float:
     return 4 * own * t.residual_words / machine.streams.bytes_per_cycle + TRANSFER * 6
 
 
+def _behind(machine: Machine, t: Tiling) -> float:
+    """The same if it comes behind the tile's data."""
+    return 0.0 if t.mode.own else _residual(machine, t)
+
+
+def _beside(machine: Machine, t: Tiling) -> float:
+    """The same if it comes with weights."""
+    return _residual(machine, t) if t.mode.own else 0.0
+
+
 def _data(machine: Machine, t: Tiling) -> float:
-    return t.units * _unit(machine, t) + t.tiles * (0.0 if t.mode.own else _residual(machine, t))
+    return t.units * _unit(machine, t) + t.tiles * _behind(machine, t)
 
 
 def _results(machine: Machine, t: Tiling) -> float:
@@ -327,6 +337,6 @@ def explicit_descriptors(t: Tiling) -> int:
     streams = t.mode.column_streams
     if t.mode.streams > 1:  # one of them with even channels, one with odd ones
         return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
-    if (t.in_turn and (t.tiles == 1 or streams > 1)) or (t.mode.own and t.tiles == 1):
+    if t.serves_all or (t.mode.own and t.tiles == 1):
         return 0
     return max(t.groups * len(t.share.window.planes), streams) * t.parts

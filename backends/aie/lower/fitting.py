@@ -59,11 +59,10 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class _Together:
-    """Ways of layers that follow one another, what they take by the model, their results, and those that are better not held."""
+    """Ways of layers that follow one another, what they take by the model, and results that are better not held."""
 
     ways: Sequence[Tiling]
     cycles: float
-    layers: set[str]
     apart: set[str]
 
 
@@ -197,7 +196,7 @@ class Fitting:
                 found = self._together(views, other)
                 if found.cycles < best.cycles:
                     made, best = other, found
-        self.apart -= best.layers
+        self.apart -= {t.layer.y for t in best.ways}
         self.apart |= best.apart
         chosen = iter(best.ways)
         return [tuple(next(chosen) for _ in ways) for ways in made]
@@ -218,10 +217,9 @@ class Fitting:
                 break
             for i in wrong:
                 del options[i][chosen[i].way]
-        layers = [ways[0].tiling.layer for ways in options]
-        apart = {y.y for y, step, r in zip(layers, chosen, who, strict=True) if r.adder >= 0 and not step.held}
         made = [ways[step.way].tiling for ways, step in zip(options, chosen, strict=True)]
-        return _Together(made, self.cycles(views, made), {layer.y for layer in layers}, apart)
+        apart = {t.layer.y for t, step, r in zip(made, chosen, who, strict=True) if r.adder >= 0 and not step.held}
+        return _Together(made, self.cycles(views, made), apart)
 
     def cycles(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> float:
         """What layers that follow one another take by the model, which knows by now which of them begin late."""

@@ -12,7 +12,7 @@ from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.memory_places import Portion, What, granule
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.operands import sent
-from sparsec.backends.aie.lower.tile_control import TileControl
+from sparsec.backends.aie.lower.tile_control import TileControl, behind_first
 from sparsec.backends.aie.lower.writer import MM2S, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation
@@ -183,8 +183,7 @@ class MemorySending(TileControl):
         return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
-        """Pages of weights, and the residual of a core that has a stream of its own: that of the first tile behind the first page
-        (no task of the core's channel that is queued early may begin with it), those of further tiles behind all pages."""
+        """Pages of weights, and the residual of a core that has a stream of its own (`behind_first`)."""
         if not self.mode.own:
             yield from self._send_pages(tile, stream)
             return
@@ -199,10 +198,10 @@ class MemorySending(TileControl):
         together: Parts = [(made, None, 0) for made, times in residual if times == 1]
         alone: list[tuple[Parts, int]] = [([(made, None, 0)], times) for made, times in residual if times > 1]
         first = yield from self.writer.write(tile, channel, [(page, None, 0)])
-        tasks = []
+        behind: list[tuple[int, int]] = []
         for chain, times in (*([(together, 1)] if together else []), *alone):
-            tasks.append(((yield from self.writer.write(tile, channel, chain)), times))
-        for begin, times in ((first, 1), *tasks, (first, p.count - 1), *((n, times * (t.tiles - 1)) for n, times in tasks)):
+            behind.append(((yield from self.writer.write(tile, channel, chain)), times))
+        for begin, times in behind_first((first, p.count), behind, t.tiles):
             yield from self.writer.start(tile, MM2S, channel, begin, times)
 
     def _send_pages(self, tile: Tile, stream: Stream) -> Iterator[Operation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsec.backends.aie.descriptors import Dim
@@ -82,6 +82,15 @@ class Links:
 
 
 ALONE = Links()
+
+
+def behind_first(pages: tuple[int, int], residual: Sequence[tuple[int, int]], tiles: int) -> list[tuple[int, int]]:
+    """The order on a stream that brings a core's weights and residual: chains, and how often each runs, of pages and of a tile's
+    residual. That of the first tile comes behind the first page, as no task of the core's channel that is queued early may begin
+    with it; those of further tiles behind all pages."""
+    first, times = pages
+    rest = [(chain, turns * (tiles - 1)) for chain, turns in residual]
+    return [(first, 1), *residual, (first, times - 1), *rest] if residual else [pages]
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,8 @@ class Tiling:
         than cores get it in, where a column has one stream of data, or two of which each has a channel; of several planes where
         one descriptor of each serves all parts."""
         streams, blocks = self.mode.column_streams, self.source.blocks
-        alike = self.in_turn and (self.tiles == 1 or streams > 1)
-        if self.groups > 1 or streams > (2 if self.in_turn else 1) or (len(self.layer.window.planes) > 1 and not alike):
+        several = len(self.layer.window.planes) > 1
+        if self.groups > 1 or streams > (2 if self.in_turn else 1) or (several and not self.serves_all):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         if self.tiles == 1 and self.in_turn:  # each unit, so that cores have the first one soon
@@ -119,6 +119,11 @@ class Tiling:
     def in_turn(self) -> bool:
         """Whether parts of tiles lie and move one like the other, so that one descriptor serves all."""
         return self.layer.residual is None and self.groups == 1
+
+    @property
+    def serves_all(self) -> bool:
+        """Whether a descriptor of a memory tile for each plane sends all parts of all tiles."""
+        return self.in_turn and (self.tiles == 1 or self.mode.column_streams > 1)
 
     @property
     def units(self) -> int:
