@@ -99,10 +99,11 @@ class Parameters:
     the control of the first chunk in the ring of weights is, and that a ring later; shifts of sums and of the residual; bytes
     from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk, and of
     the ring; buffers of each kind; buffers of data, and pages, that are not in use at the end (`data_left`, `weights_left`), of
-    these `weights_rest` full; bytes from the results of the first of 16 channels to those of the others (`apart`); the least and
-    the greatest result, each as the 4 bytes of a word or a float32, where results are cut to them; where sums are scaled, what
-    they are multiplied by, what is added to that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all
-    before `shift`.
+    these `weights_rest` full; bytes from the results of the first of 16 channels to those of the others (`apart`); how many units
+    are left where a tile begins of which only some rows are results, `last_units` (0: no such tile), and how often chunks
+    multiply 4 vectors from there on, `last_vectors`; the least and the greatest result, each as the 4 bytes of a word or a
+    float32, where results are cut to them; where sums are scaled, what they are multiplied by, what is added to that, and by how
+    much it is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
 
     What DMA channels have taken for the layer before it begins is not among its buffers and pages (`weights_pages`,
     `data_buffers`), nor what they have taken for the next one among those at its end.
@@ -132,6 +133,8 @@ class Parameters:
     weights_left: int
     weights_rest: int = 0
     apart: int = 0
+    last_units: int = 0
+    last_vectors: int = 0
     bounds: tuple[int, int] | None = None
     scaling: tuple[int, int, int] | None = None
 
@@ -150,7 +153,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"buffers": 21, "bounds": 32}
+_PLACES = {"buffers": 21, "last": 27, "bounds": 32}
 
 
 @lru_cache(maxsize=64)

@@ -103,12 +103,10 @@ def _whole(one: ConvLayer, other: ConvLayer) -> bool:
 
 def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
     """Why results do not lie as a later layer reads them, which is `told` so."""
-    if before.mode.chain > 1:
-        return "sums go from core to core, and results to few"
     if before.mode.cut is not after.mode.cut:
         return f"{told} has {after.mode.told}"
     parts, blocks, grid = before.mode.channel_parts, before.layer.output_blocks, before.mode.grid
-    sent = {s.part: s.memory.column for s in before.mode.data()}
+    sent = {s.part: s.memory.column for s in before.mode.homes}
     if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
         return "memory tiles reach only their neighbours"
     if not all(s.reaches(sent[s.part]) for carriers in after.mode.carriers() for s in carriers):

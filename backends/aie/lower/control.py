@@ -140,10 +140,10 @@ class LayerControl:
 
     def finish(self) -> Iterator[Operation]:
         """Wait for the cores, which make more than leaves for DDR, and for results that stay in memory tiles."""
-        for r in range(self.grid.core_rows if self.links.stays else 0):  # chains have no results that stay
+        mode = self.tiling.mode
+        for r in range(0, self.grid.core_rows if self.links.stays else 0, mode.chain):
             yield Sync(Tile(0, 1), S2MM, r, self.grid.columns)
         if self.all_cores:
-            mode = self.tiling.mode
             for r in range(0, self.grid.core_rows if mode.chain > 1 else 1, mode.chain):
                 yield Sync(mode.core(0, r), MM2S, 0, self.grid.columns, self.grid.core_rows if mode.chain == 1 else 1)
             return

@@ -28,7 +28,7 @@ class CoreControl(TileControl):
     def run(self, column: int, row: int) -> Iterator[Operation]:
         """All of a core. A token tells when its results have left."""
         p, t, core, tile = self.plan, self.tiling, self.plan.core, self.mode.core(column, row)
-        _, part = self.mode.parts(column, row)
+        positions, part = self.mode.parts(column, row)
         weights_of, finishes = self.mode.weight_part(column, row), self.mode.finishes(row)
         pages, size, blocks = len(p.pages[weights_of]), t.page_bytes[weights_of], len(t.output_blocks(part))
         held, layout = t.paging.held(weights_of), t.layout(weights_of)
@@ -58,6 +58,8 @@ class CoreControl(TileControl):
             weights_left=(held - pages if t.kept else held) - self.links.left[1],
             weights_rest=layout.rest,
             apart=core.results_step if t.sparse else 0,
+            last_units=(t.tiles - t.full_tiles(positions)) * t.units // t.tiles,
+            last_vectors=t.last_vectors(positions),
             bounds=self._bounds(),
             scaling=self._scaling(),
         )

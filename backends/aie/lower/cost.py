@@ -24,7 +24,7 @@ from sparsec.backends.aie.machine import Machine
 
 Array = np.ndarray[Any, Any]
 
-_CHUNK, _TILE = 32, 36  # cycles of a core for a chunk and a unit of data beside products
+_CHUNK, _TILE = 32, 40  # cycles of a core for a chunk and a unit of data beside products
 _MEETING = 1.08  # times as long a chain takes whose weights come meanwhile: what stops one core stops the others, too
 _CHAIN_CHUNK = 27  # the same for a chunk of a chain of cores
 _SPARSE_CHUNK = 40  # the same for a chunk of sparse products
@@ -294,11 +294,11 @@ def compute_cycles(t: Tiling) -> float:
     if t.mode.chain > 1:
         return _chained_cycles(t)
     each = _sparse_chunks(t) if t.sparse else _dense_chunks(t)
-    return t.units * _TILE + t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    return t.units * _TILE + float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
 
 
 def _dense_chunks(t: Tiling) -> Array:
-    """Cycles of the chunks of each block of output channels, for a tile."""
+    """Cycles of the chunks of each block of output channels, for all tiles."""
     size = t.layer.element.bytes
     counts, pieces = t.counts, t.all_pieces
     least = np.full(counts.shape, LEAST_BLOCKS[t.layer.element is BYTE] * pieces[:, None])
@@ -308,7 +308,8 @@ def _dense_chunks(t: Tiling) -> Array:
     if t.diagonal:  # in one of the parts
         products, chunks = counts.max(axis=1), pieces
     going_on = _GOING_ON[t.layer.element] * (chunks - 1) + _SCALING * (t.layer.shifts.scaling is not None)
-    each: Array = t.share.tiles * (4 * size * products + going_on) + _CHUNK * chunks + _ADDING * bool(t.layer.residual)
+    beside = _CHUNK * chunks + _ADDING * bool(t.layer.residual)
+    each: Array = t.quads * (4 * size * products + going_on) + t.tiles * beside
     return each
 
 
@@ -318,7 +319,7 @@ def _sparse_chunks(t: Tiling) -> Array:
     parts = last + (_FIRST_PART + _MIDDLE_PART * (t.splits - 2) if t.splits > 1 else 0)
     beside = _SPARSE_CHUNK * t.splits + _ADDING * bool(t.layer.residual)
     products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).sum(axis=1)
-    each: Array = t.share.tiles * (8 * products + parts + _RESIDUAL * bool(t.layer.residual)) + beside
+    each: Array = t.quads * (8 * products + parts + _RESIDUAL * bool(t.layer.residual)) + t.tiles * beside
     return each
 
 
@@ -326,9 +327,9 @@ def _chained_cycles(t: Tiling) -> float:
     """Cycles of a chain of cores: for each 8 output channels they wait for the one that has most to do."""
     size, residual = t.layer.element.bytes, bool(t.layer.residual)
     products = np.maximum(LEAST_BLOCKS[False], t.counts + t.counts % 2).max(axis=1)
-    each = t.share.tiles * (4 * size * products + _FETCHED[t.layer.element] * residual) + _CHAIN_CHUNK + _ADDING * residual
+    each = t.quads * (4 * size * products + _FETCHED[t.layer.element] * residual) + t.tiles * (_CHAIN_CHUNK + _ADDING * residual)
     begun = (t.mode.chain - 1) * 4 * size * float(products.max())
-    most = t.tiles * float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    most = float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
     return t.units * _TILE + begun + most * (1 if t.kept else _MEETING)
 
 

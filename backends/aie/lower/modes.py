@@ -178,6 +178,12 @@ class Mode:
             found.append(Stream(Tile(sender, 1), channel, p, self._cores(positions=p), sources))
         return tuple(found)
 
+    @cached_property
+    def homes(self) -> tuple[Stream, ...]:
+        """The streams of data of whole tiles, by part of the positions: where these stay, memory tiles that send them hold them,
+        whether or not cores of a chain take parts of them from others."""
+        return replace(self, streams=1, chain=1, own=False).data()
+
     def _chained_data(self) -> tuple[Stream, ...]:
         """The streams of data where each part of the input channels has its own: these are spread over the columns of a group."""
         rows, columns, used = self.groups[1], self.sizes[0], Counter[int]()

@@ -73,7 +73,8 @@ class _Wishes:
 
     def give_up(self, k: int) -> None:
         """Something, so that layer `k` has room: first data that come ahead, then half of the rings of weights and again half,
-        then weights that come early, then results that stay, then those that are held."""
+        then weights that come early, then data that are there if they are fewer than what else stays, then results that stay,
+        then those that are held."""
         holding = [*self.held(k), *([k] if self.adders[k] >= 0 else [])]
         if self.ahead[k] and k:
             self.ahead[k] = False
@@ -81,6 +82,8 @@ class _Wishes:
             self.plans[k] = smaller
         elif self.early[k] and k:
             self.plans[k], self.early[k] = self.first[k], False
+        elif self._few_data(k, [*holding, *([k] if self.joined[k] else [])]):
+            self.joined[k - 1], self.early[k] = False, True
         elif self.joined[k]:
             self.joined[k], self.early[k] = False, True
             if not self.neighbours.may_hold(k, here=False):
@@ -93,6 +96,12 @@ class _Wishes:
             self.joined[last] = self.joined[last] and self.neighbours.may_stay(last, held=False)
         else:  # it fits alone
             raise InternalError(f"layer {self.plans[k].layer.node!r} does not fit memory tiles that its plan fits")
+
+    def _few_data(self, k: int, others: Sequence[int]) -> bool:
+        """Whether data that are there for a layer, and for no later one, are fewer than the results of each of others."""
+        size = [_staying_bytes(plan.tiling) * plan.tiling.mode.position_parts for plan in self.plans]
+        there = k > 0 and self.joined[k - 1] and self.adders[k - 1] < 0
+        return there and bool(others) and all(size[k - 1] < size[i] for i in others)
 
 
 def placements(plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequence[bool]) -> list[Placed]:
@@ -136,8 +145,7 @@ def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:
     """The stream of data with the positions of a core, whose memory tile would send its results as data of the next layer."""
-    part = plan.tiling.mode.parts(column, row)[0]
-    return next(s for s in plan.tiling.mode.data() if s.part == part)
+    return plan.tiling.mode.homes[plan.tiling.mode.parts(column, row)[0]]
 
 
 def _place(
@@ -186,7 +194,7 @@ class Wanted:
     @staticmethod
     def of(t: Tiling, m: MemoryPlaces, column: int, *, here: bool, stays: bool, added: bool = False) -> Wanted:
         """Of a column's memory tile, where data are `here` already, or the residual that is `added`, or results stay."""
-        own = [s for s in t.mode.data() if s.memory.column == column]
+        own = [s for s in t.mode.homes if s.memory.column == column]
         rows = range(t.mode.grid.core_rows)
         blocks = [len(t.output_blocks(t.mode.parts(column, r)[1])) if t.mode.finishes(r) else 0 for r in rows]
         return Wanted(
@@ -262,7 +270,7 @@ def _with_residual(plan: LayerPlan, column: int, m: MemoryPlaces, staying: _Span
 
 def _stayed(t: Tiling, column: int, staying: _Span | None) -> list[tuple[int, int]]:
     """The parts of the positions whose values are in a column's memory tile, and where those of each begin."""
-    own = [s.part for s in replace(t.mode, streams=1, chain=1, own=False).data() if s.memory.column == column]
+    own = [s.part for s in t.mode.homes if s.memory.column == column]
     return [(part, staying[0] + i * ((staying[1] - staying[0]) // len(own))) for i, part in enumerate(own)] if staying else []
 
 
@@ -276,7 +284,7 @@ def _with_staying(plan: LayerPlan, held: Sequence[_Held], laid: int) -> LayerPla
         for r in range(t.mode.grid.core_rows):
             stream = owner(plan, column, r)
             there = stream.memory.column
-            number = [s for s in t.mode.data() if s.memory.column == there].index(stream)
+            number = [s for s in t.mode.homes if s.memory.column == there].index(stream)
             span = held[there].staying
             assert span is not None
             at = span[0] + number * _staying_bytes(t) + t.mode.parts(column, r)[1] * t.stored_bytes * laid // t.rows

@@ -51,7 +51,7 @@ class Way:
         """Bytes of a memory tile by what it holds, by column; `staying` results where they stay, `results` where they do not;
         data of all tiles, where these are `here`."""
         found, t = [], self.tiling
-        whole = Counter(s.memory.column for s in replace(t.mode, chain=1, streams=1, own=False).data())  # as results stay
+        whole = Counter(s.memory.column for s in t.mode.homes)  # as results stay
         for column, places in enumerate(self._places):
             alone, stays = (Wanted.of(t, places, column, here=False, stays=s) for s in (False, True))
             found.append(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -133,6 +133,21 @@ class Tiling:
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
         return self.height if self.layer.fan > 1 else max(0, min(self.band, self.height - part * self.band))
+
+    def full_tiles(self, part: int) -> int:
+        """Tiles of a part's band of which the output has all rows."""
+        return self.valid_rows(part) // self.rows
+
+    def last_vectors(self, part: int) -> int:
+        """How often a core multiplies 4 vectors of the tile behind those, of which the output has some rows, or none."""
+        return replace(self.share, rows=max(1, self.valid_rows(part) % self.rows)).tiles
+
+    @cached_property
+    def quads(self) -> int:
+        """How often a core multiplies 4 vectors of all tiles, for a chunk: the one that has most to do."""
+        parts = range(1 if self.layer.fan > 1 else self.mode.position_parts)
+        full = ((self.full_tiles(p), self.last_vectors(p)) for p in parts)
+        return max(n * self.share.tiles + (self.tiles - n) * last for n, last in full)
 
     def first_row(self, part: int) -> int:
         """The output's first row of a part's band."""
