@@ -111,12 +111,16 @@ def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int],
 def _blocks(goal: Goal, pattern: Block, w: Array, a: Array, shape: tuple[int, int, int]) -> Array:
     """Blocks by elimination, then by exchange where that is not too much work."""
     blocks = Blocks.of(w, a, shape[1], pattern)
-    ranks = elimination_order(blocks).reshape(len(blocks.w), shape[1], -1)
+    columns = len(blocks.columns) // shape[1]
+    column_of = np.tile(np.arange(columns), shape[1])
+    group_of = None
+    if pattern.m_group:
+        group_of = np.arange(shape[1]).repeat(columns) * columns + column_of // pattern.m_group  # of a tap, numbers may be left out
+    ranks = elimination_order(blocks, group_of, pattern.n_keep).reshape(len(blocks.w), shape[1], -1)
     share = pattern.split(np.ones(shape)).sum(axis=(1, 4))  # a block's weights that are not padding
     mask = choose(goal, pattern.spread((ranks + 1) / share, shape)).mask
     if blocks.a.shape[0] > LARGEST:
         return mask
     kept = pattern.kept(mask)
-    column_of = np.tile(np.arange(kept.shape[2]), shape[1])
-    found = Exchange(blocks, kept.reshape(len(kept), -1), column_of).run(2 * kept.size)
+    found = Exchange(blocks, kept.reshape(len(kept), -1), column_of, group_of).run(2 * kept.size)
     return pattern.spread(found.reshape(kept.shape), shape)
