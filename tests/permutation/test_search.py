@@ -23,9 +23,11 @@ Array = np.ndarray[Any, Any]
 SEARCHES = (Method.gyro, Method.swap, Method.stripe)
 PATTERNS = (
     "2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3", "block:4x2@50%", "block:2x4/taps=each@75%", "block:8x8@50%",
-    "nmg:1:4:1", "hinm:4:2:4@75%", "hinm:8:1:2@50%", "unstructured@50%",
+    "block:2x2/2:4", "block:3x1/1:3/taps=each", "nmg:1:4:1", "hinm:4:2:4@75%", "hinm:8:1:2@50%", "unstructured@50%",
 )  # fmt: skip
-EXACT = ("2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3")  # the value is a sum over groups
+EXACT = (  # the value is a sum over groups, or made anew of all
+    "2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3", "block:2x2/2:4", "block:3x1/1:3/taps=each",
+)  # fmt: skip
 
 
 def saliency(shape: tuple[int, int, int], seed: int) -> Array:
@@ -114,7 +116,7 @@ def test_a_table_says_what_each_channel_would_be_worth_in_each_place(parts: list
 @settings(max_examples=30)
 @given(
     st.integers(0, 999),
-    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%"]),
+    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%", "block:4x2/2:4", "block:2x2/1:2/taps=each"]),
     st.sampled_from([4, 8, 12]),
 )
 def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items: int) -> None:
@@ -131,7 +133,7 @@ def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items
 
 
 @pytest.mark.parametrize("method", SEARCHES)
-@pytest.mark.parametrize("text", ["2:4", "block:4x4@50%"])
+@pytest.mark.parametrize("text", ["2:4", "block:4x4@50%", "block:2x3/2:4"])
 def test_the_same_seed_finds_the_same_order(method: Method, text: str) -> None:
     part = whole(saliency((16, 1, 24), 3), text, INPUTS)
     first, second = (search([part], method, seed=5, escapes=20) for _ in range(2))
@@ -174,6 +176,8 @@ def test_progress_names_the_steps() -> None:
     [
         ("block:4x4@75%", OUTPUTS),
         ("block:4x4@75%", INPUTS),
+        ("block:4x4/1:4", OUTPUTS),
+        ("block:4x4/1:4", INPUTS),
         ("2:4/rows=4", OUTPUTS),
         ("hinm:4:2:4@75%", OUTPUTS),
         ("2:4", INPUTS),
