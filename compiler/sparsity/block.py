@@ -66,8 +66,9 @@ class Block(Pattern):
         if not len(bad):
             return ""
         row, tap, group = bad[0]
-        first, at = group * self.m_group, f" at tap {tap}" if self.taps == "each" else ""
-        return f"row {row} of blocks keeps {counts[row, tap, group]} of the block columns {first} to {first + self.m_group - 1}{at}"
+        first, last = group * self.m_group, (group + 1) * self.m_group - 1
+        where = f"row {row} of blocks keeps {counts[row, tap, group]} of the block columns {first} to {last}"
+        return where if self.taps == "shared" else f"{where} at tap {tap}"
 
     def pack(self, w: Array) -> Packed:
         """Compressed block rows.

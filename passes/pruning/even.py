@@ -35,7 +35,7 @@ def even_blocks(worth: Array, n: int, m: int) -> Even:
     rows, taps, columns = worth.shape
     apart = in_groups(worth, m)  # [rows, taps, groups, m]
     kept = largest_in(apart, n)
-    missing = ~kept.any(axis=(0, 1))
+    missing: Array = ~np.any(kept, axis=(0, 1))
     missing.reshape(-1)[columns:] = False  # padding
     groups = np.flatnonzero(missing.any(axis=1))
     for group in groups:

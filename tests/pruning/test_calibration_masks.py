@@ -211,7 +211,8 @@ def test_exchanges_stay_in_a_group_of_a_row() -> None:
 
 
 GOALS = ["2:4", "1:4/rows=4", "2:4/rows=3", "block:4x4@50%", "block:4x4@75%/taps=each", "block:3x5@50%/taps=each",
-         "block:4x2/2:4", "block:2x2/1:4/taps=each", "block:3x1/3:8/taps=each", "hinm:4:2:4@75%", "hinm:8:1:4@75%", "nmg:2:4:1", "unstructured@80%"]  # fmt: skip
+         "block:4x2/2:4", "block:2x2/1:4/taps=each", "block:3x1/3:8/taps=each", "hinm:4:2:4@75%", "hinm:8:1:4@75%", "nmg:2:4:1",
+         "unstructured@80%"]  # fmt: skip
 
 
 @pytest.mark.parametrize("importance", [Importance.activation, Importance.second_order, Importance.obs])

@@ -41,7 +41,8 @@ def initializer(model: onnx.ModelProto, name: str) -> Array:
 
 
 PATTERNS = [
-    "2:4", "1:4/rows=8", "block:8x8@50%", "block:4x4@75%/taps=each", "block:4x2/2:4", "nmg:2:4:1", "hinm:8:2:4@75%", "unstructured@90%",
+    "2:4", "1:4/rows=8", "block:8x8@50%", "block:4x4@75%/taps=each", "block:4x2/2:4", "nmg:2:4:1", "hinm:8:2:4@75%",
+    "unstructured@90%",
 ]  # fmt: skip
 
 

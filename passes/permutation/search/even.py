@@ -139,7 +139,7 @@ class EvenColumns(OfSums):
         worth, found = self._cover(self.sums(self.groups.rows(order, columns)), together)
         each = np.zeros(len(columns))
         each[: worth.shape[2]] = worth.sum(axis=(0, 1), where=found.kept, dtype=np.float64)
-        return each.reshape(-1, self.m).sum(axis=1)
+        return np.asarray(each.reshape(-1, self.m).sum(axis=1))
 
     def _cover(self, sums: Array, together: Array) -> tuple[Array, Even]:
         last = bool(len(together)) and together[-1] == len(self.price) - 1

@@ -47,7 +47,8 @@ def elimination_order(blocks: Blocks, group_of: Array | None = None, n: int = 0)
     """How late each block goes, [block rows, blocks of a row], 0 for the first one.
 
     Every row loses the block that costs least, again and again; rows merge in order of what that costs. With `group_of` each
-    block of a row, groups of which `n` are left lose no more: these go last. Layers of many columns are compared once, as they are.
+    block of a row, groups of which `n` are left lose no more: these go last. Layers of many columns are compared once, as they
+    are.
     """
     inv = inverse(blocks.a)
     group_of = np.arange(len(blocks.columns)) if group_of is None else group_of
