@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations, permutations
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.compiler.errors import UsageError
+from sparsec.compiler.sparsity import Block
 from sparsec.compiler.sparsity.text import Goal, parse_goal
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.arrangement import Arrangement
@@ -218,6 +220,38 @@ def test_small_classes_of_blocks_are_solved_as_the_mask_is_chosen(method: Method
         part = whole(saliency(shape, seed), "block:4x4@50%", OUTPUTS)
         ways = [np.array([*a, *(i for i in range(8) if i not in a)]) for a in combinations(range(8), 4)]
         best = max(retained([part], way) for way in ways)
+        assert search([part], method).after == pytest.approx(best, rel=1e-6)
+
+
+def ways_to_part(items: tuple[int, ...], width: int) -> Iterator[tuple[int, ...]]:
+    """Every way to put items into groups one behind the other."""
+    if not items:
+        yield ()
+    for first in combinations(items, width):
+        for rest in ways_to_part(tuple(i for i in items if i not in first), width):
+            yield (*first, *rest)
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize(
+    ("text", "axis", "shape"),
+    [
+        ("block:4x2/1:2", INPUTS, (12, 1, 8)),  # two times two columns
+        ("block:4x2/2:4", INPUTS, (12, 1, 8)),  # four columns that compete in every row
+        ("block:4x2/1:2/taps=each", INPUTS, (8, 3, 8)),
+        ("block:4x2/2:4", OUTPUTS, (8, 1, 16)),
+        ("block:4x4/1:2", OUTPUTS, (8, 1, 8)),  # two rows, each of which needs the column that the other leaves
+    ],
+)
+def test_small_classes_of_n_of_m_blocks_are_solved_as_the_mask_is_chosen(
+    method: Method, text: str, axis: str, shape: tuple[int, int, int]
+) -> None:
+    pattern = parse_goal(text).pattern
+    assert isinstance(pattern, Block)
+    width = pattern.br if axis == OUTPUTS else pattern.bc
+    for seed in range(2):
+        part = whole(saliency(shape, seed), text, axis)
+        best = max(retained([part], np.array(way)) for way in ways_to_part(tuple(range(8)), width))
         assert search([part], method).after == pytest.approx(best, rel=1e-6)
 
 

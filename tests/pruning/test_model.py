@@ -375,6 +375,11 @@ def test_a_loss_of_metadata_falls_back_to_recognition() -> None:
     [
         ('{"w": "2:4/nnz=32"}', "weights 'w' are 2:4, but output 0 keeps 4 of the input channels 0 to 3 at tap 0: prune"),
         ('{"w": "block:8x8/nnz=3"}', "weights 'w' are block:8x8, but 64 of them are not zero, not 3: prune the model again"),
+        (
+            '{"w": "block:2x2/1:2"}',
+            "weights 'w' are block:2x2/1:2, but row 0 of blocks keeps 2 of the block columns 0 to 1: prune",
+        ),
+        ('{"w": "block:999x9/1:9999"}', "its tiles of 999 x 89,991 would pad 64 weights to 89,901,009"),
         ('{"w": "2:3:4"}', "metadata 'sparsec.sparsity' cannot be read .not a pattern.: prune the model again, or remove"),
         ("[1]", "metadata 'sparsec.sparsity' cannot be read"),
         ("{", "metadata 'sparsec.sparsity' cannot be read"),
