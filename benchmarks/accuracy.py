@@ -4,6 +4,7 @@
     python benchmarks/accuracy.py all --seeds 3                       every pattern, three calibration seeds an arm
     python benchmarks/accuracy.py 2:4 block:8x8@75% --seeds 1
     python benchmarks/accuracy.py --arms refit,together --json results.json
+    python benchmarks/accuracy.py --task wide                         the layers that have 4 columns of 8 x 8 blocks or more
     python benchmarks/accuracy.py --task files                        magika's classifier of file types
     python benchmarks/accuracy.py --task sentences --arms refit       MiniLM's sentence embeddings (slow)
     python benchmarks/accuracy.py all --speed sparse.json             beside the speed-ups of `cpu_sparse.py --json sparse.json`
@@ -37,7 +38,12 @@ from sparsec.compiler.measure import machine_line
 from sparsec.compiler.onnxruntime_reference import version
 from sparsec.compiler.sparsity.text import parse_goal
 
-TASKS: dict[str, Callable[[], Task]] = {"fashion": images.task, "files": file_types.task, "sentences": sentences.task}
+TASKS: dict[str, Callable[[], Task]] = {
+    "fashion": images.task,
+    "wide": images.wide_task,
+    "files": file_types.task,
+    "sentences": sentences.task,
+}
 Speeds = Mapping[str, Mapping[str, float]]  # pattern -> model -> times as fast as dense onnxruntime
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ GOALS: dict[str, float | None] = {
     "block:8x8@75%": 0.858,
     **dict.fromkeys(COMPARED),
 }
+NARROW = ("blocks.0.*", "blocks.1.conv1", "blocks.1.conv3")  # layers of 16 input channels
+WIDE_GOALS: dict[str, float | None] = dict.fromkeys(
+    f"block:8x8{even}{taps}" for even in ("@50%", "/2:4", "@75%", "/1:4") for taps in ("", "/taps=each")
+)
 
 
 def top1(model: onnx.ModelProto | Path, images: Array, labels: Array) -> float:
@@ -33,8 +38,9 @@ def top1(model: onnx.ModelProto | Path, images: Array, labels: Array) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def task() -> Task:
-    """The ResNet-8 of `train_fashion.py`: all convolutions but the first are pruned, the classifier is not."""
+def task(goals: Mapping[str, float | None] = GOALS, spared: Sequence[str] = ()) -> Task:
+    """The ResNet-8 of `train_fashion.py`: all convolutions but the first and `spared` are pruned, the classifier is not."""
+    rules = [{"match": name, "pattern": "dense"} for name in spared]
     (train, _), (images, labels) = load("train"), load("t10k")
 
     def calibration(seed: int) -> Feeds:
@@ -45,8 +51,13 @@ def task() -> Task:
         f"ResNet-8 (77,754 parameters), Fashion-MNIST, {CALIBRATION_IMAGES} images a seed, {len(images)} test images",
         ("top-1",),
         MODEL,
-        GOALS,
-        lambda pattern: {"pattern": pattern},
+        goals,
+        lambda pattern: {"pattern": pattern, "layer": rules},
         calibration,
         lambda model: (top1(model, images, labels),),
     )
+
+
+def wide_task() -> Task:
+    """The same where its layers of 32 and 64 input channels alone are pruned: 4 and 8 columns of 8 x 8 blocks."""
+    return task(WIDE_GOALS, NARROW)

@@ -50,7 +50,8 @@ class BalanceBlocks(Pass):
             wrong = _violating(graph, coupling, constants, orders)  # 3
             if not wrong:
                 return with_constants(graph, constants)
-            for name, why in wrong.items():
+            alone = _alone(graph, coupling, {name: orders[name] for name in wrong})  # not those that share a layer with them
+            for name, why in (alone or wrong).items():
                 notes.say(f"the channels of {name!r} keep their order: {why}")
                 del orders[name]
         return graph
@@ -97,6 +98,14 @@ def _kept(filters: Array) -> Array:
     full = np.pad(filters != 0, ((0, -oc % _BLOCK), (0, 0), (0, -ic % _BLOCK)))
     blocks = full.reshape(-(-oc // _BLOCK), _BLOCK, taps, -(-ic // _BLOCK), _BLOCK)
     found: Array = blocks.any(axis=(1, 4)).sum(axis=1).astype(float)
+    return found
+
+
+def _alone(graph: Graph, coupling: Coupling, orders: Mapping[str, Array]) -> dict[str, str]:
+    """Those whose own order alone is in conflict with a claim, and why."""
+    found: dict[str, str] = {}
+    for name, order in orders.items():
+        found |= _violating(graph, coupling, permuted(graph, coupling, {name: order}), {name: order})
     return found
 
 

@@ -84,8 +84,8 @@ PatternOption = Annotated[
     typer.Option(
         "--pattern",
         metavar="PATTERN",
-        help="Prune to this pattern: 2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, "
-        "unstructured@90%, flexisaga:16x16:sWS@75% (@ gives the share of weights to drop).",
+        help="Prune to this pattern: 2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, block:8x8/2:4, nmg:1:4:16, "
+        "hinm:32:2:4@75%, unstructured@90%, flexisaga:16x16:sWS@75% (@ gives the share of weights to drop).",
         show_default=False,
         rich_help_panel=PRUNING,
     ),

@@ -92,7 +92,7 @@ def _too_large(pattern: Sparsity, w: Array) -> str:
         case HiNM():
             rows, columns = pattern.v, pattern.m_group
         case Block():
-            rows, columns = pattern.br, pattern.bc
+            rows, columns = pattern.br, pattern.columns_together
         case NMG():
             rows, columns, taps, channels = pattern.m_group, pattern.chunk, 1, taps * channels
         case _:

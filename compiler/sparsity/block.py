@@ -11,21 +11,35 @@ from sparsec.compiler.sparsity.base import Array, Packed, Pattern, narrow, padde
 
 @dataclass(frozen=True, slots=True)
 class Block(Pattern):
-    """Blocks of `br` output by `bc` input channels: with all their taps (`taps` "shared"), or every tap by itself ("each")."""
+    """Blocks of `br` output by `bc` input channels: with all their taps (`taps` "shared"), or every tap by itself ("each").
+
+    In every row of blocks, at most `n_keep` of `m_group` consecutive ones along the input channels are kept, so that rows and
+    ranges of inputs have equal work, as in bank-balanced sparsity (Cao et al., FPGA 2019); any number where these are 0.
+    """
 
     br: int
     bc: int
     taps: str = "shared"
     nnz: int | None = None
+    n_keep: int = 0
+    m_group: int = 0
 
     def __post_init__(self) -> None:
         if self.br < 1 or self.bc < 1 or self.taps not in ("shared", "each"):
             raise ValueError(f"blocks are BRxBC of positive extents, with taps shared or each, not {self.spec}")
+        if (self.n_keep or self.m_group) and not 0 < self.n_keep < self.m_group:
+            raise ValueError(f"n:m of blocks needs 0 < n < m, not {self.spec}")
 
     @property
     def spec(self) -> str:
-        """`block:8x8`, `block:8x8/taps=each`."""
-        return f"block:{self.br}x{self.bc}" + ("" if self.taps == "shared" else f"/taps={self.taps}")
+        """`block:8x8`, `block:8x8/2:4/taps=each`."""
+        even = f"/{self.n_keep}:{self.m_group}" if self.n_keep or self.m_group else ""
+        return f"block:{self.br}x{self.bc}{even}" + ("" if self.taps == "shared" else f"/taps={self.taps}")
+
+    @property
+    def columns_together(self) -> int:
+        """Input channels that are decided on together."""
+        return self.bc * max(self.m_group, 1)
 
     def split(self, w: Array) -> Array:
         """Padded filters as [block rows, br, taps, block columns, bc]."""
@@ -43,8 +57,18 @@ class Block(Pattern):
         return np.asarray(found.any(axis=1, keepdims=True) if self.taps == "shared" else found)
 
     def violation(self, w: Array) -> str:
-        """Never: a block with one nonzero weight is kept whole."""
-        return ""
+        """The first group of blocks with too many, of n:m: otherwise a block with one nonzero weight is kept whole."""
+        if not self.m_group:
+            return ""
+        kept = padded(self.kept(w), 2, self.m_group)
+        counts = kept.reshape(*kept.shape[:2], -1, self.m_group).sum(axis=-1)
+        bad = np.argwhere(counts > self.n_keep)
+        if not len(bad):
+            return ""
+        row, tap, group = bad[0]
+        first, last = group * self.m_group, (group + 1) * self.m_group - 1
+        where = f"row {row} of blocks keeps {counts[row, tap, group]} of the block columns {first} to {last}"
+        return where if self.taps == "shared" else f"{where} at tap {tap}"
 
     def pack(self, w: Array) -> Packed:
         """Compressed block rows.
@@ -52,6 +76,7 @@ class Block(Pattern):
         `begin` [block rows + 1] of each row's blocks; a block's `column` is tap * block columns + its number among the block
         columns (tap 0 when shared). Values are [blocks, taps or 1, br, bc].
         """
+        self.require(w)
         kept = self.kept(w)
         parts = np.moveaxis(self.split(w), 1, 3)  # [block rows, taps, block columns, br, bc]
         row, tap, column = np.nonzero(kept)

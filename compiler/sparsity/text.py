@@ -11,7 +11,7 @@ from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity, Til
 
 _NUMBER = r"(\d{1,6})"
 _FORMS = (
-    "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, "
+    "2:4, 2:4/rows=32, block:8x8@50%, block:8x8@50%/taps=each, block:8x8/2:4, nmg:1:4:16, hinm:32:2:4@75%, unstructured@90%, "
     "flexisaga:16x16:sWS@75%, dense"
 )
 _ALIASES = {"block4": "block:1x4"}  # SparseML's mask_structure; its "2:4" and "unstructured" are the same words here
@@ -26,8 +26,15 @@ class Goal:
 
     def __str__(self) -> str:
         """Parses back."""
-        fixed = isinstance(self.pattern, NM | NMG) or self.pattern == DENSE
+        fixed = self.pattern == DENSE or implied_sparsity(self.pattern) is not None
         return self.pattern.spec if fixed else f"{self.pattern.spec}@{100 * self.sparsity:.6g}%"
+
+
+def implied_sparsity(pattern: Sparsity) -> float | None:
+    """The share of weights that a pattern drops by its form: n:m, of weights or of blocks, and n:m:g. None for the others."""
+    if isinstance(pattern, NM | NMG) or (isinstance(pattern, Block) and pattern.m_group):
+        return 1 - pattern.n_keep / pattern.m_group
+    return None
 
 
 def no_order(digest: str) -> TileOrder:
@@ -78,13 +85,13 @@ def _vectors(text: str) -> str:
 
 
 def goal(pattern: Sparsity, sparsity: float | None, text: str) -> Goal:
-    """A pattern with its amount, which n:m and n:m:g imply and the others need; UsageError when these disagree."""
+    """A pattern with its amount, which n:m, n:m of blocks and n:m:g imply and the others need; UsageError when these disagree."""
     if pattern == DENSE:
         if sparsity:
             raise UsageError(f"pattern {text!r}: dense layers drop nothing")
         return Goal(pattern, 0.0)
-    if isinstance(pattern, NM | NMG):
-        implied = 1 - pattern.n_keep / pattern.m_group
+    implied = implied_sparsity(pattern)
+    if implied is not None:
         if sparsity is not None and abs(sparsity - implied) > 1e-6:
             raise UsageError(f"pattern {text!r} drops {100 * implied:.6g} % by its form, not {100 * sparsity:.6g} %: leave @ out")
         return Goal(pattern, implied)
@@ -110,8 +117,11 @@ def _pattern(text: str) -> Sparsity:
         return Unstructured()
     if found := re.fullmatch(rf"{_NUMBER}:{_NUMBER}(?:/rows={_NUMBER})?", text):
         return NM(int(found[1]), int(found[2]), int(found[3] or 1))
-    if found := re.fullmatch(rf"block:{_NUMBER}x{_NUMBER}(?:/taps=(shared|each))?", text):
-        return Block(int(found[1]), int(found[2]), found[3] or "shared")
+    if found := re.fullmatch(rf"block:{_NUMBER}x{_NUMBER}(/{_NUMBER}:{_NUMBER})?(?:/taps=(shared|each))?", text):
+        n, m = (int(found[4]), int(found[5])) if found[3] else (0, 0)
+        if found[3] and not n:
+            raise ValueError(f"n:m of blocks needs 0 < n < m, not {text}")
+        return Block(int(found[1]), int(found[2]), found[6] or "shared", n_keep=n, m_group=m)
     if found := re.fullmatch(rf"nmg:{_NUMBER}:{_NUMBER}:{_NUMBER}", text):
         return NMG(int(found[1]), int(found[2]), int(found[3]))
     if found := re.fullmatch(rf"hinm:{_NUMBER}:{_NUMBER}:{_NUMBER}", text):

@@ -36,7 +36,7 @@ def holds_in_any_order(pattern: Sparsity, role: str) -> bool:
         case NM():
             return role == OUTPUTS and pattern.rows == 1
         case Block():
-            return (pattern.br if role == OUTPUTS else pattern.bc) == 1
+            return pattern.br == 1 if role == OUTPUTS else pattern.columns_together == 1
         case _:
             return isinstance(pattern, Dense | Unstructured)
 

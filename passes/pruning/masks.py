@@ -14,6 +14,8 @@ from sparsec.compiler.sparsity.base import padded
 from sparsec.compiler.sparsity.nmg import pattern_matrix
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.passes.pruning.cover import best_blocks
+from sparsec.passes.pruning.even import even_blocks
+from sparsec.passes.pruning.groups import in_groups, largest_in
 
 Array = np.ndarray[Any, Any]
 _EXACT = 1_000_000  # n:m:g chunks times columns squared up to which the best assignment is searched (about a second)
@@ -51,29 +53,14 @@ def vector_count(pattern: HiNM, sparsity: float, channels: int) -> int:
     return channels if share >= 1 - 1e-9 else floor(share * channels / pattern.m_group + 1e-9) * pattern.m_group
 
 
-def _best(score: Array, count: int) -> Array:
-    """Mask of the `count` largest on the last axis, the first of equals."""
-    order = np.argsort(-score, axis=-1, kind="stable")[..., :count]
-    mask = np.zeros(score.shape, bool)
-    np.put_along_axis(mask, order, True, axis=-1)
-    return mask
-
-
 def _row_sums(score: Array, rows: int) -> Array:
     full = padded(score, 0, rows)
     return np.asarray(full.reshape(-1, rows, *score.shape[1:]).sum(axis=1)) if rows > 1 else score
 
 
-def _groups(score: Array, m: int) -> Array:
-    """[..., groups, m]; padding is less important than anything."""
-    missing = -score.shape[-1] % m
-    full = np.pad(score, [(0, 0)] * (score.ndim - 1) + [(0, missing)], constant_values=-1) if missing else score
-    return np.asarray(full).reshape(*score.shape[:-1], -1, m)
-
-
 def _nm(pattern: NM, score: Array) -> Choice:
     sums = _row_sums(score, pattern.rows)
-    kept = _best(_groups(sums, pattern.m_group), pattern.n_keep).reshape(*sums.shape[:2], -1)[..., : score.shape[2]]
+    kept = largest_in(in_groups(sums, pattern.m_group), pattern.n_keep).reshape(*sums.shape[:2], -1)[..., : score.shape[2]]
     mask, unit = (np.repeat(a, pattern.rows, axis=0)[: score.shape[0]] for a in (kept, sums))
     return Choice(mask, unit)
 
@@ -82,12 +69,17 @@ def _blocks(pattern: Block, sparsity: float, score: Array) -> Choice:
     sums = pattern.split(score).sum(axis=(1, 4))  # [block rows, taps, block columns]
     if pattern.taps == "shared":
         sums = sums.sum(axis=1, keepdims=True)
-    kept = best_blocks(sums, sums.size - round(sparsity * sums.size)).kept
-    return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), excess_of(kept, sparsity))
+    if pattern.m_group:
+        kept = even_blocks(sums, pattern.n_keep, pattern.m_group).kept
+    else:
+        kept = best_blocks(sums, sums.size - round(sparsity * sums.size)).kept
+    return Choice(pattern.spread(kept, score.shape), pattern.spread(sums, score.shape), excess_of(pattern, kept, sparsity))
 
 
-def excess_of(kept: Array, sparsity: float) -> tuple[str, ...]:
-    """A remark where more blocks are kept than the sparsity asks for, else none."""
+def excess_of(pattern: Block, kept: Array, sparsity: float) -> tuple[str, ...]:
+    """A remark where more blocks are kept than the sparsity asks for, else none (n:m of blocks keeps n whatever is empty)."""
+    if pattern.m_group:
+        return ()
     excess = int(kept.sum()) - (kept.size - round(sparsity * kept.size))
     if excess <= 0:
         return ()
@@ -108,7 +100,7 @@ def _hierarchical(pattern: HiNM, sparsity: float, score: Array) -> Choice:
     best = np.argsort(-_row_sums(score, pattern.v), axis=-1, kind="stable")[..., :count]
     vectors = np.repeat(np.sort(best, axis=-1), pattern.v, axis=0)[: score.shape[0]]
     inside = np.take_along_axis(score, vectors, axis=-1)
-    kept = _best(_groups(inside, pattern.m_group), pattern.n_keep).reshape(*inside.shape[:2], -1)[..., :count]
+    kept = largest_in(in_groups(inside, pattern.m_group), pattern.n_keep).reshape(*inside.shape[:2], -1)[..., :count]
     mask = np.zeros(score.shape, bool)
     np.put_along_axis(mask, vectors, kept, axis=-1)
     return Choice(mask, score)

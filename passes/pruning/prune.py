@@ -14,7 +14,7 @@ from sparsec.compiler.ops.conv import Conv
 from sparsec.compiler.ops.matmul import MatMul
 from sparsec.compiler.pruning_report import LayerReport, PruneReport, Status
 from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM, Sparsity
-from sparsec.compiler.sparsity.text import Goal
+from sparsec.compiler.sparsity.text import Goal, implied_sparsity
 from sparsec.compiler.sparsity.weights import LayerWeights, filter_shape, layer_weights
 from sparsec.passes.permutation.search.api import Method
 from sparsec.passes.permutation.search.tiles import choose_with_lists
@@ -174,7 +174,7 @@ def _prune(graph: Graph, layer: LayerWeights, asked: Goal, recipe: Recipe) -> _O
 
 def unfit(asked: Goal, shape: tuple[int, int, int], groups: int) -> str:
     """Why filters of `shape` cannot have the pattern; "" when they can."""
-    oc, _, ic = shape
+    oc, taps, ic = shape
     pattern = asked.pattern
     rows, columns = _tile(pattern)
     if columns > ic:
@@ -183,6 +183,11 @@ def unfit(asked: Goal, shape: tuple[int, int, int], groups: int) -> str:
         return f"{oc} output channel{'s' if oc > 1 else ''}, and {pattern.spec} takes {rows} together"
     if groups > 1 and oc // groups % rows:
         return f"groups of {oc // groups} outputs, which {pattern.spec} does not divide into tiles of {rows}"
+    if isinstance(pattern, Block) and pattern.m_group:
+        least = -(-pattern.m_group // (pattern.n_keep * (taps if pattern.taps == "each" else 1)))  # rows of blocks
+        if -(-oc // rows) < least:
+            needed = (least - 1) * rows + 1
+            return f"{oc} output channels, and {pattern.spec} takes {needed} or more to leave no column of blocks empty"
     if isinstance(pattern, HiNM) and not vector_count(pattern, asked.sparsity, ic):
         return f"{asked} keeps fewer than {pattern.m_group} of {ic} input channels"
     return ""
@@ -192,7 +197,7 @@ def _tile(pattern: Sparsity) -> tuple[int, int]:
     """Outputs and input channels that a pattern decides on together."""
     match pattern:
         case Block():
-            return pattern.br, pattern.bc
+            return pattern.br, pattern.columns_together
         case NM():
             return pattern.rows, pattern.m_group
         case NMG():
@@ -221,7 +226,7 @@ def tails(pattern: Sparsity, shape: tuple[int, int, int]) -> list[str]:
 def _enough(asked: Goal, w: Array) -> str:
     """Why weights need no pruning: they have the pattern, or as many zeros as asked for; "" when they need it."""
     pattern, zeros = asked.pattern, 1 - np.count_nonzero(w) / max(w.size, 1)
-    if isinstance(pattern, NM | NMG) and pattern.holds(w):
+    if implied_sparsity(pattern) is not None and pattern.holds(w):
         return f"already {pattern.spec}, {100 * zeros:.1f} % zeros: left as it is"
     kept = pattern.kept(w) if isinstance(pattern, Block) else w
     if kept.size - np.count_nonzero(kept) >= round(asked.sparsity * kept.size):

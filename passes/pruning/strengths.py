@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sparsec.compiler.errors import UsageError
 from sparsec.compiler.graph import Graph
-from sparsec.compiler.sparsity import DENSE, NM, NMG, HiNM
+from sparsec.compiler.sparsity import DENSE, NM, NMG, Block, HiNM
 from sparsec.compiler.sparsity.text import Goal
 from sparsec.compiler.sparsity.weights import LayerWeights, layer_weights
 from sparsec.passes.pruning.prune import Pruned, layer_names, prune_graph, wanted_layers, with_weights
@@ -52,14 +52,15 @@ class Adjustable:
 
 
 def strengths(asked: Goal, *more: float) -> list[Goal]:
-    """The goals of a pattern's kind from dense to sparsest: every n of n:m, otherwise a scale of shares with `asked` in it.
+    """The goals of a pattern's kind from dense to sparsest: every n of n:m (of weights or of blocks), otherwise a scale of shares
+    with `asked` in it.
 
     `more` are further densities for the scale.
 
     UsageError for a pattern that has one strength.
     """
     pattern = asked.pattern
-    if isinstance(pattern, NM | NMG):
+    if isinstance(pattern, NM | NMG) or (isinstance(pattern, Block) and pattern.m_group):
         fewer = [replace(pattern, n_keep=n) for n in range(pattern.m_group - 1, 0, -1)]
         return [Goal(DENSE, 0.0), *(Goal(p, 1 - p.n_keep / p.m_group) for p in fewer)]
     if pattern == DENSE:

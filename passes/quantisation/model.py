@@ -39,7 +39,7 @@ def quantise(
 
     The result is ONNX with QuantizeLinear and DequantizeLinear: weights int8 and symmetric, activations uint8, biases int32.
     Zeros of weights stay zeros; patterns that pruning recorded are dropped from the metadata, since the import of the result
-    recognises them again. Raises a SparsecError.
+    recognises them again (n:m of blocks as blocks). Raises a SparsecError.
     """
     say, settings = progress or (lambda _: None), settings or Settings()
     say("import")

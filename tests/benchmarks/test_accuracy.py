@@ -18,9 +18,11 @@ from benchmarks.accuracy import TASKS, Row, main, measure, read_speeds, table, v
 from benchmarks.accuracy_arms import ARMS, OF_WEIGHTS
 from benchmarks.accuracy_task import COMPARED, Feeds, Task, outputs
 from benchmarks.fashion import load
-from benchmarks.images import GOALS, MODEL, top1
+from benchmarks.images import GOALS, MODEL, top1, wide_task
 from benchmarks.vector_patterns import parse
 from sparsec.compiler.sparsity.text import parse_goal
+from sparsec.passes.pruning.model import prune
+from sparsec.passes.pruning.recipe import make_recipe
 
 NAMED = {a.name: a for a in ARMS}
 
@@ -107,6 +109,19 @@ def test_the_table_shows_measures_and_speeds(tmp_path: Path) -> None:
 def test_arms_for_some_patterns_measure_nothing_else() -> None:
     assert measure(small_task([]), "2:4", NAMED["budget"], 1).scores == []
     assert NAMED[OF_WEIGHTS].only == "block:8x8"
+
+
+def test_the_wide_task_prunes_what_has_four_columns_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, so that blocks and n:m of blocks leave the same share of the same weights."""
+    nothing = np.zeros((1, 1, 28, 28), np.float32), np.zeros(1, np.int64)
+    monkeypatch.setattr("benchmarks.images.load", lambda part: nothing)
+    task, pruned = wide_task(), {}
+    for pattern in task.goals:
+        recipe = make_recipe(task.options(pattern))
+        pruned[pattern] = prune(task.model, recipe, input_shapes={"image": (1, 1, 28, 28)}).report.changed
+        assert [x.node for x in pruned[pattern]] == ["blocks.1.conv2", "blocks.2.conv1", "blocks.2.conv2", "blocks.2.conv3"]
+    for even, plain in (("/2:4", "@50%"), ("/1:4", "@75%")):
+        assert [x.kept for x in pruned[f"block:8x8{even}"]] == [x.kept for x in pruned[f"block:8x8{plain}"]]
 
 
 def test_images_are_read_as_the_package_stores_them(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from sparsec.compiler.cli import main
 from sparsec.compiler.driver import load
+from sparsec.compiler.importer.api import import_model
+from sparsec.compiler.sparsity import DENSE
 from tests.machine import needs
 from tests.reference import run_ort
 
@@ -32,6 +34,21 @@ def test_prune_writes_a_model_and_a_table(model: Path, capsys: Out) -> None:
     assert "prune: import" in err and "warning" not in err
     onnx.checker.check_model("out/pruned.onnx")
     assert model.read_bytes() == given
+
+
+def test_n_of_m_blocks_are_recorded_and_compiled(model: Path, capsys: Out) -> None:
+    assert main(["prune", str(model), "-o", "p.onnx", "--pattern", "block:4x4/2:4", "-q"]) == 0
+    assert "block:4x4/2:4" in capsys.readouterr().out
+    graph = import_model(Path("p.onnx"))
+    patterns = {t.sparsity.spec for v, t in graph.types.items() if v in graph.constants and t.sparsity != DENSE}
+    assert patterns == {"block:4x4/2:4"}
+    assert main(["explain", "p.onnx", "--json", "-q"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert any(layer.get("pattern") == "block:4x4/2:4" for layer in layers)
+    assert main(["compile", str(model), "-o", "out", "--pattern", "block:4x4/2:4", "-q"]) == 0
+    feeds = {"input": np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)}
+    want = run_ort(onnx.load("p.onnx"), feeds)["output"]
+    np.testing.assert_allclose(load(Path("out")).run(feeds)["output"], want, rtol=1e-4, atol=1e-5)
 
 
 def test_prune_as_json(model: Path, capsys: Out) -> None:

@@ -17,7 +17,7 @@ from tests.machine import needs
 
 PATTERNS = [
     "2:4", "1:4", "2:4/rows=4", "1:4/rows=32", "block:8x8@50%", "block:8x8/taps=each@75%", "block:32x1@75%", "block:16x4@50%",
-    "nmg:1:4:2", "nmg:2:4:1", "hinm:16:2:4@75%", "unstructured@90%",
+    "block:8x8/2:4", "nmg:1:4:2", "nmg:2:4:1", "hinm:16:2:4@75%", "unstructured@90%",
 ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def weights(model: onnx.ModelProto, name: str) -> Array:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("method", ["gyro", "swap", "stripe"])
-@pytest.mark.parametrize("pattern", ["2:4", "2:4/rows=8", "block:8x8@50%", "nmg:2:4:1", "hinm:8:2:4@75%"])
+@pytest.mark.parametrize("pattern", ["2:4", "2:4/rows=8", "block:8x8@50%", "block:8x8/2:4", "nmg:2:4:1", "hinm:8:2:4@75%"])
 def test_a_second_pruning_with_permutation_leaves_sparse_layers_as_they_are(pattern: str, method: str, told: bool) -> None:
     first = prune(chain(), make_recipe(rules(b=pattern))).proto
     if not told:
@@ -111,7 +111,10 @@ def test_small_weights_that_import_turns_are_held_by_the_name_that_was_recorded(
     np.testing.assert_allclose(got["rd"], want["rd"], rtol=1e-4, atol=1e-3)
 
 
-FORMS = ["2:4", "1:2", "1:4/rows=2", "block:1x3@50%", "block:3x1@50%", "block:2x2@50%", "nmg:2:4:1", "unstructured@60%", "dense"]
+FORMS = [
+    "2:4", "1:2", "1:4/rows=2", "block:1x3@50%", "block:3x1@50%", "block:2x2@50%", "block:1x2/1:2", "block:2x1/2:4", "nmg:2:4:1",
+    "unstructured@60%", "dense",
+]  # fmt: skip
 
 
 @settings(deadline=None)

@@ -51,7 +51,7 @@ def test_the_unpruned_model_computes_what_it_did(name: str, method: str) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("pattern", ["2:4", "1:4/rows=8", "block:8x8@50%", "nmg:2:4:1", "hinm:8:2:4@75%"])
+@pytest.mark.parametrize("pattern", ["2:4", "1:4/rows=8", "block:8x8@50%", "block:4x2/2:4", "nmg:2:4:1", "hinm:8:2:4@75%"])
 def test_patterns_keep_no_less_and_the_model_stays_ordinary(name: str, pattern: str) -> None:
     model = models.build(name)
     plain, ordered = prune(model, pattern), prune(model, recipe(pattern))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations, permutations
 from time import perf_counter
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.compiler.errors import UsageError
+from sparsec.compiler.sparsity import Block
 from sparsec.compiler.sparsity.text import Goal, parse_goal
 from sparsec.passes.permutation.search.api import Method, search
 from sparsec.passes.permutation.search.arrangement import Arrangement
@@ -23,9 +25,11 @@ Array = np.ndarray[Any, Any]
 SEARCHES = (Method.gyro, Method.swap, Method.stripe)
 PATTERNS = (
     "2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3", "block:4x2@50%", "block:2x4/taps=each@75%", "block:8x8@50%",
-    "nmg:1:4:1", "hinm:4:2:4@75%", "hinm:8:1:2@50%", "unstructured@50%",
+    "block:2x2/2:4", "block:3x1/1:3/taps=each", "nmg:1:4:1", "hinm:4:2:4@75%", "hinm:8:1:2@50%", "unstructured@50%",
 )  # fmt: skip
-EXACT = ("2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3")  # the value is a sum over groups
+EXACT = (  # the value is a sum over groups, or made anew of all
+    "2:4", "1:2", "3:4", "2:4/rows=4", "1:4/rows=3", "block:2x2/2:4", "block:3x1/1:3/taps=each",
+)  # fmt: skip
 
 
 def saliency(shape: tuple[int, int, int], seed: int) -> Array:
@@ -114,7 +118,7 @@ def test_a_table_says_what_each_channel_would_be_worth_in_each_place(parts: list
 @settings(max_examples=30)
 @given(
     st.integers(0, 999),
-    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%"]),
+    st.sampled_from(["block:4x2@50%", "block:2x4@75%", "block:2x2/taps=each@90%", "block:4x2/2:4", "block:2x2/1:2/taps=each"]),
     st.sampled_from([4, 8, 12]),
 )
 def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items: int) -> None:
@@ -131,7 +135,7 @@ def test_no_swap_of_blocks_gains_more_than_its_bound(seed: int, text: str, items
 
 
 @pytest.mark.parametrize("method", SEARCHES)
-@pytest.mark.parametrize("text", ["2:4", "block:4x4@50%"])
+@pytest.mark.parametrize("text", ["2:4", "block:4x4@50%", "block:2x3/2:4"])
 def test_the_same_seed_finds_the_same_order(method: Method, text: str) -> None:
     part = whole(saliency((16, 1, 24), 3), text, INPUTS)
     first, second = (search([part], method, seed=5, escapes=20) for _ in range(2))
@@ -174,6 +178,8 @@ def test_progress_names_the_steps() -> None:
     [
         ("block:4x4@75%", OUTPUTS),
         ("block:4x4@75%", INPUTS),
+        ("block:4x4/1:4", OUTPUTS),
+        ("block:4x4/1:4", INPUTS),
         ("2:4/rows=4", OUTPUTS),
         ("hinm:4:2:4@75%", OUTPUTS),
         ("2:4", INPUTS),
@@ -214,6 +220,38 @@ def test_small_classes_of_blocks_are_solved_as_the_mask_is_chosen(method: Method
         part = whole(saliency(shape, seed), "block:4x4@50%", OUTPUTS)
         ways = [np.array([*a, *(i for i in range(8) if i not in a)]) for a in combinations(range(8), 4)]
         best = max(retained([part], way) for way in ways)
+        assert search([part], method).after == pytest.approx(best, rel=1e-6)
+
+
+def ways_to_part(items: tuple[int, ...], width: int) -> Iterator[tuple[int, ...]]:
+    """Every way to put items into groups one behind the other."""
+    if not items:
+        yield ()
+    for first in combinations(items, width):
+        for rest in ways_to_part(tuple(i for i in items if i not in first), width):
+            yield (*first, *rest)
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize(
+    ("text", "axis", "shape"),
+    [
+        ("block:4x2/1:2", INPUTS, (12, 1, 8)),  # two times two columns
+        ("block:4x2/2:4", INPUTS, (12, 1, 8)),  # four columns that compete in every row
+        ("block:4x2/1:2/taps=each", INPUTS, (8, 3, 8)),
+        ("block:4x2/2:4", OUTPUTS, (8, 1, 16)),
+        ("block:4x4/1:2", OUTPUTS, (8, 1, 8)),  # two rows, each of which needs the column that the other leaves
+    ],
+)
+def test_small_classes_of_n_of_m_blocks_are_solved_as_the_mask_is_chosen(
+    method: Method, text: str, axis: str, shape: tuple[int, int, int]
+) -> None:
+    pattern = parse_goal(text).pattern
+    assert isinstance(pattern, Block)
+    width = pattern.br if axis == OUTPUTS else pattern.bc
+    for seed in range(2):
+        part = whole(saliency(shape, seed), text, axis)
+        best = max(retained([part], np.array(way)) for way in ways_to_part(tuple(range(8)), width))
         assert search([part], method).after == pytest.approx(best, rel=1e-6)
 
 

@@ -71,7 +71,8 @@ def budget_of(pruned: PrunedModel) -> BudgetReport:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "target"), [("unstructured@50%", 0.5), ("2:4", 0.5), ("block:4x4@50%", 0.5), ("hinm:8:2:4@75%", 0.3)]
+    ("pattern", "target"),
+    [("unstructured@50%", 0.5), ("2:4", 0.5), ("block:4x4@50%", 0.5), ("block:4x4/2:4", 0.5), ("hinm:8:2:4@75%", 0.3)],
 )
 def test_the_layer_that_matters_keeps_more_within_the_budget(pattern: str, target: float) -> None:
     pruned = within(pattern, target, metric="mse", evaluations=8)

@@ -86,7 +86,10 @@ def distance(model: onnx.ModelProto, other: onnx.ModelProto, feeds: Mapping[str,
     return float(np.square(a - b).mean() / a.var())
 
 
-PATTERNS = ["2:4", "1:4/rows=4", "block:4x4@50%", "block:4x4@75%/taps=each", "nmg:2:4:1", "hinm:8:2:4@75%", "unstructured@80%"]
+PATTERNS = [
+    "2:4", "1:4/rows=4", "block:4x4@50%", "block:4x4@75%/taps=each", "block:2x2/2:4", "block:2x2/1:2/taps=each", "nmg:2:4:1",
+    "hinm:8:2:4@75%", "unstructured@80%",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

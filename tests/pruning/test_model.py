@@ -40,7 +40,10 @@ def initializer(model: onnx.ModelProto, name: str) -> Array:
     return numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name))
 
 
-PATTERNS = ["2:4", "1:4/rows=8", "block:8x8@50%", "block:4x4@75%/taps=each", "nmg:2:4:1", "hinm:8:2:4@75%", "unstructured@90%"]
+PATTERNS = [
+    "2:4", "1:4/rows=8", "block:8x8@50%", "block:4x4@75%/taps=each", "block:4x2/2:4", "nmg:2:4:1", "hinm:8:2:4@75%",
+    "unstructured@90%",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["tiny_cnn", "tiny_nhwc", "tiny_transformer"])
@@ -241,6 +244,17 @@ def test_no_row_or_column_of_blocks_is_emptied() -> None:
     assert layer.remarks == ("2 blocks kept so that no row or column of blocks is empty: 75.0 % dropped",)
 
 
+def test_a_convolution_whose_rows_choose_at_every_tap_needs_fewer_of_them() -> None:
+    w = RNG.standard_normal((8, 32, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    model = make_model([node], {"x": np.zeros((1, 32, 5, 5), np.float32)}, ["y"], {"w": w})
+    for pattern, status in (("block:8x8/1:4", "dense"), ("block:8x8/1:4/taps=each", "pruned")):
+        pruned = prune(model, make_recipe({"pattern": pattern, **ALL}))
+        assert pruned.report.layers[0].status == status
+    kept = Block(8, 8, "each").kept(initializer(pruned.proto, "w").transpose(0, 2, 3, 1).reshape(8, 9, 32))
+    assert (kept.sum(axis=2) == 1).all() and kept.any(axis=(0, 1)).all()
+
+
 def test_layers_that_a_pattern_does_not_divide_say_so() -> None:
     def remarks(shape: tuple[int, int], pattern: str) -> tuple[str, ...]:
         (layer,) = prune(
@@ -257,6 +271,12 @@ def test_layers_that_a_pattern_does_not_divide_say_so() -> None:
     )
     assert remarks((14, 8), "nmg:1:4:2") == ("pruned", "the last chunk has 6 of 8 columns (padded)")
     assert remarks((8, 64), "hinm:32:2:4@80%") == ("dense", "hinm:32:2:4@80% keeps fewer than 4 of 8 input channels")
+    assert remarks((24, 16), "block:8x8/2:4") == ("dense", "24 input channels, and block:8x8/2:4 takes 32 together")
+    last = "the last group has 4 of 32 input channels (padded)"
+    assert remarks((36, 16), "block:8x8/2:4") == ("pruned", last)
+    too_few = "16 output channels, and block:8x8/1:4 takes 25 or more to leave no column of blocks empty"
+    assert remarks((32, 16), "block:8x8/1:4") == ("dense", too_few)
+    assert remarks((32, 25), "block:8x8/1:4") == ("pruned", "the last tile has 1 of 8 outputs (padded)")
     one_row = ("dense", "1 block kept so that no row or column of blocks is empty: 0.0 % dropped")
     assert remarks((16, 4), "block:4x8@50%") == (*one_row, "block:4x8@50% drops nothing here")
 
@@ -283,13 +303,17 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     ("first", "second", "remark"),
     [
         ("2:4", "2:4", "already 2:4, 50.0 % zeros: left as it is"),
+        ("block:8x8/2:4", "block:8x8/2:4", "already block:8x8/2:4, 50.0 % zeros: left as it is"),
+        ("block:8x8/1:4", "block:8x8/2:4", "already block:8x8/2:4, 75.0 % zeros: left as it is"),
+        ("block:8x8/2:4", "block:8x8@50%", "already 50.0 % zeros, block:8x8@50% asks for 50 %: left as it is"),
+        ("block:8x8@75%", "block:8x8/1:4", "already 75.0 % zeros, block:8x8/1:4 asks for 75 %: left as it is"),
         ("unstructured@90%", "unstructured@50%", "already 90.0 % zeros, unstructured@50% asks for 50 %: left as it is"),
         ("1:4", "2:4", "already 2:4, 75.0 % zeros: left as it is"),
         ("unstructured@90%", "block:8x8@50%", "already 90.0 % zeros in another pattern, which block:8x8@50% does not improve on"),
     ],
 )
 def test_what_is_sparse_enough_is_left_alone(first: str, second: str, remark: str) -> None:
-    model = linear(RNG.standard_normal((80, 40)).astype(np.float32))
+    model = linear(RNG.standard_normal((64, 40)).astype(np.float32))
     once = prune(model, make_recipe({"pattern": first, **ALL}))
     again = prune(once.proto, make_recipe({"pattern": second, **ALL}))
     (layer,) = again.report.layers
@@ -297,7 +321,7 @@ def test_what_is_sparse_enough_is_left_alone(first: str, second: str, remark: st
     np.testing.assert_array_equal(initializer(again.proto, "w"), initializer(once.proto, "w"))
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "block:8x8@75%", "unstructured@90%", "nmg:1:4:1"])
+@pytest.mark.parametrize("pattern", ["2:4", "block:8x8@75%", "block:4x4/2:4", "unstructured@90%", "nmg:1:4:1"])
 def test_steps_end_where_one_step_does(pattern: str) -> None:
     model = linear(RNG.standard_normal((64, 64)).astype(np.float32))
     recipe = make_recipe({"pattern": pattern, "steps": 3, **ALL})
@@ -351,6 +375,11 @@ def test_a_loss_of_metadata_falls_back_to_recognition() -> None:
     [
         ('{"w": "2:4/nnz=32"}', "weights 'w' are 2:4, but output 0 keeps 4 of the input channels 0 to 3 at tap 0: prune"),
         ('{"w": "block:8x8/nnz=3"}', "weights 'w' are block:8x8, but 64 of them are not zero, not 3: prune the model again"),
+        (
+            '{"w": "block:2x2/1:2"}',
+            "weights 'w' are block:2x2/1:2, but row 0 of blocks keeps 2 of the block columns 0 to 1: prune",
+        ),
+        ('{"w": "block:999x9/1:9999"}', "its tiles of 999 x 89,991 would pad 64 weights to 89,901,009"),
         ('{"w": "2:3:4"}', "metadata 'sparsec.sparsity' cannot be read .not a pattern.: prune the model again, or remove"),
         ("[1]", "metadata 'sparsec.sparsity' cannot be read"),
         ("{", "metadata 'sparsec.sparsity' cannot be read"),

@@ -1,5 +1,6 @@
 """Patterns, recipes and rules as users write them, with every mistake named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from sparsec.passes.pruning.scores import Criterion
         ("block:32x1@87.5%", Block(32, 1), 0.875),
         ("block:8x8@75%/taps=each", Block(8, 8, "each"), 0.75),
         ("block:8x8/taps=each@75%", Block(8, 8, "each"), 0.75),
+        ("block:8x8/2:4", Block(8, 8, n_keep=2, m_group=4), 0.5),
+        ("block:16x4/1:4/taps=each", Block(16, 4, "each", n_keep=1, m_group=4), 0.75),
+        ("block:8x8/4:8@50%", Block(8, 8, n_keep=4, m_group=8), 0.5),
         ("block4@50%", Block(1, 4), 0.5),
         ("nmg:1:4:16", NMG(1, 4, 16), 0.75),
         ("hinm:32:2:4@75%", HiNM(32, 2, 4), 0.75),
@@ -33,6 +37,7 @@ def test_patterns(text: str, pattern: Sparsity, sparsity: float) -> None:
     found = parse_goal(text)
     assert (found.pattern, found.sparsity) == (pattern, pytest.approx(sparsity))
     assert parse_goal(str(found)) == found
+    assert pattern == DENSE or parse_sparsity(f"~{pattern.spec}/nnz=64") == replace(pattern, nnz=64)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +49,11 @@ def test_patterns(text: str, pattern: Sparsity, sparsity: float) -> None:
         ("2:4@75%", "pattern '2:4@75%' drops 50 % by its form, not 75 %: leave @ out"),
         ("2:4@50%@50%", "the sparsity after @ is a share between 0% and 100%, as 75%, not '50%@50%'"),
         ("block:8x8@50%/taps=each@50%", "gives its sparsity twice"),
+        ("block:8x8/2:4@75%", "pattern 'block:8x8/2:4@75%' drops 50 % by its form, not 75 %: leave @ out"),
+        ("block:8x8/4:4", r"is not known \(n:m of blocks needs 0 < n < m, not block:8x8/4:4\)"),
+        ("block:8x8/0:0", r"is not known \(n:m of blocks needs 0 < n < m, not block:8x8/0:0\)"),
+        ("block:8x8/2:4/rows=8", "is not known: expected one such as"),
+        ("block:8x8/taps=each/2:4", "is not known: expected one such as"),
         ("block:8x8", "does not say how much to drop: write block:8x8@75%, for example"),
         ("unstructured@0.9", "the sparsity after @ is a share between 0% and 100%, as 75%, not '0.9'"),
         ("unstructured@100%", "is a share between 0% and 100%"),
@@ -58,7 +68,10 @@ def test_patterns_that_cannot_be(text: str, message: str) -> None:
         parse_goal(text)
 
 
-@pytest.mark.parametrize("text", ["2:4", "~2:4/rows=1", "~2:4/nnz=", "~nothing", "~2:4/nnz=-1", "~2:4/nnz=1/nnz=2", "~dense"])
+@pytest.mark.parametrize(
+    "text",
+    ["2:4", "~2:4/rows=1", "~2:4/nnz=", "~nothing", "~2:4/nnz=-1", "~2:4/nnz=1/nnz=2", "~dense", "~block:8x8/02:4"],
+)
 def test_what_types_do_not_print_is_no_sparsity(text: str) -> None:
     with pytest.raises(ValueError, match=r"not a|invalid literal"):
         parse_sparsity(text)

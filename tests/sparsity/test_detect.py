@@ -75,6 +75,15 @@ def test_a_block_size_that_is_not_looked_for_is_known_from_a_claim() -> None:
     assert detect(w)[0] != Block(5, 3).of(w)
 
 
+def test_n_of_m_blocks_are_known_from_a_claim() -> None:
+    claim = Block(8, 8, n_keep=2, m_group=4)
+    w = weights(claim, 0.5, (64, 1, 64))
+    assert detect(w, claim) == (claim.of(w),)
+    assert detect(w)[0] == Block(8, 8).of(w)
+    other = weights(Block(8, 8), 0.5, (64, 1, 64))
+    assert detect(other, claim) == detect(other) and not claim.holds(other)
+
+
 def test_an_all_zero_weight_is_recognised() -> None:
     assert detect(np.zeros((8, 1, 8), np.float32))[0].nnz == 0
 

@@ -17,6 +17,10 @@ SHAPES = st.tuples(st.integers(1, 21), st.sampled_from([1, 1, 4, 9]), st.integer
 PATTERNS: st.SearchStrategy[Sparsity] = st.one_of(
     st.just(Unstructured()),
     st.builds(Block, st.integers(1, 9), st.integers(1, 9), st.sampled_from(["shared", "each"])),
+    st.builds(
+        lambda br, bc, taps, n, more: Block(br, bc, taps, n_keep=n, m_group=n + more),
+        *(st.integers(1, 5), st.integers(1, 4), st.sampled_from(["shared", "each"]), st.integers(1, 2), st.integers(1, 3)),
+    ),
     st.builds(lambda n, more, rows: NM(n, n + more, rows), st.integers(1, 4), st.integers(1, 5), st.integers(1, 9)),
     st.builds(lambda n, more, g: NMG(n, n + more, g), st.integers(1, 2), st.integers(1, 3), st.integers(1, 3)),
     st.builds(lambda v, n, more: HiNM(v, n, n + more), st.integers(1, 9), st.integers(1, 2), st.integers(1, 3)),
@@ -79,6 +83,7 @@ def test_negative_zeros_are_zeros_and_every_element_type_packs() -> None:
         (Block(8, 8), 0.75, 0.27),
         (Block(8, 8, "each"), 0.75, 0.27),
         (Block(32, 1), 0.75, 0.27),
+        (Block(8, 8, n_keep=1, m_group=4), 0.75, 0.27),
         (HiNM(32, 2, 4), 0.75, 0.29),
         (NMG(1, 4, 16), 0.75, 0.32),
         (Unstructured(), 0.9, 0.151),
@@ -140,6 +145,16 @@ def test_violations_say_where() -> None:
     assert NM(2, 4).violation(w) == "output 0 keeps 4 of the input channels 0 to 3 at tap 0"
     w[:, 0] = 0
     assert NM(2, 4, 2).violation(w) == "outputs 0 to 1 keep 4 of the input channels 0 to 3 at tap 1"
+    assert Block(2, 2, n_keep=1, m_group=2).violation(w) == "row 0 of blocks keeps 2 of the block columns 0 to 1"
+    each = Block(3, 1, "each", n_keep=3, m_group=4)
+    assert each.violation(w) == "row 0 of blocks keeps 4 of the block columns 0 to 3 at tap 1"
+    half = w.copy()
+    half[0, 1, :4] = half[:3, 1, 6] = 0
+    assert each.violation(half) == "row 0 of blocks keeps 4 of the block columns 0 to 3 at tap 1"
+    half[:3, 1, 1] = half[3, 1, 7] = 0
+    assert each.violation(half) == "row 1 of blocks keeps 4 of the block columns 0 to 3 at tap 1"
+    half[3, 1, 0] = 0
+    assert each.violation(half) == ""
     assert NMG(2, 4, 1).violation(w) == "column 8 keeps more than 2 of the outputs from 0 on"
     w[2:, 1] = 0
     why = "of the columns 6 to 11, more than 1 keep the same choice of the outputs from 0 on"
@@ -157,6 +172,9 @@ def test_violations_say_where() -> None:
         lambda: NM(2, 4, 0),
         lambda: Block(0, 8),
         lambda: Block(8, 8, "some"),
+        lambda: Block(8, 8, n_keep=4, m_group=4),
+        lambda: Block(8, 8, n_keep=0, m_group=4),
+        lambda: Block(8, 8, n_keep=2),
         lambda: NMG(2, 2, 1),
         lambda: NMG(2, 4, 0),
         lambda: NMG(1, 13, 1),

@@ -38,20 +38,11 @@ class LargestBlocks(Measure):
 
     def of(self, sums: Array) -> Array:
         """Worth beyond the prices."""
-        beyond = sums - self.price
-        found = np.asarray(np.maximum(beyond, 0).sum(axis=-1, dtype=np.float64))
-        return np.asarray(found + np.minimum(beyond.max(axis=-1), 0)) if self.forced else found
+        return worth_beyond(sums - self.price, self.forced)
 
     def table(self, rest: Array, more: Array, sample: Array | None = None) -> Array:
         """max(0, rest + x - price) = max(x, price - rest) - (price - rest)."""
-        need = self.price - rest
-        found = np.asarray(sum_of_larger(more, need) - need.sum(axis=1, dtype=np.float64)[:, None])
-        if self.forced:
-            step = max(1, CACHED // max(1, more.size))
-            for at in range(0, len(need), step):
-                best = (more - need[at : at + step, None]).max(axis=-1)
-                found[at : at + step] += np.minimum(best, 0)
-        return found
+        return table_beyond(self.price - rest, more, self.forced)
 
     def prepare(self, sums: Array) -> None:
         """Set the prices, and by how much the sum of what groups are worth by them exceeds what is kept (`slack`)."""
@@ -72,6 +63,23 @@ class LargestBlocks(Measure):
     def _all(self, sums: Array) -> Array:
         """[groups, taps, lines]"""
         return np.concatenate([sums, self.others]).reshape(len(sums) + len(self.others), self.taps, -1)
+
+
+def worth_beyond(beyond: Array, forced: bool) -> Array:
+    """What groups keep that hold so much beyond the prices [..., D]: what pays, or with `forced` one block at least."""
+    found = np.asarray(np.maximum(beyond, 0).sum(axis=-1, dtype=np.float64))
+    return np.asarray(found + np.minimum(beyond.max(axis=-1), 0)) if forced else found
+
+
+def table_beyond(need: Array, more: Array, forced: bool) -> Array:
+    """The same of more[j] - need[i], [i, j]."""
+    found = np.asarray(sum_of_larger(more, need) - need.sum(axis=1, dtype=np.float64)[:, None])
+    if forced:
+        step = max(1, CACHED // max(1, more.size))
+        for at in range(0, len(need), step):
+            best = (more - need[at : at + step, None]).max(axis=-1)
+            found[at : at + step] += np.minimum(best, 0)
+    return found
 
 
 def _rebates(worth: Array, price: float) -> Array:

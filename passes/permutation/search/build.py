@@ -11,6 +11,7 @@ import numpy as np
 from sparsec.compiler.sparsity import NM, NMG, Block, HiNM
 from sparsec.compiler.sparsity.base import padded
 from sparsec.passes.permutation.search.blocks import LargestBlocks
+from sparsec.passes.permutation.search.even import EvenColumns, EvenRows
 from sparsec.passes.permutation.search.gains import (
     Gain,
     Groups,
@@ -57,10 +58,10 @@ def _shared(group: Array) -> bool:
     return False
 
 
-def _features(part: Part) -> tuple[int, Array, int | Measure] | None:
+def _features(part: Part) -> tuple[int, Array, int | Measure | Block] | None:
     """Width of the groups along the axis, what every entry of the axis brings [extent, D], and how much of it is kept.
 
-    A number n: the n largest of every group. None: the order does not matter.
+    A number n: the n largest of every group. Blocks: n of every group's m blocks. None: the order does not matter.
     """
     pattern, score = part.goal.pattern, part.saliency
     match pattern, part.axis == OUTPUTS:
@@ -76,6 +77,10 @@ def _features(part: Part) -> tuple[int, Array, int | Measure] | None:
         case HiNM(), True:
             count = vector_count(pattern, part.goal.sparsity, score.shape[2])
             return pattern.v, _entries(score, 0), LargestVectors(count, score.shape[1])
+        case Block(), True if pattern.m_group:
+            return pattern.br, *_even_rows(pattern, score)
+        case Block(), False if pattern.m_group:
+            return pattern.columns_together, _block_features(pattern, score, outputs=False), pattern
         case Block(), outputs:
             return _blocks(pattern, part.goal.sparsity, score, outputs)
         case _:
@@ -83,14 +88,36 @@ def _features(part: Part) -> tuple[int, Array, int | Measure] | None:
 
 
 def _blocks(pattern: Block, sparsity: float, score: Array, outputs: bool) -> tuple[int, Array, Measure]:
-    sums = _sums(score, 2, pattern.bc) if outputs else _sums(score, 0, pattern.br)
-    if pattern.taps == "shared":
-        sums = sums.sum(axis=1, keepdims=True)
-    entries = _entries(sums if outputs else sums.swapaxes(0, 2), 0)  # taps, then the other side's blocks
+    entries = _block_features(pattern, score, outputs)
     width = pattern.br if outputs else pattern.bc
     blocks = -(-len(entries) // width) * entries.shape[1]
     none = np.zeros((0, entries.shape[1]), np.float32)
-    return width, entries, LargestBlocks(blocks - round(sparsity * blocks), sums.shape[1], none)
+    return width, entries, LargestBlocks(blocks - round(sparsity * blocks), _taps(pattern, score), none)
+
+
+def _block_features(pattern: Block, score: Array, outputs: bool) -> Array:
+    """Sums over the other side's blocks: [entries, taps and these blocks]."""
+    sums = _block_sums(pattern, score, outputs)
+    return _entries(sums if outputs else sums.swapaxes(0, 2), 0)
+
+
+def _block_sums(pattern: Block, score: Array, outputs: bool) -> Array:
+    sums = _sums(score, 2, pattern.bc) if outputs else _sums(score, 0, pattern.br)
+    return sums.sum(axis=1, keepdims=True) if pattern.taps == "shared" else sums
+
+
+def _taps(pattern: Block, score: Array) -> int:
+    return 1 if pattern.taps == "shared" else int(score.shape[1])
+
+
+def _even_rows(pattern: Block, score: Array) -> tuple[Array, Measure]:
+    """Sums over the blocks of inputs, those that compete apart as of `LargestOf`."""
+    sums = _block_sums(pattern, score, outputs=True)
+    full = padded(sums, 2, pattern.m_group)
+    apart = np.moveaxis(full.reshape(*full.shape[:2], -1, pattern.m_group), -1, 1)
+    entries = _entries(apart, 0)
+    none = np.zeros((0, entries.shape[1]), np.float32)
+    return entries, EvenRows(pattern.n_keep, pattern.m_group, sums.shape[1], sums.shape[2], none)
 
 
 def _sums(score: Array, axis: int, width: int) -> Array:
@@ -104,7 +131,7 @@ def _entries(values: Array, axis: int) -> Array:
     return np.ascontiguousarray(moved.reshape(len(moved), -1), dtype=np.float32)
 
 
-def _gain(part: Part, repeat: int, width: int, entries: Array, kind: int | Measure) -> Gain:
+def _gain(part: Part, repeat: int, width: int, entries: Array, kind: int | Measure | Block) -> Gain:
     """The groups that the items' entries of one repeat are in, with what else is in them."""
     entry = part.index[:, repeat]
     number, of = np.unique(entry // width, return_inverse=True)
@@ -119,7 +146,10 @@ def _gain(part: Part, repeat: int, width: int, entries: Array, kind: int | Measu
     groups = Groups(of.reshape(-1), members)
     if isinstance(kind, int):
         return Selected(groups, features, kind)
-    if isinstance(kind, LargestBlocks):
+    if isinstance(kind, Block):
+        padding = max((int(number[-1]) + 1) * kind.m_group - -(-len(entries) // kind.bc), 0)
+        return EvenColumns.of(groups, features, kind, _taps(kind, part.saliency), padding)
+    if isinstance(kind, LargestBlocks | EvenRows):
         untouched = np.delete(_sums(entries, 0, width), number, axis=0)
         kind = replace(kind, others=untouched)
     return Summed(groups, features, kind)

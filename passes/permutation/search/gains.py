@@ -134,9 +134,34 @@ class Selected(Gain):
         return found if sample is None else found * (self.width / len(sample))
 
 
+class OfSums(Gain):
+    """Groups keep something of the sum of their items: patterns that many channels share."""
+
+    def sums(self, rows: Array) -> Array:
+        """The sum of the items of each group, rows [groups, width] -> [groups, D]."""
+        groups, width = rows.shape
+        ones, begin = np.ones(rows.size, np.float32), np.arange(0, rows.size + 1, width)
+        chosen = csr_array((ones, rows.reshape(-1), begin), shape=(groups, len(self.features)))
+        return np.asarray(chosen @ self.features)
+
+    @abstractmethod
+    def with_each(self, groups: Array, rest: Array, more: Array, sample: Array | None = None) -> Array:
+        """What groups[i] keeps of rest[i] + more[j], float64 [i, j]; `sample` as of `table`."""
+
+    def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
+        """Of the sum of the others and each item."""
+        groups, group = np.unique(self.groups.of[slots], return_inverse=True)
+        rest = self.sums(self.groups.rows(order, groups))[group] - self.features[order[slots]]
+        return self.with_each(groups[group], rest, self.features[items], sample)
+
+    def all_sums(self, order: Array) -> Array:
+        """The sums of all groups."""
+        return self.sums(self.groups.rows(order, np.arange(len(self.groups.members))))
+
+
 @dataclass(eq=False)
-class Summed(Gain):
-    """Groups keep a `measure` of the sum of their items: patterns that many channels share."""
+class Summed(OfSums):
+    """A `measure` of the sums."""
 
     groups: Groups
     features: Array
@@ -155,13 +180,6 @@ class Summed(Gain):
         """As the measure says."""
         return self.measure.slack
 
-    def sums(self, rows: Array) -> Array:
-        """The sum of the items of each group, rows [groups, width] -> [groups, D]."""
-        groups, width = rows.shape
-        ones, begin = np.ones(rows.size, np.float32), np.arange(0, rows.size + 1, width)
-        chosen = csr_array((ones, rows.reshape(-1), begin), shape=(groups, len(self.features)))
-        return np.asarray(chosen @ self.features)
-
     def of_rows(self, rows: Array) -> Array:
         """The measure of the sums."""
         step = max(1, CACHED // max(1, self.width))
@@ -170,25 +188,20 @@ class Summed(Gain):
 
     def all_values(self, order: Array) -> Array:
         """One value, and exact, where groups compete."""
-        return np.array([self.measure.total(self._all_sums(order))]) if self.joint else super().all_values(order)
+        return np.array([self.measure.total(self.all_sums(order))]) if self.joint else super().all_values(order)
 
     def updated(self, values: Array, order: Array, groups: Array) -> Array:
         """All of it where groups compete."""
         return self.all_values(order) if self.joint else super().updated(values, order, groups)
 
-    def table(self, order: Array, slots: Array, items: Array, sample: Array | None = None) -> Array:
-        """The measure of the others' sum and each item."""
-        groups, group = np.unique(self.groups.of[slots], return_inverse=True)
-        rest = self.sums(self.groups.rows(order, groups))[group] - self.features[order[slots]]
-        return self.measure.table(rest, self.features[items], sample)
+    def with_each(self, groups: Array, rest: Array, more: Array, sample: Array | None = None) -> Array:
+        """By the measure."""
+        return self.measure.table(rest, more, sample)
 
     def prepare(self, order: Array) -> None:
         """Blocks: how much the least important one that is kept holds."""
         if self.joint:
-            self.measure.prepare(self._all_sums(order))
-
-    def _all_sums(self, order: Array) -> Array:
-        return self.sums(self.groups.rows(order, np.arange(len(self.groups.members))))
+            self.measure.prepare(self.all_sums(order))
 
 
 class Measure(ABC):

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from sparsec.passes.permutation.search.arrangement import Arrangement, Clock
 from sparsec.passes.permutation.search.clusters import balanced_clusters
 from sparsec.passes.permutation.search.escape import escape
-from sparsec.passes.permutation.search.gains import Gain, Summed
+from sparsec.passes.permutation.search.gains import Gain, OfSums
 
 Array = np.ndarray[Any, Any]
 _FAILURES = 3  # of a cluster size, as in the paper
@@ -35,7 +35,7 @@ _LEAST_SAMPLE = 64
 
 def improve(state: Arrangement, rng: np.random.Generator, clock: Clock) -> None:
     """Clusters of ever fewer channels, then single ones."""
-    for width in sorted({g.groups.width for g in state.gains if isinstance(g, Summed)}, reverse=True):
+    for width in sorted({g.groups.width for g in state.gains if isinstance(g, OfSums)}, reverse=True):
         size = width
         while size > 1 and not clock.over():
             clock.progress(f"gyro: clusters of {size} channels in groups of {width}")
@@ -60,7 +60,7 @@ def _repeat_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
 def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.Generator, clock: Clock) -> None:
     """Take `size` random channels out of each full group of `width`, cluster and assign them."""
     state.prepare()
-    gains = [g for g in state.gains if isinstance(g, Summed) and g.groups.width == width]
+    gains = [g for g in state.gains if isinstance(g, OfSums) and g.groups.width == width]
     lead = gains[0].groups
     gains = [g for g in gains if np.array_equal(g.groups.of, lead.of)]
     full = np.flatnonzero((lead.members >= 0).sum(axis=1) >= size)
@@ -75,7 +75,7 @@ def _assign_clusters(state: Arrangement, width: int, size: int, rng: np.random.G
     for gain in gains:
         taken = gain.features[items].sum(axis=1)
         rest = gain.sums(gain.groups.rows(state.order, full)) - taken
-        worth += gain.measure.table(rest, gain.features[clusters].sum(axis=1), np.arange(gain.width))
+        worth += gain.with_each(full, rest, gain.features[clusters].sum(axis=1), np.arange(gain.width))
     chosen = linear_sum_assignment(worth, maximize=True)[1]
     state.move(slots.reshape(-1), clusters[chosen].reshape(-1))
 

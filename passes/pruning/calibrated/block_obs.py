@@ -1,7 +1,7 @@
 """Blocks of single taps by optimal brain surgery: greedy elimination, then exchanges while they lower the layer's error.
 
 A row of blocks shares one support, and rows are independent given the inputs' second moments; only the number of blocks that stay
-is common to all rows.
+is common to all rows. With n:m of blocks, each group of m keeps n by itself.
 """
 
 from __future__ import annotations
@@ -43,30 +43,39 @@ class Blocks:
         return np.arange(self.a.shape[0]).reshape(-1, self.width)
 
 
-def elimination_order(blocks: Blocks) -> Array:
+def elimination_order(blocks: Blocks, group_of: Array | None = None, n: int = 0) -> Array:
     """How late each block goes, [block rows, blocks of a row], 0 for the first one.
 
-    Every row loses the block that costs least, again and again; rows merge in order of what that costs. Layers of many columns
-    are compared once, as they are.
+    Every row loses the block that costs least, again and again; rows merge in order of what that costs. With `group_of` each
+    block of a row, groups of which `n` are left lose no more: these go last. Layers of many columns are compared once, as they
+    are.
     """
     inv = inverse(blocks.a)
-    costs = np.stack([_costs_in_turn(w.copy(), inv.copy(), blocks.columns) for w in blocks.w])
+    group_of = np.arange(len(blocks.columns)) if group_of is None else group_of
+    costs = np.stack([_costs_in_turn(w.copy(), inv.copy(), blocks.columns, group_of, n) for w in blocks.w])
     ranks = np.empty(costs.size, np.int64)
     ranks[np.argsort(costs.reshape(-1), kind="stable")] = np.arange(costs.size)
     return ranks.reshape(costs.shape)
 
 
-def _costs_in_turn(w: Array, inv: Array, columns: Array) -> Array:
-    """What each block of a row costs when its turn comes, made ascending in that order. `w` and `inv` are overwritten."""
+def _costs_in_turn(w: Array, inv: Array, columns: Array, group_of: Array, n: int) -> Array:
+    """What each block of a row costs when its turn comes, made ascending in that order; infinite where its turn never comes.
+
+    `w` and `inv` are overwritten.
+    """
     if inv.shape[0] > LARGEST:
         return block_costs(w, inv, columns)
-    costs, width = np.empty(len(columns)), columns.shape[1]
-    alive, highest = np.arange(len(columns)), 0.0
+    costs, width = np.full(len(columns), np.inf), columns.shape[1]
+    alive, highest, members = np.arange(len(columns)), 0.0, np.bincount(group_of)
     for left in range(len(columns), 0, -1):  # blocks that are left stand in front, so that products get smaller
         end = left * width
         w, inv = w[:, :end], inv[:end, :end]
-        found = block_costs(w, inv, columns[:left])
+        free = members[group_of[alive[:left]]] > n
+        if not free.any():
+            break
+        found = np.where(free, block_costs(w, inv, columns[:left]), np.inf)
         first = int(found.argmin())
+        members[group_of[alive[first]]] -= 1
         highest = max(highest, float(found[first]))
         costs[alive[first]] = highest
         drop(w, inv, columns[first])
@@ -86,44 +95,59 @@ def block_costs(w: Array, inv: Array, columns: Array) -> Array:
 class Exchange:
     """Trades a kept block for a dropped one, of the same row of blocks or another, while the layer's error falls.
 
-    No row and no column of blocks (`column_of` says which one each block of a row is in) is emptied.
+    No row and no column of blocks (`column_of` says which one each block of a row is in) is emptied. With `group_of` each block
+    of a row, trades are within a group of a row, and one that does not pay is not tried again until its row changes.
     """
 
-    def __init__(self, blocks: Blocks, kept: Array, column_of: Array) -> None:
+    def __init__(self, blocks: Blocks, kept: Array, column_of: Array, group_of: Array | None = None) -> None:
         """`kept` [block rows, blocks of a row] is where the search starts, and is not changed."""
-        self._blocks, self.kept, self._column_of = blocks, kept.copy(), column_of
+        self._blocks, self.kept, self._column_of, self._group_of = blocks, kept.copy(), column_of, group_of
+        self._vain = np.zeros(kept.shape, bool)
         self._targets = blocks.w @ blocks.a
         self._gains, self._costs = np.zeros(kept.shape), np.zeros(kept.shape)
         for row in range(len(kept)):
             self._weigh(row)
 
     def run(self, limit: int) -> Array:
-        """At most `limit` exchanges; the blocks that stay."""
+        """At most `limit` exchanges, those tried in vain included; the blocks that stay."""
         for _ in range(limit):
             if not self._once():
                 break
         return self.kept
 
     def _once(self) -> bool:
-        """Bring the block back that wins most, and drop the one that then costs least; undo that where it does not pay."""
-        gains = np.where(self.kept, -np.inf, self._gains)
+        """Bring the block back that wins most, and drop the one that then costs least; undo that where it does not pay.
+
+        False when there is nothing more to try.
+        """
+        gains = np.where(self.kept | self._vain, -np.inf, self._gains)
         come = np.unravel_index(gains.argmax(), gains.shape)
         gain = gains[come]
         if not gain > 0:
             return False
         self._set(come, True)
-        costs = np.where(self.kept & self._spare(), self._costs, np.inf)
+        costs = np.where(self.kept & self._spare() & self._partners(come), self._costs, np.inf)
         costs[come] = np.inf
         go = np.unravel_index(costs.argmin(), costs.shape)
         if not costs[go] < gain * (1 - _GAIN):
             self._set(come, False)
-            return False
+            self._vain[come] = True
+            return self._group_of is not None
         self._set(go, False)
+        self._vain[go[0]] = False
         return True
 
     def _set(self, block: tuple[Any, ...], kept: bool) -> None:
         self.kept[block] = kept
         self._weigh(int(block[0]))
+
+    def _partners(self, block: tuple[Any, ...]) -> Array:
+        """Which blocks may go for one that comes back."""
+        if self._group_of is None:
+            return np.ones(self.kept.shape, bool)
+        found = np.zeros(self.kept.shape, bool)
+        found[block[0]] = self._group_of == self._group_of[block[1]]
+        return found
 
     def _spare(self) -> Array:
         """Which blocks are not the last ones of their row or column."""

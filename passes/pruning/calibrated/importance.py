@@ -111,12 +111,14 @@ def _by_elimination(goal: Goal, w: Array, a: Array, shape: tuple[int, int, int],
 def _blocks(goal: Goal, pattern: Block, w: Array, a: Array, shape: tuple[int, int, int]) -> Array:
     """Blocks by elimination, then by exchange where that is not too much work."""
     blocks = Blocks.of(w, a, shape[1], pattern)
-    ranks = elimination_order(blocks).reshape(len(blocks.w), shape[1], -1)
+    number = np.arange(len(blocks.columns)).reshape(shape[1], -1)
+    column_of = number % number.shape[1]
+    group_of = (number - column_of % pattern.m_group).reshape(-1) if pattern.m_group else None  # by the first of each
+    ranks = elimination_order(blocks, group_of, pattern.n_keep).reshape(len(blocks.w), shape[1], -1)
     share = pattern.split(np.ones(shape)).sum(axis=(1, 4))  # a block's weights that are not padding
     mask = choose(goal, pattern.spread((ranks + 1) / share, shape)).mask
     if blocks.a.shape[0] > LARGEST:
         return mask
     kept = pattern.kept(mask)
-    column_of = np.tile(np.arange(kept.shape[2]), shape[1])
-    found = Exchange(blocks, kept.reshape(len(kept), -1), column_of).run(2 * kept.size)
+    found = Exchange(blocks, kept.reshape(len(kept), -1), column_of.reshape(-1), group_of).run(2 * kept.size)
     return pattern.spread(found.reshape(kept.shape), shape)

@@ -89,5 +89,5 @@ def _check(recipe: Recipe, settings: Settings) -> None:
 def _remarks(goal: Goal, after: Array, why: str) -> tuple[str, ...]:
     """What of a layer's result differs from what was asked for."""
     pattern, shape = goal.pattern, (after.shape[0], after.shape[1], after.shape[2])
-    excess = excess_of(pattern.kept(after), goal.sparsity) if isinstance(pattern, Block) else ()
+    excess = excess_of(pattern, pattern.kept(after), goal.sparsity) if isinstance(pattern, Block) else ()
     return (*tails(pattern, shape), *excess, *([why] if why else []))
