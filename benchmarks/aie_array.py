@@ -4,11 +4,12 @@
     python benchmarks/aie_array.py squeezenet --densities 1 0.5
     python benchmarks/aie_array.py --only-product
 
-The network is compiled as a whole, seeded weights, dense and with shares of its 8 x 8 blocks, and executed from the emitted
-streams; its outputs, and those of the product, have to be the interpreter's to the last bit. Cycles of a layer are from the end
-of the one before to its own end, and `at least` is the roofline of what was carried out: what the busiest resource, which is
-named, took at its full rate. `at most` is the speed-up over the dense layer that this resource allows: where it is below a goal,
-the resource forbids that. Cycles are a model's estimates. `aie_layers.py` compiles each layer by itself.
+The network is compiled as a whole, seeded weights, dense and with shares of its 8 x 8 blocks, random ones and even rows of them
+(2 or 1 of every 4, as the patterns `block:8x8/2:4` and `block:8x8/1:4` keep), and executed from the emitted streams; its outputs,
+and those of the product, have to be the interpreter's to the last bit. Cycles of a layer are from the end of the one before to
+its own end, and `at least` is the roofline of what was carried out: what the busiest resource, which is named, took at its full
+rate. `at most` is the speed-up over the dense layer that this resource allows: where it is below a goal, the resource forbids
+that. Cycles are a model's estimates. `aie_layers.py` compiles each layer by itself.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.part import peak as peak_of
 
 DENSITIES = (1.0, 0.5, 0.25)
+EVEN = (0.5, 0.25)
 PRODUCT = Shape((1024, 1024), (32, 32), (1, 1), 1, (0, 0, 0, 0), residual=False)
 GOALS = {1.0: ("of peak", 0.5), 0.5: ("times dense", 1.6), 0.25: ("times dense", 2.5)}
 PRODUCT_GOAL = 0.8
@@ -55,7 +57,8 @@ def told(m: Measured, goal: tuple[str, float] | None) -> str:
         shown = f"{100 * goal[1]:.0f} % of peak" if goal[0] == "of peak" else f"{goal[1]} times dense"
         wanted = f"; goal {shown}: {'met' if reached is not None and reached >= goal[1] else 'missed'}"
     least = f", at least {m.bound[1]:,.0f}"
-    return f"{m.layer}, {100 * m.density:g} % of blocks: {m.cycles:,.0f} cycles, {share}{gain}{least}{wanted}"
+    where = ", even rows" if m.even else ""
+    return f"{m.layer}, {100 * m.density:g} % of blocks{where}: {m.cycles:,.0f} cycles, {share}{gain}{least}{wanted}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
     parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
     parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES, help="shares of blocks (default: 1 0.5 0.25)")
+    parser.add_argument("--even", type=float, nargs="*", default=EVEN, help="the same in even rows (default: 0.5 0.25)")
     parser.add_argument("--only-product", action="store_true", help="leave out the network")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
     options = parser.parse_args(arguments)
@@ -73,10 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     columns: list[list[Measured]] = []
     whole: list[str] = []
     dense: tuple[LayerRow, ...] = ()
-    for density in () if options.only_product else options.densities:
-        row = measure_network(options.network, options.size, options.target, density)
+    wanted = [(density, even) for even, every in enumerate((options.densities, options.even)) for density in every]
+    for density, even in () if options.only_product else wanted:
+        row = measure_network(options.network, options.size, options.target, density, even=bool(even))
         dense = row.convolutions if density == 1 else dense
-        columns.append(measured(density, row.convolutions, dense, peak))
+        columns.append(measured(density, row.convolutions, dense, peak, even=row.even))
         rows += columns[-1]
         goal = GOALS.get(density) if (options.network, options.target, options.size) == ("resnet50", "aie2:npu1", 224) else None
         whole.append(told(columns[-1][-1], goal))

@@ -23,7 +23,8 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """A layer, `times` of which are in the network (the mean of them), or all of them, at a share of the blocks.
+    """A layer, `times` of which are in the network (the mean of them), or all of them, at a share of the blocks: of all of them,
+    or in every row of blocks so many of every 4 (`even`).
 
     `bound` is the resource that was used longest, and for how many cycles. `speed_up` is over the dense one, `at_most` what the
     bound allows of it; both are None where nothing dense was measured.
@@ -38,12 +39,20 @@ class Measured:
     peak_share: float
     speed_up: float | None = None
     at_most: float | None = None
+    even: bool = False
 
 
-def measured(density: float, found: Sequence[LayerRow], dense: Sequence[LayerRow], peak: int) -> list[Measured]:
+def measured(
+    density: float, found: Sequence[LayerRow], dense: Sequence[LayerRow], peak: int, *, even: bool = False
+) -> list[Measured]:
     """The convolutions of a network, equal ones together, and all of them, beside the `dense` ones where there are any."""
     before = {m.layer: m for m in _of_network(1.0, dense, peak)} if dense else {}
-    return [beside(m, before.get(m.layer)) for m in _of_network(density, found, peak)]
+    return [replace(beside(m, before.get(m.layer)), even=even) for m in _of_network(density, found, peak)]
+
+
+def share_of_blocks(density: float, *, even: bool) -> str:
+    """A share of the blocks in words."""
+    return f"{100 * density:g} %{' even' if even else ''}"
 
 
 def _of_network(density: float, convolutions: Sequence[LayerRow], peak: int) -> Iterator[Measured]:
@@ -73,9 +82,9 @@ def layers_table(found: Sequence[Sequence[Measured]]) -> str:
     head = ["layer", ">times", ">MMAC"]
     lines = [[m.layer, str(m.times), f"{m.macs / 1e6:.1f}"] for m in found[0]]
     for column in found:
-        density = column[0].density
+        density, even = column[0].density, column[0].even
         ends = [">of peak"] if density == 1 else [">speed-up", ">at most"]
-        head += [f">cycles, {100 * density:g} %", *ends, ">at least", "by"]
+        head += [f">cycles, {share_of_blocks(density, even=even)}", *ends, ">at least", "by"]
         for line, m in zip(lines, column, strict=True):
             gains = [_ratio(m.speed_up), _ratio(m.at_most)] if density != 1 else [f"{100 * m.peak_share:.0f} %"]
             line += [f"{m.cycles:,.0f}", *gains, f"{m.bound[1]:,.0f}", m.bound[0]]

@@ -4,14 +4,16 @@
     python benchmarks/aie_networks.py squeezenet --size 64     one of them, smaller
     python benchmarks/aie_networks.py resnet50 --layers --densities 1 0.5 0.25
     python benchmarks/aie_networks.py mobilenet_v2 --precision bf16
+    python benchmarks/aie_networks.py resnet50 --densities 0.5 --even
 
 `--layers` adds a table of the convolutions beside one another by density, and their sum: cycles from the end of the layer before
 to the end of each, and the roofline, which is what the busiest resource took at its full rate in that time.
 
-Each is quantised with scales that are powers of two, dense and with half of the 8 x 8 blocks of products of 16 channels and
-more, compiled, and executed from the emitted streams; what is left to the host is interpreted. Every output has to equal the
-interpreter's to the last bit. Of bfloat16 every layer has to be within the bound of its sums for the data that it had (see
-`backends/aie/tolerance.py`). Weights are seeded, and cycles are a model's estimates.
+Each is quantised with scales that are powers of two, dense and with half of the 8 x 8 blocks of products of 16 channels and more,
+random ones (`--even`: 2 of every 4 in each row of blocks, as the pattern `block:8x8/2:4` keeps), compiled, and executed from the
+emitted streams; what is left to the host is interpreted. Every output has to equal the interpreter's to the last bit. Of bfloat16
+every layer has to be within the bound of its sums for the data that it had (see `backends/aie/tolerance.py`). Weights are seeded,
+and cycles are a model's estimates.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import onnx
 from onnx import numpy_helper
 
 import models
-from benchmarks.aie_convolutions import LayerRow, layers_table, measured
+from benchmarks.aie_convolutions import LayerRow, layers_table, measured, share_of_blocks
 from benchmarks.aie_layers import Shape
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.network import lower
@@ -55,12 +57,14 @@ from sparsec.passes.bfloat16 import Bfloat16
 from sparsec.passes.bfloat16_means import Bfloat16Means
 from sparsec.passes.bfloat16_out import Bfloat16Out
 from sparsec.passes.pipelines import ARRAY, DEFAULT
+from sparsec.passes.pruning.even import even_blocks
 from sparsec.passes.quantisation.model import quantise
 from sparsec.passes.quantisation.settings import Settings
 from sparsec.passes.space_to_depth import SpaceToDepth
 
 NAMES = ("squeezenet", "mobilenet_v2")
 DENSITIES = (1.0, 0.5)
+_TOGETHER = 4  # blocks of which `--even` keeps a share
 BFLOAT16 = (Bfloat16(), Bfloat16Out(), Bfloat16Means(), SpaceToDepth())
 _HEAD = ("network", ">blocks", ">layers", ">views", ">on host", ">parts", ">MMAC", ">of all", ">cycles", ">of peak", ">seconds")
 
@@ -81,13 +85,14 @@ class Row:
     peak_share: float
     seconds: float
     convolutions: tuple[LayerRow, ...] = ()
+    even: bool = False
 
     def shown(self) -> list[str]:
         """As people read it."""
         counts = [str(n) for n in (self.layers, self.views, self.on_host, self.parts)]
         macs = [f"{self.macs / 1e6:.1f}", f"{100 * self.macs / self.all_macs:.2f} %"]
         ends = [f"{self.cycles:,}", f"{100 * self.peak_share:.0f} %", f"{self.seconds:.0f}"]
-        return [self.network, f"{100 * self.density:.0f} %", *counts, *macs, *ends]
+        return [self.network, share_of_blocks(self.density, even=self.even), *counts, *macs, *ends]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=224, help="rows and columns of the image (default: 224)")
     parser.add_argument("--target", default="aie2:npu1", help="the array (default: aie2:npu1)")
     parser.add_argument("--densities", type=float, nargs="+", default=DENSITIES, help="shares of blocks (default: 1 0.5)")
+    parser.add_argument("--even", action="store_true", help="of every 4 blocks in a row equally many, instead of random ones")
     parser.add_argument("--precision", choices=("int8", "bf16"), default="int8", help="what is multiplied (default: int8)")
     parser.add_argument("--layers", action="store_true", help="print the convolutions, too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows")
@@ -104,27 +110,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = []
     for name in options.networks:
         for density in options.densities:
-            rows.append(measure(name, options.size, options.target, density, bfloat16=options.precision == "bf16"))
+            bfloat16, even = options.precision == "bf16", options.even and density < 1
+            rows.append(measure(name, options.size, options.target, density, bfloat16=bfloat16, even=even))
             print(" ".join(rows[-1].shown()), file=sys.stderr)
     print(plain_table(_HEAD, [r.shown() for r in rows]))
     peak = peak_of(machine_named(options.target), "int8")
     for name in options.networks if options.layers else ():
         found = [r for r in rows if r.network == name]
         dense = next((r.convolutions for r in found if r.density == 1), ())
-        print(f"\n{name}\n{layers_table([measured(r.density, r.convolutions, dense, peak) for r in found])}")
+        print(f"\n{name}\n{layers_table([measured(r.density, r.convolutions, dense, peak, even=r.even) for r in found])}")
     if options.json:
         options.json.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool = False) -> Row:
-    """Compile and run one. InternalError where an output is not the interpreter's, or a layer of bfloat16 beyond its bound."""
+def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool = False, even: bool = False) -> Row:
+    """Compile and run one, with random blocks or `even` rows of them. InternalError where an output is not the interpreter's, or
+    a layer of bfloat16 beyond its bound."""
     start, machine = time.process_time(), machine_named(target)
     if bfloat16:
-        proto, feeds = pruned(models.build(name), size, density)
+        proto, feeds = pruned(models.build(name), size, density, even=even)
         graph = run_pipeline(import_model(proto), (*ARRAY, *BFLOAT16))
     else:
-        proto, feeds = quantised(models.build(name), size, density)
+        proto, feeds = quantised(models.build(name), size, density, even=even)
         graph = run_pipeline(import_model(proto), ARRAY)
     program = lower(graph, machine)
     with tempfile.TemporaryDirectory() as folder:
@@ -150,6 +158,7 @@ def measure(name: str, size: int, target: str, density: float, *, bfloat16: bool
         macs / most,
         time.process_time() - start,
         tuple(_layers(graph, program.graph, arrays, [part.cycles(machine) for part in run.parts])),
+        even,
     )
 
 
@@ -184,15 +193,18 @@ def _layers(graph: Graph, lowered: Graph, arrays: Sequence[ArrayPart], cycles: S
                 yield LayerRow(name, macs, layer.cycles, layer.bound)
 
 
-def quantised(proto: onnx.ModelProto, size: int, density: float) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def quantised(proto: onnx.ModelProto, size: int, density: float, *, even: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """A network for an image of `size` with a share of the blocks in int8, and an input. Changes `proto`."""
-    made, data = pruned(proto, size, density, images=4)
+    made, data = pruned(proto, size, density, images=4, even=even)
     whole = quantise(made, data, Settings(power_of_two=True, per_channel=False))
     return whole.proto, {name: images[:1] for name, images in data.items()}
 
 
-def pruned(proto: onnx.ModelProto, size: int, density: float, images: int = 1) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """A network for an image of `size` with a share of the blocks, and inputs. Changes `proto`."""
+def pruned(
+    proto: onnx.ModelProto, size: int, density: float, images: int = 1, *, even: bool = False
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """A network for an image of `size` with a share of the blocks, random ones, or that of every 4 in each row of blocks where
+    these are `even`; and inputs. Changes `proto`."""
     rng = np.random.default_rng(0)
     weights = {t.name for t in proto.graph.initializer}
     (image,) = (v for v in proto.graph.input if v.name not in weights)
@@ -204,7 +216,8 @@ def pruned(proto: onnx.ModelProto, size: int, density: float, images: int = 1) -
     for t in proto.graph.initializer if density < 1 else ():
         if len(t.dims) == 4 and t.dims[1] >= 16:
             w = numpy_helper.to_array(t)
-            keep = rng.random((-(-w.shape[0] // 8), -(-w.shape[1] // 8))) < density
+            worth = rng.random((-(-w.shape[0] // 8), -(-w.shape[1] // 8)))
+            keep = even_blocks(worth[:, None], round(_TOGETHER * density), _TOGETHER).kept[:, 0] if even else worth < density
             mask = np.kron(keep, np.ones((8, 8), w.dtype))[: w.shape[0], : w.shape[1], None, None]
             t.CopyFrom(numpy_helper.from_array(np.asarray(w * mask, w.dtype), t.name))
     return proto, {image.name: rng.standard_normal((images, 3, size, size)).astype(np.float32)}

@@ -40,6 +40,12 @@ def test_goals_are_met_or_missed_by_what_was_measured() -> None:
     assert told(half, GOALS[0.5]).endswith("1.43 times dense (at most 2.05), at least 73; goal 1.6 times dense: missed")
 
 
+def test_even_rows_of_blocks_are_told_from_random_blocks() -> None:
+    half = measured(0.5, HALF, DENSE, peak=40, even=True)
+    assert told(half[-1], GOALS[0.5]).startswith("all convolutions, 50 % of blocks, even rows: 105 cycles")
+    assert "cycles, 50 % even" in layers_table([half]).splitlines()[0]
+
+
 def test_the_table_has_the_densities_beside_one_another() -> None:
     lines = layers_table([measured(density, found, DENSE, peak=40) for density, found in BOTH]).splitlines()
     assert lines[0].split("  ")[0] == "layer" and len(lines) == 4
