@@ -154,8 +154,41 @@ def test_layers_in_a_row() -> None:
     check_run(program, graph, rng)
     part = next(p for p in program.parts if isinstance(p, ArrayPart))
     assert [s.stays for s in part.staying] == [False] * 4
-    assert "sums go from core to core" in part.staying[1].why
+    assert part.staying[1].why.startswith("the next layer has positions over columns, channels over rows, input channels over")
     assert not any("not all cores have results" in late for late in part.late)
+
+
+def _mode(cut: Cut, chain: int, *, own: bool = False) -> Mode:
+    return next(m for m in modes(NPU.grid) if (m.cut, m.chain, m.streams, m.own) == (cut, chain, 1, own))
+
+
+@pytest.mark.parametrize(("cut", "chain"), sorted({(m.cut, m.chain) for m in CHAINED if m.cut is not Cut.CHANNELS}, key=str))
+@pytest.mark.parametrize("after", ["alone", "own", "chain"])
+def test_results_of_chains_stay(cut: Cut, after: str, chain: int) -> None:
+    """For a layer without chains, one with a stream of weights to each core, and another chain; what stays does not leave. Those
+    of the first layer are held, too, until the third one adds them, which has tiles of the same rows."""
+    rng = np.random.default_rng(chain)
+    convs = [ByteConv(0, 128), ByteConv(1, 64), ByteConv(2, 128, residual=1), ByteConv(3, 64)]
+    graph = chain_graph(rng, 256, (13, 9), convs, shift=13)
+    wanted = [_mode(cut, chain), _mode(cut, 2), _mode(cut, 1, own=after == "own"), _mode(cut, 2 if after == "chain" else 1)]
+    chosen = {}
+    for i, mode in enumerate(wanted):
+        found = list(_ways(NPU, graph, mode, i))
+        rows = min(2, max(t.rows for t in found))
+        chosen[graph.nodes[i].name] = next(t for t in found if t.rows == rows)
+    program = lower_with(graph, NPU, chosen)
+    part = next(p for p in program.parts if isinstance(p, ArrayPart))
+    assert [(s.stays, s.held, s.leaves) for s in part.staying[:2]] == [(True, True, False), (True, False, False)]
+    check_run(program, graph, rng)
+
+
+def test_results_of_a_chain_stay_in_memory_tiles_that_they_reach() -> None:
+    """Those of all columns do not, where one memory tile sends all data."""
+    graph = chain_graph(np.random.default_rng(0), 256, (7, 7), [ByteConv(0, 128), ByteConv(1, 128)], shift=13)
+    chosen = {graph.nodes[i].name: next(_ways(NPU, graph, _mode(Cut.CHANNELS, 2), i)) for i in range(2)}
+    program = lower_with(graph, NPU, chosen)
+    part = next(p for p in program.parts if isinstance(p, ArrayPart))
+    assert (part.staying[0].stays, part.staying[0].why) == (False, "memory tiles reach only their neighbours")
 
 
 def test_what_the_cost_model_prefers() -> None:

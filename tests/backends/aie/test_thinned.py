@@ -53,14 +53,14 @@ def _thinned(graph: Graph) -> tuple[Graph, dict[str, ConvLayer]]:
 
 
 def _ways(graph: Graph, layers: dict[str, ConvLayer], mode: Mode, rows: int) -> dict[str, Tiling]:
-    """The first way of each layer in a mode, with so many rows a tile, or all of its band."""
+    """The first way of each layer in a mode, with so many rows a tile, or with the next fewer that ways have."""
     ways = {}
     for node, layer in layers.items():
         height, width = graph.types[layer.y].shape[2:]
         own = mode if layer.residual else replace(mode, streams=1, own=False)
-        band = -(-height // own.position_parts)
         found = list(candidates(NPU, layer, (own,), height, width))
-        ways[node] = next(t for t in found if t.rows == min(rows, band) or t.tiles == 1)
+        most = max(t.rows for t in found if t.rows <= rows)
+        ways[node] = next(t for t in found if t.rows == most)
     return ways
 
 

@@ -63,7 +63,7 @@ minf c4, r30
 minf c5, r30
 minf c6, r30
 minf c7, r30
-stbf c4, 0, p3, 32 | jzd r5, 162
+stbf c4, 0, p3, 32 | jzd r5, 166
 stbf c4, 1, p3, 32 | rel 8, 1
 stbf c5, 0, p3, 32 | loop r9, 1
 acqr 3, r27

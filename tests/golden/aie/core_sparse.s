@@ -66,7 +66,7 @@ a.ldwm w3, p1, m2 | macsp c2, x2, x7, q2, 0
 a.ldwm w4, p1, m0 | addmacsp c6, c6, c8, x2, x8, q3, 0
 a.ldwm w5, p1, m7 | macsp c3, x3, x7, q2, 0
 a.ldwm w6, p1, m0 | b.ldw w14, p4, 32 | addmacsp c7, c7, c8, x3, x8, q3, 0
-srs c0, p3, r3, 0, 32 | jzd r5, 170
+srs c0, p3, r3, 0, 32 | jzd r5, 174
 srs c4, p2, r3, 0, 32 | rel 8, 2
 srs c1, p3, r3, 0, 32 | movp p0, r14
 srs c5, p2, r3, 0, 32 | loop r9, 1
