@@ -49,8 +49,8 @@ def _cycles(graph: Graph, tiling: Tiling) -> LayerCycles:
 
 
 def test_how_many_vectors_a_tile_has() -> None:
-    """7 rows of 7 vectors each: tiles of 2 rows have 14, the last one 7. Of 25 rows one pair of columns has 13, the last one alone
-    in a tile of 4, and the other one 12, of which that tile has none."""
+    """7 rows of 7 vectors each: tiles of 2 rows have 14, the last one 7. Of 25 rows one pair of columns has 13, the last one
+    alone in a tile of 4, and the other one 12, of which that tile has none."""
     graph = conv_graph(np.random.default_rng(0), (32, 32), (28, 28), (1, 1))
     t = next(t for t in _ways(graph) if t.mode.cut is Cut.BOTH and t.rows == 2)
     assert (t.tiles, t.share.tiles) == (4, 4)
