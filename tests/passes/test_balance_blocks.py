@@ -415,7 +415,7 @@ def test_any_network_keeps_its_values(graph: Graph) -> None:
 
 def test_an_array_is_done_earlier(tmp_path: Path) -> None:
     """Every second block of a layer's outputs has hardly any weights: of two cores, which take turns, one would have all."""
-    graph = chain(128, size=(14, 10))
+    graph = chain(128, size=(20, 20))
     heavy = np.repeat(np.arange(16) % 2 == 0, 8)[:, None, None, None]
     graph = replace(graph, constants={**graph.constants, "second": graph.constants["second"] * heavy})
     feeds = {"x": random_array(graph.types["x"], np.random.default_rng(1))}
