@@ -259,7 +259,18 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             stage = sending
         (cores if kind is Kind.CORE and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
+    stages[Stage.SEND] = _in_turn(grid, stages[Stage.SEND])
     return stages
+
+
+def _in_turn(grid: Grid, tasks: Sequence[Operation]) -> list[Operation]:
+    """Tasks in another order: the first of all channels, so that all cores begin, then the second of those that have one, and so
+    on."""
+    before, turns = Counter[object](), list[int]()
+    for op in tasks:
+        turns.append(before[queue_of(grid, op)])
+        before[queue_of(grid, op)] += 1
+    return [tasks[i] for i in sorted(range(len(tasks)), key=turns.__getitem__)]
 
 
 def _time(before: LayerControl, cycles: float) -> list[list[float]]:
