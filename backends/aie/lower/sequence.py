@@ -259,11 +259,12 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             stage = sending
         (cores if kind is Kind.CORE and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
-    stages[Stage.SEND] = _in_turn(grid, stages[Stage.SEND])
+    for stage in (Stage.ARRIVE, Stage.SEND):
+        stages[stage] = in_turn(grid, stages[stage])
     return stages
 
 
-def _in_turn(grid: Grid, tasks: Sequence[Operation]) -> list[Operation]:
+def in_turn(grid: Grid, tasks: Sequence[Operation]) -> list[Operation]:
     """Tasks in another order: the first of all channels, so that all cores begin, then the second of those that have one, and so
     on."""
     before, turns = Counter[object](), list[int]()

@@ -18,12 +18,13 @@ from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.sequence import in_turn
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.registers import Direction, Kind, Tile, register_name, split
-from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Write, task_of
+from sparsec.backends.aie.transaction import BlockWrite, Operation, Sync, Task, Write, start, task_of
 from sparsec.compiler.errors import FitError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run
@@ -196,3 +197,14 @@ def test_a_memory_tile_has_so_many_locks_for_a_layer() -> None:
         FitError, match="'conv1' in a memory tile does not fit: it is more than 32 locks, the bound is 32 for each"
     ):
         LayerControl(GRID, plan, traffic, 0)
+
+
+def test_all_channels_begin_before_any_has_a_second_task() -> None:
+    """Tasks of a channel stay in order."""
+
+    def task(column: int, channel: int, descriptor: int) -> Operation:
+        return start(GRID, Tile(column, 1), Direction.MM2S, channel, Task(descriptor))
+
+    first = [task(0, 0, 0), task(0, 2, 1), task(1, 0, 2)]
+    made = in_turn(GRID, [first[0], task(0, 0, 5), task(0, 0, 4), first[1], first[2], task(1, 0, 3)])
+    assert made == [*first, task(0, 0, 5), task(1, 0, 3), task(0, 0, 4)]
