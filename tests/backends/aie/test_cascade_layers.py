@@ -39,6 +39,10 @@ def _layer(graph: Graph, node: int = 0) -> tuple[ConvLayer, int, int]:
     return layer, extent[1], extent[2]
 
 
+def _mode(cut: Cut, chain: int, *, own: bool = False) -> Mode:
+    return next(m for m in modes(NPU.grid) if (m.cut, m.chain, m.streams, m.own) == (cut, chain, 1, own))
+
+
 def _ways(machine: Machine, graph: Graph, mode: Mode, node: int = 0) -> Iterator[Tiling]:
     layer, height, width = _layer(graph, node)
     return candidates(machine, layer, (mode,), height, width)
@@ -147,8 +151,7 @@ def test_layers_in_a_row() -> None:
     chosen = {}
     wanted = [(Cut.BOTH, 1), (Cut.PAIRS, 2), (Cut.BOTH, 4), (Cut.HALVES, 1)]
     for i, (cut, chain) in enumerate(wanted):
-        mode = next(m for m in modes(NPU.grid) if (m.cut, m.chain, m.streams) == (cut, chain, 1))
-        tiling = next(_ways(NPU, graph, mode, i))
+        tiling = next(_ways(NPU, graph, _mode(cut, chain), i))
         chosen[tiling.layer.node] = tiling
     program = lower_with(graph, NPU, chosen)
     check_run(program, graph, rng)
@@ -156,10 +159,6 @@ def test_layers_in_a_row() -> None:
     assert [s.stays for s in part.staying] == [False] * 4
     assert part.staying[1].why.startswith("the next layer has positions over columns, channels over rows, input channels over")
     assert not any("not all cores have results" in late for late in part.late)
-
-
-def _mode(cut: Cut, chain: int, *, own: bool = False) -> Mode:
-    return next(m for m in modes(NPU.grid) if (m.cut, m.chain, m.streams, m.own) == (cut, chain, 1, own))
 
 
 @pytest.mark.parametrize(("cut", "chain"), sorted({(m.cut, m.chain) for m in CHAINED if m.cut is not Cut.CHANNELS}, key=str))

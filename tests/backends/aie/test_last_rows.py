@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from models.byte_layer import ByteConv, chain_graph, conv_graph
@@ -21,7 +22,6 @@ from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.simulate.report import LayerCycles
-from sparsec.compiler.errors import LimitError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie import bfloat16_layers
 from tests.backends.aie.networks import check_run, first_lowered, random_feeds, run_emitted
@@ -96,14 +96,10 @@ def test_any_way_is_exact(data: st.DataObject) -> None:
         density=draw(st.sampled_from([0.1, 0.3])),
         shift=12,
     )
-    ways = [t for i, t in enumerate(_ways(graph)) if i < 400]
-    for tiling in draw(st.permutations(ways[:: max(1, len(ways) // 20)])):
-        try:
-            program = lower_with(graph, NPU, {tiling.layer.node: tiling})
-        except LimitError:
-            continue
-        check_run(program, graph, np.random.default_rng(0))
-        return
+    ways = list(islice(_ways(graph), 400))
+    assume(ways)  # rows may be too few for tiles that they do not fill
+    first = draw(st.permutations(ways[:: max(1, len(ways) // 20)]))
+    check_run(first_lowered(graph, [*first, *ways]), graph, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("residual", [False, True])
