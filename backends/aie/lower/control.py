@@ -35,7 +35,8 @@ class Stage(Enum):
     FOLLOW = "the results of the layer before in DDR, but those of its last tiles"
     ARRIVE = "the results of the layer before in DDR"
     TAKE = "the cores, which the layer before uses"
-    SEND = "the circuits"
+    HAND = "the circuits, and cores that have what they still compute"
+    SEND = "the circuits, and cores that have finished"
     LEAVE = "room among descriptors and in queues"
 
 
@@ -108,7 +109,8 @@ class LayerControl:
         for c in range(self.grid.columns):
             yield from _all(Stage.TAKE, self.memory.begin(Tile(c, 1)))
         for c in range(self.grid.columns):
-            yield from self._tasks(Stage.SEND, self.sending.send(Tile(c, 1)))
+            yield from self._sent(self.sending.data(Tile(c, 1)), early=self.links.hands[0], once=self.links.here)
+            yield from self._sent(self.sending.weights(Tile(c, 1)), early=self.links.hands[1])
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 yield from self._tasks(Stage.QUEUE if self.links.queued[0] else Stage.TAKE, self.core.run(c, r), S2MM)
@@ -253,6 +255,14 @@ class LayerControl:
         for op in operations:
             queue = queue_of(self.grid, op)
             yield stage if queue and direction in (None, queue[1]) else Stage.CONFIGURE, op
+
+    def _sent(self, operations: Iterable[Operation], *, early: bool, once: bool = False) -> Iterator[Staged]:
+        """What memory tiles send, some of it early: all that there is, or `once` the first task of each channel."""
+        begun: set[object] = set()
+        for op in operations:
+            queue = queue_of(self.grid, op)
+            yield Stage.CONFIGURE if not queue else Stage.HAND if early and not (once and queue in begun) else Stage.SEND, op
+            begun.add(queue)
 
 
 def _all(stage: Stage, operations: Iterable[Operation]) -> Iterator[Staged]:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.core_places import weights_gap
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING
-from sparsec.backends.aie.lower.plan import weights_gap
 from sparsec.backends.aie.lower.tiling import CONFLICTS, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 

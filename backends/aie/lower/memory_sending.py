@@ -21,12 +21,15 @@ from sparsec.backends.aie.transaction import Operation
 class MemorySending(TileControl):
     """Makes the operations by which memory tiles send data, residuals and weights."""
 
-    def send(self, tile: Tile) -> Iterator[Operation]:
-        """Data as vectors, and weights, from a memory tile to the cores."""
+    def data(self, tile: Tile) -> Iterator[Operation]:
+        """Data as vectors, and residuals, from a memory tile to the cores."""
         for stream, carriers in zip(self.mode.data(), self.mode.carriers(), strict=True):
             for number, carrier in enumerate(carriers):
                 if carrier.memory == tile and stream.part % self.mode.together == 0:
                     yield from self._send_data(tile, stream, number, carrier.channel)
+
+    def weights(self, tile: Tile) -> Iterator[Operation]:
+        """Weights, and residuals that come with them, from a memory tile to the cores."""
         for stream in self.mode.weights():
             if stream.memory == tile and self.tiling.pages(stream.part):
                 yield from self._send_weights(tile, stream)
@@ -61,7 +64,10 @@ class MemorySending(TileControl):
                 yield from self.writer.chain(tile, MM2S, channel, [(made, None, 0)], times)
             return
         if all(times == 1 for _, times in behind):
-            yield from self.writer.chain(tile, MM2S, channel, [*every, *((d, None, 0) for d, _ in behind)], self.tiling.tiles)
+            first = yield from self.writer.write(tile, channel, [*every, *((d, None, 0) for d, _ in behind)])
+            tiles = self.tiling.tiles
+            for often in (1, tiles - 1) if self.links.here and self.links.hands[0] else (tiles,):
+                yield from self.writer.start(tile, MM2S, channel, first, often)
             return
         tasks = []
         alone: list[tuple[Parts, int]] = [([(made, None, 0)], times) for made, times in behind]

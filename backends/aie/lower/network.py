@@ -198,7 +198,7 @@ def _array_part(
     weights = bytearray()
     layers: list[tuple[LayerPlan, Traffic]] = []
     for tiling in tilings:
-        plan = plan_layer(machine, tiling, kinds)
+        plan = plan_layer(machine, tiling, kinds, layers[-1][0] if layers else None)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     neighbours = Neighbours.of(graph, views, tilings, apart)

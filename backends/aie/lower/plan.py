@@ -11,30 +11,15 @@ import numpy as np
 from sparsec.backends.aie.core.program import Kind, entries
 from sparsec.backends.aie.core.sparse_b import DEPTH
 from sparsec.backends.aie.lower.chunks import Chunk
+from sparsec.backends.aie.lower.core_places import CorePlaces, Used, in_core
 from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, What, granule, in_memory
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import Machine
-from sparsec.compiler.errors import FitError
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class CorePlaces:
-    """Byte addresses in every core's data memory: of the first buffer of each kind, and the bytes to the next one."""
-
-    data: int
-    data_step: int
-    skipped: int
-    residual: int
-    weights: int
-    results: int
-    results_step: int
-    partial: tuple[int, int]
-    parameters: int
 
 
 @dataclass(frozen=True)
@@ -97,9 +82,10 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
     return found
 
 
-def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind]) -> LayerPlan:
-    """Place everything. FitError when something is too large."""
-    core = in_core(machine, tiling)
+def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind], before: LayerPlan | None = None) -> LayerPlan:
+    """Place everything, in cores what comes first beside what a layer `before` has there, if there is room. FitError when
+    something is too large."""
+    core = in_core(machine, tiling, Used.of(before.tiling, before.core) if before is not None else None)
     pages = []
     for part in range(tiling.mode.channel_parts):
         rows = range(part, tiling.rows_of_counts, tiling.mode.channel_parts)
@@ -185,78 +171,3 @@ def _sparse_blocks(tiling: Tiling, row: int, split: int) -> tuple[list[int], Arr
                 offsets.append(share.offset(b, i, j))
                 blocks.append(found.transpose(0, 2, 3, 1).reshape(2, DEPTH, 8))
     return offsets, np.array(blocks, w.dtype).reshape(-1, 2, DEPTH, 8)
-
-
-def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
-    """Buffers in a core, data and weights in banks of their own where they fit, so that loads and DMA do not meet."""
-    demand = tiling.core_demand
-    size, bank = machine.core.data_bytes, machine.core.data_bytes // machine.core.data_banks
-    if sum(demand.values()) > size:
-        told = ", ".join(f"{n:,} bytes of {what}" for what, n in demand.items() if n)
-        raise FitError(
-            f"layer {tiling.layer.node!r} in a core",
-            demand=told,
-            bound=f"{size:,} bytes of data memory",
-            remedy="use an array with more cores",
-            node=tiling.layer.node,
-        )
-    gaps = _gaps(machine, tiling)
-    step = tiling.unit_bytes + gaps.data
-    data = demand["data"] + (tiling.buffers - 1) * gaps.data
-    residual = data + gaps.residual
-    weights = residual + demand["residual"] + gaps.weights
-    results = weights + demand["weights"] + gaps.results
-    gap = -(results + demand["results"]) % bank
-    at = results + demand["results"]
-    at += gap if at + gap + demand["partial sums"] + demand["parameters"] <= size else 0
-    return CorePlaces(
-        0,
-        step,
-        (tiling.buffers - 1) * step + tiling.unit_bytes,
-        residual + tiling.residual_lead * bool(tiling.layer.residual),
-        weights,
-        results + tiling.result_quad,  # the first store of a chunk lands before its results
-        tiling.result_bytes + tiling.result_quad,
-        _partial(tiling, at, bank, size - at - demand["parameters"]),
-        size - demand["parameters"],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Gaps:
-    """Bytes in a core behind each buffer of data but the last, before the residual, before weights, and before results."""
-
-    data: int = 0
-    residual: int = 0
-    weights: int = 0
-    results: int = 0
-
-
-def _gaps(machine: Machine, tiling: Tiling) -> _Gaps:
-    """What keeps things in banks of their own, as far as there is room: weights from data, so that both are loaded at once, then
-    the buffer of data that cores read from the one that comes, then the residual from data, then results from weights."""
-    bank = machine.core.data_bytes // machine.core.data_banks
-    spare = machine.core.data_bytes - sum(tiling.core_demand.values())
-    demand, behind = tiling.core_demand, tiling.buffers - 1
-    for data in dict.fromkeys((-tiling.unit_bytes % bank if behind else 0, 0)):
-        own = demand["data"] + behind * data
-        for residual in dict.fromkeys((-own % bank if tiling.layer.residual else 0, 0)):
-            weights = tiling.gap_of(tiling.paging, behind * data + residual)
-            before = own + residual + demand["residual"] + weights + demand["weights"]
-            for results in (-before % bank, 0):
-                if behind * data + residual + weights + results <= spare:
-                    return _Gaps(data, residual, weights, results)
-    return _Gaps()
-
-
-def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
-    """Bytes in a core between data and weights, so that both are apart in banks; None where there is no room for that."""
-    gap = tiling.gap_of(tiling.paging)
-    return gap if gap <= machine.core.data_bytes - sum(tiling.core_demand.values()) else None
-
-
-def _partial(tiling: Tiling, at: int, bank: int, room: int) -> tuple[int, int]:
-    """Both halves of partial sums from `at` on, behind their gaps, a bank apart if there is room."""
-    half = tiling.half_sums
-    apart = max(half, bank) if max(half, bank) + half <= room else half
-    return at + SUM_BYTES // 2, at + apart + SUM_BYTES // 2

@@ -11,6 +11,7 @@ from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.circuits import Circuits, keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
+from sparsec.backends.aie.lower.core_places import Used, comes_beside, one_more_page
 from sparsec.backends.aie.lower.cost import BEGUN, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
@@ -71,7 +72,8 @@ def sequence(
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
-    taken = [(0, 0), *(_queued(a.tiling, b.tiling) for a, b in pairwise(plans))][: len(plans)]  # while the layer before computes
+    hands = [(False, False), *(_hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
+    taken = [(0, 0), *(_queued(a.tiling, b.tiling, early) for (a, b), early in zip(pairwise(plans), hands[1:], strict=True))]
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
@@ -87,9 +89,10 @@ def sequence(
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
-                tells=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i]),
+                tells=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], any(hands[i + 1])),
                 queued=taken[i],
                 left=(0, 0) if i + 1 == len(taken) else taken[i + 1],
+                hands=hands[i],
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -105,7 +108,7 @@ def sequence(
             steps[i] -= 1
         if not fewer:  # with fewer pieces a layer may begin early after all
             for i in made.unqueued:
-                taken[i] = (0, 0)
+                taken[i], hands[i] = (0, 0), (False, False)
 
 
 class _Sequence:
@@ -138,8 +141,8 @@ class _Sequence:
             if delivered:
                 self.operations += moved(self._before.delivered())
                 if self._before.links.tells:
-                    self.operations += far
-                    far = []
+                    self.operations += [*far, *moved(stages[Stage.HAND])]
+                    far, stages[Stage.HAND] = [], []
             self.operations += moved([*self._before.first_in_ddr(), *stages[Stage.FOLLOW]])
             self._finish(lasting=links.here, delivered=delivered)
             rest = stages[Stage.LEAVE]
@@ -147,7 +150,7 @@ class _Sequence:
                 rest = [*self._awaited, *rest]
                 self._awaited = []
             self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
-            self.operations += [*far, *moved(stages[Stage.SEND]), *moved(rest)]
+            self.operations += [*far, *moved([*stages[Stage.HAND], *stages[Stage.SEND]]), *moved(rest)]
         else:
             if links.queued != (0, 0):
                 self.unqueued.append(len(self.late))
@@ -213,18 +216,44 @@ class _Sequence:
         return self._known[way]
 
 
-def _change_early(before: Tiling, after: Tiling, leaves: bool) -> bool:
+def _change_early(before: Tiling, after: Tiling, leaves: bool, hands: bool) -> bool:
     """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
-    compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of."""
-    if before.mode == after.mode or not _all_take(before):
+    compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of. Where
+    circuits stay, whether the next layer `hands` cores something then."""
+    if not _all_take(before):
         return False
+    if before.mode == after.mode:
+        return hands
     return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
 
 
-def _queued(before: Tiling, after: Tiling) -> tuple[int, int]:
+def _queued(before: Tiling, after: Tiling, hands: tuple[bool, bool]) -> tuple[int, int]:
     """Buffers of data and pages that cores' channels take of those that the layer before has left, if their tasks are queued
-    while it computes: one of each, as all channels have tasks; none of pages that stay until the end."""
-    return (1, int(not before.kept)) if _all_take(before) and _all_take(after) else (0, 0)
+    while it computes: one of each, as all channels have tasks, and words come later; of data that are handed to cores all, one
+    after the other; of pages that stay until the end none, unless one more is for what is handed."""
+    if not (_all_take(before) and _all_take(after)):
+        return 0, 0
+    return before.buffers if hands[0] else 1, int(not before.kept or hands[1])
+
+
+def _hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool]:
+    """Whether data, and weights, may come to cores while these compute the last unit of the layer before: where they have places
+    that nothing else is in then, locks count them, and data that are `here` have been made."""
+    one, other = before.tiling, after.tiling
+    if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
+        return False, False
+    data, weights = comes_beside(other, after.core, Used.of(one, before.core))
+    data = data and one.buffers <= other.buffers and not (here and not _first_is_there(one, other))
+    return data, weights and one.kept and one_more_page(one)
+
+
+def _first_is_there(before: Tiling, after: Tiling) -> bool:
+    """Whether results that stay for the first tile of a layer are in memory tiles when all cores have the data of the last unit
+    of the layer before: other units than fill buffers are done then, and of their results a core's buffers may be full."""
+    if after.mode.streams > 1:  # which follow one another by locks of their own
+        return False
+    done = (before.units - before.buffers) // (before.splits * before.groups)
+    return done > -(-before.results_buffers // (before.layer.output_blocks // before.mode.channel_parts))
 
 
 def _all_take(t: Tiling) -> bool:
@@ -239,6 +268,7 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
     queued = Counter(before_queued)
     stages: dict[Stage, list[Operation]] = {stage: [] for stage in Stage}
     cores: list[Operation] = []
+    behind = Counter(q for op in before.leaving if (q := queue_of(grid, op)))  # tasks that may still be queued
     sending = Stage.TAKE if without_room(grid, control.needed, before.taken) else Stage.CONFIGURE
     leaving = Stage.LEAVE if without_room(grid, control.kept, before.taken) else Stage.CONFIGURE
     array = Stage.LEAVE if without_room(grid, control.taken, before.taken) else Stage.CONFIGURE
@@ -254,12 +284,15 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             first = queued[queue] == before_queued[queue]
             queued[queue] += 1
             stage = Stage.CONFIGURE if queued[queue] <= _QUEUED else Stage.QUEUE if first else Stage.TAKE
+        if queue and stage is Stage.HAND:
+            behind[queue] += 1
+            stage = Stage.SEND if sending is Stage.TAKE or behind[queue] > _QUEUED else Stage.HAND
         kind = grid.kind(split(op.address)[0]) if isinstance(op, (Write, BlockWrite)) else None
         if wanted is stage is Stage.CONFIGURE and kind is Kind.MEMORY and i in computing:
             stage = sending
         (cores if kind is Kind.CORE and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
-    for stage in (Stage.ARRIVE, Stage.SEND):
+    for stage in (Stage.ARRIVE, Stage.HAND, Stage.SEND):
         stages[stage] = in_turn(grid, stages[stage])
     return stages
 

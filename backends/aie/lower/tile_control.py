@@ -60,7 +60,8 @@ class Links:
     Weights that come `at_once`, or in equal pieces, take a descriptor less than those of which some come while the layer before
     computes. Where the next layer's circuits wait for that, a core `tells` when it has all of its data and weights. Tasks of
     cores' channels that are `queued` while the layer before computes take so many buffers of data, and pages, that it has
-    `left`."""
+    `left`. Whether words of data, and of weights, come into these while cores compute the last unit of the layer before: memory
+    tiles hand them on (`hands`)."""
 
     here: bool = False
     added: bool = False
@@ -75,6 +76,7 @@ class Links:
     tells: bool = False
     queued: tuple[int, int] = (0, 0)
     left: tuple[int, int] = (0, 0)
+    hands: tuple[bool, bool] = (False, False)
 
     def finds(self, what: What) -> bool:
         """Whether it finds such things in memory tiles when it begins."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.core_places import in_core
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.plan import in_core
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.compiler.errors import FitError
