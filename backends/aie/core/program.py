@@ -93,20 +93,22 @@ LOCKS = Locks()
 class Parameters:
     """What a core is told of a layer, each an int32: the order is that of memory.
 
-    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of
-    4 vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
+    `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of 4
+    vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
     the control of the first chunk in the ring of weights is, and that a ring later; shifts of sums and of the residual; bytes
-    from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk, and of
-    the ring; buffers of each kind; buffers of data, and pages, that are not in use at the end (`data_left`, `weights_left`), of
-    these `weights_rest` full; bytes from the results of the first of 16 channels to those of the others (`apart`); how many units
-    are left where a tile begins of which only some rows are results, `last_units` (0: no such tile), and how often chunks
-    multiply 4 vectors from there on, `last_vectors`; the least and the greatest result, each as the 4 bytes of a word or a
-    float32, where results are cut to them; where sums are scaled, what they are multiplied by, what is added to that, and by how
-    much it is shifted before it is narrowed to int16 (`scaling`), all before `shift`.
+    from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk, and
+    of the ring; buffers of each kind; buffers of the residual, of data, and pages, that are not in use at the end
+    (`residual_left`, `data_left`, `weights_left`), of these `weights_rest` full; bytes from the results of the first of 16
+    channels to those of the others (`apart`); how many units are left where a tile begins of which only some rows are results,
+    `last_units` (0: no such tile), and how often chunks multiply 4 vectors from there on, `last_vectors`; the least and the
+    greatest result, each as the 4 bytes of a word or a float32, where results are cut to them; where sums are scaled, what they
+    are multiplied by, what is added to that, and by how much it is shifted before it is narrowed to int16 (`scaling`), all
+    before `shift`.
 
     What DMA channels have taken for the layer before it begins is not among its buffers and pages (`weights_pages`,
-    `data_buffers`), nor what they have taken for the next one among those at its end.
+    `data_buffers`, `residual_buffers`), nor what they have taken for the next one among those at its end; where that is more than
+    is left, the layer has so much more to begin with.
     """
 
     units: int
@@ -127,8 +129,9 @@ class Parameters:
     first_pages: int
     weights_pages: int
     data_buffers: int
-    results_buffers: int
     residual_buffers: int
+    results_buffers: int
+    residual_left: int
     data_left: int
     weights_left: int
     weights_rest: int = 0
@@ -153,7 +156,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"buffers": 21, "last": 27, "bounds": 32}
+_PLACES = {"buffers": 22, "last": 28, "bounds": 32}
 
 
 @lru_cache(maxsize=64)

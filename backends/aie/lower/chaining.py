@@ -223,11 +223,9 @@ class Neighbours:
 
 
 def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
-    """Whether the data of a layer are in DDR when the layer before begins, and may come by themselves: residuals come between its
-    tiles if there are several."""
-    x = after.layer.x
+    """Whether the data of a layer are in DDR when the layer before begins."""
     shared = {v for view in views.values() for v in (*view.inputs, view.output)}
-    return x not in before.layer.made and x not in shared and (after.layer.residual is None or after.tiles == 1)
+    return after.layer.x not in before.layer.made and after.layer.x not in shared
 
 
 def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan) -> bool:

@@ -31,6 +31,7 @@ class CoreControl(TileControl):
         positions, part = self.mode.parts(column, row)
         weights_of, finishes = self.mode.weight_part(column, row), self.mode.finishes(row)
         pages, size, blocks = len(p.pages[weights_of]), t.page_bytes[weights_of], len(t.output_blocks(part))
+        residual = blocks if t.layer.residual and finishes else 0
         held, layout = t.paging.held(weights_of), t.layout(weights_of)
         first_control = core.weights + layout.lead + CONTROL_OFFSET
         told = Parameters(
@@ -52,8 +53,9 @@ class CoreControl(TileControl):
             first_pages=layout.first,
             weights_pages=held - self.links.queued[1] + (self.links.left[1] if t.kept else 0),
             data_buffers=t.buffers - self.links.queued[0],
+            residual_buffers=residual - self.links.queued[2] + self.links.left[2],
             results_buffers=t.results_buffers,
-            residual_buffers=blocks if t.layer.residual and finishes else 0,
+            residual_left=residual,
             data_left=t.buffers - self.links.left[0],
             weights_left=held - pages if t.kept else held - self.links.left[1],
             weights_rest=layout.rest,

@@ -19,7 +19,7 @@ Span = tuple[int, int]  # the first byte, and that behind the last
 
 _ALIGN = 32
 _FURTHEST = 4 * 8192  # bytes from one execution of a core's descriptor to the next
-_EARLY = ("data", "more data", "weights")  # what may come early: buffers of data, and the first page
+_EARLY = ("data", "more data", "weights", "residual")  # what may come early: buffers of data, the first page, the residual
 _ORDER = ("data", "more data", "residual", "weights", "results")
 _APART = (  # what is not to share a bank: both buffers of data; what is loaded, or stored, at a time
     ("data", "more data"),
@@ -61,10 +61,11 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
     usual = _usual(machine, tiling)
     if used is None or all(beside := comes_beside(tiling, usual, used)) or tiling.half_sums or tiling.buffers > 2:
         return usual
+    likely = [_EARLY, _EARLY[:-1], _EARLY[:-2]] if tiling.mode.own else [_EARLY[:-1], _EARLY[:-2]]
     bank, by = size // machine.core.data_banks, used.by(tiling)
     there = _pieces(tiling, _starts(tiling, usual))
     apart = [pair for pair in _APART if not _meet(there, pair, bank)]
-    for wanted in (_EARLY,) if beside[0] else (_EARLY, _EARLY[:-1]):
+    for wanted in likely[: likely.index(_EARLY[:-2]) + (not beside[0])]:
         for order in permutations(_ORDER):
             made = _arranged(tiling, order, {name: by[name] for name in wanted}, apart, bank, size - demand["parameters"])
             if made is not None:
@@ -75,7 +76,7 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
 @dataclass(frozen=True, slots=True)
 class Used:
     """What is in use in a core while it finishes a layer: when the `first` unit of the next one's data may come, which needs a
-    buffer that is free, when a `second` one may, and when a page of `weights` may."""
+    buffer that is free, when a `second` one may, and when a page of `weights` or a residual may."""
 
     first: tuple[Span, ...] = ()
     second: tuple[Span, ...] = ()
@@ -97,20 +98,23 @@ class Used:
 
     def by(self, tiling: Tiling) -> dict[str, tuple[Span, ...]]:
         """What things of the next layer are not to meet."""
-        return {"data": self.first, "more data": self.second if tiling.buffers > 1 else (), "weights": self.weights}
+        more = self.second if tiling.buffers > 1 else ()
+        return {"data": self.first, "more data": more, "weights": self.weights, "residual": self.weights}
 
 
-def comes_beside(tiling: Tiling, core: CorePlaces, used: Used) -> tuple[bool, bool]:
-    """Whether the units of data that fill the buffers of a layer, and the first page of weights, meet nothing that is used."""
+def comes_beside(tiling: Tiling, core: CorePlaces, used: Used) -> tuple[bool, bool, bool]:
+    """Whether the units of data that fill the buffers of a layer, the first page of weights, and the residual, meet nothing that
+    is used."""
     by = used.by(tiling)
     met = {name: _meets(span, by[name]) for name, span in _early(tiling, _starts(tiling, core)).items()}
-    return not (met["data"] or met["more data"]), not met["weights"]
+    return not (met["data"] or met["more data"]), not met["weights"], not met["residual"]
 
 
 def _early(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
     """Spans of what may come early."""
     unit, page = tiling.unit_bytes, max(tiling.page_bytes)
     length = {"data": unit, "more data": (tiling.buffers - 1) * unit, "weights": page}
+    length["residual"] = tiling.core_demand["residual"]
     return {name: (starts[name], starts[name] + length[name]) for name in _EARLY if name in starts}
 
 
@@ -259,6 +263,7 @@ def _arranged(
     at = 0
     for name in order:
         used = beside.get(name, ())
+        at = max(at, _ALIGN) if name == "weights" else at  # a step before those of the first chunk is read, too
         for start in _likely(at, tiling.first_half if name == "weights" else 0, bank, used):
             more = there | {name: start}
             if not any(_meet(_pieces(tiling, more), pair, bank) for pair in apart):

@@ -17,8 +17,8 @@ from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned
-from sparsec.backends.aie.lower.tile_control import Links, Traffic
-from sparsec.backends.aie.lower.tiling import Tiling
+from sparsec.backends.aie.lower.tile_control import NONE_QUEUED, Links, Traffic
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
 from sparsec.backends.aie.registers import Grid, Kind, split
@@ -72,8 +72,8 @@ def sequence(
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
-    hands = [(False, False), *(_hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
-    taken = [(0, 0), *(_queued(a.tiling, b.tiling, early) for (a, b), early in zip(pairwise(plans), hands[1:], strict=True))]
+    hands = [(False, False, False), *(_hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
+    taken = [NONE_QUEUED, *(_queued(a.tiling, b.tiling, early) for (a, b), early in zip(pairwise(plans), hands[1:], strict=True))]
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
@@ -81,7 +81,7 @@ def sequence(
             links = Links(
                 placed.here,
                 placed.added,
-                placed.ahead and there[i],
+                placed.ahead and there[i] and _by_themselves(placed),
                 follows[i],
                 placed.stays,
                 plans[i + 1].tiling.rows if placed.joined else placed.plan.tiling.rows,
@@ -91,8 +91,8 @@ def sequence(
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
                 tells=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], any(hands[i + 1])),
                 queued=taken[i],
-                left=(0, 0) if i + 1 == len(taken) else taken[i + 1],
-                hands=hands[i],
+                left=NONE_QUEUED if i + 1 == len(taken) else taken[i + 1],
+                hands=hands[i][:2],
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -108,7 +108,7 @@ def sequence(
             steps[i] -= 1
         if not fewer:  # with fewer pieces a layer may begin early after all
             for i in made.unqueued:
-                taken[i], hands[i] = (0, 0), (False, False)
+                taken[i], hands[i] = NONE_QUEUED, (False, False, False)
 
 
 class _Sequence:
@@ -152,7 +152,7 @@ class _Sequence:
             self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
             self.operations += [*far, *moved([*stages[Stage.HAND], *stages[Stage.SEND]]), *moved(rest)]
         else:
-            if links.queued != (0, 0):
+            if links.queued != NONE_QUEUED:
                 self.unqueued.append(len(self.late))
             self.operations += moved(self._before.first_in_ddr() if self._before is not None else [])
             self._finish(lasting=False)
@@ -227,24 +227,36 @@ def _change_early(before: Tiling, after: Tiling, leaves: bool, hands: bool) -> b
     return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
 
 
-def _queued(before: Tiling, after: Tiling, hands: tuple[bool, bool]) -> tuple[int, int]:
-    """Buffers of data and pages that cores' channels take of those that the layer before has left, if their tasks are queued
-    while it computes: one of each, as all channels have tasks, and words come later; of data that are handed to cores all, one
-    after the other; of pages that stay until the end none, unless one more is for what is handed."""
+def _queued(before: Tiling, after: Tiling, hands: tuple[bool, bool, bool]) -> tuple[int, int, int]:
+    """Buffers of data, pages, and blocks of the residual, that cores' channels take of those that the layer before has left, if
+    their tasks are queued while it computes: of the first two one each, as all channels have tasks, and words come later; of data
+    that are handed to cores all, one after the other; of pages that stay until the end none, unless one more is for what is
+    handed; of the residual all or none."""
     if not (_all_take(before) and _all_take(after)):
-        return 0, 0
-    return before.buffers if hands[0] else 1, int(not before.kept or hands[1])
+        return NONE_QUEUED
+    data, weights, residual = hands
+    blocks = after.layer.output_blocks // after.mode.channel_parts if residual else 0
+    return before.buffers if data else 1, int(not before.kept or weights), blocks
 
 
-def _hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool]:
-    """Whether data, and weights, may come to cores while these compute the last unit of the layer before: where they have places
-    that nothing else is in then, locks count them, and data that are `here` have been made."""
+def _hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool, bool]:
+    """Whether data, weights, and the residual, may come to cores while these compute the last unit of the layer before: where
+    they have places that nothing else is in then, locks count them, and data that are `here` have been made. A residual comes
+    behind the first page of a core's own stream."""
     one, other = before.tiling, after.tiling
     if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
-        return False, False
-    data, weights = comes_beside(other, after.core, Used.of(one, before.core))
+        return False, False, False
+    data, weights, residual = comes_beside(other, after.core, Used.of(one, before.core))
     data = data and one.buffers <= other.buffers and not (here and not _first_is_there(one, other))
-    return data, weights and one.kept and one_more_page(one)
+    weights = weights and one.kept and one_more_page(one)
+    each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
+    own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
+    return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
+
+
+def _by_themselves(placed: Placed) -> bool:
+    """Whether data may come ahead of a residual: that comes between their tiles if there are several, unless it is held."""
+    return placed.plan.layer.residual is None or placed.plan.tiling.tiles == 1 or placed.added
 
 
 def _first_is_there(before: Tiling, after: Tiling) -> bool:

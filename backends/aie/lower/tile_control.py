@@ -19,6 +19,7 @@ from sparsec.backends.aie.registers import Grid
 from sparsec.compiler.errors import FitError
 
 _LOCKS = 32  # of a memory tile for one layer
+NONE_QUEUED = (0, 0, 0)
 OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 
 
@@ -59,9 +60,9 @@ class Links:
     pieces at most, those of the last tiles `apart`, so that the next layer knows.
     Weights that come `at_once`, or in equal pieces, take a descriptor less than those of which some come while the layer before
     computes. Where the next layer's circuits wait for that, a core `tells` when it has all of its data and weights. Tasks of
-    cores' channels that are `queued` while the layer before computes take so many buffers of data, and pages, that it has
-    `left`. Whether words of data, and of weights, come into these while cores compute the last unit of the layer before: memory
-    tiles hand them on (`hands`)."""
+    cores' channels that are `queued` while the layer before computes take so many buffers of data, pages, and blocks of the
+    residual, that it has `left`. Whether words of data, and of weights, come into these while cores compute the last unit of the
+    layer before: memory tiles hand them on (`hands`)."""
 
     here: bool = False
     added: bool = False
@@ -74,8 +75,8 @@ class Links:
     pieces: int = RESULT_PIECES
     at_once: bool = False
     tells: bool = False
-    queued: tuple[int, int] = (0, 0)
-    left: tuple[int, int] = (0, 0)
+    queued: tuple[int, int, int] = NONE_QUEUED
+    left: tuple[int, int, int] = NONE_QUEUED
     hands: tuple[bool, bool] = (False, False)
 
     def finds(self, what: What) -> bool:
