@@ -9,16 +9,15 @@ from itertools import pairwise
 
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
-from sparsec.backends.aie.lower.circuits import Circuits, keeps_results, keeps_way_out
+from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.core_places import Used, comes_beside, one_more_page
 from sparsec.backends.aie.lower.cost import BEGUN, USED
+from sparsec.backends.aie.lower.handing import change_early, hands, queued
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED, Links, Traffic
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.writer import queue_of, without_room
 from sparsec.backends.aie.part import Part
 from sparsec.backends.aie.registers import Grid, Kind, split
@@ -72,8 +71,8 @@ def sequence(
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
-    hands = [(False, False, False), *(_hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
-    taken = [NONE_QUEUED, *(_queued(a.tiling, b.tiling, early) for (a, b), early in zip(pairwise(plans), hands[1:], strict=True))]
+    early = [(False, False, False), *(hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
+    taken = [NONE_QUEUED, *(queued(a.tiling, b.tiling, some) for (a, b), some in zip(pairwise(plans), early[1:], strict=True))]
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
@@ -89,10 +88,11 @@ def sequence(
                 apart=i + 1 < len(places) and follows[i + 1],
                 pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
-                tells=i + 1 < len(plans) and _change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], any(hands[i + 1])),
+                tells=i + 1 < len(plans)
+                and change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], more=any(early[i + 1])),
                 queued=taken[i],
                 left=NONE_QUEUED if i + 1 == len(taken) else taken[i + 1],
-                hands=hands[i][:2],
+                hands=early[i][:2],
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -108,7 +108,7 @@ def sequence(
             steps[i] -= 1
         if not fewer:  # with fewer pieces a layer may begin early after all
             for i in made.unqueued:
-                taken[i], hands[i] = NONE_QUEUED, (False, False, False)
+                taken[i], early[i] = NONE_QUEUED, (False, False, False)
 
 
 class _Sequence:
@@ -216,61 +216,9 @@ class _Sequence:
         return self._known[way]
 
 
-def _change_early(before: Tiling, after: Tiling, leaves: bool, hands: bool) -> bool:
-    """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
-    compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of. Where
-    circuits stay, whether the next layer `hands` cores something then."""
-    if not _all_take(before):
-        return False
-    if before.mode == after.mode:
-        return hands
-    return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
-
-
-def _queued(before: Tiling, after: Tiling, hands: tuple[bool, bool, bool]) -> tuple[int, int, int]:
-    """Buffers of data, pages, and blocks of the residual, that cores' channels take of those that the layer before has left, if
-    their tasks are queued while it computes: of the first two one each, as all channels have tasks, and words come later; of data
-    that are handed to cores all, one after the other; of pages that stay until the end none, unless one more is for what is
-    handed; of the residual all or none."""
-    if not (_all_take(before) and _all_take(after)):
-        return NONE_QUEUED
-    data, weights, residual = hands
-    blocks = after.layer.output_blocks // after.mode.channel_parts if residual else 0
-    return before.buffers if data else 1, int(not before.kept or weights), blocks
-
-
-def _hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool, bool]:
-    """Whether data, weights, and the residual, may come to cores while these compute the last unit of the layer before: where
-    they have places that nothing else is in then, locks count them, and data that are `here` have been made. A residual comes
-    behind the first page of a core's own stream."""
-    one, other = before.tiling, after.tiling
-    if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
-        return False, False, False
-    data, weights, residual = comes_beside(other, after.core, Used.of(one, before.core))
-    data = data and one.buffers <= other.buffers and not (here and not _first_is_there(one, other))
-    weights = weights and one.kept and one_more_page(one)
-    each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
-    own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
-    return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
-
-
 def _by_themselves(placed: Placed) -> bool:
     """Whether data may come ahead of a residual: that comes between their tiles if there are several, unless it is held."""
     return placed.plan.layer.residual is None or placed.plan.tiling.tiles == 1 or placed.added
-
-
-def _first_is_there(before: Tiling, after: Tiling) -> bool:
-    """Whether results that stay for the first tile of a layer are in memory tiles when all cores have the data of the last unit
-    of the layer before: other units than fill buffers are done then, and of their results a core's buffers may be full."""
-    if after.mode.streams > 1:  # which follow one another by locks of their own
-        return False
-    done = (before.units - before.buffers) // (before.splits * before.groups)
-    return done > -(-before.results_buffers // (before.layer.output_blocks // before.mode.channel_parts))
-
-
-def _all_take(t: Tiling) -> bool:
-    """Whether all cores take data and weights."""
-    return t.layer.output_blocks >= t.mode.channel_parts and all(map(t.pages, range(t.mode.weight_parts)))
 
 
 def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:

@@ -1,0 +1,61 @@
+"""What of a layer comes to cores while these compute the last unit of the layer before, and when circuits change for that."""
+
+from __future__ import annotations
+
+from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
+from sparsec.backends.aie.lower.core_places import Used, comes_beside, one_more_page
+from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
+from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+
+
+def change_early(before: Tiling, after: Tiling, leaves: bool, *, more: bool) -> bool:
+    """Whether circuits may change to the next layer's as soon as cores have all of their data and weights, while they still
+    compute: results go on leaving them, and memory tiles if they do that (`leaves`); and all cores have some to tell of. Where
+    circuits stay, whether there is something `more` to come to cores then."""
+    if not _all_take(before):
+        return False
+    if before.mode == after.mode:
+        return more
+    return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
+
+
+def queued(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tuple[int, int, int]:
+    """Buffers of data, pages, and blocks of the residual, that cores' channels take of those that the layer before has left, if
+    their tasks are queued while it computes: of the first two one each, as all channels have tasks, and words come later; of data
+    that are handed to cores all, one after the other; of pages that stay until the end none, unless one more is for what is
+    handed; of the residual all or none."""
+    if not (_all_take(before) and _all_take(after)):
+        return NONE_QUEUED
+    data, weights, residual = early
+    blocks = after.layer.output_blocks // after.mode.channel_parts if residual else 0
+    return before.buffers if data else 1, int(not before.kept or weights), blocks
+
+
+def hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool, bool]:
+    """Whether data, weights, and the residual, may come to cores while these compute the last unit of the layer before: where
+    they have places that nothing else is in then, locks count them, and data that are `here` have been made. A residual comes
+    behind the first page of a core's own stream."""
+    one, other = before.tiling, after.tiling
+    if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
+        return False, False, False
+    data, weights, residual = comes_beside(other, after.core, Used.of(one, before.core))
+    data = data and one.buffers <= other.buffers and not (here and not first_is_there(one, other))
+    weights = weights and one.kept and one_more_page(one)
+    each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
+    own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
+    return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
+
+
+def first_is_there(before: Tiling, after: Tiling) -> bool:
+    """Whether results that stay for the first tile of a layer are in memory tiles when all cores have the data of the last unit
+    of the layer before: other units than fill buffers are done then, and of their results a core's buffers may be full."""
+    if after.mode.streams > 1:  # which follow one another by locks of their own
+        return False
+    done = (before.units - before.buffers) // (before.splits * before.groups)
+    return done > -(-before.results_buffers // (before.layer.output_blocks // before.mode.channel_parts))
+
+
+def _all_take(t: Tiling) -> bool:
+    """Whether all cores take data and weights."""
+    return t.layer.output_blocks >= t.mode.channel_parts and all(map(t.pages, range(t.mode.weight_parts)))
