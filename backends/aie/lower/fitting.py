@@ -309,7 +309,7 @@ def _whole(layer: ConvLayer) -> ConvLayer:
 
 def _cut(t: Tiling) -> tuple[Any, ...]:
     """What ways have in common of which others begin late alike: descriptors and queues are as many."""
-    return t.layer.node, t.layer.first_block, t.mode, t.rows, t.splits
+    return t.layer.node, t.layer.first_block, replace(t.mode, narrow=False), t.rows, t.splits
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:

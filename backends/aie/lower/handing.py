@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.core_places import Used, comes_beside, one_more_page
+from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.machine import Machine
+
+_SHARE = 0.6  # of the time of a layer, in which its results leave
 
 
 def change_early(before: Tiling, after: Tiling, leaves: bool, *, more: bool) -> bool:
@@ -18,6 +24,19 @@ def change_early(before: Tiling, after: Tiling, leaves: bool, *, more: bool) -> 
     if before.mode == after.mode:
         return more
     return keeps_results(before.mode, after.mode) and (not leaves or keeps_way_out(before.mode, after.mode))
+
+
+def narrowed(machine: Machine, before: Tiling, after: Tiling) -> Tiling:
+    """The way of a layer, with one channel for results out of memory tiles if circuits can change early then, and not with two,
+    and results of its tiles leave meanwhile all the same."""
+    one, other = before.mode, after.mode
+    narrow = replace(before, mode=replace(one, narrow=True))
+    if one == other or before.tiles == 1 or not keeps_results(one, other) or keeps_way_out(one, other):
+        return before
+    if not keeps_way_out(narrow.mode, other):
+        return before
+    cost = estimate(machine, narrow)
+    return narrow if cost.ddr_out <= _SHARE * cost.compute else before
 
 
 def queued(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tuple[int, int, int]:

@@ -66,6 +66,8 @@ class Mode:
 
     With `own` streams of weights, one for each core, these bring the residuals of the cores as well. A column has one stream of
     data then: parts of the positions that halves of its rows have follow each other, and a core passes over the other's.
+
+    In a `narrow` form results leave memory tiles through one channel, though there may be two, as the next layer wants the other.
     """
 
     cut: Cut
@@ -74,6 +76,7 @@ class Mode:
     chain: int = 1
     own: bool = False
     part: Part | None = None
+    narrow: bool = False
 
     @property
     def told(self) -> str:
@@ -277,7 +280,7 @@ class Mode:
     def leaving(self, column: int) -> int:
         """How many channels take results from the memory tile of a column to DDR."""
         taken = {s.channel for s in (*self._data_streams, *self.weights()) if s.memory.column == column}
-        return 1 if LEAVING[1] in taken else 2
+        return 1 if self.narrow or LEAVING[1] in taken else 2
 
     def leave_through(self, column: int, channel: int) -> range:
         """The rows of cores whose results one of these channels takes."""

@@ -12,6 +12,7 @@ from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_dd
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting, Known
 from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.handing import narrowed
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.leaving import every_of
@@ -196,6 +197,7 @@ def _array_part(
     apart: Set[str],
 ) -> ArrayPart:
     weights = bytearray()
+    tilings = [*(narrowed(machine, one, other) for one, other in pairwise(tilings)), *tilings[-1:]]
     layers: list[tuple[LayerPlan, Traffic]] = []
     for tiling in tilings:
         plan = plan_layer(machine, tiling, kinds, layers[-1][0] if layers else None)
