@@ -11,6 +11,7 @@ import pytest
 
 from models.byte_layer import ByteConv, chain_graph
 from sparsec.backends.aie.descriptors import ShimDescriptor
+from sparsec.backends.aie.lower import sequence
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.layer import conv_layer
@@ -108,11 +109,14 @@ def test_circuits_and_tasks_come_before_results(chosen: tuple[Mode, ...]) -> Non
         assert not any(map(_switched, layer[finished:]))
 
 
-def test_the_same_circuits_are_not_awaited() -> None:
+@pytest.mark.parametrize("handed", [True, False])
+def test_the_same_circuits_are_awaited_where_words_come_early(handed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     graph = chain_graph(rng, 64, (16, 9), [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64)])
+    if not handed:
+        monkeypatch.setattr(sequence, "hands", lambda before, after, *, here: (False, False, False))
     program = _lowered(graph, [_mode(Cut.BOTH)] * 3)
-    assert not any(_awaits(op, Kind.CORE, Direction.S2MM) for layer in _windows(program) for op in layer)
+    assert [any(_awaits(op, Kind.CORE, Direction.S2MM) for op in layer) for layer in _windows(program)] == [handed, handed, False]
     check_run(program, graph, rng)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.core_places import in_core
+from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
@@ -22,9 +22,9 @@ NPU = machine_named("aie2:npu1")
 BANK = NPU.core.data_bytes // NPU.core.data_banks
 
 
-def _spans(t: Tiling) -> dict[str, tuple[int, int]]:
+def _spans(t: Tiling, core: CorePlaces | None = None) -> dict[str, tuple[int, int]]:
     """First byte and end of what is in a core; what the first stores of a chunk write before results and sums is of these."""
-    core, demand = in_core(NPU, t), t.core_demand
+    core, demand = core or in_core(NPU, t), t.core_demand
     spans = {
         f"data {i}": (core.data + i * core.data_step, core.data + i * core.data_step + t.unit_bytes) for i in range(t.buffers)
     }
@@ -77,3 +77,77 @@ def test_what_is_loaded_and_what_comes_meanwhile_share_no_bank(channels: tuple[i
         names = ["data 0", "data 1", "weights", "results", *(["residual"] if residual else [])]
         banks = [set(range(spans[n][0] // BANK, (spans[n][1] - 1) // BANK + 1)) for n in names]
         assert len(set().union(*banks)) == sum(map(len, banks))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    first=st.tuples(st.sampled_from([64, 128, 256]), st.sampled_from([64, 256]), st.sampled_from([1, 3]), st.booleans()),
+    then=st.tuples(st.sampled_from([64, 128, 256]), st.sampled_from([64, 256]), st.sampled_from([1, 3]), st.booleans()),
+    part=st.tuples(st.integers(0, 999), st.integers(0, 999)),
+)
+def test_what_comes_early_meets_nothing_that_is_used(
+    first: tuple[int, int, int, bool], then: tuple[int, int, int, bool], part: tuple[int, int]
+) -> None:
+    """Wherever a layer is put behind another one: things are within memory and apart, share no more banks than where they are
+    usually, and what is said to come early is not where the layer before has something."""
+    one, other = (_some(*layer, n) for layer, n in zip((first, then), part, strict=True))
+    before = in_core(NPU, one)
+    used = Used.of(one, before)
+    there = {name: span for name, span in _spans(one, before).items() if name != "parameters"}
+    for at in (None, used):
+        core = in_core(NPU, other, at)
+        spans = _spans(other, core)
+        ordered = sorted(spans.values())
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
+        assert ordered[0][0] >= 0
+        assert ordered[-1][1] <= NPU.core.data_bytes
+        assert spans["weights"][0] >= 32, "a step before the first chunk's is loaded, too"
+        data, weights, residual = comes_beside(other, core, used)
+        idle = f"data {one.units % 2}" if one.buffers == 2 else ""
+        if data and one.buffers == 2:
+            assert not any(_met(spans["data 0"], span) for name, span in there.items() if name != idle)
+        if data and other.buffers == one.buffers == 2:
+            assert not _met(spans["data 1"], there["results"])
+        page = spans["weights"][0], spans["weights"][0] + max(other.page_bytes)
+        if weights:
+            assert not any(_met(page, span) for span in there.values())
+        if residual and other.layer.residual:
+            assert not any(_met(spans["residual"], span) for span in there.values())
+    assert _shared(_spans(other, core)) <= _shared(_spans(other, in_core(NPU, other)))
+
+
+def test_places_change_for_what_comes_early() -> None:
+    """Of two layers that have the same places by themselves, the second is put where the first has nothing."""
+    one = _some(64, 256, 1, False, 0)
+    usual = in_core(NPU, one)
+    used = Used.of(one, usual)
+    assert not all(comes_beside(one, usual, used))
+    made = in_core(NPU, one, used)
+    assert made != usual
+    assert all(comes_beside(one, made, used))
+
+
+def _some(channels: int, outputs: int, kernel: int, residual: bool, number: int) -> Tiling:
+    """One of the ways to compute a layer that fit."""
+    rng = np.random.default_rng(5)
+    graph = conv_graph(rng, (channels, outputs), (28, 28), (kernel,) * 2, pads=(kernel // 2,) * 4, residual=residual, density=0.5)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    ways = list(candidates(NPU, layer, modes(NPU.grid), 28, 28))
+    fitting = [t for t in ways[number % 7 :: 7] if sum(t.core_demand.values()) <= NPU.core.data_bytes]
+    return fitting[number % len(fitting)]
+
+
+def _met(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def _shared(spans: dict[str, tuple[int, int]]) -> set[frozenset[str]]:
+    """Pairs of things that have bytes in one bank and are used at a time; a ring of weights may share one by its first half."""
+    banks = {n: set(range(a // BANK, (b - 1) // BANK + 1)) for n, (a, b) in spans.items()}
+    pairs = [
+        ("data 0", "data 1"),
+        *((d, o) for d in ("data 0", "data 1") for o in ("residual", "results")),
+        ("weights", "results"),
+    ]
+    return {frozenset(p) for p in pairs if all(n in banks for n in p) and banks[p[0]] & banks[p[1]]}
