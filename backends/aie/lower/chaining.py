@@ -211,6 +211,12 @@ class Neighbours:
         there = zip(self.readers, self.joined, self.adders, strict=True)
         return [who.all_leave(here=joined, held=adder >= 0) for who, joined, adder in there]
 
+    @property
+    def leave(self) -> list[bool]:
+        """Whose results leave for DDR, where what may stay does."""
+        there = zip(self.readers, self.joined, self.adders, strict=True)
+        return [who.leave(here=joined, held=adder >= 0) for who, joined, adder in there]
+
     def may_stay(self, i: int, *, held: bool) -> bool:
         """Whether results of a layer may stay for the next, where they are held or not."""
         after = self.tilings[i + 1 : i + 2]

@@ -25,6 +25,7 @@ _APART = (  # what is not to share a bank: both buffers of data; what is loaded,
     ("data", "more data"),
     *((data, other) for data in ("data", "more data") for other in ("residual", "half", "other half", "results")),
     *((half, "results") for half in ("half", "other half")),
+    ("residual", "results"),
     ("half", "other half"),
 )
 

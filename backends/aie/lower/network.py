@@ -12,7 +12,7 @@ from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_dd
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting, Known
 from sparsec.backends.aie.lower.geometry import Image
-from sparsec.backends.aie.lower.handing import narrowed
+from sparsec.backends.aie.lower.handing import change_early, narrowed
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.leaving import every_of
@@ -198,12 +198,14 @@ def _array_part(
 ) -> ArrayPart:
     weights = bytearray()
     tilings = [*(narrowed(machine, one, other) for one, other in pairwise(tilings)), *tilings[-1:]]
+    neighbours = Neighbours.of(graph, views, tilings, apart)
+    leaves = neighbours.leave
     layers: list[tuple[LayerPlan, Traffic]] = []
-    for tiling in tilings:
-        plan = plan_layer(machine, tiling, kinds, layers[-1][0] if layers else None)
+    for i, tiling in enumerate(tilings):
+        soon = i > 0 and change_early(tilings[i - 1], tiling, leaves[i - 1], more=True)
+        plan = plan_layer(machine, tiling, kinds, layers[-1][0] if soon else None)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
-    neighbours = Neighbours.of(graph, views, tilings, apart)
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
     follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
     cycles = cycles_along([Way(machine, t, estimate(machine, t)) for t in tilings], neighbours.readers)
