@@ -62,11 +62,12 @@ class Bench:
         lead = max(c.lead for c in made)
         self.chunks = [b"\0" * (lead - c.lead) + c.pack(steps, spot) for c in made] * (1 if kept else len(tiles))
         control = WEIGHTS + lead + CONTROL_OFFSET
+        made = len(chunks) * (1 + pairs)  # blocks of channels: of the residual as well
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
             *(steps.registers, len(chunks), control, control + slots * SLOT, *shifts),
             *(BLOCKS_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
-            *(1, slots, 1, 4 if pairs else 2, len(chunks) * (1 + pairs), 1, 0 if kept else slots),
+            *(1, slots, 1, made, 4 if pairs else 2, made, 1, 0 if kept else slots),
             apart=self.step,
             bounds=bounds,
             scaling=scaling,

@@ -193,8 +193,8 @@ def test_a_block_takes_four_cycles_and_a_tile_none_beside() -> None:
 
 
 def test_parameters_fit_their_place() -> None:
-    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 14, bounds=(0, 0)).words()) <= PARAMETER_BYTES
-    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 14, scaling=(0, 0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 15, bounds=(0, 0)).words()) <= PARAMETER_BYTES
+    assert 4 * len(Parameters(*[0] * 7, (0, 0, 0, 0), *[0] * 15, scaling=(0, 0, 0)).words()) <= PARAMETER_BYTES
 
 
 def test_a_program_longer_than_jumps_reach_does_not_fit() -> None:
