@@ -117,7 +117,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.layer.residual and t.mode.sharing > 1 and t.residual_words > _MOST_SKIPPED:
         return False
-    if t.mode.own and not (t.kept or t.tiles == 1):  # weights of several tiles would have to take turns with residuals
+    if t.mode.own and (t.layer.computed or not (t.kept or t.tiles == 1)):  # residuals come between whole pages, and once
         return False
     if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False

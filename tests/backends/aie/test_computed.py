@@ -80,6 +80,15 @@ def test_heads_of_one_tile_wait_for_no_residual_behind_more_data_than_cores_hold
     exact(pair((2, 47, 8), (2, 8, 8), bias=True, residual=True))
 
 
+def test_residuals_do_not_come_between_frames_and_computed_blocks() -> None:
+    """Streams of weights that bring residuals send pages as they are; those with computed blocks are put together."""
+    for m, n in ((2, 9), (4, 17)):
+        program = exact(pair((1, m, 4), (1, 4, n), bias=True, residual=True), target="aie2:2x2")
+        (part,) = program.parts
+        assert isinstance(part, ArrayPart)
+        assert not any(p.tiling.mode.own for p in part.plans)
+
+
 @settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_any_product_of_whole_numbers_is_exact(data: st.DataObject) -> None:
