@@ -66,6 +66,7 @@ CORE = Form(
     base_words=DATA_BYTES[Kind.CORE] // WORD_BYTES,
     base_unit=WORD_BYTES,
 )
+CORE_STEP_BYTES = WORD_BYTES << CORE.fields["iteration_step"].width  # at most, from one execution of a descriptor to the next
 MEMORY = Form(
     Kind.MEMORY,
     {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import inf
 
-from sparsec.backends.aie.descriptor_forms import MOST_TURNS
+from sparsec.backends.aie.descriptor_forms import CORE_STEP_BYTES, MOST_TURNS
 from sparsec.backends.aie.lower.cost import Estimate, at_least, estimate, explicit_descriptors
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
@@ -25,7 +25,7 @@ _GROUPS = (1, 2, 4)  # of output channels
 _MOST_DESCRIPTORS = 16  # of a memory tile for the data of a stream, or of all, so that there are enough for the rest
 _MOST_SKIPPED = 255  # words that a dimension of a core's descriptor counts
 _LONGER = 1.5  # than the best way, from where on others are not looked at
-_STEP_BYTES = 32 * 1024 - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
+_STEP_BYTES = CORE_STEP_BYTES - 256  # from one buffer of a core to the next: what a descriptor's iteration steps
 
 
 def candidates(

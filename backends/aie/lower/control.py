@@ -35,7 +35,7 @@ class Stage(Enum):
     FOLLOW = "the results of the layer before in DDR, but those of its last tiles"
     ARRIVE = "the results of the layer before in DDR"
     TAKE = "the cores, which the layer before uses"
-    HAND = "the circuits, and cores that have what they still compute"
+    PREFETCH = "the circuits, and cores that have what they still compute"
     SEND = "the circuits, and cores that have finished"
     LEAVE = "room among descriptors and in queues"
 
@@ -109,8 +109,8 @@ class LayerControl:
         for c in range(self.grid.columns):
             yield from _all(Stage.TAKE, self.memory.begin(Tile(c, 1)))
         for c in range(self.grid.columns):
-            yield from self._sent(self.sending.data(Tile(c, 1)), early=self.links.hands[0], once=self.links.here)
-            yield from self._sent(self.sending.weights(Tile(c, 1)), early=self.links.hands[1])
+            yield from self._sent(self.sending.data(Tile(c, 1)), early=self.links.prefetch[0], once=self.links.here)
+            yield from self._sent(self.sending.weights(Tile(c, 1)), early=self.links.prefetch[1])
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 yield from self._tasks(Stage.QUEUE if self.links.queued[0] else Stage.TAKE, self.core.run(c, r), S2MM)
@@ -261,7 +261,7 @@ class LayerControl:
         begun: set[object] = set()
         for op in operations:
             queue = queue_of(self.grid, op)
-            yield Stage.CONFIGURE if not queue else Stage.HAND if early and not (once and queue in begun) else Stage.SEND, op
+            yield Stage.CONFIGURE if not queue else Stage.PREFETCH if early and not (once and queue in begun) else Stage.SEND, op
             begun.add(queue)
 
 

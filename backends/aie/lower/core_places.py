@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, SUM_BYTES, Tiling
+from sparsec.backends.aie.descriptor_forms import CORE_STEP_BYTES
+from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
 Span = tuple[int, int]  # the first byte, and that behind the last
 
 _ALIGN = 32
-_FURTHEST = 4 * 8192  # bytes from one execution of a core's descriptor to the next
 _EARLY = ("data", "more data", "weights", "residual")  # what may come early: buffers of data, the first page, the residual
 _ORDER = ("data", "more data", "residual", "weights", "results")
 _APART = (  # what is not to share a bank: both buffers of data; what is loaded, or stored, at a time
@@ -65,7 +65,7 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
     likely = [_EARLY, _EARLY[:-1], _EARLY[:-2]] if tiling.mode.own else [_EARLY[:-1], _EARLY[:-2]]
     bank, by = size // machine.core.data_banks, used.by(tiling)
     there = _pieces(tiling, _starts(tiling, usual))
-    apart = [pair for pair in _APART if not _meet(there, pair, bank)]
+    apart = [pair for pair in _APART if not _share_bank(there, pair, bank)]
     for wanted in likely[: likely.index(_EARLY[:-2]) + (not beside[0])]:
         for order in permutations(_ORDER):
             made = _arranged(tiling, order, {name: by[name] for name in wanted}, apart, bank, size - demand["parameters"])
@@ -107,7 +107,7 @@ def comes_beside(tiling: Tiling, core: CorePlaces, used: Used) -> tuple[bool, bo
     """Whether the units of data that fill the buffers of a layer, the first page of weights, and the residual, meet nothing that
     is used."""
     by = used.by(tiling)
-    met = {name: _meets(span, by[name]) for name, span in _early(tiling, _starts(tiling, core)).items()}
+    met = {name: _overlaps(span, by[name]) for name, span in _early(tiling, _starts(tiling, core)).items()}
     return not (met["data"] or met["more data"]), not met["weights"], not met["residual"]
 
 
@@ -119,18 +119,13 @@ def _early(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
     return {name: (starts[name], starts[name] + length[name]) for name in _EARLY if name in starts}
 
 
-def _meets(span: Span, used: Sequence[Span]) -> bool:
+def _overlaps(span: Span, used: Sequence[Span]) -> bool:
     return any(span[0] < end and first < span[1] for first, end in used)
 
 
 def _spans(starts: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
     """From where things begin, and their bytes; without those that are empty."""
     return tuple((at, at + length) for at, length in starts if length)
-
-
-def one_more_page(before: Tiling) -> bool:
-    """Whether the lock of a layer's pages that stay can count one of the next layer's as well."""
-    return max(map(before.paging.held, range(before.mode.weight_parts))) < LOCK_MAXIMUM
 
 
 def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
@@ -220,7 +215,7 @@ def _starts(tiling: Tiling, core: CorePlaces) -> dict[str, int]:
 
 def _pieces(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
     """Spans of what is there: of weights in a ring both halves, of which one comes while the other is read."""
-    demand, first = tiling.core_demand, tiling.first_half
+    demand, first = tiling.core_demand, tiling.paging.first_half
     found = {name: (at, at + demand[name]) for name, at in starts.items() if name in ("residual", "results")}
     found |= {name: (at, at + tiling.unit_bytes) for name, at in starts.items() if name == "data"}
     if tiling.buffers > 1 and "more data" in starts:
@@ -231,7 +226,7 @@ def _pieces(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
     return {name: span for name, span in found.items() if span[1] > span[0]}
 
 
-def _meet(pieces: Mapping[str, Span], pair: tuple[str, str], bank: int) -> bool:
+def _share_bank(pieces: Mapping[str, Span], pair: tuple[str, str], bank: int) -> bool:
     """Whether two things have bytes in one bank."""
     if not all(name in pieces for name in pair):
         return False
@@ -265,10 +260,10 @@ def _arranged(
     for name in order:
         used = beside.get(name, ())
         at = max(at, _ALIGN) if name == "weights" else at  # a step before those of the first chunk is read, too
-        for start in _likely(at, tiling.first_half if name == "weights" else 0, bank, used):
+        for start in _likely(at, tiling.paging.first_half if name == "weights" else 0, bank, used):
             more = there | {name: start}
-            if not any(_meet(_pieces(tiling, more), pair, bank) for pair in apart):
-                if not used or not _meets(_early(tiling, more)[name], used):
+            if not any(_share_bank(_pieces(tiling, more), pair, bank) for pair in apart):
+                if not used or not _overlaps(_early(tiling, more)[name], used):
                     break
         else:
             return None
@@ -277,7 +272,7 @@ def _arranged(
         there[name] = start
         at = start + length[name] if length[name] else at
     step = there["more data"] - there["data"] if several else tiling.unit_bytes
-    if step > _FURTHEST:
+    if step > CORE_STEP_BYTES:
         return None
     none = (SUM_BYTES // 2, SUM_BYTES // 2)  # there are no partial sums
     return _places(

@@ -66,7 +66,7 @@ class MemorySending(TileControl):
         if all(times == 1 for _, times in behind):
             first = yield from self.writer.write(tile, channel, [*every, *((d, None, 0) for d, _ in behind)])
             tiles = self.tiling.tiles
-            for often in (1, tiles - 1) if self.links.here and self.links.hands[0] else (tiles,):
+            for often in (1, tiles - 1) if self.links.here and self.links.prefetch[0] else (tiles,):
                 yield from self.writer.start(tile, MM2S, channel, first, often)
             return
         tasks = []

@@ -12,13 +12,13 @@ from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_dd
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting, Known
 from sparsec.backends.aie.lower.geometry import Image
-from sparsec.backends.aie.lower.handing import change_early, narrowed
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
+from sparsec.backends.aie.lower.prefetch import change_early, narrowed
 from sparsec.backends.aie.lower.sequence import BEGINS_LATE, sequence
 from sparsec.backends.aie.lower.succession import Begins, Way, cycles_along
 from sparsec.backends.aie.lower.sums import with_sums

@@ -95,6 +95,11 @@ class Paging:
         """What a core holds at most."""
         return max(size * self.held(part) for part, size in enumerate(self.sizes))
 
+    @property
+    def first_half(self) -> int:
+        """Bytes of the half of a ring that comes while a core reads the other one; 0 of weights that stay."""
+        return max(self.sizes) * (self.ring // 2)
+
     def held(self, part: int) -> int:
         """Pages that a core of a part holds."""
         return self.ring or max(1, self.counts[part])

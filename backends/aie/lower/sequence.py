@@ -12,10 +12,11 @@ from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
 from sparsec.backends.aie.lower.cost import BEGUN, USED
-from sparsec.backends.aie.lower.handing import change_early, hands, queued
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.prefetch import NOTHING, change_early, prefetched
+from sparsec.backends.aie.lower.prefetch import taken as taken_early
 from sparsec.backends.aie.lower.thinning import AllLeave, ask_for_thinned
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED, Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of, without_room
@@ -71,8 +72,9 @@ def sequence(
     follows = [p.ahead and not p.here and not a for p, a in zip(places, there, strict=True)]
     leaves = [r.leave(here=p.joined, held=p.held) for r, p in zip(neighbours.readers, places, strict=True)]
     steps = [RESULT_PIECES] * len(layers)  # pieces of the results, then weights at once, then neither of both
-    early = [(False, False, False), *(hands(a, b, here=p.here) for (a, b), p in zip(pairwise(plans), places[1:], strict=True))]
-    taken = [NONE_QUEUED, *(queued(a.tiling, b.tiling, some) for (a, b), some in zip(pairwise(plans), early[1:], strict=True))]
+    pairs = list(pairwise(plans))
+    early = [NOTHING, *(prefetched(a, b, here=p.here) for (a, b), p in zip(pairs, places[1:], strict=True))]
+    taken = [NONE_QUEUED, *(taken_early(a.tiling, b.tiling, some) for (a, b), some in zip(pairs, early[1:], strict=True))]
     known: dict[_Asked, LayerControl] = {}
     while True:
         made = _Sequence(part, known)
@@ -92,7 +94,7 @@ def sequence(
                 and change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], more=any(early[i + 1])),
                 queued=taken[i],
                 left=NONE_QUEUED if i + 1 == len(taken) else taken[i + 1],
-                hands=early[i][:2],
+                prefetch=early[i][:2],
             )
             try:
                 made.add(placed, traffic, links, cycles[i - 1] if i else 0.0)
@@ -108,7 +110,7 @@ def sequence(
             steps[i] -= 1
         if not fewer:  # with fewer pieces a layer may begin early after all
             for i in made.unqueued:
-                taken[i], early[i] = NONE_QUEUED, (False, False, False)
+                taken[i], early[i] = NONE_QUEUED, NOTHING
 
 
 class _Sequence:
@@ -141,8 +143,8 @@ class _Sequence:
             if delivered:
                 self.operations += moved(self._before.delivered())
                 if self._before.links.tells:
-                    self.operations += [*far, *moved(stages[Stage.HAND])]
-                    far, stages[Stage.HAND] = [], []
+                    self.operations += [*far, *moved(stages[Stage.PREFETCH])]
+                    far, stages[Stage.PREFETCH] = [], []
             self.operations += moved([*self._before.first_in_ddr(), *stages[Stage.FOLLOW]])
             self._finish(lasting=links.here, delivered=delivered)
             rest = stages[Stage.LEAVE]
@@ -150,7 +152,7 @@ class _Sequence:
                 rest = [*self._awaited, *rest]
                 self._awaited = []
             self.operations += [*near, *moved(stages[Stage.ARRIVE]), *moved(stages[Stage.TAKE])]
-            self.operations += [*far, *moved([*stages[Stage.HAND], *stages[Stage.SEND]]), *moved(rest)]
+            self.operations += [*far, *moved([*stages[Stage.PREFETCH], *stages[Stage.SEND]]), *moved(rest)]
         else:
             if links.queued != NONE_QUEUED:
                 self.unqueued.append(len(self.late))
@@ -244,15 +246,15 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             first = queued[queue] == before_queued[queue]
             queued[queue] += 1
             stage = Stage.CONFIGURE if queued[queue] <= _QUEUED else Stage.QUEUE if first else Stage.TAKE
-        if queue and stage is Stage.HAND:
+        if queue and stage is Stage.PREFETCH:
             behind[queue] += 1
-            stage = Stage.SEND if sending is Stage.TAKE or behind[queue] > _QUEUED else Stage.HAND
+            stage = Stage.SEND if sending is Stage.TAKE or behind[queue] > _QUEUED else Stage.PREFETCH
         kind = grid.kind(split(op.address)[0]) if isinstance(op, (Write, BlockWrite)) else None
         if wanted is stage is Stage.CONFIGURE and kind is Kind.MEMORY and i in computing:
             stage = sending
         (cores if kind is Kind.CORE and stage is Stage.CONFIGURE else stages[stage]).append(op)
     stages[Stage.CONFIGURE] += cores
-    for stage in (Stage.ARRIVE, Stage.HAND, Stage.SEND):
+    for stage in (Stage.ARRIVE, Stage.PREFETCH, Stage.SEND):
         stages[stage] = in_turn(grid, stages[stage])
     return stages
 

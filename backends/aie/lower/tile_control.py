@@ -62,7 +62,7 @@ class Links:
     computes. Where the next layer's circuits wait for that, a core `tells` when it has all of its data and weights. Tasks of
     cores' channels that are `queued` while the layer before computes take so many buffers of data, pages, and blocks of the
     residual, that it has `left`. Whether words of data, and of weights, come into these while cores compute the last unit of the
-    layer before: memory tiles hand them on (`hands`)."""
+    layer before (`prefetch`)."""
 
     here: bool = False
     added: bool = False
@@ -77,7 +77,7 @@ class Links:
     tells: bool = False
     queued: tuple[int, int, int] = NONE_QUEUED
     left: tuple[int, int, int] = NONE_QUEUED
-    hands: tuple[bool, bool] = (False, False)
+    prefetch: tuple[bool, bool] = (False, False)
 
     def finds(self, what: What) -> bool:
         """Whether it finds such things in memory tiles when it begins."""

@@ -268,14 +268,9 @@ class Tiling:
     def gap_of(self, paging: Paging, more: int = 0) -> int:
         """Bytes in a core between data, which take so many `more`, and weights, so that a bank holds no more than one of both,
         and one half of the ring of weights comes where the other is not read."""
-        first = _first_half(paging)
+        first = paging.first_half
         demand = self._demand_beside_weights
         return -(demand["data"] + more + demand["residual"] + first) % self.bank_bytes
-
-    @property
-    def first_half(self) -> int:
-        """Bytes of the half of the ring of weights that comes while a core reads the other one; 0 of weights that stay."""
-        return _first_half(self.paging)
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the weights are."""
@@ -455,7 +450,3 @@ class Tiling:
     def result_ring(self) -> int:
         """Tiles of results that a memory tile holds at a time: two where a lock can count their blocks."""
         return 2 if 2 * self.most_results <= LOCK_MAXIMUM and self.tiles > 1 and self.groups == 1 else 1
-
-
-def _first_half(paging: Paging) -> int:
-    return max(paging.sizes) * (paging.ring // 2)

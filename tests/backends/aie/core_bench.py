@@ -62,12 +62,12 @@ class Bench:
         lead = max(c.lead for c in made)
         self.chunks = [b"\0" * (lead - c.lead) + c.pack(steps, spot) for c in made] * (1 if kept else len(tiles))
         control = WEIGHTS + lead + CONTROL_OFFSET
-        made = len(chunks) * (1 + pairs)  # blocks of channels: of the residual as well
+        blocks = len(chunks) * (1 + pairs)  # of results, and of the residual
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
             *(steps.registers, len(chunks), control, control + slots * SLOT, *shifts),
             *(BLOCKS_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
-            *(1, slots, 1, made, 4 if pairs else 2, made, 1, 0 if kept else slots),
+            *(1, slots, 1, blocks, 4 if pairs else 2, blocks, 1, 0 if kept else slots),
             apart=self.step,
             bounds=bounds,
             scaling=scaling,

@@ -19,6 +19,7 @@ from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.prefetch import NOTHING
 from sparsec.backends.aie.lower.sequence import in_turn
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of
@@ -114,7 +115,7 @@ def test_the_same_circuits_are_awaited_where_words_come_early(handed: bool, monk
     rng = np.random.default_rng(6)
     graph = chain_graph(rng, 64, (16, 9), [ByteConv(0, 64), ByteConv(1, 64), ByteConv(2, 64)])
     if not handed:
-        monkeypatch.setattr(sequence, "hands", lambda before, after, *, here: (False, False, False))
+        monkeypatch.setattr(sequence, "prefetched", lambda before, after, *, here: NOTHING)
     program = _lowered(graph, [_mode(Cut.BOTH)] * 3)
     assert [any(_awaits(op, Kind.CORE, Direction.S2MM) for op in layer) for layer in _windows(program)] == [handed, handed, False]
     check_run(program, graph, rng)

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, reject, settings
 from hypothesis import strategies as st
 
 from models.byte_layer import ByteConv, bottlenecks, chain_graph
 from sparsec.backends.aie.lower import sequence
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.circuits import keeps_way_out
-from sparsec.backends.aie.lower.handing import first_is_there, hands, narrowed, queued
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.prefetch import NOTHING, first_is_there, narrowed, prefetched, taken
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import queue_of
@@ -92,7 +92,7 @@ def test_the_first_unit_comes_before_the_layer_before_is_done() -> None:
     program = _lowered(graph, WAYS)
     part = _part(program)
     assert [s.stays for s in part.staying] == [True, True, True, False]
-    assert [hands(a, b, here=True) for a, b in pairwise(part.plans)] == [(True, True, False)] * 2 + [(True, True, True)]
+    assert [prefetched(a, b, here=True) for a, b in pairwise(part.plans)] == [(True, True, False)] * 2 + [(True, True, True)]
     for (a, b), plan in zip(pairwise(part.ends), part.plans[1:], strict=False):
         layer = part.control.operations[a:b]
         told = [i for i, op in enumerate(layer) if isinstance(op, Sync) and _of_a_core(op) and op.direction is Direction.S2MM]
@@ -111,7 +111,7 @@ def test_layers_take_less_and_values_are_the_same(monkeypatch: pytest.MonkeyPatc
     for early in (True, False):
         with monkeypatch.context() as patched, tempfile.TemporaryDirectory() as folder:
             if not early:
-                patched.setattr(sequence, "hands", lambda before, after, *, here: (False, False, False))
+                patched.setattr(sequence, "prefetched", lambda before, after, *, here: NOTHING)
             run = run_emitted(_lowered(graph, WAYS), feeds, Path(folder))
         (part,) = run.parts
         found.append(([layer.cycles for layer in part.cycles(NPU).layers], run.outputs))
@@ -147,14 +147,14 @@ def test_locks_count_what_is_handed() -> None:
     are taken back by the core, and none is handed on."""
     part = _part(_lowered(_bottleneck(np.random.default_rng(5)), WAYS))
     before, after = part.plans[2].tiling, part.plans[3].tiling
-    assert queued(before, after, (True, True, True)) == (2, 1, after.layer.output_blocks // 4)
-    assert queued(before, after, (False, False, False)) == (1, 0, 0)
-    assert queued(replace(before, kept=False), after, (False, False, False)) == (1, 1, 0)
+    assert taken(before, after, (True, True, True)) == (2, 1, after.layer.output_blocks // 4)
+    assert taken(before, after, NOTHING) == (1, 0, 0)
+    assert taken(replace(before, kept=False), after, NOTHING) == (1, 1, 0)
     few = replace(before, mode=_mode(Cut.CHANNELS))
     assert not few.all_cores
-    assert queued(few, after, (True, True, True)) == NONE_QUEUED
+    assert taken(few, after, (True, True, True)) == NONE_QUEUED
     ring = replace(part.plans[2], tiling=replace(before, kept=False))
-    assert hands(ring, part.plans[3], here=True)[1:] == (False, False)
+    assert prefetched(ring, part.plans[3], here=True)[1:] == (False, False)
 
 
 def test_results_leave_through_one_channel_where_circuits_change_early_then() -> None:
@@ -197,7 +197,7 @@ def test_any_ways_behind_one_another(data: st.DataObject) -> None:
     try:
         program = lower_with(graph, NPU, ways)
     except LimitError:
-        return
+        reject()
     check_run(program, graph, rng)
 
 

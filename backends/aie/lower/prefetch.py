@@ -1,17 +1,19 @@
-"""What of a layer comes to cores while these compute the last unit of the layer before, and when circuits change for that."""
+"""Prefetch: what of a layer comes to cores while these compute the last unit of the layer before, and when circuits change for
+that."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
-from sparsec.backends.aie.lower.core_places import Used, comes_beside, one_more_page
+from sparsec.backends.aie.lower.core_places import Used, comes_beside
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 
+NOTHING = (False, False, False)
 _SHARE = 0.6  # of the time of a layer, in which its results leave
 
 
@@ -39,7 +41,7 @@ def narrowed(machine: Machine, before: Tiling, after: Tiling) -> Tiling:
     return narrow if cost.ddr_out <= _SHARE * cost.compute else before
 
 
-def queued(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tuple[int, int, int]:
+def taken(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tuple[int, int, int]:
     """Buffers of data, pages, and blocks of the residual, that cores' channels take of those that the layer before has left, if
     their tasks are queued while it computes: of the first two one each, as all channels have tasks, and words come later; of data
     that are handed to cores all, one after the other; of pages that stay until the end none, unless one more is for what is
@@ -51,16 +53,16 @@ def queued(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tup
     return before.buffers if data else 1, int(not before.kept or weights), blocks
 
 
-def hands(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool, bool]:
+def prefetched(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool, bool, bool]:
     """Whether data, weights, and the residual, may come to cores while these compute the last unit of the layer before: where
     they have places that nothing else is in then, locks count them, and data that are `here` have been made. A residual comes
     behind the first page of a core's own stream."""
     one, other = before.tiling, after.tiling
     if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
-        return False, False, False
+        return NOTHING
     data, weights, residual = comes_beside(other, after.core, Used.of(one, before.core))
     data = data and one.buffers <= other.buffers and not (here and not first_is_there(one, other))
-    weights = weights and one.kept and one_more_page(one)
+    weights = weights and one.kept and _one_more_page(one)
     each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
     own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
     return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
@@ -78,3 +80,8 @@ def first_is_there(before: Tiling, after: Tiling) -> bool:
 def _all_take(t: Tiling) -> bool:
     """Whether all cores take data and weights."""
     return t.layer.output_blocks >= t.mode.channel_parts and all(map(t.pages, range(t.mode.weight_parts)))
+
+
+def _one_more_page(before: Tiling) -> bool:
+    """Whether the lock of a layer's pages that stay can count one of the next layer's as well."""
+    return max(map(before.paging.held, range(before.mode.weight_parts))) < LOCK_MAXIMUM
