@@ -30,7 +30,8 @@ class Staying:
 class ArrayPart:
     """A segment on the array: its layers' plans, the nodes that are views, its control stream and weights; `ends` counts
     operations up to each layer's end, the first number those before the first layer, and `late` says what keeps each layer from
-    beginning while the one before computes, `staying` what becomes of its results."""
+    beginning while the one before computes, `staying` what becomes of its results; `soon` whether its first data come to cores
+    meanwhile."""
 
     plans: tuple[LayerPlan, ...]
     views: tuple[View, ...]
@@ -39,6 +40,7 @@ class ArrayPart:
     ends: tuple[int, ...]
     late: tuple[str, ...]
     staying: tuple[Staying, ...]
+    soon: tuple[bool, ...]
 
 
 @dataclass(frozen=True)

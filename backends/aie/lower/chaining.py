@@ -10,7 +10,7 @@ from sparsec.backends.aie.lower.circuits import keeps_way_out
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE, Window
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import leaving_rows, period_of
-from sparsec.backends.aie.lower.plan import LayerPlan
+from sparsec.backends.aie.lower.memory_places import MemoryPlaces
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
@@ -22,12 +22,14 @@ _MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channe
 @dataclass(frozen=True, slots=True)
 class Readers:
     """Who reads a layer's results: the `next` layer, as its data; a later one that adds them, by its number (`adder`, -1: none);
-    `others`, which want them in DDR; and who wants them `thinned` there."""
+    `others`, which want them in DDR; and who wants them `thinned` there. Those that are `shared` are views of others, or have
+    these."""
 
     next: bool
     adder: int
     others: bool
     thinned: bool = False
+    shared: bool = False
 
     def leave(self, *, here: bool, held: bool) -> bool:
         """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the
@@ -39,9 +41,14 @@ class Readers:
         return self.others or (self.next and not here) or (self.adder >= 0 and not held) or not (here or held)
 
 
+def shared_values(views: Mapping[str, View]) -> set[str]:
+    """Values that are views of others, or have these."""
+    return {v for view in views.values() for v in (*view.inputs, view.output)}
+
+
 def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]) -> list[Readers]:
     """Of the results of layers that follow one another. What is bfloat16 is always wanted, as it is checked by layer."""
-    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
+    shared = shared_values(views)
     outputs = {p.value for p in graph.outputs}
     found = []
     for i, layer in enumerate(layers):
@@ -55,7 +62,8 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
         own |= {layer.thinned.node} if layer.thinned else set()
         later = any(y in layers[k].values for k in range(i + 2, len(layers)) if k != adder)  # parts of a layer read it again
         others = y in outputs or y in shared or bool(users - own) or later
-        found.append(Readers(reading, adder, others or layer.element is BFLOAT16, layer.thinned is not None))
+        others = others or layer.element is BFLOAT16
+        found.append(Readers(reading, adder, others, layer.thinned is not None, y in shared))
     return found
 
 
@@ -230,26 +238,23 @@ class Neighbours:
 
 def in_ddr_before(views: Mapping[str, View], before: Tiling, after: Tiling) -> bool:
     """Whether the data of a layer are in DDR when the layer before begins."""
-    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
-    return after.layer.x not in before.layer.made and after.layer.x not in shared
+    return after.layer.x not in before.layer.made and after.layer.x not in shared_values(views)
 
 
-def in_ddr_but_last(views: Mapping[str, View], before: Tiling, after: LayerPlan) -> bool:
-    """Whether the first tiles of a layer's data, and their residual, are in DDR when the layer before has but the last tile of
-    each part of the positions left to bring there."""
+def in_ddr_but_last(before: Tiling, after: Tiling, memory: Sequence[MemoryPlaces], *, shared: bool) -> bool:
+    """Whether the first tiles of a layer's data, as many as memory tiles have room for, and their residual, are in DDR when the
+    layer before has but the last tile of each part of the positions left to bring there; not where its results are `shared`."""
     one, other = before.layer, after.layer
-    shared = {v for view in views.values() for v in (*view.inputs, view.output)}
     apart = one.fan == other.fan == 1 and other.computed is None and other.residual != one.y
-    if other.x != one.y or other.x in shared or not apart or before.tiles == 1:
+    if other.x != one.y or shared or not apart or before.tiles == 1:
         return False
     late: set[int] = set()
     for part in range(before.mode.position_parts):
         first, valid = before.first_row(part), before.valid_rows(part)
         late |= {first + row for row in range((valid - 1) // before.rows * before.rows, valid)}
-    t, stride = after.tiling, other.window.stride
-    tiles = min(t.tiles, max(a.before for places in after.memory for a in places.arrivals))
-    for part in range(t.mode.position_parts):
-        first = t.first_row(part) * stride - other.window.pads[0]
-        if not late.isdisjoint(range(first, first + (tiles - 1) * t.rows * stride + t.source.source_reach)):
+    stride, tiles = other.window.stride, min(after.tiles, max(a.before for places in memory for a in places.arrivals))
+    for part in range(after.mode.position_parts):
+        first = after.first_row(part) * stride - other.window.pads[0]
+        if not late.isdisjoint(range(first, first + (tiles - 1) * after.rows * stride + after.source.source_reach)):
             return False
     return True

@@ -8,7 +8,7 @@ will carry; the simulator is the judge of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,8 @@ class Context:
     """What a layer finds when it begins: its data in memory tiles (`here`), the residual that is `added`, and what each channel
     may have brought of its weights by then, in cycles. It `follows` another layer: it is configured by then. The share of its
     results that leaves for DDR, which nobody waits for if they stay for the next layer as well. It may be configured `late`,
-    when the layer before has finished."""
+    when the layer before has finished. Its first tiles may come to memory tiles before that (`ready`), and its first unit to
+    cores, so many cycles of it at most (`soon`)."""
 
     here: bool = False
     added: bool = False
@@ -69,6 +70,8 @@ class Context:
     leaves: float = 1.0
     stays: bool = False
     late: bool = False
+    ready: bool = False
+    soon: float = 0.0
 
 
 ALONE = Context()
@@ -80,7 +83,7 @@ class Estimate:
     that cores cannot use to compute. Of data the first unit counts as what comes before, and cores compute `behind_last`: the
     difference; `meanwhile` is what may come while cores compute the first tile. A `ring` of weights, or all of them if they are
     `kept`, may come before cores begin. `first_residual` is the share of a tile's residual that comes first; a tile's may come
-    behind its data or, in so many cycles, `beside` them, with the weights."""
+    behind its data or, in so many cycles, `beside` them, with the weights, of which a `page` takes so many."""
 
     compute: float
     data: float
@@ -101,6 +104,7 @@ class Estimate:
     meanwhile: float
     first_residual: float
     beside: float
+    page: float
 
     def ddr_in(self, context: Context = ALONE) -> float:
         """Cycles of the channel from DDR that has most to bring while the layer runs."""
@@ -114,7 +118,7 @@ class Estimate:
         begun = _ARRIVING + arriving if arriving else _HERE
         return (
             (begun if context.follows else max(_CONFIGURED, begun))
-            + self.unit
+            + max(0.0, self.unit - context.soon)
             + max(self.late, _LATE * context.late)
             + self.behind(context)
         )
@@ -132,6 +136,8 @@ class Estimate:
 
     def _begun(self, c: Arriving, context: Context) -> float:
         """Cycles of a channel until all cores have what they begin with, and may end it: the first of the residual, too."""
+        if context.ready:
+            return 0.0
         return (0.0 if context.here else c.sent) + (0.0 if context.added else c.residual * self.first_residual)
 
     @staticmethod
@@ -163,7 +169,8 @@ class Estimate:
     def within(self, context: Context) -> float:
         """Cycles of the layer, from the end of the one before."""
         first, ddr_in = self.first(context), self.ddr_in(context)
-        begun = min(self.ring + self.beside, first - _HERE)
+        usual = self.first(replace(context, ready=False, soon=0.0))  # data go on coming from DDR all the same
+        begun = min(self.ring + self.beside, first - _HERE + (self.page + self.beside if context.soon else 0.0))
         weights = max(0.0, self.weights + self.tiles * self.beside - begun)
         wanted = self.weights + self.beside - begun  # by the first tile
         taken = max(0.0, wanted - self.compute / self.tiles) if self.kept and self.tiles > 1 else 0.0
@@ -172,7 +179,7 @@ class Estimate:
             ddr_in += self.compute / self.tiles  # of the last tile
         waited = max(0.0, self.compute / self.tiles + taken - self.meanwhile) if self.tiles > 1 else 0.0
         data = self.data + waited + self.behind_last
-        moved = max(data, weights, self.results, self.ddr_out * context.leaves, ddr_in - first)
+        moved = max(data, weights, self.results, self.ddr_out * context.leaves, ddr_in - usual)
         last = self.block + (0.0 if context.stays else self.last * context.leaves)
         return first + max(cores, moved) + _JITTER * (first + min(cores, moved)) + last
 
@@ -226,6 +233,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.splits * unit + residual * (2 - 1 / _PIECES),
         1 / (max(1, t.residual_pieces if t.mode.residual_streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
         beside,
+        max(t.paging.sizes) / word,
     )
 
 
@@ -331,6 +339,13 @@ def _chained_cycles(t: Tiling) -> float:
     begun = (t.mode.chain - 1) * 4 * size * float(products.max())
     most = float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
     return t.units * _TILE + begun + most * (1 if t.kept else _MEETING)
+
+
+def last_unit(t: Tiling, compute: float) -> float:
+    """Cycles of these, which a core computes, for the last unit of a layer."""
+    parts = range(1 if t.layer.fan > 1 else t.mode.position_parts)
+    last = max(t.share.tiles if t.full_tiles(p) == t.tiles else t.last_vectors(p) for p in parts)
+    return compute * last / t.quads / (t.splits * t.groups)
 
 
 def explicit_descriptors(t: Tiling) -> int:

@@ -18,7 +18,7 @@ from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
-from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along
+from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along, soon_along
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.lower.views import View
@@ -226,12 +226,17 @@ class Fitting:
         who = readers(self.graph, views, [t.layer for t in ways])
         return sum(cycles_along([Way(self.machine, t, estimate(self.machine, t)) for t in ways], who, self._begins))
 
+    def soon(self, views: Mapping[str, View], ways: Sequence[Tiling]) -> list[bool]:
+        """Of which the first data come to cores, or to memory tiles, while the layer before computes, by the model."""
+        who = readers(self.graph, views, [t.layer for t in ways])
+        return soon_along([Way(self.machine, t, estimate(self.machine, t)) for t in ways], who, self._begins)
+
     def begin_late(self, pairs: Iterable[tuple[Tiling, Tiling, Begins]]) -> bool:
         """Note how the second of two ways that follow one another did not begin as a whole while the first computed; whether
         that is new."""
         found = {(_cut(one), _cut(other)): begins for one, other, begins in pairs}
-        new = found.keys() - self._late.keys()
-        self._late |= found
+        new = {pair: begins for pair, begins in found.items() if begins > self._late.get(pair, Begins.WHOLE)}
+        self._late |= new
         return bool(new)
 
     def _begins(self, one: Tiling, other: Tiling) -> Begins:
@@ -309,7 +314,9 @@ def _whole(layer: ConvLayer) -> ConvLayer:
 
 def _cut(t: Tiling) -> tuple[Any, ...]:
     """What ways have in common of which others begin late alike: descriptors and queues are as many."""
-    return t.layer.node, t.layer.first_block, replace(t.mode, narrow=False), t.rows, t.splits
+    layer = t.layer
+    alike = layer.channels, layer.window, layer.residual is None, layer.first_block, layer.fan, t.height, t.width
+    return *alike, replace(t.mode, narrow=False), t.rows, t.splits
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:

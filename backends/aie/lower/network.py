@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import pairwise
-from math import inf
 
 from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_program, core_text
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
@@ -33,7 +32,7 @@ from sparsec.backends.aie.transaction import Transaction
 from sparsec.compiler.errors import FitError, LimitError
 from sparsec.compiler.graph import Graph
 
-_ROUNDS = 4  # of choosing ways, with what the rounds before have shown
+_ROUNDS = 8  # of choosing ways, with what the rounds before have shown
 _NO_ROOM = "memory tiles have no room for its results beside the rest"
 _NO_CHAINS = "chains of cores take kinds of product that the program has no room for beside the others"
 
@@ -83,7 +82,7 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
             fewer.passed_over |= {node: _NO_CHAINS for node in chained if node in others}
             fitting, tilings, left = fewer, others, rest
     reasons |= left
-    first, best, least = dict(tilings), None, inf
+    first, made = dict(tilings), list[tuple[ArrayProgram, Mapping[str, View]]]()
     for _ in range(_ROUNDS):
         cut = partition(graph, {node: layers[node] for node in tilings}, reasons)
         for segment in cut.segments:
@@ -94,24 +93,31 @@ def _lower(graph: Graph, machine: Machine, left_whole: set[str], known: Known) -
                 ask_for_thinned((t.layer for t in every), Neighbours.of(graph, cut.views, every, fitting.apart).all_leave)
                 tilings |= dict(zip(nodes, chosen, strict=True))
         program = _lowered(graph, machine, tilings, reasons, fitting)
-        new = fitting.begin_late(_late(program))
-        parts = (part for part in program.parts if isinstance(part, ArrayPart))
-        cycles = sum(fitting.cycles(cut.views, [p.tiling for p in part.plans]) for part in parts)
-        if best is None or cycles < least:
-            best, least = program, cycles
-        if not new:
+        made.append((program, cut.views))
+        if not fitting.begin_late(_late(program, fitting, cut.views)):
             break
-    assert best is not None
-    return best
+    return min(made, key=lambda one: _cycles(fitting, *one))[0]  # by what is known now
 
 
-def _late(program: ArrayProgram) -> Iterator[tuple[Tiling, Tiling, Begins]]:
-    """Ways that follow one another of which the second does not begin, or not with all, while the first computes."""
+def _cycles(fitting: Fitting, program: ArrayProgram, views: Mapping[str, View]) -> float:
+    """What the parts on the array take by the model."""
+    parts = (part for part in program.parts if isinstance(part, ArrayPart))
+    return sum(fitting.cycles(views, [p.tiling for p in part.plans]) for part in parts)
+
+
+def _late(program: ArrayProgram, fitting: Fitting, views: Mapping[str, View]) -> Iterator[tuple[Tiling, Tiling, Begins]]:
+    """Ways that follow one another of which the second does not begin, or not with all, while the first computes, but for those
+    behind another one that does not, which may be why; or not as soon as the model has it."""
     for part in program.parts:
         if isinstance(part, ArrayPart):
-            for (one, other), late in zip(pairwise(p.tiling for p in part.plans), part.late[1:], strict=True):
-                if late:
+            tilings = [p.tiling for p in part.plans]
+            wanted = [begun and not soon for begun, soon in zip(fitting.soon(views, tilings), part.soon, strict=True)]
+            pairs = zip(pairwise(tilings), part.late, part.late[1:], wanted[1:], strict=False)
+            for (one, other), before, late, without in pairs:
+                if late and not before:
                     yield one, other, Begins.LATE if late.startswith(BEGINS_LATE) else Begins.WITHOUT_WEIGHTS
+                elif without and not late:
+                    yield one, other, Begins.WITHOUT_DATA
 
 
 def _lowered(
@@ -207,7 +213,11 @@ def _array_part(
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]
-    follow = [i > 0 and in_ddr_but_last(views, tilings[i - 1], plan) for i, (plan, _) in enumerate(layers)]
+    shared = [who.shared for who in neighbours.readers]
+    follow = [
+        i > 0 and in_ddr_but_last(tilings[i - 1], plan.tiling, plan.memory, shared=shared[i - 1])
+        for i, (plan, _) in enumerate(layers)
+    ]
     cycles = cycles_along([Way(machine, t, estimate(machine, t)) for t in tilings], neighbours.readers)
     part = part_of(machine.grid)
     assert part is not None, "there are ways to cut layers"
@@ -217,6 +227,6 @@ def _array_part(
         Staying(placed.joined, links.leaves, "" if placed.joined else why or _NO_ROOM, placed.held, every_of(placed.plan.tiling))
         for placed, links, why in zip(made.places, made.links, neighbours.why, strict=True)
     )
-    return ArrayPart(
-        plans, segment.views, Transaction(machine.grid, made.operations), bytes(weights), made.ends, made.late, stays
-    )
+    begun = tuple(links.prefetch[0] and (links.here or links.follow or links.ahead) for links in made.links)
+    stream = Transaction(machine.grid, made.operations)
+    return ArrayPart(plans, segment.views, stream, bytes(weights), made.ends, made.late, stays, begun)

@@ -135,11 +135,11 @@ class _Sequence:
         self.operations += moved(self._awaited)
         self._awaited = []
         if early and self._before is not None:
-            stages = _staged(self.grid, self._before, control)
+            delivered = not near
+            stages = _staged(self.grid, self._before, control, told=delivered and self._before.links.tells)
             if stages[Stage.QUEUE]:
                 self.unqueued.append(len(self.late))
             self.operations += moved(stages[Stage.CONFIGURE])
-            delivered = not near
             if delivered:
                 self.operations += moved(self._before.delivered())
                 if self._before.links.tells:
@@ -223,9 +223,10 @@ def _by_themselves(placed: Placed) -> bool:
     return placed.plan.layer.residual is None or placed.plan.tiling.tiles == 1 or placed.added
 
 
-def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Stage, list[Operation]]:
+def _staged(grid: Grid, before: LayerControl, control: LayerControl, *, told: bool) -> dict[Stage, list[Operation]]:
     """Operations by stage, cores last, because they may end the layer before the last one meanwhile. Tasks for which a queue has
-    no place beside those of the layer before come later, and so do descriptors that have none."""
+    no place beside those of the layer before come later, and so do descriptors that have none: those of what arrives when data
+    follow, if cores have `told` by then that they have all of the layer before, of which nothing is in these queues then."""
     before_queued = Counter(q for op in before.operations if (q := queue_of(grid, op)))
     queued = Counter(before_queued)
     stages: dict[Stage, list[Operation]] = {stage: [] for stage in Stage}
@@ -242,6 +243,8 @@ def _staged(grid: Grid, before: LayerControl, control: LayerControl) -> dict[Sta
             queued[queue] += 1
             if queued[queue] > _QUEUED:
                 stage = Stage.ARRIVE if i < len(control.arriving) else Stage.LEAVE
+                if told and stage is Stage.ARRIVE and queued[queue] - before_queued[queue] <= _QUEUED:
+                    stage = Stage.FOLLOW
         if queue and stage is Stage.QUEUE:
             first = queued[queue] == before_queued[queue]
             queued[queue] += 1

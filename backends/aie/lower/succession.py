@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
 from math import inf, log2
 from operator import itemgetter
 
-from sparsec.backends.aie.lower.chaining import Readers, handed, not_added, uncounted
-from sparsec.backends.aie.lower.cost import Context, Estimate
+from sparsec.backends.aie.lower.chaining import Readers, handed, in_ddr_but_last, not_added, uncounted
+from sparsec.backends.aie.lower.cost import Context, Estimate, last_unit
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
+from sparsec.backends.aie.lower.prefetch import change_early, first_is_there, narrowed
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 
+_CHANGED = 500  # cycles from when cores have all data until circuits have changed, and more data begin to come
 _IN_ONE_PIECE = 0.9  # of a memory tile may be full, so that what is free is likely to lie together
 
 
@@ -44,7 +46,7 @@ class Way:
     @cached_property
     def least(self) -> float:
         """What it counts as in the best context."""
-        return self.within(Context(here=True, added=True, early=inf, follows=True))
+        return self.within(Context(here=True, added=True, early=inf, follows=True, soon=inf))
 
     @cached_property
     def held(self) -> tuple[dict[str, int], ...]:
@@ -52,7 +54,7 @@ class Way:
         data of all tiles, where these are `here`."""
         found, t = [], self.tiling
         whole = Counter(s.memory.column for s in t.mode.homes)  # as results stay
-        for column, places in enumerate(self._places):
+        for column, places in enumerate(self.places):
             alone, stays = (Wanted.of(t, places, column, here=False, stays=s) for s in (False, True))
             found.append(
                 {
@@ -67,10 +69,11 @@ class Way:
         return tuple(found)
 
     @cached_property
-    def halves(self) -> int:
-        """How often its rings of weights may become half as long."""
-        few = min((m.slots for m in self._places if m.weights), default=0)
-        return int(log2(few / LEAST_SLOTS)) if few > LEAST_SLOTS and not self.tiling.layer.computed else 0
+    def shares(self) -> tuple[float, ...]:
+        """Of its weights that memory tiles may hold: all, or as much as rings of weights do that are half as long, and so on."""
+        few = min((m.slots for m in self.places if m.weights), default=0)
+        halves = int(log2(few / LEAST_SLOTS)) if few > LEAST_SLOTS and not self.tiling.layer.computed else 0
+        return tuple(1.0 / (1 << n) for n in range(halves + 1))
 
     @cached_property
     def room(self) -> float:
@@ -78,7 +81,8 @@ class Way:
         return max((c.room for c in self.cost.channels), default=0.0)
 
     @cached_property
-    def _places(self) -> tuple[MemoryPlaces, ...]:
+    def places(self) -> tuple[MemoryPlaces, ...]:
+        """What is in memory tiles."""
         return in_memory(self.machine, self.tiling)
 
 
@@ -109,12 +113,14 @@ def _key(way: int, held: Way | None) -> tuple[int, object]:
     return way, (held.tiling.mode.cut, held.tiling.rows) if held else None
 
 
-class Begins(Enum):
-    """How the second of two layers begins while the first one computes: as a whole, without its weights, or not at all."""
+class Begins(IntEnum):
+    """How the second of two layers begins while the first one computes: as a whole, without data in cores, without its weights,
+    or not at all."""
 
-    WHOLE = "whole"
-    WITHOUT_WEIGHTS = "without weights"
-    LATE = "late"
+    WHOLE = 0
+    WITHOUT_DATA = 1
+    WITHOUT_WEIGHTS = 2
+    LATE = 3
 
 
 Stays = Callable[[Readers, Tiling, Tiling, bool], bool]
@@ -164,15 +170,24 @@ def along(
 
 def cycles_along(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning = _begins) -> list[float]:
     """What layers take in given ways, one for each, behind one another."""
-    if not ways:
-        return []
-    at: _State | None = _Search([[way] for way in ways], who, _stays, _adds, begins).best()
-    assert at is not None
-    ends = [at.cycles]
+    states = _states(ways, who, begins)
+    ends = [*(state.before for state in states), *(state.cycles for state in states[-1:])]
+    return [end - begin for begin, end in pairwise(ends)]
+
+
+def soon_along(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning = _begins) -> list[bool]:
+    """Whether the first data of layers come to cores, or to memory tiles, while the layer before computes."""
+    return [state.context.ready or state.context.soon > 0 for state in _states(ways, who, begins)]
+
+
+def _states(ways: Sequence[Way], who: Sequence[Readers], begins: Beginning) -> list[_State]:
+    """The path along given ways, from its first layer on."""
+    found: list[_State] = []
+    at = _Search([[way] for way in ways], who, _stays, _adds, begins).best() if ways else None
     while at is not None:
-        ends.append(at.before)
+        found.append(at)
         at = at.back
-    return [end - begin for begin, end in pairwise(reversed(ends))]
+    return found[::-1]
 
 
 @dataclass(frozen=True)
@@ -240,10 +255,41 @@ class _Search:
             share = one.tiling.layer.share_left(all_leave=who.all_leave(here=here, held=begins))
             last = one.within(replace(path.context, leaves=share, stays=here)) if share != 1 or here else path.last
             beginning = self.begins(one.tiling, way.tiling)
-            room = way.room * around.beside(one, path.context, way) if beginning is Begins.WHOLE else 0.0
+            weights = beginning in (Begins.WHOLE, Begins.WITHOUT_DATA)
+            room = way.room * around.beside(one, path.context, way) if weights else 0.0
             early = min(room, one.cost.spare(path.context, last))
-            context = Context(here, added, early, follows=True, late=beginning is Begins.LATE)
+            late = beginning is Begins.LATE
+            alone = added or way.tiling.layer.residual is None
+            begins_soon = alone and beginning is Begins.WHOLE and (here or around.ahead(one, path.context, way))
+            ready, soon = self._soon(one, way, who, here=here, leaves=leaves) if begins_soon else (False, 0.0)
+            context = Context(here, added, early, follows=True, late=late, ready=ready, soon=soon)
             yield _State(path.before + last, context, way.within(context), number, held, until, path)
+
+    def _soon(self, one: Way, way: Way, who: Readers, *, here: bool, leaves: bool) -> tuple[bool, float]:
+        """Whether the first tiles of a way come to memory tiles while cores compute the layer before, and for how many cycles
+        they come to cores meanwhile."""
+        key = (id(one), id(way), here, leaves)
+        if key not in self._begun:
+            before, after = one.tiling, way.tiling
+            ready = not here and in_ddr_but_last(before, after, way.places, shared=who.shared)
+            there = ready or (here and first_is_there(before, after))
+            self._begun[key] = ready, _prefetched(one, way, leaves) if there else 0.0
+        return self._begun[key]
+
+    @cached_property
+    def _begun(self) -> dict[tuple[int, int, bool, bool], tuple[bool, float]]:
+        return {}
+
+
+def _prefetched(one: Way, way: Way, leaves: bool) -> float:
+    """Cycles for which data come to cores while these compute the last unit of the layer before, about: when all of that have
+    come, circuits change, unless results that leave take them."""
+    before, after, size = narrowed(one.machine, one.tiling, way.tiling), way.tiling, one.machine.core.data_bytes
+    if before.buffers > after.buffers or not change_early(before, after, leaves, more=True):
+        return 0.0
+    if sum(before.core_demand.values()) - (before.buffers - 1) * before.unit_bytes + after.buffers * after.unit_bytes > size:
+        return 0.0  # where other units were than the last one, there is no room for those that fill buffers
+    return max(0.0, last_unit(before, one.cost.compute) - _CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,15 +320,19 @@ class _Around:
 
     def beside(self, one: Way, context: Context, way: Way) -> float:
         """The share of the weights of the second layer that memory tiles have room for beside the first."""
+        return next((share for share in way.shares if self._have_room(one, context, way, share)), 0.0)
+
+    def ahead(self, one: Way, context: Context, way: Way) -> bool:
+        """Whether they have room for its data as well, beside weights of which they hold as few as it can do with."""
+        return self._have_room(one, context, way, way.shares[-1], "data")
+
+    def _have_room(self, one: Way, context: Context, way: Way, share: float, *more: str) -> bool:
+        """Whether they have room for so much of the weights of the second layer, and all of `more` of it, beside the first."""
         kept = "staying" if self.here or self.begins else "results"
-        held = [_sum(h, "weights", kept, *_arriving(context)) for h in one.held]
-        held = [sum(h) for h in zip(held, _held(self.own, one), strict=True)]
+        first = (_sum(h, "weights", kept, *_arriving(context)) for h in one.held)
+        then = (share * h["weights"] + _sum(h, *more) for h in way.held)
         room = _IN_ONE_PIECE * one.machine.memory.data_bytes
-        for n in range(way.halves + 1):
-            share = 1.0 / (1 << n)
-            if max(h + share * w["weights"] for h, w in zip(held, way.held, strict=True)) <= room:
-                return share
-        return 0.0
+        return max(map(sum, zip(first, then, _held(self.own, one), strict=True))) <= room
 
 
 def _arriving(context: Context) -> tuple[str, ...]:

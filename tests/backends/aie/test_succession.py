@@ -100,12 +100,14 @@ def test_contexts_only_make_layers_cheaper(residual: bool) -> None:
     for way in _ways((256, 64), residual=residual):
         found = [Context(here=here, early=early, follows=True) for here in (False, True) for early in (0.0, 500.0, 1e9)]
         found += [replace(context, added=True) for context in found]
-        least = Context(here=True, added=True, early=inf, follows=True)
+        found += [replace(context, ready=not context.here, soon=soon) for context in found for soon in (0.0, 400.0, 1e9)]
+        least = Context(here=True, added=True, early=inf, follows=True, soon=inf)
         for context in found:
             assert way.cost.within(context) <= way.cost.within(ALONE)
             assert way.cost.within(replace(context, leaves=0.0)) <= way.cost.within(context)
             assert way.cost.within(replace(context, stays=True)) <= way.cost.within(context)
             assert way.least == way.cost.within(least) <= way.cost.within(context)
+            assert way.cost.within(replace(context, ready=not context.here, soon=1e9)) <= way.cost.within(context)
         assert way.cost.within(found[2]) <= way.cost.within(found[0])
 
 
@@ -136,7 +138,7 @@ def test_rings_that_are_made_smaller_bring_less_early() -> None:
     """As much as is left beside the first layer, when rings of weights have been halved for it."""
     limit = int(_IN_ONE_PIECE * NPU.memory.data_bytes)
     one = _ways((64, 256))[0]
-    way = next(w for w in _ways((1024, 512)) if w.halves >= 2)
+    way = next(w for w in _ways((1024, 512)) if len(w.shares) > 2)
     ring = max(h["weights"] for h in way.held)
     for free, share in ((ring, 1.0), (ring - 4, 0.5), (ring // 4, 0.25), (0, 0.0)):
         filled = Way(NPU, one.tiling, one.cost)
