@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,14 +15,14 @@ from models.byte_layer import ByteConv, chain_graph
 from sparsec.backends.aie.descriptors import ShimDescriptor
 from sparsec.backends.aie.lower import sequence
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.control import LayerControl
+from sparsec.backends.aie.lower.control import LayerControl, Stage
 from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.prefetch import NOTHING
-from sparsec.backends.aie.lower.sequence import in_turn
+from sparsec.backends.aie.lower.sequence import _staged, in_turn
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of
 from sparsec.backends.aie.machine import machine_named
@@ -118,6 +120,7 @@ def test_the_same_circuits_are_awaited_where_words_come_early(handed: bool, monk
         monkeypatch.setattr(sequence, "prefetched", lambda before, after, *, here: NOTHING)
     program = _lowered(graph, [_mode(Cut.BOTH)] * 3)
     assert [any(_awaits(op, Kind.CORE, Direction.S2MM) for op in layer) for layer in _windows(program)] == [handed, handed, False]
+    assert _part(program).soon == (False, handed, handed)
     check_run(program, graph, rng)
 
 
@@ -139,6 +142,29 @@ def test_tasks_without_room_in_queues_come_later() -> None:
     assert early[1] == 5 * cores, "the next layer's, with four tasks of data and residual"
     assert early[2] == cores * 3 // 4, "the fifth one, of all but the last of the cores that share data; none of the last layer's"
     assert early[3] == 2 * cores, "its own"
+
+
+@pytest.mark.parametrize(("own", "told", "stages"), [
+    (2, False, [Stage.CONFIGURE, Stage.ARRIVE, Stage.ARRIVE]),
+    (2, True, [Stage.CONFIGURE, Stage.FOLLOW, Stage.FOLLOW]),
+    (5, True, [Stage.CONFIGURE, *[Stage.FOLLOW] * 4, Stage.ARRIVE]),
+    (1, False, [Stage.CONFIGURE, Stage.ARRIVE]),
+])  # fmt: skip
+def test_tasks_that_find_a_full_queue_wait_until_cores_tell_that_they_have_all(own: int, told: bool, stages: list[Stage]) -> None:
+    """Of those that a channel takes, all but one are the layer's before; the last of this layer's is of data that follow."""
+
+    def task(descriptor: int) -> Operation:
+        return start(GRID, Tile(0, 1), Direction.S2MM, 4, Task(descriptor))
+
+    tasks = [(Stage.CONFIGURE, task(8 + n)) for n in range(own)] + [(Stage.FOLLOW, task(20))]
+    nothing: dict[str, Any] = {"computing": [], "leaving": [], "leaving_array": [], "needed": {}, "kept": {}, "taken": {}}
+    before = SimpleNamespace(**nothing, operations=[task(n) for n in range(4)])
+    control: Any = SimpleNamespace(**nothing, arriving=tasks)
+    found = _staged(GRID, cast(LayerControl, before), control, told=told)
+    where = {op: stage for stage, ops in found.items() for op in ops}
+    assert [where[op] for _, op in tasks] == stages
+    for ops in found.values():
+        assert ops == [op for _, op in tasks if op in ops], "tasks of a queue stay in order"
 
 
 @pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (1000.0, 0), (2000.0, 2), (6000.0, 2)])

@@ -16,7 +16,7 @@ from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.cost import ALONE, BEGUN, USED, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along
+from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along, soon_along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -47,6 +47,14 @@ def _never_stays(_: Readers, __: Tiling, ___: Tiling, held: bool) -> bool:
 def _next(count: int) -> list[Readers]:
     """Layers whose results the next one reads, and nobody else."""
     return [Readers(next=True, adder=-1, others=False)] * (count - 1) + [Readers(next=False, adder=-1, others=True)]
+
+
+def _making(way: Way, value: str) -> Way:
+    return replace(way, tiling=replace(way.tiling, layer=replace(way.tiling.layer, y=value)))
+
+
+def _reading(way: Way, value: str) -> Way:
+    return replace(way, tiling=replace(way.tiling, layer=replace(way.tiling.layer, x=value)))
 
 
 def test_the_first_layer_counts_by_itself() -> None:
@@ -163,6 +171,26 @@ def test_a_way_that_begins_late_has_to_be_much_cheaper(begins: Begins) -> None:
     late, other = (cycles_along([first, way], _next(2), found) for way in (second, dearer))
     assert late[0] == other[0]
     assert (late[1] > other[1]) == (begins is Begins.LATE)
+
+
+def test_data_come_sooner_unless_that_is_known_not_to_be() -> None:
+    """Of ways whose first tiles are in DDR before the layer before has finished, some have their first unit in cores by then."""
+    first, second = _ways((64, 256)), [_reading(way, "results") for way in _ways((256, 64))]
+    first = [_making(way, "results") for way in first if way.tiling.tiles > 1]
+    both = [(one, other) for one in first for other in second[:20] if soon_along([one, other], _next(2)) == [False, True]]
+    assert both
+    gained = 0
+    for pair in both:
+        usual, sooner = (
+            sum(cycles_along(pair, _next(2), lambda *_, how=how: how)) for how in (Begins.WITHOUT_DATA, Begins.WHOLE)
+        )
+        assert sooner <= usual
+        gained += usual - sooner > 100
+        assert not any(soon_along(pair, _next(2), lambda *_: Begins.WITHOUT_DATA))
+    assert gained
+    one, other = both[0]
+    shared = [replace(_next(2)[0], shared=True), _next(1)[0]]
+    assert not any(soon_along([one, other], shared)), "whose results are parts of something else"
 
 
 def test_channels_have_less_to_spare_the_more_they_bring() -> None:
