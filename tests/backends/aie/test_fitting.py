@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from models.byte_layer import ByteConv, chain_graph
+from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.succession import Begins
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -32,3 +36,20 @@ def test_a_layer_that_is_cheaper_in_parts_by_itself_is_whole_where_that_is_cheap
     assert [len(ways) for ways in parts] == [1, 2, 1]
     assert [len(ways) for ways in chosen] == [1, 1, 1]
     assert fitting.cycles({}, [t for ways in chosen for t in ways]) < fitting.cycles({}, [t for ways in parts for t in ways])
+
+
+def test_what_one_pair_of_ways_shows_is_known_of_others_of_their_shape() -> None:
+    """How late a layer begins behind another one; the latest of what is seen counts."""
+    graph = chain_graph(np.random.default_rng(3), 64, (14, 14), [ByteConv(i, 64) for i in range(3)])
+    ways = []
+    for node in graph.nodes:
+        layer = conv_layer(graph, node)
+        assert isinstance(layer, ConvLayer)
+        ways.append(next(iter(candidates(NPU, layer, modes(NPU.grid), 14, 14))))
+    fitting = Fitting(graph, NPU, modes(NPU.grid))
+    first, second, third = ways
+    assert fitting.begin_late([(first, second, Begins.WITHOUT_DATA)])
+    assert not fitting.begin_late([(second, third, Begins.WITHOUT_DATA)]), "of the same shape, in the same ways"
+    assert fitting.begin_late([(second, third, Begins.LATE)])
+    assert not fitting.begin_late([(first, second, Begins.WITHOUT_WEIGHTS), (first, second, Begins.LATE)])
+    assert fitting.begin_late([(first, replace(second, rows=second.rows + 1), Begins.WITHOUT_DATA)])
