@@ -313,10 +313,11 @@ def _whole(layer: ConvLayer) -> ConvLayer:
 
 
 def _cut(t: Tiling) -> tuple[Any, ...]:
-    """What ways have in common of which others begin late alike: descriptors and queues are as many."""
+    """What ways have in common of which others begin late alike, for layers of one shape: descriptors and queues are as many."""
     layer = t.layer
-    alike = layer.channels, layer.window, layer.residual is None, layer.first_block, layer.fan, t.height, t.width
-    return *alike, replace(t.mode, narrow=False), t.rows, t.splits
+    kind = layer.element, layer.depthwise, layer.computed is None, layer.residual is None
+    shape = layer.window, layer.channels, layer.first_block, layer.fan, t.height, t.width
+    return *kind, *shape, replace(t.mode, narrow=False), t.rows, t.splits
 
 
 def _key(t: Tiling) -> tuple[Any, ...]:

@@ -112,8 +112,8 @@ def _late(program: ArrayProgram, fitting: Fitting, views: Mapping[str, View]) ->
         if isinstance(part, ArrayPart):
             tilings = [p.tiling for p in part.plans]
             wanted = [begun and not soon for begun, soon in zip(fitting.soon(views, tilings), part.soon, strict=True)]
-            pairs = zip(pairwise(tilings), part.late, part.late[1:], wanted[1:], strict=False)
-            for (one, other), before, late, without in pairs:
+            behind = zip(pairwise(tilings), pairwise(part.late), wanted[1:], strict=True)
+            for (one, other), (before, late), without in behind:
                 if late and not before:
                     yield one, other, Begins.LATE if late.startswith(BEGINS_LATE) else Begins.WITHOUT_WEIGHTS
                 elif without and not late:
