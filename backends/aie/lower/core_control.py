@@ -136,7 +136,7 @@ class CoreControl(TileControl):
         step = core.data_step // 4
         free, full = Acquire(LOCKS.data_free), Release(LOCKS.data_full)
         made = CoreDescriptor(core.data // 4, t.data_bytes // 4, acquire=free, release=full)
-        turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+        turns = replace(made, **_buffer(made.base, 0, 1, step, t.buffers))
         chains = [([turns], t.units)]
         if self.mode.together > 1:
             chains = self._among_others(made, positions)
@@ -161,7 +161,7 @@ class CoreControl(TileControl):
             for n in (own, count - 1 - own)
         )
         if t.tiles == 1:
-            turns = replace(made, iteration=_turns(0, 1, step, t.buffers))
+            turns = replace(made, **_buffer(made.base, 0, 1, step, t.buffers))
             return [(chain, times) for chain, times in ((before, 1), ([turns], t.splits), (behind, 1)) if chain]
         units = [replace(made, **_buffer(made.base, i, t.splits, step, t.buffers)) for i in range(t.splits)]
         return [([*before, *units, *behind], t.tiles)]
@@ -212,14 +212,11 @@ class CoreControl(TileControl):
         return [CoreDescriptor(place, rest * words, (Dim(1, words), Dim(1, rest), Dim(1)))] if rest else []
 
 
-def _turns(first: int, each: int, step: int, buffers: int) -> Iteration:
-    """Which of the buffers, `step` words apart, are taken one after the other: number `first`, then always `each` later."""
-    if buffers == 1 or each % buffers == 0:
-        return Iteration()
-    return Iteration(step, buffers, first % buffers)
-
-
 def _buffer(base: int, first: int, each: int, step: int, buffers: int) -> dict[str, Any]:
-    """Base and iteration of a descriptor that takes buffers in such turns."""
-    turns = _turns(first, each, step, buffers)
-    return {"base": base if turns.wrap > 1 else base + first % buffers * step, "iteration": turns}
+    """Base and iteration of a descriptor that takes the buffers, `step` words apart, in turns: number `first`, then always `each`
+    later. Where the second of two lies before the first, it is what descriptors count from, as they step onward only."""
+    if buffers == 1 or each % buffers == 0:
+        return {"base": base + first % buffers * step, "iteration": Iteration()}
+    if step < 0:
+        return {"base": base + step, "iteration": Iteration(-step, buffers, (first + 1) % buffers)}
+    return {"base": base, "iteration": Iteration(step, buffers, first % buffers)}

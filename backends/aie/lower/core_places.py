@@ -1,26 +1,22 @@
 """Where everything is in the data memory of cores: in banks of its own where there is room, and beside what the layer before has.
 
 A layer's words may come to a core while it still computes the last tile of the layer before, if they find a place there that
-this one has done with. So of the orders in which things may lie, that one is taken in which the first buffer of data and the
-first page of weights meet nothing that is in use then.
+this one has done with. So of the orders in which things may lie (`core_orders`), that one is taken in which the first buffer of
+data and the first page of weights meet nothing that is in use then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
-from sparsec.backends.aie.descriptor_forms import CORE_STEP_BYTES
+from sparsec.backends.aie.lower.core_orders import Orders, Span, Thing
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 
-Span = tuple[int, int]  # the first byte, and that behind the last
-
 _ALIGN = 32
 _EARLY = ("data", "more data", "weights", "residual")  # what may come early: buffers of data, the first page, the residual
-_ORDER = ("data", "more data", "residual", "weights", "results")
 _APART = (  # what is not to share a bank: both buffers of data; what is loaded, or stored, at a time
     ("data", "more data"),
     *((data, other) for data in ("data", "more data") for other in ("residual", "half", "other half", "results")),
@@ -32,7 +28,8 @@ _APART = (  # what is not to share a bank: both buffers of data; what is loaded,
 
 @dataclass(frozen=True, slots=True)
 class CorePlaces:
-    """Byte addresses in every core's data memory: of the first buffer of each kind, and the bytes to the next one."""
+    """Byte addresses in every core's data memory: of the first buffer of each kind, and the bytes to the next one, which may lie
+    before it if there are two."""
 
     data: int
     data_step: int
@@ -63,15 +60,47 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
     if used is None or all(beside := comes_beside(tiling, usual, used)) or tiling.half_sums or tiling.buffers > 2:
         return usual
     likely = [_EARLY, _EARLY[:-1], _EARLY[:-2]] if tiling.mode.own else [_EARLY[:-1], _EARLY[:-2]]
-    bank, by = size // machine.core.data_banks, used.by(tiling)
-    there = _pieces(tiling, _starts(tiling, usual))
-    apart = [pair for pair in _APART if not _share_bank(there, pair, bank)]
+    orders = _orders(machine, tiling, usual)
     for wanted in likely[: likely.index(_EARLY[:-2]) + (not beside[0])]:
-        for order in permutations(_ORDER):
-            made = _arranged(tiling, order, {name: by[name] for name in wanted}, apart, bank, size - demand["parameters"])
-            if made is not None:
-                return made
+        for starts in orders.all(used.by(tiling, wanted)):
+            return _from(machine, tiling, starts)
     return usual
+
+
+def other_places(machine: Machine, tiling: Tiling, core: CorePlaces, used: Used | None) -> Iterator[CorePlaces]:
+    """Other orders of what is in a core, in which as much comes beside what is used as with the places it has."""
+    if tiling.half_sums or tiling.buffers > 2:
+        return
+    beside = comes_beside(tiling, core, used) if used else (False,) * 3
+    wanted = [name for name, there in zip(_EARLY, (beside[0], *beside), strict=True) if there]
+    for starts in _orders(machine, tiling, _usual(machine, tiling)).all(used.by(tiling, wanted) if used else {}):
+        yield _from(machine, tiling, starts)
+
+
+def _orders(machine: Machine, tiling: Tiling, usual: CorePlaces) -> Orders:
+    """Those in which no more things share banks than usually."""
+    demand, several = tiling.core_demand, tiling.buffers > 1
+    early, first = _early_bytes(tiling), tiling.paging.first_half
+    tail = demand["data"] - tiling.buffers * tiling.unit_bytes  # behind the last buffer: what is passed over, or read too far
+    weights = (("half", 0, first), ("other half", first, demand["weights"]))
+    things = {
+        "data": Thing(tiling.unit_bytes, early["data"], (("data", 0, tiling.unit_bytes),)),
+        "more data": Thing(early["more data"], early["more data"], (("more data", 0, early["more data"]),)),
+        "residual": Thing(demand["residual"], early["residual"], (("residual", 0, demand["residual"]),)),
+        "weights": Thing(demand["weights"], early["weights"], weights, least=_ALIGN),  # a step before the first is read, too
+        "results": Thing(demand["results"], 0, (("results", 0, demand["results"]),)),
+    }
+    behind = dict.fromkeys(("data", "more data") if several else ("data",), tail)
+    bank = machine.core.data_bytes // machine.core.data_banks
+    return Orders(things, _APART, bank, machine.core.data_bytes - demand["parameters"], behind).no_worse(_starts(tiling, usual))
+
+
+def _from(machine: Machine, tiling: Tiling, starts: Mapping[str, int]) -> CorePlaces:
+    """Places from where things begin in an order."""
+    none = (SUM_BYTES // 2, SUM_BYTES // 2)  # there are no partial sums
+    step = starts["more data"] - starts["data"] if tiling.buffers > 1 else tiling.unit_bytes
+    of = starts["data"], step, starts["residual"], starts["weights"], starts["results"]
+    return _places(tiling, *of, none, machine.core.data_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +126,11 @@ class Used:
             return Used(results, (), computing + data)
         return Used((*computing, data[(tiling.units - 1) % tiling.buffers]), results, computing + data)
 
-    def by(self, tiling: Tiling) -> dict[str, tuple[Span, ...]]:
+    def by(self, tiling: Tiling, names: Sequence[str] = _EARLY) -> dict[str, tuple[Span, ...]]:
         """What things of the next layer are not to meet."""
         more = self.second if tiling.buffers > 1 else ()
-        return {"data": self.first, "more data": more, "weights": self.weights, "residual": self.weights}
+        found = {"data": self.first, "more data": more, "weights": self.weights, "residual": self.weights}
+        return {name: found[name] for name in names}
 
 
 def comes_beside(tiling: Tiling, core: CorePlaces, used: Used) -> tuple[bool, bool, bool]:
@@ -113,10 +143,17 @@ def comes_beside(tiling: Tiling, core: CorePlaces, used: Used) -> tuple[bool, bo
 
 def _early(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
     """Spans of what may come early."""
+    return {name: (starts[name], starts[name] + n) for name, n in _early_bytes(tiling).items()}
+
+
+def _early_bytes(tiling: Tiling) -> dict[str, int]:
     unit, page = tiling.unit_bytes, max(tiling.page_bytes)
-    length = {"data": unit, "more data": (tiling.buffers - 1) * unit, "weights": page}
-    length["residual"] = tiling.core_demand["residual"]
-    return {name: (starts[name], starts[name] + length[name]) for name in _EARLY if name in starts}
+    return {
+        "data": unit,
+        "more data": (tiling.buffers - 1) * unit,
+        "weights": page,
+        "residual": tiling.core_demand["residual"],
+    }
 
 
 def _overlaps(span: Span, used: Sequence[Span]) -> bool:
@@ -158,7 +195,7 @@ def _places(
     return CorePlaces(
         data,
         step,
-        data + (tiling.buffers - 1) * step + tiling.unit_bytes,
+        data + max(0, (tiling.buffers - 1) * step) + tiling.unit_bytes,
         residual + tiling.residual_lead * bool(tiling.layer.residual),
         weights,
         results + tiling.result_quad,  # the first store of a chunk lands before its results
@@ -211,78 +248,3 @@ def _starts(tiling: Tiling, core: CorePlaces) -> dict[str, int]:
         "weights": core.weights,
         "results": core.results - tiling.result_quad,
     }
-
-
-def _pieces(tiling: Tiling, starts: Mapping[str, int]) -> dict[str, Span]:
-    """Spans of what is there: of weights in a ring both halves, of which one comes while the other is read."""
-    demand, first = tiling.core_demand, tiling.paging.first_half
-    found = {name: (at, at + demand[name]) for name, at in starts.items() if name in ("residual", "results")}
-    found |= {name: (at, at + tiling.unit_bytes) for name, at in starts.items() if name == "data"}
-    if tiling.buffers > 1 and "more data" in starts:
-        found["more data"] = starts["more data"], starts["more data"] + (tiling.buffers - 1) * tiling.unit_bytes
-    if "weights" in starts:
-        at = starts["weights"]
-        found |= {"half": (at, at + first), "other half": (at + first, at + demand["weights"])}
-    return {name: span for name, span in found.items() if span[1] > span[0]}
-
-
-def _share_bank(pieces: Mapping[str, Span], pair: tuple[str, str], bank: int) -> bool:
-    """Whether two things have bytes in one bank."""
-    if not all(name in pieces for name in pair):
-        return False
-    (a, b), (c, d) = (pieces[name] for name in pair)
-    return a // bank <= (d - 1) // bank and c // bank <= (b - 1) // bank
-
-
-def _arranged(
-    tiling: Tiling,
-    order: Sequence[str],
-    beside: Mapping[str, Sequence[Span]],
-    apart: Sequence[tuple[str, str]],
-    bank: int,
-    end: int,
-) -> CorePlaces | None:
-    """Things in an order, each as soon as pairs that are to be `apart` are, and what comes first of it is `beside` what is used;
-    None where that is no order for them, or leads beyond the `end`."""
-    demand, several = tiling.core_demand, tiling.buffers > 1
-    tail = demand["data"] - tiling.buffers * tiling.unit_bytes  # behind the last buffer: what is passed over, or read too far
-    length = {
-        "data": tiling.unit_bytes + (0 if several else tail),
-        "more data": (tiling.buffers - 1) * tiling.unit_bytes + tail if several else 0,
-        "residual": demand["residual"],
-        "weights": demand["weights"],
-        "results": demand["results"],
-    }
-    if order.index("data") > order.index("more data"):
-        return None
-    there: dict[str, int] = {}
-    at = 0
-    for name in order:
-        used = beside.get(name, ())
-        at = max(at, _ALIGN) if name == "weights" else at  # a step before those of the first chunk is read, too
-        for start in _likely(at, tiling.paging.first_half if name == "weights" else 0, bank, used):
-            more = there | {name: start}
-            if not any(_share_bank(_pieces(tiling, more), pair, bank) for pair in apart):
-                if not used or not _overlaps(_early(tiling, more)[name], used):
-                    break
-        else:
-            return None
-        if start + length[name] > end:
-            return None
-        there[name] = start
-        at = start + length[name] if length[name] else at
-    step = there["more data"] - there["data"] if several else tiling.unit_bytes
-    if step > CORE_STEP_BYTES:
-        return None
-    none = (SUM_BYTES // 2, SUM_BYTES // 2)  # there are no partial sums
-    return _places(
-        tiling, there["data"], step, there["residual"], there["weights"], there["results"], none, end + demand["parameters"]
-    )
-
-
-def _likely(at: int, first: int, bank: int, used: Sequence[Span]) -> Iterator[int]:
-    """Where a thing may begin from `at` on: there, behind what is used, and where it, or what is behind its first bytes, begins a
-    bank."""
-    at = -(-at // _ALIGN) * _ALIGN
-    banks = {at + -(at + first) % bank + n * bank for n in range(8)} | {at + -at % bank + n * bank for n in range(8)}
-    yield from sorted({at, *banks, *(-(-span[1] // _ALIGN) * _ALIGN for span in used if span[1] > at)})

@@ -17,7 +17,7 @@ from sparsec.backends.aie.lower.leaving import every_of
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.partition import ArraySegment, layers_of, partition
 from sparsec.backends.aie.lower.plan import LayerPlan, kinds_of, plan_layer
-from sparsec.backends.aie.lower.prefetch import change_early, narrowed
+from sparsec.backends.aie.lower.prefetch import change_early, narrowed, places_along
 from sparsec.backends.aie.lower.sequence import BEGINS_LATE, sequence
 from sparsec.backends.aie.lower.succession import Begins, Way, cycles_along
 from sparsec.backends.aie.lower.sums import with_sums
@@ -207,9 +207,9 @@ def _array_part(
     neighbours = Neighbours.of(graph, views, tilings, apart)
     leaves = neighbours.leave
     layers: list[tuple[LayerPlan, Traffic]] = []
-    for i, tiling in enumerate(tilings):
-        soon = i > 0 and change_early(tilings[i - 1], tiling, leaves[i - 1], more=True)
-        plan = plan_layer(machine, tiling, kinds, layers[-1][0] if soon else None)
+    early = [False, *(change_early(*pair, out, more=True) for pair, out in zip(pairwise(tilings), leaves, strict=False))]
+    for tiling, core in zip(tilings, places_along(machine, tilings, early), strict=True):
+        plan = plan_layer(machine, tiling, kinds, core)
         layers.append((plan, Traffic.of(plan.layer, images, len(weights))))
         weights += plan.weights
     there = [i > 0 and in_ddr_before(views, tilings[i - 1], t) for i, t in enumerate(tilings)]

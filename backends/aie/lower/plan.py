@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.backends.aie.core.program import Kind, entries
 from sparsec.backends.aie.core.sparse_b import DEPTH
 from sparsec.backends.aie.lower.chunks import Chunk
-from sparsec.backends.aie.lower.core_places import CorePlaces, Used, in_core
+from sparsec.backends.aie.lower.core_places import CorePlaces, in_core
 from sparsec.backends.aie.lower.geometry import BFLOAT16
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, What, granule, in_memory
@@ -82,10 +82,9 @@ def _kinds(tiling: Tiling, block: int) -> list[Kind]:
     return found
 
 
-def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind], before: LayerPlan | None = None) -> LayerPlan:
-    """Place everything, in cores what comes first beside what a layer `before` has there, if there is room. FitError when
-    something is too large."""
-    core = in_core(machine, tiling, Used.of(before.tiling, before.core) if before is not None else None)
+def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind], core: CorePlaces | None = None) -> LayerPlan:
+    """Place everything; in cores it may have its places. FitError when something is too large."""
+    core = core or in_core(machine, tiling)
     pages = []
     for part in range(tiling.mode.channel_parts):
         rows = range(part, tiling.rows_of_counts, tiling.mode.channel_parts)

@@ -3,10 +3,11 @@ that."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
-from sparsec.backends.aie.lower.core_places import Used, comes_beside
+from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core, other_places
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
@@ -58,14 +59,44 @@ def prefetched(before: LayerPlan, after: LayerPlan, *, here: bool) -> tuple[bool
     they have places that nothing else is in then, locks count them, and data that are `here` have been made. A residual comes
     behind the first page of a core's own stream."""
     one, other = before.tiling, after.tiling
+    return _may_come(one, other, comes_beside(other, after.core, Used.of(one, before.core)), here=here)
+
+
+def _may_come(one: Tiling, other: Tiling, beside: tuple[bool, bool, bool], *, here: bool) -> tuple[bool, bool, bool]:
     if not (_all_take(one) and _all_take(other)) or other.mode.together > 1:
         return NOTHING
-    data, weights, residual = comes_beside(other, after.core, Used.of(one, before.core))
+    data, weights, residual = beside
     data = data and one.buffers <= other.buffers and not (here and not first_is_there(one, other))
     weights = weights and one.kept and _one_more_page(one)
     each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
     own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
     return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
+
+
+def places_along(machine: Machine, tilings: Sequence[Tiling], early: Sequence[bool]) -> list[CorePlaces]:
+    """Where things are in cores, of layers that follow one another, of some of which words may come `early`: if there is no place
+    for these beside what the layer before has, this one has its things in another order that leaves one, as long as its own
+    words come as early. FitError where things are too large."""
+    found: list[CorePlaces] = []
+    used: Used | None = None
+    for i, tiling in enumerate(tilings):
+        before, used = used, Used.of(tilings[i - 1], found[-1]) if early[i] else None
+        core = in_core(machine, tiling, used)
+        if used is not None:
+            one = tilings[i - 1]
+            most = _may_come(one, tiling, (True,) * 3, here=False)
+            best = _may_come(one, tiling, comes_beside(tiling, core, used), here=False)
+            others = other_places(machine, one, found[-1], before) if best != most else ()
+            for other in others:
+                beside = Used.of(one, other)
+                made = in_core(machine, tiling, beside)
+                come = _may_come(one, tiling, comes_beside(tiling, made, beside), here=False)
+                if sum(come) > sum(best):
+                    best, core, used, found[-1] = come, made, beside, other
+                if best == most:
+                    break
+        found.append(core)
+    return found
 
 
 def first_is_there(before: Tiling, after: Tiling) -> bool:
