@@ -1,5 +1,8 @@
-"""Orders in which things lie in the data memory of a core, one behind the other: each as soon as it shares no bank with what it is
-to be apart from, and what comes early of it meets nothing that is in use."""
+"""Orders in which things lie in the data memory of a core, one behind the other.
+
+Each begins as soon as it shares no bank with what it is to be apart from, and what comes early of it meets nothing that is in
+use.
+"""
 
 from __future__ import annotations
 
@@ -50,15 +53,16 @@ class Orders:
         for a, b in self.apart:
             others.setdefault(a, []).append(b)
             others.setdefault(b, []).append(a)
-        for order in permutations(self.things):
+        empty = [name for name, thing in self.things.items() if not thing.bytes]
+        for order in permutations(name for name, thing in self.things.items() if thing.bytes):
             if (found := self._in_order(order, beside, others)) is not None:
-                yield found
+                yield found | dict.fromkeys(empty, 0)
 
     def _in_order(
         self, order: Sequence[str], beside: Mapping[str, Sequence[Span]], others: Mapping[str, Sequence[str]]
     ) -> dict[str, int] | None:
         """Where things begin; None where that leads beyond the end, or buffers are further apart than descriptors step."""
-        last = max(self.behind, key=order.index)
+        last = max((name for name in self.behind if name in order), key=order.index)
         starts: dict[str, int] = {}
         masks: dict[str, int] = {}
         at = 0
@@ -78,7 +82,7 @@ class Orders:
             starts[name] = start
             masks |= banks
             at = start + length if length else at
-        steps = [starts[name] for name in self.behind]
+        steps = [starts[name] for name in self.behind if name in starts]
         return starts if max(steps) - min(steps) <= CORE_STEP_BYTES else None
 
     def _likely(self, at: int, thing: Thing, used: Sequence[Span]) -> list[int]:

@@ -46,6 +46,12 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
     """Buffers in a core, data and weights in banks of their own where they fit, so that loads and DMA do not meet; what comes
     first beside what is `used`, if there is an order for that in which no more things share banks. FitError where they are too
     large."""
+    return next(likely_places(machine, tiling, used))
+
+
+def likely_places(machine: Machine, tiling: Tiling, used: Used | None) -> Iterator[CorePlaces]:
+    """Places in a core, those first of which most comes early, and of these the usual ones; then all other orders of things of
+    which as much does. FitError where things are too large."""
     demand, size = tiling.core_demand, machine.core.data_bytes
     if sum(demand.values()) > size:
         told = ", ".join(f"{n:,} bytes of {what}" for what, n in demand.items() if n)
@@ -57,24 +63,23 @@ def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CoreP
             node=tiling.layer.node,
         )
     usual = _usual(machine, tiling)
-    if used is None or all(beside := comes_beside(tiling, usual, used)) or tiling.half_sums or tiling.buffers > 2:
-        return usual
+    beside = (True,) * 3 if used is None else comes_beside(tiling, usual, used)
+    fixed = bool(tiling.half_sums) or tiling.buffers > 2
+    if fixed or all(beside):
+        yield usual
+    if fixed:
+        return
     likely = [_EARLY, _EARLY[:-1], _EARLY[:-2]] if tiling.mode.own else [_EARLY[:-1], _EARLY[:-2]]
     orders = _orders(machine, tiling, usual)
-    for wanted in likely[: likely.index(_EARLY[:-2]) + (not beside[0])]:
-        for starts in orders.all(used.by(tiling, wanted)):
-            return _from(machine, tiling, starts)
-    return usual
-
-
-def other_places(machine: Machine, tiling: Tiling, core: CorePlaces, used: Used | None) -> Iterator[CorePlaces]:
-    """Other orders of what is in a core, in which as much comes beside what is used as with the places it has."""
-    if tiling.half_sums or tiling.buffers > 2:
-        return
-    beside = comes_beside(tiling, core, used) if used else (False,) * 3
-    wanted = [name for name, there in zip(_EARLY, (beside[0], *beside), strict=True) if there]
-    for starts in _orders(machine, tiling, _usual(machine, tiling)).all(used.by(tiling, wanted) if used else {}):
-        yield _from(machine, tiling, starts)
+    for wanted in likely[: likely.index(_EARLY[:-2]) + (not beside[0])] if used else [()]:
+        found = False
+        for starts in orders.all(used.by(tiling, wanted) if used else {}):
+            found = True
+            yield _from(machine, tiling, starts)
+        if found:
+            break
+    if not all(beside):
+        yield usual
 
 
 def _orders(machine: Machine, tiling: Tiling, usual: CorePlaces) -> Orders:

@@ -4,10 +4,10 @@ that."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
-from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core, other_places
+from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, likely_places
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
@@ -15,6 +15,7 @@ from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
 from sparsec.backends.aie.machine import Machine
 
 NOTHING = (False, False, False)
+_KEPT = 32  # places of a layer in cores that differ in what they leave
 _SHARE = 0.6  # of the time of a layer, in which its results leave
 
 
@@ -73,30 +74,39 @@ def _may_come(one: Tiling, other: Tiling, beside: tuple[bool, bool, bool], *, he
     return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Where things of a layer are in cores, behind those of the layer before, and how much came early up to here."""
+
+    come: int
+    core: CorePlaces
+    before: _Placed | None
+
+
 def places_along(machine: Machine, tilings: Sequence[Tiling], early: Sequence[bool]) -> list[CorePlaces]:
-    """Where things are in cores, of layers that follow one another, of some of which words may come `early`: if there is no place
-    for these beside what the layer before has, this one has its things in another order that leaves one, as long as its own
-    words come as early. FitError where things are too large."""
-    found: list[CorePlaces] = []
-    used: Used | None = None
+    """Where things are in cores, of layers that follow one another, to some of which words may come `early`: so that most do. Of
+    the places of a layer beside those of the layer before, some are kept that leave different ones. FitError where things are
+    too large."""
+    states: Sequence[_Placed | None] = [None]
     for i, tiling in enumerate(tilings):
-        before, used = used, Used.of(tilings[i - 1], found[-1]) if early[i] else None
-        core = in_core(machine, tiling, used)
-        if used is not None:
-            one = tilings[i - 1]
-            most = _may_come(one, tiling, (True,) * 3, here=False)
-            best = _may_come(one, tiling, comes_beside(tiling, core, used), here=False)
-            others = other_places(machine, one, found[-1], before) if best != most else ()
-            for other in others:
-                beside = Used.of(one, other)
-                made = in_core(machine, tiling, beside)
-                come = _may_come(one, tiling, comes_beside(tiling, made, beside), here=False)
-                if sum(come) > sum(best):
-                    best, core, used, found[-1] = come, made, beside, other
-                if best == most:
-                    break
-        found.append(core)
-    return found
+        made: list[_Placed] = []
+        for state in states:
+            used = Used.of(tilings[i - 1], state.core) if early[i] and state else None
+            for core in likely_places(machine, tiling, used):
+                beside = comes_beside(tiling, core, used) if used else (False,) * 3
+                come = sum(_may_come(tilings[i - 1], tiling, beside, here=False)) if used else 0
+                made.append(_Placed(come + (state.come if state else 0), core, state))
+        made.sort(key=lambda one: -one.come)
+        left: dict[Used, _Placed] = {}
+        for one in made:
+            left.setdefault(Used.of(tiling, one.core), one)
+        states = list(left.values())[: _KEPT if i + 1 < len(tilings) and early[i + 1] else 1]
+    found: list[CorePlaces] = []
+    state = states[0]
+    while state:
+        found.append(state.core)
+        state = state.before
+    return found[::-1]
 
 
 def first_is_there(before: Tiling, after: Tiling) -> bool:
