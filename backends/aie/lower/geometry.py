@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from math import isqrt
 
 from sparsec.backends.aie.lower.chunks import Steps
@@ -158,6 +159,7 @@ class Share:
     element: Element = BYTE
     pairs: bool = False  # of blocks of input channels, whose vectors are multiplied as one of 4 x 16
     parts: int = 1  # in which the blocks come to a core one after the other, each with all of its planes
+    trimmed: bool = False  # planes have only the rows that the kernel reads; parts are single blocks then
 
     @cached_property
     def lane(self) -> int:
@@ -169,20 +171,20 @@ class Share:
         """Vectors from one row of a plane to the next."""
         return self.lane + (self.window.kernel[1] - 1) // self.window.stride
 
-    @cached_property
-    def plane_rows(self) -> int:
-        """Rows of a plane of one block of channels."""
-        return self.rows + (self.window.kernel[0] - 1) // self.window.stride
+    def plane_rows(self, remainder: int = 0) -> int:
+        """Rows of one block of channels in the planes of a remainder: those of the first, which has most, or fewer if they are
+        trimmed."""
+        return self.rows + (self.window.kernel[0] - 1 - remainder * self.trimmed) // self.window.stride
 
-    @property
-    def plane_vectors(self) -> int:
-        """Vectors of one plane of all channels."""
-        return self.blocks * self.plane_rows * self.pitch
+    @cached_property
+    def _plane_starts(self) -> tuple[int, ...]:
+        """Rows of a block in the planes before each, and in all of them."""
+        return tuple(accumulate((self.plane_rows(i) for i, _ in self.window.planes), initial=0))
 
     @property
     def data_vectors(self) -> int:
         """Vectors of all planes."""
-        return len(self.window.planes) * self.plane_vectors
+        return self.blocks * self._plane_starts[-1] * self.pitch
 
     @cached_property
     def folded(self) -> bool:
@@ -203,7 +205,7 @@ class Share:
     def steps(self) -> Steps:
         """Bytes between the vectors that are multiplied together, and on to the next ones."""
         vector = self.element.vector_bytes
-        inner = self.plane_rows * self.pitch * vector if self.pairs else vector - LOAD_BYTES
+        inner = self.plane_rows() * self.pitch * vector if self.pairs else vector - LOAD_BYTES
         if not self.folded:
             return Steps((vector,) * 3, TILE_VECTORS * vector, inner)
         row, rows = vector * self.pitch, TILE_VECTORS // self.lane
@@ -223,8 +225,9 @@ class Share:
 
     @property
     def source_rows(self) -> int:
-        """Input rows in the memory tile: whole strides, so that planes of different rows walk alike."""
-        return self.row_step * self.plane_rows
+        """Input rows of a block in the memory tile: whole strides, so that planes of different rows walk alike from block to
+        block; of blocks that move one by one, those that the kernel reads."""
+        return self.row_step * (self.rows - 1) + self.window.kernel[0] if self.trimmed else self.row_step * self.plane_rows()
 
     @property
     def source_reach(self) -> int:
@@ -250,5 +253,6 @@ class Share:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
         s, each = self.window.stride, self.blocks // self.parts
         part, own = divmod(block, each)
-        plane = part * len(self.window.planes) + self.window.planes.index((row % s, column % s))
-        return self.element.vector_bytes * (((plane * each + own) * self.plane_rows + row // s) * self.pitch + column // s)
+        before = each * (part * self._plane_starts[-1] + self._plane_starts[self.window.planes.index((row % s, column % s))])
+        at = before + own * self.plane_rows(row % s) + row // s
+        return self.element.vector_bytes * (at * self.pitch + column // s)

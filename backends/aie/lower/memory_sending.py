@@ -185,8 +185,8 @@ class MemorySending(TileControl):
         words = t.layer.element.position_words
         row = words * t.source.source_columns
         dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
-        length = LANES * words * share.plane_vectors * t.splits // t.parts
-        return [MemoryDescriptor(i * row + words * j, length, dims) for i, j in share.window.planes]
+        each = LANES * words * share.pitch * t.source.blocks // t.parts
+        return [MemoryDescriptor(i * row + words * j, each * share.plane_rows(i), dims) for i, j in share.window.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
         """Pages of weights, and the residual of a core that has a stream of its own (`behind_first`)."""

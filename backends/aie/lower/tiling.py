@@ -30,6 +30,7 @@ CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet i
 _ALIGN = 32
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 _FEW_PARTS = 2  # where each takes several descriptors
+_TRIMMED = 8  # blocks of channels at most that come one by one, so that their planes have only the rows that are read
 _PIECES = 8  # of a core's residual of the only tile at most
 
 
@@ -65,7 +66,8 @@ class Tiling:
     def share(self) -> Share:
         """What a core computes of one tile, and reads at a time."""
         blocks = self.layer.input_blocks // self.inputs
-        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element, self.sparse, self.parts // self.splits)
+        parts = self.parts // self.splits
+        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element, self.sparse, parts, self.trimmed)
 
     @property
     def inputs(self) -> int:
@@ -104,16 +106,24 @@ class Tiling:
         """Parts of a tile in memory tiles, some of which come through one channel and others through the next: there may be more
         than cores get it in, where a column has one stream of data, or two of which each has a channel; of several planes where
         one descriptor of each serves all parts."""
-        streams, blocks = self.mode.column_streams, self.source.blocks
+        streams, blocks = self.mode.column_streams, self.source_blocks
         several = len(self.layer.window.planes) > 1
         if self.groups > 1 or streams > (2 if self.in_turn else 1) or (several and not self.serves_all):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
         if self.tiles == 1 and self.in_turn:  # each unit, so that cores have the first one soon
             most *= self.splits
+        if several and blocks <= _TRIMMED and not self.sparse:
+            most = max(most, blocks)
         found = range(max(min(most, LOCK_MAXIMUM // min(RING, self.tiles)), self.splits), 0, -1)
         together = 2 if self.sparse else 1  # blocks of a pair are in one part
         return next(n for n in found if n % self.splits == 0 and (blocks % (n * together) == 0 or n == self.splits))
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether planes of even and odd rows have as many as the kernel reads of each, and not all as many as the longest: of
+        parts that are single blocks, so that descriptors do not walk from one block to the next."""
+        return len(self.layer.window.planes) > 1 and self.parts == self.source_blocks and not self.sparse
 
     @property
     def in_turn(self) -> bool:
@@ -409,8 +419,13 @@ class Tiling:
     @cached_property
     def source(self) -> Share:
         """What a memory tile holds of one tile: all input channels, or those of one core of a chain."""
-        blocks = self.layer.input_blocks // self.mode.chain
-        return Share(self.layer.window, blocks, self.rows, self.width, self.layer.element)
+        of = self.layer.window, self.source_blocks, self.rows, self.width
+        return Share(*of, self.layer.element, trimmed=self.trimmed)
+
+    @property
+    def source_blocks(self) -> int:
+        """Blocks of input channels of a tile in memory tiles: all, or those of one core of a chain."""
+        return self.layer.input_blocks // self.mode.chain
 
     @cached_property
     def source_bytes(self) -> int:
