@@ -81,7 +81,7 @@ def apart(before: Tiling, after: Tiling) -> str:
         return "there are more of its parts than locks count"
     if after.rows not in (1, before.rows):
         return f"the next layer has tiles of {after.rows} rows"
-    return _cut_apart(before, after, "the next layer")
+    return _cut_apart(before, after, "the next layer", parts_of_one(before, after))
 
 
 def not_added(before: Tiling, adder: Tiling) -> str:
@@ -102,22 +102,36 @@ def not_added(before: Tiling, adder: Tiling) -> str:
         return "the layer that adds them has rows of another length"
     if adder.rows != before.rows:
         return f"the layer that adds them has tiles of {adder.rows} rows"
-    return _cut_apart(before, adder, "the layer that adds them")
+    return _cut_apart(before, adder, "the layer that adds them", int(before.mode.cut is adder.mode.cut))
 
 
 def _whole(one: ConvLayer, other: ConvLayer) -> bool:
     return one.output_blocks == other.input_blocks and one.first_block == other.first_block == 0
 
 
-def _cut_apart(before: Tiling, after: Tiling, told: str) -> str:
-    """Why results do not lie as a later layer reads them, which is `told` so."""
-    if before.mode.cut is not after.mode.cut:
+def parts_of_one(before: Tiling, after: Tiling) -> int:
+    """How many parts of the positions of a layer one of the layer before is, which follow one another in its memory tile: one
+    where both have the same cut, several of a column if these are whole tiles; 0 where they are not parts of one."""
+    if before.mode.cut is after.mode.cut:
+        return 1
+    (columns, one), (others, many) = before.mode.groups, after.mode.groups
+    if columns != others or columns != before.mode.grid.columns or many % one:
+        return 0
+    count = many // one
+    rows = {before.band, before.tiles * before.rows, count * after.band, count * after.tiles * after.rows}
+    return count if len(rows) == 1 else 0
+
+
+def _cut_apart(before: Tiling, after: Tiling, told: str, parts_of_each: int) -> str:
+    """Why results do not lie as a later layer reads them, which is `told` so, and of whose parts of the positions so many are one
+    of theirs."""
+    if not parts_of_each:
         return f"{told} has {after.mode.told}"
     parts, blocks, grid = before.mode.channel_parts, before.layer.output_blocks, before.mode.grid
     sent = {s.part: s.memory.column for s in before.mode.homes}
     if any(abs(c - sent[before.mode.parts(c, r)[0]]) > 1 for c in range(grid.columns) for r in range(grid.core_rows)):
         return "memory tiles reach only their neighbours"
-    if not all(s.reaches(sent[s.part]) for carriers in after.mode.carriers() for s in carriers):
+    if not all(s.reaches(sent[s.part // parts_of_each]) for carriers in after.mode.carriers() for s in carriers):
         return "memory tiles reach only their neighbours"
     if blocks < parts:
         return "not all cores have results"

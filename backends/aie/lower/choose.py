@@ -119,11 +119,19 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.mode.own and (t.layer.computed or not (t.kept or t.tiles == 1)):  # residuals come between whole pages, and once
         return False
+    if t.mode.weights_first and not (t.kept and t.buffers == 2 and _plain(t)):
+        return False
     if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False
     if t.buffers > 1 and (t.unit_bytes > _STEP_BYTES or t.units == 1):
         return False
     return t.least_demand <= machine.core.data_bytes
+
+
+def _plain(t: Tiling) -> bool:
+    """Whether weights are constant, and whole sums made of tiles that come once, to which nothing is added."""
+    layer = t.layer
+    return t.splits == t.groups == 1 and not (t.in_parts or t.sparse or layer.computed or layer.residual or layer.depthwise)
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:

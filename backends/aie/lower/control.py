@@ -109,8 +109,10 @@ class LayerControl:
         for c in range(self.grid.columns):
             yield from _all(Stage.TAKE, self.memory.begin(Tile(c, 1)))
         for c in range(self.grid.columns):
-            yield from self._sent(self.sending.data(Tile(c, 1)), early=self.links.prefetch[0], once=self.links.here)
-            yield from self._sent(self.sending.weights(Tile(c, 1)), early=self.links.prefetch[1])
+            data = self._sent(self.sending.data(Tile(c, 1)), early=self.links.prefetch[0], once=self.links.here)
+            weights = self._sent(self.sending.weights(Tile(c, 1)), early=self.links.prefetch[1])
+            for sent in (weights, data) if self.tiling.mode.weights_first else (data, weights):
+                yield from sent
         for c in range(self.grid.columns):
             for r in range(self.grid.core_rows):
                 yield from self._tasks(Stage.QUEUE if self.links.queued[0] else Stage.TAKE, self.core.run(c, r), S2MM)
@@ -156,7 +158,8 @@ class LayerControl:
 
     def delivered(self) -> Iterator[Operation]:
         """Wait until all cores have all of their data and weights, where they tell (`Links.tells`)."""
-        for channel in (CORE_DATA, CORE_WEIGHTS) if self.links.tells else ():
+        channels = (CORE_DATA,) if self.tiling.mode.weights_first else (CORE_DATA, CORE_WEIGHTS)
+        for channel in channels if self.links.tells else ():
             yield Sync(self.tiling.mode.core(0, 0), S2MM, channel, self.grid.columns, self.grid.core_rows)
 
     def tidy(self) -> Iterator[Operation]:

@@ -69,15 +69,18 @@ class CoreControl(TileControl):
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), tuple(w % 2**32 for w in told.words()))
         if self.mode.chain > 1:
             yield write(self.grid, tile, "accumulators", CASCADE_INPUT.put(0) | CASCADE_OUTPUT.put(0))  # from north to south
-        yield from self._core_data(tile, column, row)
+        data = self._core_data(tile, column, row)
+        if not self.mode.weights_first:
+            yield from data
         weights = CoreDescriptor(
             core.weights // 4,
             size // 4,
-            iteration=Iteration(size // 4, held),
+            iteration=Iteration(size // 4, held) if held > 1 else Iteration(),
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
         yield from self._core_weights(tile, part, weights, pages * t.streamed)
+        yield from data  # unless they came first
         if finishes:
             yield from self._results(tile, blocks)
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
@@ -112,13 +115,17 @@ class CoreControl(TileControl):
         return None if way is None else (way.factor, way.added % (1 << 32), way.shift)
 
     def _core_weights(self, tile: Tile, part: int, weights: CoreDescriptor, times: int) -> Iterator[Operation]:
-        """Pages of weights, and the residual of a core that has a stream of its own (`behind_first`)."""
+        """Pages of weights, through the stream of data if they come before these; and the residual of a core that has a stream of
+        its own (`behind_first`)."""
         t = self.tiling
         residual: list[tuple[list[CoreDescriptor], int]] = []
         if self.mode.own and t.tiles == 1:
             residual = [([d], n) for d, n in self._residual(part)]
         elif self.mode.own:
             residual = [(self._residual_pieces(part, _CORE_DATA), 1)]
+        if self.mode.weights_first:
+            yield from self.writer.chain(tile, S2MM, CORE_DATA, [(weights, None, 0)], times)
+            return
         first = yield from self.writer.write(tile, CORE_WEIGHTS, [(weights, None, 0)])
         behind: list[tuple[int, int]] = []
         for chain, turns in residual:

@@ -190,20 +190,23 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     mode, word = t.mode, machine.streams.bytes_per_cycle
     residual, beside = _behind(machine, t), _beside(machine, t)
     compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
-    unit = _unit(machine, t)
+    unit = first = _unit(machine, t)
+    data = _data(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))
+    if t.mode.weights_first:
+        first, data, pages = unit + pages, data + pages, 0.0
     block = _results(machine, t)
     arriving, leaving, held = list[Arriving](), 0.0, True
     for column, places in enumerate(memory):
         again = t.streamed if places.slots else 1
         for arrival in places.arrivals:
-            data = sum(places.data[i].count for i in arrival.data) * t.part_bytes
+            tile = sum(places.data[i].count for i in arrival.data) * t.part_bytes
             more = sum(places.residual[i].count for i in arrival.residual) * t.residual_part_bytes
             sizes = [(places.weights[i].count, t.page_bytes[places.weights[i].stream.part]) for i in arrival.weights]
             weights = sum(count * size for count, size in sizes)
             room = 0 if t.layer.computed else sum((places.slots or count) * size for count, size in sizes)
             sent = _until_begun(t, [places.data[i] for i in arrival.data])
-            arriving.append(Arriving(data / word, more / word, again * weights / word, room / word, sent / word))
+            arriving.append(Arriving(tile / word, more / word, again * weights / word, room / word, sent / word))
             held = held and not places.slots
         for i in range(mode.leaving(column)):
             out = 0
@@ -215,13 +218,13 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     behind = max(leaving / t.tiles / _turns(t), leaving / t.tiles - made)
     return Estimate(
         compute,
-        _data(machine, t),
+        data,
         pages,
         t.tiles * t.most_results * block,
         tuple(dict.fromkeys(arriving)),
         leaving,
         t.tiles,
-        unit,
+        first,
         _LATE if explicit_descriptors(t) > _MANY_DESCRIPTORS else 0,
         behind,
         block,
@@ -229,7 +232,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
         t.tiles > 1 and (t.kept or held),
         t.paging.bytes / word,
         t.kept,
-        max(compute / t.units - residual, compute / t.units / _PIECES) - unit,
+        max(compute / t.units - residual, compute / t.units / _PIECES) - first,
         t.splits * unit + residual * (2 - 1 / _PIECES),
         1 / (max(1, t.residual_pieces if t.mode.residual_streams > 1 else t.residual_parts) if t.tiles == 1 else 1),
         beside,
@@ -261,7 +264,8 @@ def _until_begun(t: Tiling, portions: Sequence[Portion]) -> float:
 def at_least(machine: Machine, t: Tiling) -> float:
     """Cycles that a tiling takes at least, without a look at pages and memory tiles."""
     weights = t.streamed * t.least_stream + t.tiles * _beside(machine, t)
-    moved = _data(machine, t), weights, t.tiles * t.most_results * _results(machine, t)
+    data = _data(machine, t) + (weights if t.mode.weights_first else 0.0)
+    moved = data, weights, t.tiles * t.most_results * _results(machine, t)
     return max(compute_cycles(t), *moved)
 
 

@@ -68,6 +68,9 @@ class Mode:
     data then: parts of the positions that halves of its rows have follow each other, and a core passes over the other's.
 
     In a `narrow` form results leave memory tiles through one channel, though there may be two, as the next layer wants the other.
+
+    With `weights_first` each core's weights come before its data, through the same stream, so that memory tiles have two channels
+    for results: where each stream of data is one core's, and weights come once.
     """
 
     cut: Cut
@@ -77,10 +80,13 @@ class Mode:
     own: bool = False
     part: Part | None = None
     narrow: bool = False
+    weights_first: bool = False
 
     @property
     def told(self) -> str:
         """What it is, in words."""
+        if self.weights_first:
+            return f"{replace(self, weights_first=False).told}, weights before data"
         if self.chain > 1:
             return f"{self.cut.value}, input channels over chains of {self.chain} of them"
         if self.own:
@@ -185,7 +191,7 @@ class Mode:
     def homes(self) -> tuple[Stream, ...]:
         """The streams of data of whole tiles, by part of the positions: where these stay, memory tiles that send them hold them,
         whether or not cores of a chain take parts of them from others."""
-        return replace(self, streams=1, chain=1, own=False).data()
+        return replace(self, streams=1, chain=1, own=False, weights_first=False).data()
 
     def _chained_data(self) -> tuple[Stream, ...]:
         """The streams of data where each part of the input channels has its own: these are spread over the columns of a group."""
@@ -227,6 +233,8 @@ class Mode:
         of them that each comes from several columns."""
         if self.own:
             return tuple(self._own_weights())
+        if self.weights_first:
+            return tuple(replace(s, part=s.step) for s in self.data())
         if few := self._few():
             parts = ((divmod(p, self.chain), at, sources) for p, (at, sources) in enumerate(few))
             return tuple(
@@ -255,7 +263,7 @@ class Mode:
     def _few(self) -> list[tuple[int, tuple[int, ...]]]:
         """By stream of weights its sender and the columns it comes from, where there are more columns than streams."""
         n, columns = self.weight_parts, self.grid.columns
-        if n >= columns or self.own:
+        if n >= columns or self.own or self.weights_first:
             return []
         cuts = [p * columns // n for p in range(n + 1)]
         return [_spread(first, end - first) for first, end in pairwise(cuts)]
@@ -299,6 +307,13 @@ class Mode:
             return False
         return all(s.channel < LEAVING[0] and (s.channel < _REACHING or len(s.sources) == 1) for s in sent)
 
+    @property
+    def leaves_less(self) -> bool:
+        """Whether more channels take results out of memory tiles where none is for weights: those of several cores of each."""
+        both = replace(self, weights_first=True)
+        several = sum(map(self.finishes, range(self.grid.core_rows))) > 1
+        return several and any(self.leaving(c) < both.leaving(c) for c in range(self.grid.columns))
+
     def common_flows(self) -> list[Flow]:
         """Circuits between shims and memory tiles, and of the results of all cores, of which every mode has some."""
         g = self.grid
@@ -316,7 +331,8 @@ class Mode:
         idle = {Channel(self.core(c, r), 0) for c in range(g.columns) for r in range(g.core_rows) if not self.finishes(r)}
         idle |= {Channel(Tile(c, 1), LEAVING[i]) for c in range(g.columns) for i in range(self.leaving(c), len(LEAVING))}
         found = [flow for flow in self.common_flows() if flow.source not in idle]
-        for streams, channel in ((self._data_streams, CORE_DATA), (self.weights(), CORE_WEIGHTS)):
+        weights = () if self.weights_first else self.weights()
+        for streams, channel in ((self._data_streams, CORE_DATA), (weights, CORE_WEIGHTS)):
             cores: dict[Channel, list[Tile]] = {}
             for s in streams:
                 cores.setdefault(Channel(s.memory, s.channel), []).extend(s.cores)
@@ -341,7 +357,8 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
     cuts += [Cut.HALVES] if grid.core_rows % 2 == 0 and grid.core_rows > 2 else []
     found = [Mode(cut, part.grid, part=None if part.whole else part) for cut in cuts]
     chained = [replace(mode, chain=n) for n in _CHAINS for mode in found if mode.sizes[1] % n == 0]
-    return (*(form for mode in found for form in _forms(mode)), *(mode for mode in chained if mode.possible))
+    first = (replace(mode, weights_first=True) for mode in (*found, *chained) if mode.channel_parts == 1 and mode.leaves_less)
+    return (*(form for mode in found for form in _forms(mode)), *(mode for mode in (*chained, *first) if mode.possible))
 
 
 def _forms(mode: Mode) -> list[Mode]:

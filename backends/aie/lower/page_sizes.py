@@ -89,6 +89,12 @@ def own_pages(streams: Sequence[Chunks], rates: Rates, *, kept: bool) -> Paging:
     return Paging(sizes, counts, 0 if kept else 2, rates.cost(counts, sizes), alone=True)
 
 
+def in_one(streams: Sequence[Chunks], rates: Rates) -> Paging:
+    """A page for all chunks of a stream, which stay."""
+    sizes, counts = tuple(max(c.ends[-1], _ALIGN) for c in streams), tuple(int(bool(c.lengths)) for c in streams)
+    return Paging(sizes, counts, 0, rates.cost(counts, sizes))
+
+
 def pagings(
     streams: Sequence[Chunks], rates: Rates, *, kept: bool, again: bool, room: int, several: bool = False
 ) -> list[Paging]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sparsec.backends.aie.lower.chaining import parts_of_one
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, likely_places
 from sparsec.backends.aie.lower.cost import estimate
@@ -51,6 +52,8 @@ def taken(before: Tiling, after: Tiling, early: tuple[bool, bool, bool]) -> tupl
     if not (_all_take(before) and _all_take(after)):
         return NONE_QUEUED
     data, weights, residual = early
+    if after.mode.weights_first and not data:
+        return NONE_QUEUED
     blocks = after.layer.output_blocks // after.mode.channel_parts if residual else 0
     return before.buffers if data else 1, int(not before.kept or weights), blocks
 
@@ -71,6 +74,8 @@ def _may_come(one: Tiling, other: Tiling, beside: tuple[bool, bool, bool], *, he
     weights = weights and one.kept and _one_more_page(one)
     each, rest = divmod(other.layer.output_blocks, other.mode.channel_parts)
     own = other.mode.own and other.layer.residual is not None and one.layer.residual is None
+    if other.mode.weights_first:
+        data = weights = data and weights
     return data, weights, residual and weights and own and not rest and each <= LOCK_MAXIMUM
 
 
@@ -115,6 +120,7 @@ def first_is_there(before: Tiling, after: Tiling) -> bool:
     if after.mode.streams > 1:  # which follow one another by locks of their own
         return False
     done = (before.units - before.buffers) // (before.splits * before.groups)
+    done -= (parts_of_one(before, after) - 1) * after.tiles * after.rows // before.rows  # tiles of its other parts come first
     return done > -(-before.results_buffers // (before.layer.output_blocks // before.mode.channel_parts))
 
 

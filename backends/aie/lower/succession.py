@@ -285,9 +285,11 @@ def _prefetched(one: Way, way: Way, leaves: bool) -> float:
     """Cycles for which data come to cores while these compute the last unit of the layer before, about: when all of that have
     come, circuits change, unless results that leave take them."""
     before, after, size = narrowed(one.machine, one.tiling, way.tiling), way.tiling, one.machine.core.data_bytes
-    if before.buffers > after.buffers or not change_early(before, after, leaves, more=True):
+    waits = before.buffers > after.buffers or (after.mode.weights_first and not before.kept)
+    if waits or not change_early(before, after, leaves, more=True):
         return 0.0
-    if sum(before.core_demand.values()) - (before.buffers - 1) * before.unit_bytes + after.buffers * after.unit_bytes > size:
+    first = after.buffers * after.unit_bytes + (after.paging.bytes if after.mode.weights_first else 0)
+    if sum(before.core_demand.values()) - (before.buffers - 1) * before.unit_bytes + first > size:
         return 0.0  # where other units were than the last one, there is no room for those that fill buffers
     return max(0.0, last_unit(before, one.cost.compute) - _CHANGED)
 

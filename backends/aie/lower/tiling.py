@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.chunks import chunk_bytes
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, LANES, LOAD_BYTES, TILE_VECTORS, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import ARRIVING, Mode
-from sparsec.backends.aie.lower.page_sizes import Rates, Streams
+from sparsec.backends.aie.lower.page_sizes import Rates, Streams, in_one
 from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging
 
 Array = np.ndarray[Any, Any]
@@ -261,6 +261,8 @@ class Tiling:
         """The pages that chunks come in: the cheapest that a core has room for, preferably with data and weights apart."""
         several, again = self.mode.chain > 1, self.streamed > 1
         rates = Rates(TRANSFER, len(ARRIVING) * self.mode.grid.columns)
+        if self.mode.weights_first:
+            return in_one(self._streams.chunks, rates)
         found = self._streams.pagings(rates, kept=self.kept, again=again, room=self.core_bytes, several=several)
         room = self.core_bytes - sum(self._demand_beside_weights.values())
 
