@@ -356,7 +356,7 @@ def explicit_descriptors(t: Tiling) -> int:
     """Descriptors of a memory tile for parts of data, where each takes its own."""
     streams = t.mode.column_streams
     if t.mode.streams > 1:  # one of them with even channels, one with odd ones
-        return (len(t.share.window.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
+        return (len(t.share.planes) + 1) * (len(ARRIVING) if t.residual_in_turn else t.parts)
     if t.serves_all or (t.mode.own and t.tiles == 1):
         return 0
-    return max(t.groups * len(t.share.window.planes), streams) * t.parts
+    return max(t.groups * len(t.share.planes), streams) * t.parts

@@ -4,8 +4,9 @@ Channels lie in blocks of 8, of one byte each, or of two where they are bfloat16
 [blocks][rows][columns][8], with rows and columns around it that hold the zero point. A column of cores computes a band of output
 rows, `rows` high. A core reads vectors: 4 positions of 8 channels, which a matrix instruction multiplies at once; they are one
 load of 32 bytes or two, and loads are aligned. So that a kernel's neighbouring columns are whole vectors, too, the 4 positions of
-one vector stand `lane` columns apart: vector x of a row holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, rows and
-columns of each remainder are a plane of their own.
+one vector stand `lane` columns apart: vector x of a row holds columns x, x + lane, x + 2 lane, x + 3 lane. With strides, these
+are as many outputs apart, and rows and columns of each remainder are a plane of their own, unless rows are so short that cores
+can step over them.
 """
 
 from __future__ import annotations
@@ -162,29 +163,47 @@ class Share:
     trimmed: bool = False  # planes have only the rows that the kernel reads; parts are single blocks then
 
     @cached_property
+    def strided(self) -> bool:
+        """Whether cores step over rows and columns by the stride, and there are no planes: where 4 vectors are whole rows, within
+        and between which steps are free."""
+        return self.window.stride > 1 and self.folded
+
+    @property
+    def planes(self) -> tuple[tuple[int, int], ...]:
+        """The remainders (of rows, of columns) by the stride that have planes of their own."""
+        return ((0, 0),) if self.strided else self.window.planes
+
+    @cached_property
     def lane(self) -> int:
         """Output columns between the positions of a vector: what one lane computes."""
         return -(-self.columns // LANES)
 
     @cached_property
     def pitch(self) -> int:
-        """Vectors from one row of a plane to the next."""
+        """Vectors of a row of a plane that are a stride apart."""
         return self.lane + (self.window.kernel[1] - 1) // self.window.stride
+
+    @cached_property
+    def row_vectors(self) -> int:
+        """Vectors from one row of a plane to the next."""
+        return self.window.stride * (self.lane - 1) + self.window.kernel[1] if self.strided else self.pitch
 
     def plane_rows(self, remainder: int = 0) -> int:
         """Rows of one block of channels in the planes of a remainder: those of the first, which has most, or fewer if they are
         trimmed."""
+        if self.strided:
+            return self.source_rows
         return self.rows + (self.window.kernel[0] - 1 - remainder * self.trimmed) // self.window.stride
 
     @cached_property
     def _plane_starts(self) -> tuple[int, ...]:
         """Rows of a block in the planes before each, and in all of them."""
-        return tuple(accumulate((self.plane_rows(i) for i, _ in self.window.planes), initial=0))
+        return tuple(accumulate((self.plane_rows(i) for i, _ in self.planes), initial=0))
 
     @property
     def data_vectors(self) -> int:
         """Vectors of all planes."""
-        return self.blocks * self._plane_starts[-1] * self.pitch
+        return self.blocks * self._plane_starts[-1] * self.row_vectors
 
     @cached_property
     def folded(self) -> bool:
@@ -205,10 +224,12 @@ class Share:
     def steps(self) -> Steps:
         """Bytes between the vectors that are multiplied together, and on to the next ones."""
         vector = self.element.vector_bytes
-        inner = self.plane_rows() * self.pitch * vector if self.pairs else vector - LOAD_BYTES
+        inner = self.plane_rows() * self.row_vectors * vector if self.pairs else vector - LOAD_BYTES
         if not self.folded:
             return Steps((vector,) * 3, TILE_VECTORS * vector, inner)
-        row, rows = vector * self.pitch, TILE_VECTORS // self.lane
+        row, rows = vector * self.row_vectors, TILE_VECTORS // self.lane
+        if self.strided:
+            row, vector = row * self.row_step, vector * self.window.stride
         turn = row - vector * (self.lane - 1)
         first, second, third = (vector if i % self.lane else turn for i in range(1, TILE_VECTORS))
         return Steps((first, second, third), rows * row, inner)
@@ -226,8 +247,9 @@ class Share:
     @property
     def source_rows(self) -> int:
         """Input rows of a block in the memory tile: whole strides, so that planes of different rows walk alike from block to
-        block; of blocks that move one by one, those that the kernel reads."""
-        return self.row_step * (self.rows - 1) + self.window.kernel[0] if self.trimmed else self.row_step * self.plane_rows()
+        block; where there are no planes, or blocks move one by one, those that the kernel reads."""
+        exact = self.trimmed or self.strided
+        return self.row_step * (self.rows - 1) + self.window.kernel[0] if exact else self.row_step * self.plane_rows()
 
     @property
     def source_reach(self) -> int:
@@ -251,8 +273,8 @@ class Share:
 
     def offset(self, block: int, row: int, column: int) -> int:
         """Bytes from a tile's start to the data of a block of input channels under a position (row, column) of the kernel."""
-        s, each = self.window.stride, self.blocks // self.parts
+        s, each = 1 if self.strided else self.window.stride, self.blocks // self.parts
         part, own = divmod(block, each)
-        before = each * (part * self._plane_starts[-1] + self._plane_starts[self.window.planes.index((row % s, column % s))])
+        before = each * (part * self._plane_starts[-1] + self._plane_starts[self.planes.index((row % s, column % s))])
         at = before + own * self.plane_rows(row % s) + row // s
-        return self.element.vector_bytes * (at * self.pitch + column // s)
+        return self.element.vector_bytes * (at * self.row_vectors + column // s)

@@ -129,7 +129,7 @@ class MemorySending(TileControl):
         planes[0] = replace(planes[0], acquire=Acquire(side + self.stream_lock(places, i, number)))
         if number == streams - 1:
             return p, base, planes
-        row = LANES * self.tiling.layer.element.position_words * self.share.pitch
+        row = LANES * self.tiling.layer.element.position_words * self.share.row_vectors
         head = replace(planes[0], length=row, release=Release(side + self.stream_lock(places, i, number + 1)))
         rest = replace(planes[0], base=planes[0].base + planes[0].dims[-1].step, length=planes[0].length - row, acquire=None)
         return p, base, [head, *([rest] if rest.length else []), *planes[1:]]
@@ -184,9 +184,10 @@ class MemorySending(TileControl):
         t, share, s = self.tiling, self.share, self.share.window.stride
         words = t.layer.element.position_words
         row = words * t.source.source_columns
-        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * s, share.pitch), Dim(share.row_step * row))
-        each = LANES * words * share.pitch * t.source.blocks // t.parts
-        return [MemoryDescriptor(i * row + words * j, each * share.plane_rows(i), dims) for i, j in share.window.planes]
+        step, rows = (1, 1) if share.strided else (s, share.row_step)
+        dims = (Dim(1, words), Dim(words * s * share.lane, LANES), Dim(words * step, share.row_vectors), Dim(rows * row))
+        each = LANES * words * share.row_vectors * t.source.blocks // t.parts
+        return [MemoryDescriptor(i * row + words * j, each * share.plane_rows(i), dims) for i, j in share.planes]
 
     def _send_weights(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
         """Pages of weights, and the residual of a core that has a stream of its own (`behind_first`)."""

@@ -107,7 +107,7 @@ class Tiling:
         than cores get it in, where a column has one stream of data, or two of which each has a channel; of several planes where
         one descriptor of each serves all parts."""
         streams, blocks = self.mode.column_streams, self.source_blocks
-        several = len(self.layer.window.planes) > 1
+        several = self.planes > 1
         if self.groups > 1 or streams > (2 if self.in_turn else 1) or (several and not self.serves_all):
             return self.splits
         most = _PARTS if self.mode.streams == 1 or self.tiles == 1 else _FEW_PARTS
@@ -123,7 +123,12 @@ class Tiling:
     def trimmed(self) -> bool:
         """Whether planes of even and odd rows have as many as the kernel reads of each, and not all as many as the longest: of
         parts that are single blocks, so that descriptors do not walk from one block to the next."""
-        return len(self.layer.window.planes) > 1 and self.parts == self.source_blocks and not self.sparse
+        return self.planes > 1 and self.parts == self.source_blocks and not self.sparse
+
+    @cached_property
+    def planes(self) -> int:
+        """Planes of a block of channels: rows and columns of each remainder by the stride."""
+        return len(Share(self.layer.window, self.source_blocks, self.rows, self.width).planes)
 
     @property
     def in_turn(self) -> bool:
