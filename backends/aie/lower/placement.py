@@ -72,13 +72,13 @@ class _Wishes:
         return [i for i, adder in enumerate(self.adders) if i < k <= adder]
 
     def give_up(self, k: int) -> None:
-        """Something, so that layer `k` has room: first data that come ahead, then half of the rings of weights and again half,
-        then weights that come early, then data that are there if they are fewer than what else stays, then results that stay,
-        then those that are held."""
+        """Something, so that layer `k` has room: first data that come ahead, then a quarter of its rings of weights, and again
+        one, then weights that come early, then data that are there if they are fewer than what else stays, then results that
+        stay, then those that are held."""
         holding = [*self.held(k), *([k] if self.adders[k] >= 0 else [])]
         if self.ahead[k] and k:
             self.ahead[k] = False
-        elif self.early[k] and k and (smaller := _with_half_rings(self.plans[k])) is not None:
+        elif self.early[k] and k and (smaller := _with_smaller_rings(self.plans[k])) is not None:
             self.plans[k] = smaller
         elif self.early[k] and k:
             self.plans[k], self.early[k] = self.first[k], False
@@ -136,11 +136,16 @@ def placements(plans: Sequence[LayerPlan], neighbours: Neighbours, there: Sequen
         wishes.give_up(len(found))
 
 
-def _with_half_rings(plan: LayerPlan) -> LayerPlan | None:
-    """The plan with rings of half as many pages of weights; None where they are few."""
-    if plan.layer.computed or any(0 < m.slots < 2 * LEAST_SLOTS for m in plan.memory) or not any(m.slots for m in plan.memory):
+def smaller_ring(slots: int) -> int:
+    """Pages of a ring of weights that is made smaller; as many where they are few."""
+    return min(slots, max(LEAST_SLOTS, slots * 3 // 4))
+
+
+def _with_smaller_rings(plan: LayerPlan) -> LayerPlan | None:
+    """The plan with smaller rings of weights; None where they are few."""
+    if plan.layer.computed or all(smaller_ring(m.slots) == m.slots for m in plan.memory):
         return None
-    return replace(plan, memory=tuple(replace(m, slots=m.slots // 2) for m in plan.memory))
+    return replace(plan, memory=tuple(replace(m, slots=smaller_ring(m.slots)) for m in plan.memory))
 
 
 def owner(plan: LayerPlan, column: int, row: int) -> Stream:

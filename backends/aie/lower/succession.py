@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
-from math import inf, log2
+from math import inf
 from operator import itemgetter
 
 from sparsec.backends.aie.lower.chaining import Readers, handed, in_ddr_but_last, not_added, uncounted
 from sparsec.backends.aie.lower.cost import Context, Estimate, last_unit
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
-from sparsec.backends.aie.lower.placement import LEAST_SLOTS, Wanted
+from sparsec.backends.aie.lower.placement import Wanted, smaller_ring
 from sparsec.backends.aie.lower.prefetch import change_early, first_is_there, narrowed
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
@@ -70,10 +70,12 @@ class Way:
 
     @cached_property
     def shares(self) -> tuple[float, ...]:
-        """Of its weights that memory tiles may hold: all, or as much as rings of weights do that are half as long, and so on."""
+        """Of its weights that memory tiles may hold: all, or as much as rings of weights do that are smaller, and so on."""
         few = min((m.slots for m in self.places if m.weights), default=0)
-        halves = int(log2(few / LEAST_SLOTS)) if few > LEAST_SLOTS and not self.tiling.layer.computed else 0
-        return tuple(1.0 / (1 << n) for n in range(halves + 1))
+        slots = [few]
+        while not self.tiling.layer.computed and smaller_ring(slots[-1]) < slots[-1]:
+            slots.append(smaller_ring(slots[-1]))
+        return tuple(n / few if few else 1.0 for n in slots)
 
     @cached_property
     def room(self) -> float:
