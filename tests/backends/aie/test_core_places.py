@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.byte_layer import conv_graph
+from models.byte_layer import ByteConv, chain_graph, conv_graph
+from sparsec.backends.aie.lower import network
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core
-from sparsec.backends.aie.lower.layer import conv_layer
+from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core, likely_places
+from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.prefetch import places_along
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
-from sparsec.backends.aie.machine import machine_named
+from sparsec.backends.aie.machine import Machine, machine_named
+from sparsec.backends.aie.program import ArrayPart
 from sparsec.compiler.errors import FitError
+from tests.backends.aie.networks import check_run
 
 NPU = machine_named("aie2:npu1")
 BANK = NPU.core.data_bytes // NPU.core.data_banks
@@ -151,3 +156,76 @@ def _shared(spans: dict[str, tuple[int, int]]) -> set[frozenset[str]]:
         ("weights", "results"),
     ]
     return {frozenset(p) for p in pairs if all(n in banks for n in p) and banks[p[0]] & banks[p[1]]}
+
+
+def test_the_second_buffer_may_lie_before_the_first() -> None:
+    """Where that leaves a place for the first unit: descriptors begin with the second step then, and go back to the first."""
+    rng = np.random.default_rng(7)
+    graph = chain_graph(rng, 64, (28, 14), [ByteConv(0, 64), ByteConv(1, 64, 3)], density=0.5)
+    one, two = (conv_layer(graph, node) for node in graph.nodes)
+    assert not isinstance(one, str)
+    assert not isinstance(two, str)
+    found = 0
+    for before, after in product(*(_two_buffers(layer) for layer in (one, two))):
+        used = Used.of(before, in_core(NPU, before))
+        turned = [core for core in likely_places(NPU, after, used) if core.data_step < 0]
+        for core in turned[:1]:
+            spans = sorted(_spans(after, core).values())
+            assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+            assert comes_beside(after, core, used)[0]
+            found += 1
+    assert found > 10
+
+
+@pytest.mark.parametrize("lower_first", [True, False])
+def test_values_with_buffers_in_either_order(lower_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    graph = chain_graph(rng, 64, (28, 14), [ByteConv(0, 64), ByteConv(1, 64, 3), ByteConv(2, 64)], density=0.5)
+    ways = {}
+    for node in graph.nodes:
+        layer = conv_layer(graph, node)
+        assert not isinstance(layer, str)
+        ways[node.name] = _two_buffers(layer)[0]
+
+    def along(machine: Machine, tilings: Sequence[Tiling], early: Sequence[bool]) -> list[CorePlaces]:
+        every = (likely_places(machine, t, None) for t in tilings)
+        return [next(core for core in places if (core.data_step > 0) is lower_first) for places in every]
+
+    monkeypatch.setattr(network, "places_along", along)
+    program = network.lower_with(graph, NPU, ways)
+    (part,) = program.parts
+    assert isinstance(part, ArrayPart)
+    assert all((plan.core.data_step > 0) is lower_first for plan in part.plans)
+    check_run(program, graph, rng)
+
+
+def test_places_along_layers_leave_room_for_the_next() -> None:
+    """Layers one by one take the first places that suit them; along the layers as much comes early or more, and of some more."""
+    ways = [
+        _some(channels, outputs, kernel, False, n)
+        for channels, outputs, kernel, n in product((64, 128), (64, 256), (1, 3), (0, 9))
+    ]
+    ways = [t for t in ways if t.buffers == 2 and t.kept and not t.half_sums]
+    better = 0
+    for row in permutations(ways[:5], 3):
+        early = [False, True, True]
+        first = [in_core(NPU, row[0])]
+        for one, other in pairwise(row):
+            first.append(in_core(NPU, other, Used.of(one, first[-1])))
+        one_by_one, along = _come(row, first), _come(row, places_along(NPU, row, early))
+        assert along >= one_by_one
+        better += along > one_by_one
+    assert better
+
+
+def _come(row: Sequence[Tiling], cores: Sequence[CorePlaces]) -> int:
+    """How much comes early: data, weights."""
+    pairs = zip(pairwise(row), pairwise(cores), strict=True)
+    return sum(sum(comes_beside(b, core, Used.of(a, before))[:2]) for (a, b), (before, core) in pairs)
+
+
+def _two_buffers(layer: ConvLayer) -> list[Tiling]:
+    """Ways of a layer with rows of 14 that fit, whose weights stay."""
+    ways = candidates(NPU, layer, modes(NPU.grid), 28, 14)
+    found = (t for t in ways if t.buffers == 2 and t.kept and not t.half_sums)
+    return [t for t in found if sum(t.core_demand.values()) <= NPU.core.data_bytes][::9]
