@@ -38,6 +38,7 @@ _ARRIVING, _CONFIGURED = 300, 1500  # until data begin to come from DDR, and unt
 _HERE = 150  # until data that are in memory tiles begin to come
 _MANY_DESCRIPTORS, _LATE = 12, 3500  # from so many on a layer often begins late, by so many cycles
 USED, BEGUN = 0.95, 2000  # of the time of a layer, to bring weights of the next one, and cycles until it begins to
+TAIL = 4000.0  # for that, of a channel that is busy all the time, between its last words and the end of a layer
 _RESULTS = 25  # cycles of a core's channel from the results of one chunk to the next
 _PIECES = 4  # that a residual comes in, some of which wait until cores have added that of the tile before
 _JITTER = 0.03  # of what is less busy, that the busiest waits for
@@ -46,13 +47,15 @@ _JITTER = 0.03  # of what is less busy, that the busiest waits for
 @dataclass(frozen=True, slots=True)
 class Arriving:
     """Cycles of a channel from DDR: for a tile's data and residual, and for the weights, of which a memory tile has `room` for
-    some at a time; `sent` is what comes until all cores have what they begin with."""
+    some at a time; `sent` is what comes until all cores have what they begin with. It is `busy` for that share of the layer, as
+    rings do not hold all of its weights."""
 
     data: float
     residual: float
     weights: float
     room: float
     sent: float
+    busy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,8 @@ class Estimate:
     def spare(self, context: Context, cycles: float) -> float:
         """Cycles that a channel has for the weights of the next layer, if this one takes `cycles`; none of a layer that begins
         late, whose own words come last."""
-        return 0.0 if context.late else max(0.0, USED * cycles - max(BEGUN, self.ddr_in(context)))
+        busy = cycles * max((c.busy for c in self.channels), default=0.0)
+        return 0.0 if context.late else max(TAIL, USED * cycles - max(BEGUN, busy, self.ddr_in(context)))
 
     def _begun(self, c: Arriving, context: Context) -> float:
         """Cycles of a channel until all cores have what they begin with, and may end it: the first of the residual, too."""
@@ -206,7 +210,8 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
             weights = sum(count * size for count, size in sizes)
             room = 0 if t.layer.computed else sum((places.slots or count) * size for count, size in sizes)
             sent = _until_begun(t, [places.data[i] for i in arrival.data])
-            arriving.append(Arriving(tile / word, more / word, again * weights / word, room / word, sent / word))
+            busy = 1 - min((places.slots / (again * count) for count, _ in sizes), default=1.0) if places.slots else 0.0
+            arriving.append(Arriving(tile / word, more / word, again * weights / word, room / word, sent / word, max(0.0, busy)))
             held = held and not places.slots
         for i in range(mode.leaving(column)):
             out = 0

@@ -11,7 +11,7 @@ from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.lower.chaining import Neighbours
 from sparsec.backends.aie.lower.circuits import Circuits
 from sparsec.backends.aie.lower.control import LayerControl, Stage, enable
-from sparsec.backends.aie.lower.cost import BEGUN, USED
+from sparsec.backends.aie.lower.cost import BEGUN, TAIL, USED
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES
 from sparsec.backends.aie.lower.placement import Placed, placements
 from sparsec.backends.aie.lower.plan import LayerPlan
@@ -26,7 +26,6 @@ from sparsec.backends.aie.transaction import BlockWrite, Operation, Write
 from sparsec.compiler.errors import LimitError
 
 BEGINS_LATE = "it begins when the layer before has finished"
-_TAIL = 4000.0  # words that a channel brings early at least: it is idle at the end of the layer before
 _AT_ONCE = 0  # instead of fewer pieces of results: weights at once
 _QUEUED = 5  # tasks of a channel at most: one that runs, and four that wait
 
@@ -289,5 +288,5 @@ def _time(before: LayerControl, cycles: float) -> list[list[float]]:
                 1 - places.slots / chunks if chunks and places.slots else 0.0,
             )
             busy = max(BEGUN, late + t.tiles * data / WORD_BYTES, share * cycles)
-            found[-1].append(max(_TAIL, USED * cycles - busy))
+            found[-1].append(max(TAIL, USED * cycles - busy))
     return found
