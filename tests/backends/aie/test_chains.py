@@ -125,7 +125,7 @@ def test_first_tiles_come_before_the_last_results_of_the_layer_before(kernel: in
     these: a 3x3 kernel reads a row of the band above, and of a single tile all rows are the last."""
     rng = np.random.default_rng(12)
     graph = chain_graph(rng, 64, (32, 7), [ByteConv(0, 64, 3), ByteConv(1, 64, kernel), ByteConv(2, 64, 3)])
-    wanted = ((Cut.BOTH, tiles), (Cut.HALVES, 2), (Cut.BOTH, 1))
+    wanted = ((Cut.BOTH, tiles), (Cut.PAIRS, 4), (Cut.BOTH, 1))
     ways = {}
     for i, node in enumerate(graph.nodes):
         found = [t for t in _ways(graph, i, wanted[i][0]) if t.tiles == wanted[i][1] and t.kept]
@@ -165,7 +165,7 @@ def test_weights_come_early_where_what_sends_them_cannot_be_told_yet() -> None:
     """Two layers whose planes take more descriptors of a memory tile than it has for both: the second one's weights come while
     the first computes, and what sends its data is told when that has finished."""
     rng = np.random.default_rng(10)
-    graph = chain_graph(rng, 128, (15, 15), [ByteConv(0, 128, 3, 2), ByteConv(1, 128, 3, 2)])
+    graph = chain_graph(rng, 128, (15, 35), [ByteConv(0, 128, 3, 2), ByteConv(1, 128, 3, 2)])
     ways = {
         n.name: next(t for t in _ways(graph, i, Cut.CHANNELS) if t.tiles == 1 and t.splits == 4)
         for i, n in enumerate(graph.nodes)
