@@ -18,15 +18,21 @@ from tests.backends.aie.networks import compile_for, random_feeds, run_emitted
 
 
 @pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "pads", "zero"),
-    [((3, 64), (7, 7), 2, (3, 3, 3, 3), 128), ((1, 20), (5, 4), 3, (0, 2, 1, 0), 0)],
+    ("channels", "size", "kernel", "stride", "pads", "zero"),
+    [((3, 64), (27, 22), (7, 7), 2, (3, 3, 3, 3), 128), ((1, 20), (55, 70), (5, 4), 3, (0, 2, 1, 0), 0)],
 )
 def test_stems(
-    channels: tuple[int, int], kernel: tuple[int, int], stride: int, pads: tuple[int, int, int, int], zero: int, tmp_path: Path
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: int,
+    pads: tuple[int, int, int, int],
+    zero: int,
+    tmp_path: Path,
 ) -> None:
     """Results are the model's to the last bit, in fewer cycles, and products are counted as the model has them."""
     rng = np.random.default_rng(4)
-    graph = conv_graph(rng, channels, (27, 22), kernel, stride=stride, pads=pads, zeros=(zero, 0, 2), shift=13)
+    graph = conv_graph(rng, channels, size, kernel, stride=stride, pads=pads, zeros=(zero, 0, 2), shift=13)
     feeds, cycles, macs = random_feeds(rng, graph), [], []
     for i, made in enumerate((graph, SpaceToDepth().run(graph))):
         program = compile_for(made)

@@ -13,7 +13,7 @@ import pytest
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.chaining import Readers
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.cost import ALONE, BEGUN, USED, Context, at_least
+from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along, soon_along
@@ -143,12 +143,13 @@ def test_paths_that_are_left_out_are_not_the_cheapest() -> None:
 
 
 def test_rings_that_are_made_smaller_bring_less_early() -> None:
-    """As much as is left beside the first layer, when rings of weights have been halved for it."""
+    """As much as is left beside the first layer, when rings of weights have been made smaller for it, a quarter at a time."""
     limit = int(_IN_ONE_PIECE * NPU.memory.data_bytes)
     one = _ways((64, 256))[0]
-    way = next(w for w in _ways((1024, 512)) if len(w.shares) > 2)
+    way = next(w for w in _ways((1024, 512)) if min(m.slots for m in w.places) == 16)
+    assert way.shares == (1.0, 12 / 16, 9 / 16, 6 / 16, 4 / 16)
     ring = max(h["weights"] for h in way.held)
-    for free, share in ((ring, 1.0), (ring - 4, 0.5), (ring // 4, 0.25), (0, 0.0)):
+    for free, share in ((ring, 1.0), (ring - 4, 0.75), (ring // 2, 0.375), (ring // 4, 0.25), (0, 0.0)):
         filled = Way(NPU, one.tiling, one.cost)
         filled.__dict__["held"] = tuple({**dict.fromkeys(h, 0), "weights": limit - free} for h in one.held)
         around = _Around(here=False, begins=False, added=False, own=None, held=None)
@@ -194,10 +195,15 @@ def test_data_come_sooner_unless_that_is_known_not_to_be() -> None:
 
 
 def test_channels_have_less_to_spare_the_more_they_bring() -> None:
-    """Beside their own words; nothing while a layer that begins late waits for these."""
+    """Beside their own words, and as long as rings cannot take these; some at the end; nothing while a layer that begins late
+    waits for its own."""
     for way in _ways((1024, 512)):
         cost, cycles = way.cost, 4 * way.cost.cycles
         alone, here = (cost.spare(Context(here=here, follows=True), cycles) for here in (False, True))
-        assert 0 < alone <= here <= USED * cycles - BEGUN
-        assert alone <= USED * cycles - cost.ddr_in(Context(follows=True))
-        assert cost.spare(Context(follows=True), 0.0) == cost.spare(Context(follows=True, late=True), cycles) == 0.0
+        assert TAIL <= alone <= here <= max(TAIL, USED * cycles - BEGUN)
+        assert alone <= max(TAIL, USED * cycles - cost.ddr_in(Context(follows=True)))
+        rings = cycles * max(c.busy for c in cost.channels)
+        assert alone <= max(TAIL, USED * cycles - rings)
+        assert cost.spare(Context(follows=True), 0.0) == TAIL
+        assert cost.spare(Context(follows=True, late=True), cycles) == 0.0
+    assert {c.busy > 0 for way in _ways((1024, 512)) for c in way.cost.channels} == {False, True}

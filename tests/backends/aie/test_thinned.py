@@ -130,7 +130,7 @@ def test_any_size_stride_and_cut_is_exact(data: st.DataObject) -> None:
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     stride, size = draw(st.integers(2, 5)), (draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     graph = chain_graph(rng, 32, size, [*SHORTCUT, ByteConv(3, 64, 1, stride), ByteConv(3, 32, 1, stride), ByteConv(4, 32)])
-    streams = [m for m in MODES if m.chain == 1 and m.cut in CUTS]
+    streams = [m for m in MODES if m.chain == 1 and m.cut in CUTS and not m.weights_first]
     try:
         program = _lowered(graph, draw(st.sampled_from(streams)), draw(st.integers(1, 4)))
     except AllLeave:
