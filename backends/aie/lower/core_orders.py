@@ -75,7 +75,8 @@ class Orders:
                 if any(start < end and first < start + thing.early for first, end in used):
                     continue
                 banks = self._banks(thing, start)
-                if not any(banks[part] & masks.get(other, 0) for part in banks for other in others.get(part, ())):
+                there = masks | banks  # both halves of a ring are apart as well
+                if not any(banks[part] & there.get(other, 0) for part in banks for other in others.get(part, ())):
                     break
             else:
                 return None

@@ -121,6 +121,29 @@ def test_what_comes_early_meets_nothing_that_is_used(
     assert _shared(_spans(other, core)) <= _shared(_spans(other, in_core(NPU, other)))
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_halves_of_a_ring_stay_apart(kernel: int) -> None:
+    """One comes while the other is read: where they have banks of their own usually, they have in every other order."""
+    rng, pads = np.random.default_rng(6), (kernel // 2,) * 4
+    graph = conv_graph(rng, (512, 512), (7, 7), (kernel,) * 2, pads=pads, density=0.5)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert not isinstance(layer, str)
+    ways = [t for t in candidates(NPU, layer, modes(NPU.grid), 7, 7) if t.paging.ring and not t.half_sums]
+    found = 0
+    for t in [t for t in ways if sum(t.core_demand.values()) <= NPU.core.data_bytes][:20]:
+        places = list(likely_places(NPU, t, None))
+        if not _halves(t, places[0].weights):
+            assert not any(_halves(t, core.weights) for core in places)
+            found += len(places)
+    assert found > 40
+
+
+def _halves(t: Tiling, at: int) -> bool:
+    """Whether both halves of a ring of weights have bytes in one bank."""
+    between = at + t.paging.first_half
+    return (between - 1) // BANK == between // BANK
+
+
 def test_places_change_for_what_comes_early() -> None:
     """Of two layers that have the same places by themselves, the second is put where the first has nothing."""
     one = _some(64, 256, 1, False, 0)
