@@ -69,18 +69,16 @@ class CoreControl(TileControl):
         yield BlockWrite(register_address(self.grid, tile, f"data+{at:#x}"), tuple(w % 2**32 for w in told.words()))
         if self.mode.chain > 1:
             yield write(self.grid, tile, "accumulators", CASCADE_INPUT.put(0) | CASCADE_OUTPUT.put(0))  # from north to south
-        data = self._core_data(tile, column, row)
-        if not self.mode.weights_first:
-            yield from data
-        weights = CoreDescriptor(
+        page = CoreDescriptor(
             core.weights // 4,
             size // 4,
             iteration=Iteration(size // 4, held) if held > 1 else Iteration(),
             acquire=Acquire(LOCKS.weights_free),
             release=Release(LOCKS.weights_full),
         )
-        yield from self._core_weights(tile, part, weights, pages * t.streamed)
-        yield from data  # unless they came first
+        data, weights = self._core_data(tile, column, row), self._core_weights(tile, part, page, pages * t.streamed)
+        for taken in (weights, data) if self.mode.weights_first else (data, weights):
+            yield from taken
         if finishes:
             yield from self._results(tile, blocks)
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)

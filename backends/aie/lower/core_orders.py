@@ -43,8 +43,7 @@ class Orders:
         """Those in which only things share banks that do so if they begin there."""
         masks: dict[str, int] = {}
         for name, thing in self.things.items():
-            if name in starts:
-                masks |= self._banks(thing, starts[name])
+            masks |= self._banks(thing, starts[name])
         return replace(self, apart=[(a, b) for a, b in self.apart if not masks.get(a, 0) & masks.get(b, 0)])
 
     def all(self, beside: Mapping[str, Sequence[Span]]) -> Iterator[dict[str, int]]:
@@ -82,7 +81,7 @@ class Orders:
                 return None
             starts[name] = start
             masks |= banks
-            at = start + length if length else at
+            at = start + length
         steps = [starts[name] for name in self.behind if name in starts]
         return starts if max(steps) - min(steps) <= CORE_STEP_BYTES else None
 

@@ -42,16 +42,15 @@ class CorePlaces:
     parameters: int
 
 
-def in_core(machine: Machine, tiling: Tiling, used: Used | None = None) -> CorePlaces:
-    """Buffers in a core, data and weights in banks of their own where they fit, so that loads and DMA do not meet; what comes
-    first beside what is `used`, if there is an order for that in which no more things share banks. FitError where they are too
-    large."""
-    return next(likely_places(machine, tiling, used))
+def in_core(machine: Machine, tiling: Tiling) -> CorePlaces:
+    """Buffers in a core by themselves, data and weights in banks of their own where they fit, so that loads and DMA do not meet.
+    FitError where they are too large."""
+    return next(likely_places(machine, tiling, None))
 
 
 def likely_places(machine: Machine, tiling: Tiling, used: Used | None) -> Iterator[CorePlaces]:
-    """Places in a core, those first of which most comes early, and of these the usual ones; then all other orders of things of
-    which as much does. FitError where things are too large."""
+    """Places in a core, those first of which most comes early, beside what is `used`, and of these the usual ones; then all other
+    orders of things of which as much does, and in which no more share banks. FitError where things are too large."""
     demand, size = tiling.core_demand, machine.core.data_bytes
     if sum(demand.values()) > size:
         told = ", ".join(f"{n:,} bytes of {what}" for what, n in demand.items() if n)

@@ -100,7 +100,7 @@ def test_what_comes_early_meets_nothing_that_is_used(
     used = Used.of(one, before)
     there = {name: span for name, span in _spans(one, before).items() if name != "parameters"}
     for at in (None, used):
-        core = in_core(NPU, other, at)
+        core = next(likely_places(NPU, other, at))
         spans = _spans(other, core)
         ordered = sorted(spans.values())
         assert all(end <= begin for (_, end), (begin, _) in pairwise(ordered))
@@ -150,7 +150,7 @@ def test_places_change_for_what_comes_early() -> None:
     usual = in_core(NPU, one)
     used = Used.of(one, usual)
     assert not all(comes_beside(one, usual, used))
-    made = in_core(NPU, one, used)
+    made = next(likely_places(NPU, one, used))
     assert made != usual
     assert all(comes_beside(one, made, used))
 
@@ -234,7 +234,7 @@ def test_places_along_layers_leave_room_for_the_next() -> None:
         early = [False, True, True]
         first = [in_core(NPU, row[0])]
         for one, other in pairwise(row):
-            first.append(in_core(NPU, other, Used.of(one, first[-1])))
+            first.append(next(likely_places(NPU, other, Used.of(one, first[-1]))))
         one_by_one, along = _come(row, first), _come(row, places_along(NPU, row, early))
         assert along >= one_by_one
         better += along > one_by_one
