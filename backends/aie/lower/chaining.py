@@ -23,13 +23,14 @@ _MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channe
 class Readers:
     """Who reads a layer's results: the `next` layer, as its data; a later one that adds them, by its number (`adder`, -1: none);
     `others`, which want them in DDR; and who wants them `thinned` there. Those that are `shared` are views of others, or have
-    these."""
+    these. The data of the next layer may be in DDR when this one begins (`there`)."""
 
     next: bool
     adder: int
     others: bool
     thinned: bool = False
     shared: bool = False
+    there: bool = False
 
     def leave(self, *, here: bool, held: bool) -> bool:
         """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the
@@ -63,7 +64,8 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
         later = any(y in layers[k].values for k in range(i + 2, len(layers)) if k != adder)  # parts of a layer read it again
         others = y in outputs or y in shared or bool(users - own) or later
         others = others or layer.element is BFLOAT16
-        found.append(Readers(reading, adder, others, layer.thinned is not None, y in shared))
+        there = after is not None and after.x not in layer.made and after.x not in shared
+        found.append(Readers(reading, adder, others, layer.thinned is not None, y in shared, there))
     return found
 
 
@@ -149,14 +151,22 @@ def sent_by_block(adder: Tiling) -> bool:
 
 def tiles_at_once(t: Tiling, laid: int) -> int:
     """Tiles of a core's results that a descriptor brings to where they stay, in tiles of `laid` rows."""
+    if by_lanes(t, laid):
+        return MOST_TURNS
     return max(1, MOST_TURNS // t.most_results) if t.rows == laid else 1
+
+
+def by_lanes(t: Tiling, laid: int) -> bool:
+    """Whether cores send results lane by lane, whose columns lie together: where they stay in tiles of other rows, so that a
+    descriptor has a dimension left for all blocks of channels of a tile; of rows with nothing between them."""
+    return t.rows != laid and t.share.result_pitch == t.share.lane
 
 
 def handed(who: Readers, before: Tiling, after: Tiling, *, held: bool) -> str:
     """Why a layer's results cannot stay for the next one, "" where they can; they may be `held` for a later one as well."""
     if why := apart(before, after):
         return why
-    if before.rows != after.rows and (held or who.leave(here=True, held=held)):
+    if before.rows != after.rows and (held or (who.leave(here=True, held=held) and not by_lanes(before, after.rows))):
         return f"they leave as well, or are held, and the next layer has tiles of {after.rows} rows"
     if who.leave(here=True, held=held):
         if not keeps_way_out(before.mode, after.mode):

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.program import BLOCKS_OFFSET, CONTROL_OFFSET, LOCKS, PARAMETER_BYTES, SPARSE_BYTES, Parameters
 from sparsec.backends.aie.descriptors import Acquire, CoreDescriptor, Dim, Iteration, Release
+from sparsec.backends.aie.lower.chaining import by_lanes
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BLOCK, LANES
 from sparsec.backends.aie.lower.modes import CORE_DATA, CORE_WEIGHTS
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, TileControl, behind_first
@@ -84,13 +85,16 @@ class CoreControl(TileControl):
         yield write(self.grid, tile, f"lock{(LOCKS.layer_even, LOCKS.layer_odd)[self.turn % 2]}", 1)
 
     def _results(self, tile: Tile, blocks: int) -> Iterator[Operation]:
-        """Results of all tiles out of a core, so many blocks of channels of each."""
+        """Results of all tiles out of a core, so many blocks of channels of each: vector by vector, or lane by lane."""
         t, core = self.tiling, self.plan.core
-        vector = LANES * BLOCK * t.layer.result_size // 4
+        vector, vectors = LANES * BLOCK * t.layer.result_size // 4, t.rows * self.share.lane
+        dims = Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)
+        if self.links.stays and by_lanes(t, self.links.laid):
+            dims = Dim(1, vector // LANES), Dim(vector, vectors), Dim(vector // LANES)
         results = CoreDescriptor(
             core.results // 4,
-            t.rows * self.share.lane * vector,
-            (Dim(1, vector), Dim(vector, self.share.lane), Dim(vector * self.share.result_pitch)),
+            vectors * vector,
+            dims,
             iteration=Iteration(core.results_step // 4, t.results_buffers),
             acquire=Acquire(LOCKS.results_full),
             release=Release(LOCKS.results_free),

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
-from sparsec.backends.aie.lower.chaining import behind, counted, counts_tiles, tiles_at_once
+from sparsec.backends.aie.lower.chaining import behind, by_lanes, counted, counts_tiles, tiles_at_once
+from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.leaving import Pattern, Rows, every_of
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING
@@ -158,7 +159,24 @@ class MemoryControl(TileControl):
             dims = (*made.dims[:-1], Dim(step * block // 4))
             yield replace(made, length=blocks * made.length, dims=dims), t.tiles, True
             return
-        free = Acquire(OWN_LOCKS + locks.free) if self.links.leaves and not counted(t) else None
+        taking = self.links.leaves and not counted(t)
+        if by_lanes(t, laid):
+            words = 2 * t.layer.result_size
+            line = words * self.share.lane
+            yield (
+                MemoryDescriptor(
+                    OWN_WORDS + places.results[row] // 4,
+                    blocks * t.rows * LANES * line,
+                    (Dim(1, line), Dim(t.layer.output_blocks * LANES * line, t.rows), Dim(line, LANES), Dim(step * LANES * line)),
+                    Iteration(whole // 4, t.tiles),
+                    Acquire(OWN_LOCKS + locks.free, blocks) if taking else None,
+                    Release(OWN_LOCKS + locks.full, blocks) if self.links.leaves else None,
+                ),
+                t.tiles,
+                True,
+            )
+            return
+        free = Acquire(OWN_LOCKS + locks.free) if taking else None
         once = tiles_at_once(t, laid)
         for first in range(0, t.tiles, once):
             tiles = range(first, min(first + once, t.tiles))
@@ -180,12 +198,15 @@ class MemoryControl(TileControl):
         of them takes what the lock has counted for tiles of which nothing leaves."""
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         places = self.plan.memory[tile.column]
-        columns, line, thin = self.traffic.y.columns, words * self.share.stored_columns, every_of(t)
+        columns, thin = self.traffic.y.columns, every_of(t)
+        line = height = words * self.share.stored_columns  # of a row, and from one to the next
         every = t.output_blocks(self.mode.parts(tile.column, rows.row)[1])
         locks, stays = self.result_locks(places, rows.row), self.links.stays
         begins, by_tiles = blocks[0] == every[0], stays and counts_tiles(t)
         counted_up = rows.waits * begins if by_tiles else len(blocks) + (rows.waits - 1) * len(every) * begins
         apart = stored * (every.step if stays else 1)
+        if stays and self.links.laid != t.rows:
+            apart, height = line * every.step, t.layer.output_blocks * line
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
         first, ring, period = pattern.first + rows.tile, t.tiles if stays else t.result_ring, pattern.period
         turns = Iteration(period * tile_words, -(-ring // period), first % ring // period)
@@ -194,9 +215,9 @@ class MemoryControl(TileControl):
         begin = first % ring * tile_words - turns.step * turns.current
         positions = (Dim(1, words * columns),) if thin == 1 else (Dim(1, words), Dim(thin * words, columns))
         return MemoryDescriptor(
-            OWN_WORDS + places.results[rows.row] // 4 + every.index(blocks[0]) * apart + rows.above * line + begin,
+            OWN_WORDS + places.results[rows.row] // 4 + every.index(blocks[0]) * apart + rows.above * height + begin,
             len(blocks) * rows.height * words * columns,
-            (*positions, Dim(thin * line, rows.height), Dim(apart)),
+            (*positions, Dim(thin * height, rows.height), Dim(apart)),
             iteration=turns,
             acquire=Acquire(OWN_LOCKS + locks.full, counted_up) if counted_up else None,
             release=None if by_tiles or (stays and counted(t)) else Release(OWN_LOCKS + locks.free, counted_up),

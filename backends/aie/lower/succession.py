@@ -273,7 +273,7 @@ class _Search:
         key = (id(one), id(way), here, leaves)
         if key not in self._begun:
             before, after = one.tiling, way.tiling
-            ready = not here and in_ddr_but_last(before, after, way.places, shared=who.shared)
+            ready = not here and (who.there or in_ddr_but_last(before, after, way.places, shared=who.shared))
             there = ready or (here and first_is_there(before, after))
             self._begun[key] = ready, _prefetched(one, way, leaves) if there else 0.0
         return self._begun[key]
