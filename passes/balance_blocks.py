@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place, couple
 from sparsec.passes.permutation.dealing import Deal, dealt
+from sparsec.passes.permutation.sharing import Share, shared
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 8  # channels that arrays multiply at once
@@ -39,12 +40,12 @@ class BalanceBlocks(Pass):
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         coupling = couple(graph)
-        orders: dict[str, Array] = {}
-        for c in coupling.free:
-            deals = list(_deals(graph, c)) if _in_blocks(graph, c) else []  # 1, 2
-            order = dealt(deals) if deals else np.zeros(0, int)
-            if not np.array_equal(order, np.arange(len(order))):
-                orders[c.name] = (order[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+        classes = [c for c in coupling.free if _in_blocks(graph, c)]  # 1, 2
+        orders = {
+            name: (order[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
+            for name, order in _orders(graph, classes).items()
+            if not np.array_equal(order, np.arange(len(order)))
+        }
         while orders:
             constants = permuted(graph, coupling, orders)
             wrong = _violating(graph, coupling, constants, orders)  # 3
@@ -71,21 +72,51 @@ def _aligned(place: Place) -> bool:
     return bool((first % _BLOCK == 0).all() and (indices == (first[:, :, None] + np.arange(_BLOCK)).reshape(indices.shape)).all())
 
 
-def _deals(graph: Graph, c: ChannelClass) -> Iterator[Deal]:
+def _orders(graph: Graph, classes: Sequence[ChannelClass]) -> dict[str, Array]:
+    """By class an order of its blocks of channels: even, and then so that cores wait little for one another."""
+    kept = {
+        p.layer.value: _kept(p.layer.view.filters(graph.constants[p.layer.value]))
+        for c in classes
+        for p in c.places
+        if p.layer.groups == 1
+    }
+    found: dict[str, Array] = {}
+    for c in classes:
+        deals = list(_deals(kept, c))
+        found[c.name] = dealt(deals) if deals else np.arange(c.extent // _BLOCK)
+        _reorder(kept, c, found[c.name])
+    for c in classes:
+        shares = [_share(kept, p, c) for p in c.places if p.layer.value in kept]
+        order = shared(np.arange(c.extent // _BLOCK), shares, np.random.default_rng(0))
+        found[c.name] = found[c.name][order]
+        _reorder(kept, c, order)
+    return found
+
+
+def _reorder(kept: dict[str, Array], c: ChannelClass, order: Array) -> None:
+    """Put the nonzero blocks of all layers with the channels of a class into an order."""
+    for place in c.places:
+        if place.layer.value in kept:
+            kept[place.layer.value] = _share(kept, place, c).ordered(order)
+
+
+def _share(kept: Mapping[str, Array], place: Place, c: ChannelClass) -> Share:
+    """The nonzero blocks of a layer that has the channels of a class."""
+    at = np.sort(place.slot.index[0].reshape(c.extent // _BLOCK, -1), axis=1)[:, ::_BLOCK] // _BLOCK
+    return Share(kept[place.layer.value], at, place.role == "outputs")
+
+
+def _deals(kept: Mapping[str, Array], c: ChannelClass) -> Iterator[Deal]:
     """What has to be even, one deal for all kinds of work with the same groups."""
     found: dict[tuple[int, ...], list[Array]] = {}
-    for place in c.places:
-        if place.layer.groups > 1:
-            continue
-        kept = _kept(place.layer.view.filters(graph.constants[place.layer.value]))
-        axis = 0 if place.role == "outputs" else 1
-        at = np.sort(place.slot.index[0].reshape(c.extent // _BLOCK, -1), axis=1)[:, ::_BLOCK] // _BLOCK
-        work = np.moveaxis(kept, axis, 0)[at].sum(axis=1)
-        if place.role == "outputs":
+    for share in (_share(kept, p, c) for p in c.places if p.layer.value in kept):
+        at, axis = share.at, 0 if share.outputs else 1
+        work = np.moveaxis(share.counts, axis, 0)[at].sum(axis=1)
+        if share.outputs:
             work = np.sqrt(_OUTPUTS) * work.sum(axis=1, keepdims=True)
             groups = [at[:, 0] % n for n in _TURNS]
         else:
-            groups = [at[:, 0] * n // kept.shape[axis] for n in _RANGES]
+            groups = [at[:, 0] * n // share.counts.shape[axis] for n in _RANGES]
         for g in groups:
             if len(set(g)) < len(g):
                 found.setdefault(tuple(g), []).append(work)
