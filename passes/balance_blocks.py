@@ -14,12 +14,13 @@ from sparsec.compiler.passing.base import Notes, Pass, register_pass
 from sparsec.passes.permutation.apply import permuted, with_constants
 from sparsec.passes.permutation.coupling import ChannelClass, Coupling, Place, couple
 from sparsec.passes.permutation.dealing import Deal, dealt
-from sparsec.passes.permutation.sharing import Share, shared
+from sparsec.passes.permutation.sharing import Share, shared, waited
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 8  # channels that arrays multiply at once
 _TURNS = (2, 4, 8, 16)  # cores among which blocks of output channels are dealt out in turns
 _RANGES = (2, 4, 8)  # parts of the input channels
+_LESS = 0.998  # of the blocks that cores take or wait for, that another order is worth it
 _OUTPUTS = 4.0  # what even outputs are worth: a core makes up for nothing there, and for some of its inputs
 
 
@@ -39,23 +40,29 @@ class BalanceBlocks(Pass):
     summary = "channels in an order that gives cores equal numbers of blocks of weights"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        coupling = couple(graph)
-        classes = [c for c in coupling.free if _in_blocks(graph, c)]  # 1, 2
-        orders = {
-            name: (order[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1)
-            for name, order in _orders(graph, classes).items()
-            if not np.array_equal(order, np.arange(len(order)))
-        }
-        while orders:
-            constants = permuted(graph, coupling, orders)
-            wrong = _violating(graph, coupling, constants, orders)  # 3
-            if not wrong:
-                return with_constants(graph, constants)
-            alone = _alone(graph, coupling, {name: orders[name] for name in wrong})  # not those that share a layer with them
-            for name, why in (alone or wrong).items():
-                notes.say(f"the channels of {name!r} keep their order: {why}")
-                del orders[name]
+        coupling, held = couple(graph), dict[str, str]()
+        while (better := _better(graph, coupling, held)) is not None:
+            graph = better
+        for name, why in held.items():
+            notes.say(f"the channels of {name!r} keep their order: {why}")
         return graph
+
+
+def _better(graph: Graph, coupling: Coupling, held: dict[str, str]) -> Graph | None:
+    """The graph with channels in an order in which cores wait less for one another than now, if one is found. Classes that are
+    `held`, and why, keep theirs; those of this search replace what earlier ones found."""
+    classes = [c for c in coupling.free if _in_blocks(graph, c)]  # 1, 2
+    held.clear()
+    while True:
+        orders = _orders(graph, [c for c in classes if c.name not in held])
+        if not orders:
+            return None
+        constants = permuted(graph, coupling, orders)
+        wrong = _violating(graph, coupling, constants, orders)  # 3
+        if not wrong:
+            return with_constants(graph, constants)
+        alone = _alone(graph, coupling, {name: orders[name] for name in wrong})  # not those that share a layer with them
+        held |= alone or wrong
 
 
 def _in_blocks(graph: Graph, c: ChannelClass) -> bool:
@@ -73,13 +80,15 @@ def _aligned(place: Place) -> bool:
 
 
 def _orders(graph: Graph, classes: Sequence[ChannelClass]) -> dict[str, Array]:
-    """By class an order of its blocks of channels: even, and then so that cores wait little for one another."""
+    """By class an order of its channels, where there is a better one: even, and then so that cores wait little for one another;
+    none where all together they wait hardly less than now, and more or with work that is hardly more even."""
     kept = {
         p.layer.value: _kept(p.layer.view.filters(graph.constants[p.layer.value]))
         for c in classes
         for p in c.places
         if p.layer.groups == 1
     }
+    before = _rated(kept, classes)
     found: dict[str, Array] = {}
     for c in classes:
         deals = list(_deals(kept, c))
@@ -90,7 +99,17 @@ def _orders(graph: Graph, classes: Sequence[ChannelClass]) -> dict[str, Array]:
         order = shared(np.arange(c.extent // _BLOCK), shares, np.random.default_rng(0))
         found[c.name] = found[c.name][order]
         _reorder(kept, c, order)
-    return found
+    (wait, uneven), (waited_before, uneven_before) = _rated(kept, classes), before
+    if wait > _LESS * waited_before and (wait > waited_before or uneven > _LESS * uneven_before):
+        return {}
+    moved = {name: order for name, order in found.items() if not np.array_equal(order, np.arange(len(order)))}
+    return {name: (order[:, None] * _BLOCK + np.arange(_BLOCK)).reshape(-1) for name, order in moved.items()}
+
+
+def _rated(kept: Mapping[str, Array], classes: Sequence[ChannelClass]) -> tuple[float, float]:
+    """What cores take or wait for, and how uneven work is, of layers as they are."""
+    first = {c.name: np.arange(c.extent // _BLOCK) for c in classes}
+    return sum(map(waited, kept.values())), sum(deal.unevenness(first[c.name]) for c in classes for deal in _deals(kept, c))
 
 
 def _reorder(kept: dict[str, Array], c: ChannelClass, order: Array) -> None:

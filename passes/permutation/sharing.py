@@ -16,7 +16,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 _SHARED = {1: (4, 8, 16), 2: (2, 4, 8), 4: (1, 2, 4)}  # by cores of a chain, in how many turns they take blocks of outputs
-_SWAPS, _MOST_SWAPS = 50, 3000  # that are tried for each item, and at most
+_SWAPS, _MOST_SWAPS = 50, 2000  # that are tried for each item, and at most
 _WARM = 2e-4  # of the blocks, that a swap may make worse when the search begins (simulated annealing)
 
 
@@ -42,8 +42,10 @@ def _mean(most: Mapping[int, Array]) -> float:
     """Blocks, where by cores of a chain the one that has most has so many, for each block of outputs."""
     found = []
     for chain, each in most.items():
-        rows = len(each)
-        found += [chain * n * each.reshape(-1, n).sum(axis=0).max() for n in _SHARED[chain] if rows % n == 0 and rows >= 2 * n]
+        for n in _SHARED[chain]:
+            if len(each) > n:
+                turns = each if len(each) % n == 0 else np.pad(each, (0, -len(each) % n))
+                found.append(chain * n * turns.reshape(-1, n).sum(axis=0).max())
     return float(sum(found) / len(found)) if found else 0.0
 
 

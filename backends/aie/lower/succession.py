@@ -293,7 +293,9 @@ def _prefetched(one: Way, way: Way, leaves: bool) -> float:
     first = after.buffers * after.unit_bytes + (after.paging.bytes if after.mode.weights_first else 0)
     if sum(before.core_demand.values()) - (before.buffers - 1) * before.unit_bytes + first > size:
         return 0.0  # where other units were than the last one, there is no room for those that fill buffers
-    return max(0.0, last_unit(before, one.cost.compute) - _CHANGED)
+    pages = max(before.paging.counts)  # that come for each tile, the last ones while cores compute what a ring of them holds
+    left = 1.0 if before.kept or not pages else min(1.0, max(map(before.paging.held, range(len(before.paging.counts)))) / pages)
+    return max(0.0, left * last_unit(before, one.cost.compute) - _CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
