@@ -21,6 +21,7 @@ _BLOCK = 8  # channels that arrays multiply at once
 _TURNS = (2, 4, 8, 16)  # cores among which blocks of output channels are dealt out in turns
 _RANGES = (2, 4, 8)  # parts of the input channels
 _LESS = 0.998  # of the blocks that cores take or wait for, that another order is worth it
+_FEW = 16  # blocks of channels, of which sums of squares tell little of what cores wait for
 _OUTPUTS = 4.0  # what even outputs are worth: a core makes up for nothing there, and for some of its inputs
 
 
@@ -94,7 +95,7 @@ def _orders(graph: Graph, classes: Sequence[ChannelClass]) -> dict[str, Array]:
         deals = list(_deals(kept, c))
         found[c.name] = dealt(deals) if deals else np.arange(c.extent // _BLOCK)
         _reorder(kept, c, found[c.name])
-    for c in classes:
+    for c in (c for c in classes if c.extent <= _FEW * _BLOCK):
         shares = [_share(kept, p, c) for p in c.places if p.layer.value in kept]
         order = shared(np.arange(c.extent // _BLOCK), shares, np.random.default_rng(0))
         found[c.name] = found[c.name][order]

@@ -228,7 +228,7 @@ def test_parts_of_inputs_are_more_even(seed: int) -> None:
     graph = chain(256, seed=seed, size=(1, 1))
     after = balanced(graph)
     for name, left in (("second", 0.8), ("last", 0.5)):
-        for n in (2, 4):
+        for n in (2, 4, 8):
             old, new = (parts(g.constants[name], n) for g in (graph, after))
             lost = [(p.max(axis=1) - p.mean(axis=1)).sum() for p in (old, new)]
             assert lost[1] <= left * lost[0], (name, n)

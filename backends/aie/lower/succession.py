@@ -261,7 +261,7 @@ class _Search:
             room = way.room * around.beside(one, path.context, way) if weights else 0.0
             early = min(room, one.cost.spare(path.context, last))
             late = beginning is Begins.LATE
-            alone = added or way.tiling.layer.residual is None or way.tiling.mode.own
+            alone = added or way.tiling.layer.residual is None or way.tiling.mode.own or way.tiling.tiles == 1
             begins_soon = alone and beginning is Begins.WHOLE and (here or around.ahead(one, path.context, way))
             ready, soon = self._soon(one, way, who, here=here, leaves=leaves) if begins_soon else (False, 0.0)
             context = Context(here, added, early, follows=True, late=late, ready=ready, soon=soon)
