@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.backends.aie.lower.page_sizes import Rates, Streams, own_pages, pagings
+from sparsec.backends.aie.lower.page_sizes import Columns, Rates, Streams, own_pages, pagings
 from sparsec.backends.aie.lower.paging import Chunks, Layout, Paging, in_ring, pages_of
 
 _RATES = Rates(35, 8)
@@ -73,8 +74,8 @@ def _carry_out(chunks: Chunks, layout: Layout, page: int, held: int, rounds: int
     assert (brought, full, free) == (sent, 0, held - layout.pages if kept else held)
 
 
-def _tightened(streams: list[Chunks], paging: Paging, room: int, *, again: bool) -> Paging:
-    return Streams(streams).tightened(paging, _RATES, again=again, room=room, fits=lambda p: p.bytes <= room)
+def _tightened(streams: list[Chunks], paging: Paging, room: int, *, again: bool, columns: Columns = ()) -> Paging:
+    return Streams(streams).tightened(paging, _RATES, again=again, room=room, fits=lambda p: p.bytes <= room, columns=columns)
 
 
 @settings(max_examples=200)
@@ -87,7 +88,10 @@ def test_cores_have_whole_chunks_when_they_need_them(streams: list[Chunks], kept
     assert ways[0] == own_pages(streams, _RATES, kept=kept)
     tight = [_tightened(streams, w, room, again=again) for w in ways[1:]]
     assert all(t.cost <= w.cost for t, w in zip(tight, ways[1:], strict=True))
-    for way in [*ways, *tight]:
+    columns = tuple((i,) for i in range(len(streams)))
+    apart = [_tightened(streams, w, room, again=again, columns=columns) for w in ways[1:]]
+    assert all(a.cost <= t.cost for a, t in zip(apart, tight, strict=True))
+    for way in [*ways, *tight, *apart]:
         assert way in ways[:1] or way.bytes <= room
         for part, own in enumerate(streams):
             layout = way.layout(part, own, again=again)
@@ -145,3 +149,22 @@ def test_what_is_passed_over() -> None:
     first = pagings([_alike(30, 0, 24), _alike(31, 0, 24)], _RATES, kept=False, again=False, room=room)[-1]
     tight = _tightened([chunks, _alike(31, 0, 24)], first, room, again=False)
     assert sum(n * size for n, size in zip(tight.counts, tight.sizes, strict=True)) <= 1.02 * 24 * (960 + 992)
+
+
+def test_streams_of_a_column_have_their_own_number_of_pages() -> None:
+    """As many pages of all streams pass over more than each column's own number of them does; streams of one column have as many
+    as one another."""
+    columns = ((0, 4), (1, 5), (2, 6), (3, 7))
+    brought, different = [0, 0], 0
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        streams = [Chunks(tuple((32 * rng.integers(60, 150, 16)).tolist()), (0,) * 16) for _ in range(8)]
+        room = 6 * 32 * 150
+        first = pagings(streams, _RATES, kept=False, again=False, room=room)[-1]
+        alike, apart = (_tightened(streams, first, room, again=False, columns=c) for c in ((), columns))
+        assert first.ring and len(set(alike.counts)) == 1
+        assert all(apart.counts[a] == apart.counts[b] for a, b in columns)
+        different += len(set(apart.counts)) > 1
+        for i, p in enumerate((alike, apart)):
+            brought[i] += sum(n * size for n, size in zip(p.counts, p.sizes, strict=True))
+    assert different and brought[1] < brought[0]

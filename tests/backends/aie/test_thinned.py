@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models.byte_layer import ByteConv, chain_graph
 from sparsec.backends.aie.descriptor_forms import WORD_BYTES
 from sparsec.backends.aie.descriptors import ShimDescriptor
-from sparsec.backends.aie.lower.chaining import counts_tiles
+from sparsec.backends.aie.lower.chaining import counted, counts_tiles
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.geometry import Thinned
@@ -119,6 +119,46 @@ def test_every_nth_row_and_column_leaves(cut: Cut, stride: int, rows: int) -> No
     assert words[f"v3_every_{stride}"] == 64 * kept // WORD_BYTES
     assert words["v3"] == 0
     assert words["v4"] == 32 * 29 * 13 // WORD_BYTES
+    check_run(program, graph, rng)
+
+
+def _read_in_rows_of_one(graph: Graph, cut: Cut, rows: int, reader: str, other: Cut | None = None) -> ArrayProgram:
+    """All layers in tiles of so many rows, but the `reader` in tiles of one, perhaps with another cut."""
+    made, layers = _thinned(graph)
+    ways = _ways(made, layers, _mode(cut), rows)
+    return lower_with(made, NPU, ways | {reader: _ways(made, layers, _mode(other or cut), 1)[reader]})
+
+
+@pytest.mark.parametrize(
+    ("cut", "other", "height"),
+    [*((cut, cut, 29) for cut in CUTS), (Cut.BOTH, Cut.HALVES, 24), (Cut.BOTH, Cut.HALVES, 48)],
+    ids=lambda v: v.name if isinstance(v, Cut) else str(v),
+)
+@pytest.mark.parametrize(("stride", "rows"), [(2, 2), (2, 3), (4, 2)])
+def test_what_leaves_may_lie_in_tiles_of_one_row(cut: Cut, other: Cut, height: int, stride: int, rows: int) -> None:
+    """Tiles of several rows, which the next layer reads row by row, halves of a column's as well; every n-th row and column of
+    them leaves."""
+    rng = np.random.default_rng(1)
+    graph = chain_graph(rng, 32, (height, 13), [*SHORTCUT, ByteConv(3, 64, 1, stride), ByteConv(4, 32)])
+    program = _read_in_rows_of_one(graph, cut, rows, "conv4", other)
+    part, staying = _part(program), _of(program, "conv3")
+    above, below = (p.tiling.rows for p in part.plans if p.layer.node in ("conv3", "conv4"))
+    assert (above > 1, below) == (True, 1)
+    assert (staying.stays, staying.leaves, staying.every) == (True, True, stride)
+    words = _words_to_ddr(program)
+    assert words[f"v3_every_{stride}"] == 64 * -(-height // stride) * -(-13 // stride) // WORD_BYTES
+    assert words["v3"] == 0
+    check_run(program, graph, rng)
+
+
+def test_locks_count_whole_tiles_that_lie_in_tiles_of_one_row() -> None:
+    """Four tiles of 16 blocks, which a descriptor takes in tile by tile, are more than a lock counts: what has left is free."""
+    rng = np.random.default_rng(3)
+    graph = chain_graph(rng, 32, (56, 8), [ByteConv(0, 256), ByteConv(1, 64), ByteConv(1, 64, 1, 2)])
+    program = _read_in_rows_of_one(graph, Cut.HALVES, 2, "conv2")
+    first = _part(program).plans[0].tiling
+    assert (first.tiles, first.most_results, counts_tiles(first), counted(first)) == (4, 16, False, False)
+    assert (_of(program, "conv1").stays, _of(program, "conv1").every) == (True, 2)
     check_run(program, graph, rng)
 
 
