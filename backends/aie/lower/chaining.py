@@ -23,14 +23,13 @@ _MOST_BY_BLOCK = 2  # tiles, each of which is two tasks in the queue of a channe
 class Readers:
     """Who reads a layer's results: the `next` layer, as its data; a later one that adds them, by its number (`adder`, -1: none);
     `others`, which want them in DDR; and who wants them `thinned` there. Those that are `shared` are views of others, or have
-    these. The data of the next layer may be in DDR when this one begins (`there`)."""
+    these."""
 
     next: bool
     adder: int
     others: bool
     thinned: bool = False
     shared: bool = False
-    there: bool = False
 
     def leave(self, *, here: bool, held: bool) -> bool:
         """Whether results go to DDR that the next layer finds in memory tiles (`here`), and that are `held` there for the
@@ -64,8 +63,7 @@ def readers(graph: Graph, views: Mapping[str, View], layers: Sequence[ConvLayer]
         later = any(y in layers[k].values for k in range(i + 2, len(layers)) if k != adder)  # parts of a layer read it again
         others = y in outputs or y in shared or bool(users - own) or later
         others = others or layer.element is BFLOAT16
-        there = after is not None and after.x not in layer.made and after.x not in shared
-        found.append(Readers(reading, adder, others, layer.thinned is not None, y in shared, there))
+        found.append(Readers(reading, adder, others, layer.thinned is not None, y in shared))
     return found
 
 

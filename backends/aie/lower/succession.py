@@ -261,7 +261,7 @@ class _Search:
             room = way.room * around.beside(one, path.context, way) if weights else 0.0
             early = min(room, one.cost.spare(path.context, last))
             late = beginning is Begins.LATE
-            alone = added or way.tiling.layer.residual is None or way.tiling.mode.own or way.tiling.tiles == 1
+            alone = added or way.tiling.layer.residual is None or way.tiling.mode.own
             begins_soon = alone and beginning is Begins.WHOLE and (here or around.ahead(one, path.context, way))
             ready, soon = self._soon(one, way, who, here=here, leaves=leaves) if begins_soon else (False, 0.0)
             context = Context(here, added, early, follows=True, late=late, ready=ready, soon=soon)
@@ -273,7 +273,7 @@ class _Search:
         key = (id(one), id(way), here, leaves)
         if key not in self._begun:
             before, after = one.tiling, way.tiling
-            ready = not here and (who.there or in_ddr_but_last(before, after, way.places, shared=who.shared))
+            ready = not here and in_ddr_but_last(before, after, way.places, shared=who.shared)
             there = ready or (here and first_is_there(before, after))
             self._begun[key] = ready, _prefetched(one, way, leaves) if there else 0.0
         return self._begun[key]
@@ -293,9 +293,7 @@ def _prefetched(one: Way, way: Way, leaves: bool) -> float:
     first = after.buffers * after.unit_bytes + (after.paging.bytes if after.mode.weights_first else 0)
     if sum(before.core_demand.values()) - (before.buffers - 1) * before.unit_bytes + first > size:
         return 0.0  # where other units were than the last one, there is no room for those that fill buffers
-    pages = max(before.paging.counts)  # that come for each tile, the last ones while cores compute what a ring of them holds
-    left = 1.0 if before.kept or not pages else min(1.0, max(map(before.paging.held, range(len(before.paging.counts)))) / pages)
-    return max(0.0, left * last_unit(before, one.cost.compute) - _CHANGED)
+    return max(0.0, last_unit(before, one.cost.compute) - _CHANGED)
 
 
 @dataclass(frozen=True, slots=True)

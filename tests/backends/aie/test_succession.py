@@ -13,20 +13,10 @@ import pytest
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.chaining import Readers
 from sparsec.backends.aie.lower.choose import ranked
-from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least, last_unit
+from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
-from sparsec.backends.aie.lower.succession import (
-    _CHANGED,
-    _IN_ONE_PIECE,
-    Begins,
-    Way,
-    _Around,
-    _prefetched,
-    along,
-    cycles_along,
-    soon_along,
-)
+from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along, soon_along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 
@@ -202,32 +192,6 @@ def test_data_come_sooner_unless_that_is_known_not_to_be() -> None:
     one, other = both[0]
     shared = [replace(_next(2)[0], shared=True), _next(1)[0]]
     assert not any(soon_along([one, other], shared)), "whose results are parts of something else"
-
-
-def test_data_of_another_layer_come_sooner_if_they_are_there() -> None:
-    """Of a value that was in DDR before the layer before began. A residual that is not may come between tiles of data, so that
-    these do not, if there are several."""
-    first, second = _ways((64, 256))[0], [_reading(way, "earlier") for way in _ways((256, 64))[:20]]
-    there, not_there = ([replace(_next(1)[0], there=t), _next(1)[0]] for t in (True, False))
-    assert any(soon_along([first, way], there) == [False, True] for way in second)
-    assert not any(any(soon_along([first, way], not_there)) for way in second)
-    adding = [_reading(way, "earlier") for way in _ways((256, 64), residual=True) if not way.tiling.mode.own]
-    sooner = {way.tiling.tiles > 1 for way in adding if any(soon_along([first, way], there))}
-    assert sooner == {False} and any(way.tiling.tiles > 1 for way in adding)
-
-
-def test_what_comes_late_through_a_ring_leaves_little_time() -> None:
-    """Cores have all of the weights that stay when the last tile begins; of those that come again a ring is left to compute."""
-    ways = [_making(way, "results") for way in _ways((64, 256)) if way.tiling.tiles > 1]
-    other = _reading(_ways((256, 64))[0], "results")
-    found = {False: 0, True: 0}
-    for way in ways:
-        t, time = way.tiling, _prefetched(way, other, leaves=True)
-        if time:
-            left = 1.0 if t.kept else min(1.0, t.paging.ring / max(t.paging.counts))
-            assert time == left * last_unit(t, way.cost.compute) - _CHANGED
-            found[t.kept] += 1
-    assert found[True]
 
 
 def test_channels_have_less_to_spare_the_more_they_bring() -> None:
