@@ -42,9 +42,12 @@ class BalanceBlocks(Pass):
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
         coupling, held = couple(graph), dict[str, str]()
-        while (better := _better(graph, coupling, held)) is not None:
-            graph = better
-        for name, why in held.items():
+        why_held: dict[str, str] = {}
+        better: Graph | None = graph
+        while better is not None:
+            graph, better = better, _better(better, coupling, held)
+            why_held = dict(held) or why_held  # a last search may end before it comes to them
+        for name, why in why_held.items():
             notes.say(f"the channels of {name!r} keep their order: {why}")
         return graph
 
