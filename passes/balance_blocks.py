@@ -30,7 +30,9 @@ _OUTPUTS = 4.0  # what even outputs are worth: a core makes up for nothing there
 class BalanceBlocks(Pass):
     """Blocks of 8 channels are put into an order in which the blocks of weights that are not zero are dealt out evenly: those of
     layers that make the channels over every 2nd, 4th, 8th and 16th block, which cores take in turns; those of layers that read
-    them over halves, quarters and eighths, for each block of their outputs, which are parts of sums or of chains of cores.
+    them over halves, quarters and eighths, for each block of their outputs, which are parts of sums or of chains of cores. Few
+    blocks are put so that cores then wait least for the one that has most. This is done again until it gains nothing, so that a
+    graph that has been through it stays as it is.
 
     1. The order of the channels is free, they are a multiple of 8, and 8 of them are blocks in all layers' weights.
     2. All values that have them are whole numbers, so that no sum is rounded, and all weights bytes.
@@ -41,30 +43,30 @@ class BalanceBlocks(Pass):
     summary = "channels in an order that gives cores equal numbers of blocks of weights"
 
     def rewrite(self, graph: Graph, notes: Notes) -> Graph:
-        coupling, held = couple(graph), dict[str, str]()
-        why_held: dict[str, str] = {}
-        better: Graph | None = graph
-        while better is not None:
-            graph, better = better, _better(better, coupling, held)
-            why_held = dict(held) or why_held  # a last search may end before it comes to them
-        for name, why in why_held.items():
+        coupling, kept = couple(graph), dict[str, str]()
+        while True:
+            better, held = _better(graph, coupling)
+            kept = held or kept  # a last search may end before it comes to them
+            if better is None:
+                break
+            graph = better
+        for name, why in kept.items():
             notes.say(f"the channels of {name!r} keep their order: {why}")
         return graph
 
 
-def _better(graph: Graph, coupling: Coupling, held: dict[str, str]) -> Graph | None:
-    """The graph with channels in an order in which cores wait less for one another than now, if one is found. Classes that are
-    `held`, and why, keep theirs; those of this search replace what earlier ones found."""
-    classes = [c for c in coupling.free if _in_blocks(graph, c)]  # 1, 2
-    held.clear()
+def _better(graph: Graph, coupling: Coupling) -> tuple[Graph | None, dict[str, str]]:
+    """The graph with channels in an order in which cores wait less for one another than now, if one is found; and the classes
+    that keep theirs, and why."""
+    classes, held = [c for c in coupling.free if _in_blocks(graph, c)], dict[str, str]()  # 1, 2
     while True:
         orders = _orders(graph, [c for c in classes if c.name not in held])
         if not orders:
-            return None
+            return None, held
         constants = permuted(graph, coupling, orders)
         wrong = _violating(graph, coupling, constants, orders)  # 3
         if not wrong:
-            return with_constants(graph, constants)
+            return with_constants(graph, constants), held
         alone = _alone(graph, coupling, {name: orders[name] for name in wrong})  # not those that share a layer with them
         held |= alone or wrong
 
@@ -100,7 +102,7 @@ def _orders(graph: Graph, classes: Sequence[ChannelClass]) -> dict[str, Array]:
         _reorder(kept, c, found[c.name])
     for c in (c for c in classes if c.extent <= _FEW * _BLOCK):
         shares = [_share(kept, p, c) for p in c.places if p.layer.value in kept]
-        order = shared(np.arange(c.extent // _BLOCK), shares, np.random.default_rng(0))
+        order = shared(c.extent // _BLOCK, shares, np.random.default_rng(0))
         found[c.name] = found[c.name][order]
         _reorder(kept, c, order)
     (wait, uneven), (waited_before, uneven_before) = _rated(kept, classes), before

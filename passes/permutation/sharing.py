@@ -29,13 +29,14 @@ def even(counts: Array) -> Array:
 def waited(counts: Array) -> float:
     """The blocks that a layer's cores take or wait for, of its nonzero ones `counts` float [blocks of outputs, of inputs]: the
     mean of the ways to share them that it has enough blocks for."""
-    rows = len(counts)
-    most = {chain: even(counts.reshape(rows, chain, -1).sum(axis=2)).max(axis=1) for chain in _chains(counts.shape[1])}
-    return _mean(most)
+    return _mean(_most(counts))
 
 
-def _chains(inputs: int) -> list[int]:
-    return [n for n in _SHARED if inputs % n == 0 and inputs >= 2 * n]
+def _most(counts: Array) -> dict[int, Array]:
+    """By cores of a chain the blocks of the one that has most, for each block of outputs."""
+    rows, inputs = counts.shape
+    chains = [n for n in _SHARED if inputs % n == 0 and inputs >= 2 * n]
+    return {n: even(counts.reshape(rows, n, -1).sum(axis=2)).max(axis=1) for n in chains}
 
 
 def _mean(most: Mapping[int, Array]) -> float:
@@ -79,9 +80,8 @@ class Share:
 
     @cached_property
     def _most(self) -> dict[int, Array]:
-        """By cores of a chain the blocks of the one that has most, for each block of outputs, in the present order."""
-        rows, inputs = self.counts.shape
-        return {n: even(self.counts.reshape(rows, n, -1).sum(axis=2)).max(axis=1) for n in _chains(inputs)}
+        """See `_most`: in the present order."""
+        return _most(self.counts)
 
     @cached_property
     def _work(self) -> Array:
@@ -92,7 +92,7 @@ class Share:
     def _members(self) -> dict[int, Array]:
         """By cores of a chain, if these are several, which items are inputs of each, [cores, items]."""
         inputs = self.counts.shape[1]
-        return {n: (self.at[:, 0] * n // inputs == np.arange(n)[:, None]).astype(float) for n in _chains(inputs) if n > 1}
+        return {n: (self.at[:, 0] * n // inputs == np.arange(n)[:, None]).astype(float) for n in self._most if n > 1}
 
     @cached_property
     def _others(self) -> dict[int, Array]:
@@ -102,11 +102,11 @@ class Share:
         return {n: found - self._members[n] @ self._work for n, found in every.items()}
 
 
-def shared(order: Array, shares: Sequence[Share], rng: np.random.Generator) -> Array:
-    """An order of the items in which cores wait least for one another, of those that were tried, or the `order`: swaps of two
-    are made that let them wait less, and some that do not, fewer and fewer (simulated annealing; Kirkpatrick, Gelatt, Vecchi,
-    Science 220, 1983)."""
-    order, items = order.copy(), len(order)
+def shared(items: int, shares: Sequence[Share], rng: np.random.Generator) -> Array:
+    """An order of so many items, int [items], in which cores wait least for one another, of those that were tried: from the
+    present one on, swaps of two are made that let them wait less, and some that do not, fewer and fewer (simulated annealing;
+    Kirkpatrick, Gelatt, Vecchi, Science 220, 1983)."""
+    order = np.arange(items)
     best, now = order.copy(), sum(share.waited(order) for share in shares)
     least = now
     if now <= sum(float(share.counts.sum()) for share in shares):  # no core waits

@@ -31,8 +31,10 @@ from sparsec.compiler.scalar import Program
 from sparsec.compiler.sparsity import NM, Block
 from sparsec.compiler.sparsity.weights import View
 from sparsec.compiler.types import TensorType
+from sparsec.passes import balance_blocks
 from sparsec.passes.balance_blocks import BalanceBlocks
 from sparsec.passes.flat_products import FlatProducts
+from sparsec.passes.permutation.sharing import waited
 from tests.backends.aie.networks import compile_for, run_emitted
 from tests.passes.helpers import check, random_array
 
@@ -232,6 +234,20 @@ def test_parts_of_inputs_are_more_even(seed: int) -> None:
             old, new = (parts(g.constants[name], n) for g in (graph, after))
             lost = [(p.max(axis=1) - p.mean(axis=1)).sum() for p in (old, new)]
             assert lost[1] <= left * lost[0], (name, n)
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_cores_of_few_blocks_wait_less_than_for_even_work(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than with orders in which no more is looked for than equal sums of squares."""
+    graphs = [chain(channels, seed=seed, size=(1, 1)) for seed in range(3)]
+
+    def wait() -> float:
+        made = [BalanceBlocks().run(graph) for graph in graphs]
+        return sum(waited(blocks(g.constants[name]).astype(float)) for g in made for name in ("first", "second", "last"))
+
+    found = wait()
+    monkeypatch.setattr(balance_blocks, "_FEW", 0)
+    assert found < wait()
 
 
 def _width(channels: int) -> Graph:

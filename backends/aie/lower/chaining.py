@@ -155,7 +155,7 @@ def tiles_at_once(t: Tiling, laid: int) -> int:
 
 
 def by_lanes(t: Tiling, laid: int) -> bool:
-    """Whether cores send results lane by lane, whose columns lie together: where they stay in tiles of other rows, so that a
+    """Whether cores send results lane by lane, whose columns lie together: where they stay in tiles of one row, so that a
     descriptor has a dimension left for all blocks of channels of a tile; of rows with nothing between them."""
     return t.rows != laid and t.share.result_pitch == t.share.lane
 

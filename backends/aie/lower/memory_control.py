@@ -161,20 +161,7 @@ class MemoryControl(TileControl):
             return
         taking = self.links.leaves and not counted(t)
         if by_lanes(t, laid):
-            words = 2 * t.layer.result_size
-            line = words * self.share.lane
-            yield (
-                MemoryDescriptor(
-                    OWN_WORDS + places.results[row] // 4,
-                    blocks * t.rows * LANES * line,
-                    (Dim(1, line), Dim(t.layer.output_blocks * LANES * line, t.rows), Dim(line, LANES), Dim(step * LANES * line)),
-                    Iteration(whole // 4, t.tiles),
-                    Acquire(OWN_LOCKS + locks.free, blocks) if taking else None,
-                    Release(OWN_LOCKS + locks.full, blocks) if self.links.leaves else None,
-                ),
-                t.tiles,
-                True,
-            )
+            yield self._by_lanes(places.results[row], blocks, step, locks, taking=taking), t.tiles, True
             return
         free = Acquire(OWN_LOCKS + locks.free) if taking else None
         once = tiles_at_once(t, laid)
@@ -185,6 +172,20 @@ class MemoryControl(TileControl):
             if laid != t.rows:
                 made = replace(made, dims=(*made.dims[:-1], Dim(t.layer.output_blocks * block // 4)))
             yield made, len(tiles) * blocks, tiles.stop == t.tiles
+
+    def _by_lanes(self, base: int, blocks: int, step: int, locks: Pair, *, taking: bool) -> MemoryDescriptor:
+        """So many blocks of a tile's results, `step` apart, lane by lane: where they stay in tiles of one row, a row of all blocks
+        behind the other. They are counted by block, and take places if `taking`."""
+        t, line = self.tiling, 2 * self.tiling.layer.result_size * self.share.lane
+        columns = LANES * line  # words of a row of a block
+        return MemoryDescriptor(
+            OWN_WORDS + base // 4,
+            blocks * t.rows * columns,
+            (Dim(1, line), Dim(t.layer.output_blocks * columns, t.rows), Dim(line, LANES), Dim(step * columns)),
+            Iteration(t.layer.output_blocks * t.rows * columns, t.tiles),
+            Acquire(OWN_LOCKS + locks.free, blocks) if taking else None,
+            Release(OWN_LOCKS + locks.full, blocks) if self.links.leaves else None,
+        )
 
     def _taken(self, base: int, turns: Iteration, free: Acquire | None, full: Release | None) -> MemoryDescriptor:
         """Vectors of results of 8 channels of a tile, as an image."""
@@ -199,14 +200,14 @@ class MemoryControl(TileControl):
         t, words, stored = self.tiling, 2 * self.traffic.y.size, self.tiling.stored_bytes // 4
         places = self.plan.memory[tile.column]
         columns, thin = self.traffic.y.columns, every_of(t)
-        line = height = words * self.share.stored_columns  # of a row, and from one to the next
+        line = pitch = words * self.share.stored_columns  # of a row, and from one to the next
         every = t.output_blocks(self.mode.parts(tile.column, rows.row)[1])
         locks, stays = self.result_locks(places, rows.row), self.links.stays
         begins, by_tiles = blocks[0] == every[0], stays and counts_tiles(t)
         counted_up = rows.waits * begins if by_tiles else len(blocks) + (rows.waits - 1) * len(every) * begins
         apart = stored * (every.step if stays else 1)
         if stays and self.links.laid != t.rows:
-            apart, height = line * every.step, t.layer.output_blocks * line
+            apart, pitch = line * every.step, t.layer.output_blocks * line
         tile_words = t.layer.output_blocks * stored if stays else len(every) * stored
         first, ring, period = pattern.first + rows.tile, t.tiles if stays else t.result_ring, pattern.period
         turns = Iteration(period * tile_words, -(-ring // period), first % ring // period)
@@ -215,9 +216,9 @@ class MemoryControl(TileControl):
         begin = first % ring * tile_words - turns.step * turns.current
         positions = (Dim(1, words * columns),) if thin == 1 else (Dim(1, words), Dim(thin * words, columns))
         return MemoryDescriptor(
-            OWN_WORDS + places.results[rows.row] // 4 + every.index(blocks[0]) * apart + rows.above * height + begin,
+            OWN_WORDS + places.results[rows.row] // 4 + every.index(blocks[0]) * apart + rows.above * pitch + begin,
             len(blocks) * rows.height * words * columns,
-            (*positions, Dim(thin * height, rows.height), Dim(apart)),
+            (*positions, Dim(thin * pitch, rows.height), Dim(apart)),
             iteration=turns,
             acquire=Acquire(OWN_LOCKS + locks.full, counted_up) if counted_up else None,
             release=None if by_tiles or (stays and counted(t)) else Release(OWN_LOCKS + locks.free, counted_up),

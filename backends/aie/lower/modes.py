@@ -281,7 +281,7 @@ class Mode:
 
     @cached_property
     def weight_columns(self) -> tuple[tuple[int, ...], ...]:
-        """The parts of the weights that come through the same columns' shims; () where some come through several."""
+        """The parts of the weights by the column whose shim they come through; () where some come through several."""
         found: dict[int, list[int]] = {}
         for s in self.weights():
             if len(s.sources) > 1:

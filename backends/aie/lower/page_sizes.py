@@ -32,7 +32,7 @@ _STEPS, _ALL = 8, 100  # sizes of pages that are tried for a number of them
 
 
 Columns = tuple[tuple[int, ...], ...]
-"""Streams of weights that come through the same columns' shims."""
+"""Streams of weights, by the column whose shim they come through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Streams:
     _known: dict[tuple[Rates, bool, bool, int, bool], list[Paging]] = field(default_factory=dict)
     _many: dict[tuple[Rates, bool, int], list[_Tried]] = field(default_factory=dict)
     _made: dict[tuple[Rates, bool, _Tried], Paging | None] = field(default_factory=dict)
-    _by_column: dict[tuple[Paging, bool, int, Columns], Paging] = field(default_factory=dict)
+    _by_column: dict[tuple[Paging, Rates, bool, int, Columns], Paging] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
@@ -97,7 +97,7 @@ class Streams:
     def _apart(self, paging: Paging, rates: Rates, again: bool, limit: int, columns: Columns) -> Paging:
         """The ring with about as many pages of at most so many bytes, where streams of each of the `columns` have their own
         number of them, so that least comes for nothing."""
-        key = (paging, again, limit, columns)
+        key = (paging, rates, again, limit, columns)
         if key not in self._by_column:
             sizes, counts = list(paging.sizes), list(paging.counts)
             for parts in columns:
