@@ -174,8 +174,8 @@ class MemoryControl(TileControl):
             yield made, len(tiles) * blocks, tiles.stop == t.tiles
 
     def _by_lanes(self, base: int, blocks: int, step: int, locks: Pair, *, taking: bool) -> MemoryDescriptor:
-        """So many blocks of a tile's results, `step` apart, lane by lane, where they stay in tiles of one row: a row of all blocks
-        behind the other. They are counted by block, and take places if `taking`."""
+        """So many blocks of a tile's results, `step` apart, lane by lane, to tiles of one row: a row of all blocks behind the
+        other. They are counted by block, and take places if `taking`."""
         t, line = self.tiling, 2 * self.tiling.layer.result_size * self.share.lane
         columns = LANES * line  # words of a row of a block
         return MemoryDescriptor(
