@@ -33,11 +33,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """`then` where `condition` is 0, else `other`: rows."""
+    """`then` where `condition` is 0, or, with `below`, less than 0, else `other`: rows."""
 
     condition: Array
     then: Array
     other: Array
+    below: bool = False
 
 
 class Findings:
@@ -93,7 +94,7 @@ class Affine:
     findings: Findings
     addresses: Array
     after: Array
-    _stages: list[_Tables | tuple[Array, int]] = field(init=False)
+    _stages: list[_Tables | tuple[Array, int, bool]] = field(init=False)
 
     def __post_init__(self) -> None:
         count = _KNOWN + len(self.findings.made)
@@ -115,9 +116,9 @@ class Affine:
                 known[stage.places] = np.where(stage.steps, 32.0 * found.view(np.int16), found)
                 looked_up.append(at)
             else:
-                rows, place = stage
+                rows, place, below = stage
                 condition, then, other = rows @ known
-                known[place] = other if condition else then
+                known[place] = then if (condition < 0 if below else condition == 0) else other
         return known, np.concatenate(looked_up) if looked_up else np.zeros(0, np.int64)
 
     def repeats(self, moved: Array) -> bool:
@@ -134,7 +135,7 @@ class Affine:
         return self.addresses.nbytes + self.after.nbytes
 
 
-def _stages(made: Sequence[Loaded | Chosen], count: int) -> list[_Tables | tuple[Array, int]]:
+def _stages(made: Sequence[Loaded | Chosen], count: int) -> list[_Tables | tuple[Array, int, bool]]:
     """What can be found out together, one after the other: tables whose addresses depend on what is known by then."""
     levels: dict[int, list[int]] = {}
     level_of: list[int] = []
@@ -143,7 +144,7 @@ def _stages(made: Sequence[Loaded | Chosen], count: int) -> list[_Tables | tuple
         needs = np.flatnonzero(np.any([r[_KNOWN:] for r in rows], axis=0)).tolist()
         level_of.append(max((level_of[n] + 1 for n in needs), default=0))
         levels.setdefault(level_of[i], []).append(i)
-    stages: list[_Tables | tuple[Array, int]] = []
+    stages: list[_Tables | tuple[Array, int, bool]] = []
     for _, numbers in sorted(levels.items()):
         tables = [(i, f) for i in numbers if isinstance(f := made[i], Loaded)]
         if tables:
@@ -152,5 +153,6 @@ def _stages(made: Sequence[Loaded | Chosen], count: int) -> list[_Tables | tuple
             stages.append(_Tables(addresses, steps, places))
         for i in numbers:
             if isinstance(f := made[i], Chosen):
-                stages.append((np.stack([r[:count] for r in (f.condition, f.then, f.other)]).astype(np.float64), _KNOWN + i))
+                chosen = np.stack([r[:count] for r in (f.condition, f.then, f.other)]).astype(np.float64)
+                stages.append((chosen, _KNOWN + i, f.below))
     return stages

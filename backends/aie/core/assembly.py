@@ -32,7 +32,7 @@ _LABEL = re.compile(r"([A-Za-z_]\w*):")
 _NAMED = {
     ({Slot.A: "a.", Slot.B: "b."}.get(slot, "") + form.name): (slot, form) for slot, forms in FORMS.items() for form in forms
 }
-_PARTS = {"x": ("w", 2), "z": ("w", 4), "y": ("q", 2)}  # registers that consist of others
+_PARTS = {"x": ("w", 2), "z": ("w", 4), "y": ("q", 2), "l": ("r", 2)}  # registers that consist of others
 _TARGETS = {"jz": 1, "jnz": 1, "jzd": 1, "jmp": 0}  # which operand is a bundle
 
 
@@ -122,7 +122,7 @@ def _check_writes(instructions: Iterable[Instruction]) -> None:
 
 
 def written_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
-    """The registers (letter, number) that an instruction writes; x, y and z as what they consist of."""
+    """The registers (letter, number) that an instruction writes; l, x, y and z as what they consist of."""
     form, operands = instruction.form, instruction.operands
     found = [(form.fields[i].kind, operands[i]) for i in form.writes]
     return [half for kind, n in found for half in _halves(kind, n)]
@@ -134,7 +134,7 @@ def loaded_registers(load: Instruction) -> Sequence[tuple[str, int]]:
 
 
 def read_registers(instruction: Instruction) -> Sequence[tuple[str, int]]:
-    """The registers (letter, number) that an instruction reads; x, y and z as what they consist of."""
+    """The registers (letter, number) that an instruction reads; l, x, y and z as what they consist of."""
     form, operands = instruction.form, instruction.operands
     found = [(form.fields[i].kind, operands[i]) for i in form.reads]
     return [half for kind, n in found for half in _halves(kind, n)]

@@ -39,7 +39,7 @@ class Decoded:
     actions: list[Actions] = field(init=False)
     multiplies: list[bool] = field(init=False)
     multiplied: Array = field(init=False)  # int64: the same as numbers
-    pointers: list[list[int]] = field(init=False)
+    pointers: list[list[tuple[int, int]]] = field(init=False)  # and the ring that they are in, -1 where in none
     meets: list[tuple[int, ...]] = field(init=False)
     gets: Array = field(init=False)  # int64: words that bundles before each one take, one by one
     _loops: Array = field(init=False)  # int64: loops that bundles before each one begin
@@ -58,7 +58,10 @@ class Decoded:
         vectors = [b[Slot.VECTOR].form.name if Slot.VECTOR in b else "" for b in self.bundles]
         self.multiplies = [name in PRODUCTS for name in vectors]
         moving = [[b[s] for s in (Slot.A, Slot.B, Slot.STORE) if s in b and b[s].form.moves] for b in self.bundles]
-        self.pointers = [[i.operands[i.form.pointer] for i in instructions] for instructions in moving]
+        self.pointers = [
+            [(i.operands[i.form.pointer], i.operands[2] if i.form.name in loops.RINGED else -1) for i in instructions]
+            for instructions in moving
+        ]
         taken = [Slot.SCALAR in b and b[Slot.SCALAR].form.name == "getc" for b in self.bundles]
         given = [Slot.STORE in b and b[Slot.STORE].form.name == "putc" for b in self.bundles]
         self.meets = [(GET,) * got + (PUT,) * put for got, put in zip(taken, given, strict=True)]

@@ -144,8 +144,15 @@ def _wrap(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def _load(s: State, o: tuple[int, ...], step: int) -> Commit:
-    data, address = s.read(s.p[o[1]], 32, 32), s.p[o[1]]
+def ringed(s: State, address: int, ring: int) -> int:
+    """An address in the ring that the pair of registers `ring` has: one ring before where it is at its end or beyond."""
+    end, size = s.r[2 * ring : 2 * ring + 2]
+    return address - size if address >= end else address
+
+
+def _load(s: State, o: tuple[int, ...], step: int, ring: int | None = None) -> Commit:
+    address = s.p[o[1]]
+    data = s.read(address if ring is None else ringed(s, address, ring), 32, 32)
 
     def commit() -> None:
         s.w[o[0]] = data
@@ -350,6 +357,8 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "ldu": _load_sums,
     "ldbf": _load_floats,
     "ldq": lambda s, o: _load(s, (COUNTS["w"] + o[0], o[1]), o[2]),
+    "ldwr": lambda s, o: _load(s, o, o[3], o[2]),
+    "ldqr": lambda s, o: _load(s, (COUNTS["w"] + o[0], o[1]), o[3], o[2]),
     "srs": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), o[4]),
     "srsm": lambda s, o: _store(s, o[1], saturated(s.sums(o[0]), s.r[o[2]], o[3]).reshape(32), s.m[o[4]]),
     "stw": lambda s, o: _store(s, o[1], s.w[o[0]].copy(), o[2]),
@@ -395,6 +404,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),
     "add": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + s.r[o[2]])),
+    "addl": lambda s, o: _set_list(s.r, o[0], ringed(s, _wrap(s.r[o[1]] + s.r[o[2]]), o[3])),
     "sub": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] - s.r[o[2]])),
     "mov": lambda s, o: _set_list(s.r, o[0], s.r[o[1]]),
     "movp": lambda s, o: _set_list(s.p, o[0], s.r[o[1]]),

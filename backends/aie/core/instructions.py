@@ -7,10 +7,15 @@ program memory (AMD AM020, "AIE-ML Architecture").
 A bundle, from bit 0: load A (24 bits), load B (24), store (23), vector (29), scalar (28). A slot is its opcode in the lowest
 bits, then the fields of its form in order; all zeros do nothing. Slots of one bundle read registers before any of them writes.
 
-Registers: r0-r31 (32 bits), p0-p7 (pointers into data memory, bytes), m0-m7 (increments of pointers, bytes), w0-w23 (256
-bits), x0-x11 (512 bits, xN = w2N and w2N+1), z0-z5 (1,024 bits, zN = x2N and x2N+1), q0-q3 (masks, 128 bits), y0-y1 (two masks,
-yN = q2N and q2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32 or float32; a product of bfloat16 adds to the first
-or last 4 channels, its half).
+Registers: r0-r31 (32 bits), l0-l15 (pairs of them, lN = r2N and r2N+1), p0-p7 (pointers into data memory, bytes), m0-m7
+(increments of pointers, bytes), w0-w23 (256 bits), x0-x11 (512 bits, xN = w2N and w2N+1), z0-z5 (1,024 bits, zN = x2N and
+x2N+1), q0-q3 (masks, 128 bits), y0-y1 (two masks, yN = q2N and q2N+1), c0-c8 (accumulators, 4 positions x 8 channels of int32
+or float32; a product of bfloat16 adds to the first or last 4 channels, its half).
+
+A pair l may describe a ring in memory, its end and its bytes: an address at its end or beyond is meant so many bytes before. Real
+cores of this kind step through rings by counting (`add_2d`, AMD UG1583, "Addressing intrinsics"), those before them by addresses,
+as here (AI Engine Intrinsics User Guide, "Cyclic Addressing"). That it costs nothing is our assumption: counts would be set
+whenever a chunk's blocks are begun with, by a move, whose slot the loops of products leave free.
 
 The cascade takes one word of 512 bits a cycle to a neighbour and brings one from another: the store slot puts, the scalar slot,
 which also moves registers, gets.
@@ -90,10 +95,10 @@ class Field:
         return COUNTS.get(self.kind, 1 << self.bits) - 1
 
 
-COUNTS = {"r": 32, "p": 8, "m": 8, "w": 24, "x": 12, "z": 6, "q": 4, "y": 2, "c": 9}  # registers by letter
+COUNTS = {"r": 32, "l": 16, "p": 8, "m": 8, "w": 24, "x": 12, "z": 6, "q": 4, "y": 2, "c": 9}  # registers by letter
 
 _R, _P, _M, _W, _X, _C = (Field(k, b) for k, b in (("r", 5), ("p", 3), ("m", 3), ("w", 5), ("x", 4), ("c", 4)))
-_Z, _Q, _Y = (Field(k, b) for k, b in (("z", 3), ("q", 2), ("y", 1)))
+_Z, _Q, _Y, _L = (Field(k, b) for k, b in (("z", 3), ("q", 2), ("y", 1), ("l", 4)))
 _STEP = Field("i", 12, 32)  # after a 256-bit access
 _SHORT_STEP = Field("i", 7, 32)
 _FORMAT = Field("u", 1)  # of 8-bit data: 0 unsigned, 1 signed
@@ -145,6 +150,8 @@ _LOADS = (
     Form("ldu", 8, (_C, _P, _R, _FORMAT, _SHORT_STEP), ">=<--", "c[i] = the byte i at p << r; p += step"),
     Form("ldbf", 9, (_C, _HALF, _P, _SHORT_STEP), ">-=-", "2 positions of c = 16 bfloat16 at p as float32; p += step"),
     Form("ldq", 10, (_Y, _P, _STEP), ">=-", "the two masks of y = 32 bytes at p; p += step"),
+    Form("ldwr", 11, (_W, _P, _L, _SHORT_STEP), ">=<-", "w = 32 bytes in the ring l at p; p += step"),
+    Form("ldqr", 12, (_Y, _P, _L, _SHORT_STEP), ">=<-", "the two masks of y = 32 bytes in the ring l at p; p += step"),
 )
 _STORES = (
     Form(
@@ -229,6 +236,7 @@ _SCALARS = (
     Form("jzd", 22, (_R, Field("u", 10)), "=-", "r -= 1; continue at the bundle when that makes 0"),
     Form("jmpr", 23, (_R,), "<", "continue at the bundle r"),
     Form("movz", 24, (_R, _R, _R), "=<<", "first r = second r when third r = 0"),
+    Form("addl", 25, (_R, _R, _R, _L), "><<<", "first r = the others' sum, in the ring l"),
     Form("jmp", 15, (Field("u", 10),), "-", "continue at the bundle"),
     Form("acq", 16, (Field("u", 6), _IMM), "--", "wait until the lock is at least number, and take it off"),
     Form("rel", 17, (Field("u", 6), _IMM), "--", "add number to the lock"),

@@ -20,7 +20,9 @@ from sparsec.compiler.errors import ModelError
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = ("ldw", "ldwm", "ldm", "ldq")
+RINGED = ("ldwr", "ldqr")
+"""Loads in rings, whose third operand is the ring."""
+_LOADS = ("ldw", "ldwm", "ldm", "ldq", *RINGED)
 _PRODUCTS = ("mac", "mace", "macbf", "macbft", "macebf", "macsp", "macbfsp")
 
 
@@ -100,7 +102,7 @@ def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tu
 
 def vector_of(load: Instruction) -> int:
     """Which of a state's registers of 32 bytes a load sets."""
-    return load.operands[0] + (COUNTS["w"] if load.form.name == "ldq" else 0)
+    return load.operands[0] + (COUNTS["w"] if load.form.name in ("ldq", "ldqr") else 0)
 
 
 def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tuple[int, Slot], Array]:
@@ -111,7 +113,7 @@ def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tup
     found: dict[tuple[int, Slot], Array] = {}
     for j, _, i in loads:
         if i.form.name != "ldwm":
-            moves.setdefault(i.operands[1], []).append(_Write(j, np.full(times, i.operands[2]), True))
+            moves.setdefault(i.operands[1], []).append(_Write(j, np.full(times, i.operands[-1]), True))
     for j, s, i in loads:
         if i.form.name == "ldm":
             found[j, s] = Stream(state.p[i.operands[1]], times, moves[i.operands[1]]).at(j)
@@ -124,6 +126,9 @@ def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tup
     streams = {p: Stream(state.p[p], times, sorted(w, key=lambda x: x.bundle)) for p, w in moves.items()}
     for j, s, i in loads:
         found[j, s] = streams[i.operands[1]].at(j)
+        if i.form.name in RINGED:
+            end, size = state.r[2 * i.operands[2] : 2 * i.operands[2] + 2]
+            found[j, s] = np.where(found[j, s] < end, found[j, s], found[j, s] - size)
     for p, stream in streams.items():
         state.p[p] = int(stream.after[-1])
     for m in steps:

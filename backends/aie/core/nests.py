@@ -74,6 +74,7 @@ class Template:
         self.vectors = np.array(vectors, np.int64)
         self.loaded = np.flatnonzero(self.vectors >= 0)
         self.together = _pairs(trace)
+        self._ringed = np.array(trace.ringed, np.int64).reshape(-1, 3).T
         self.timed: dict[Any, Any] = {}  # of iterations that lose nothing to banks
         tables = set(trace.tables)
         self.loads, self.tables, self.stores = (
@@ -97,6 +98,12 @@ class Template:
                 most *= 8
             except Unknown:
                 return None
+
+    def into_rings(self, where: Array) -> None:
+        """Of addresses, int64 [iterations, rows], those that are in rings, which go on from the begin behind the end."""
+        if self._ringed.size:
+            rows, ends, sizes = (where[:, part] for part in self._ringed)
+            where[:, self._ringed[0]] = np.where(rows < ends, rows, rows - sizes)
 
     @property
     def nbytes(self) -> int:
@@ -130,6 +137,8 @@ class Nest:
             last = after + (times - 1) * moved
             on = (numbers.addresses[:, :REGISTERS] @ moved).astype(np.int64)
             where[1:, :size] = (numbers.addresses @ begun[0]).astype(np.int64) + np.arange(times - 1)[:, None] * on
+        template.into_rings(where)
+        if times > 1:
             for w, row in enumerate(template.vectors.tolist()):
                 where[1:, w - VECTORS] = where[:-1, row] if row >= 0 else where[0, row]
         return Nest(template, where, first.astype(np.int64), last.astype(np.int64), np.concatenate(tables), state)

@@ -96,9 +96,9 @@ class Parameters:
     `units` of activations, `vectors`: how often a chunk multiplies 4 vectors; addresses of the first buffer of data and of 4
     vectors before the first buffer of results, with the sum of both buffers' addresses; for how many units chunks are
     `awaited`; bytes from one load of the 4 vectors to the next (`within`, see `Steps.registers`); `chunks` for each unit; where
-    the control of the first chunk in the ring of weights is, and that a ring later; shifts of sums and of the residual; bytes
-    from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk, and
-    of the ring; buffers of each kind; buffers of the residual, of data, and pages, that are not in use at the end
+    the control of the first chunk in the ring of weights is, the ring's end, and its bytes; shifts of sums and of the residual;
+    bytes from a chunk's `PAGES_OFFSET` to its `blocks` and from one half of partial sums to the other; pages of the first chunk,
+    and of the ring; buffers of each kind; buffers of the residual, of data, and pages, that are not in use at the end
     (`residual_left`, `data_left`, `weights_left`), of these `weights_rest` full; bytes from the results of the first of 16
     channels to those of the others (`apart`); how many units are left where a tile begins of which only some rows are results,
     `last_units` (0: no such tile), and how often chunks multiply 4 vectors from there on, `last_vectors`; the least and the
@@ -122,6 +122,7 @@ class Parameters:
     chunks: int
     weights: int
     weights_end: int
+    weights_bytes: int
     shift: int
     added_shift: int
     blocks: int
@@ -156,7 +157,7 @@ class Parameters:
 
 
 PARAMETER_BYTES = 192  # of one layer; two layers' are there at a time
-_PLACES = {"buffers": 22, "last": 28, "bounds": 32}
+_PLACES = {"buffers": 23, "last": 29, "bounds": 32}
 
 
 @lru_cache(maxsize=64)

@@ -62,6 +62,7 @@ class Trace:
     sums: dict[int, list[Sum]] = field(default_factory=dict)
     stores: list[Stored] = field(default_factory=list)
     puts: list[Stored] = field(default_factory=list)  # quarters of accumulators, which go to the cascade
+    ringed: list[tuple[int, int, int]] = field(default_factory=list)  # rows of addresses in rings, of their ends and their bytes
 
     def note(self, rows: Any) -> int:
         """Keep addresses; returns their number."""

@@ -16,14 +16,14 @@ from sparsec.backends.aie.core.trace import Step, Stored, Sum, Trace, parts_of
 
 Array = np.ndarray[Any, Any]
 
-_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf", "ldq"))
+_LOADS = frozenset(("ldw", "ldwm", "ldm", "ldh", "ldc", "ldu", "ldbf", "ldq", *loops.RINGED))
 _STORES = frozenset(("srs", "srsm", "stw", "stc", "stbf", "putc"))
 _SPARSE = ("macsp", "macbfsp")
 _MULTIPLYING = {"mul": "mac", "mule": "mace", "mulsp": "macsp"}  # what sets a sum, and what adds to it
 _PRODUCTS = ("mac", "mace", "macbf", "macbft", "macebf", *_SPARSE, *_MULTIPLYING, *ADDING)
 _VECTORS = frozenset(("row", "setc", "ups", "clr", "addbf", "maxf", "minf", *_PRODUCTS))
 _SCALARS = frozenset(
-    ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc")
+    ("movi", "addi", "add", "sub", "mov", "movp", "movr", "padd", "paddr", "movm", "movz", "pmov", "loop", "getc", "addl")
 )
 _MOST_INNER = 1 << 15  # bundles of a plain loop within a body
 
@@ -93,6 +93,7 @@ class Tracer:
         self.trace = Trace()
         self.rows: list[Array] = []
         self._used: set[int] = set()
+        self._ring: tuple[list[Array], int] = [], 0  # the rows of the last ring, and where they are among all
 
     def run(self, most: int) -> tuple[Trace, Affine]:
         """One iteration that finds out at most so much. Unknown where that cannot be traced, OverflowError where it is more."""
@@ -126,10 +127,19 @@ class Tracer:
         self._used.update(n for n in self.counts if self.r[register][n])
         return value
 
-    def _at(self, pointer: int) -> int:
-        """The row of where a pointer points."""
-        self.rows.append(self.p[pointer])
-        return len(self.rows) - 1
+    def _at(self, i: Instruction) -> int:
+        """The row of where the pointer of a load or store points."""
+        self.rows.append(self.p[i.operands[i.form.pointer]])
+        row = len(self.rows) - 1
+        if i.form.name in loops.RINGED:
+            ring = self.r[2 * i.operands[2] : 2 * i.operands[2] + 2]
+            known, at = self._ring
+            if [id(n) for n in known] != [id(n) for n in ring]:
+                at = len(self.rows)
+                self.rows += ring
+                self._ring = ring, at
+            self.trace.ringed.append((row, at, at + 1))
+        return row
 
     def _bundle(self, bundle: Bundle) -> tuple[int, ...]:
         trace, touched, after = self.trace, list[int](), list[tuple[list[Any], int, Any]]()
@@ -145,7 +155,7 @@ class Tracer:
                 quarters = (2 * i.operands[1], 2 * i.operands[1] + 1)
                 trace.puts += [Stored(0, "stc", i.operands[0], after_sums, 0, (q,)) for q in quarters]
                 continue
-            row = self._at(i.operands[i.form.pointer])
+            row = self._at(i)
             touched.append(trace.note(row))
             after.append(self._moved(i))
             if slot is Slot.STORE:
@@ -197,6 +207,10 @@ class Tracer:
                 return r, o[0], r[o[1]] + r[o[2]]
             case "sub":
                 return r, o[0], r[o[1]] - r[o[2]]
+            case "addl":
+                end, size = r[2 * o[3] : 2 * o[3] + 2]
+                total = r[o[1]] + r[o[2]]
+                return r, o[0], self.findings.add(Chosen(total - end, total, total - size, below=True))
             case "mov":
                 return r, o[0], r[o[1]]
             case "movr":
@@ -274,7 +288,7 @@ class Tracer:
                     used.setdefault(j, []).append([self.vectors[w] for w in _operands(i.form.name, i.operands)])
                 for slot in (s for s in (Slot.A, Slot.B) if s in bundle):
                     i = bundle[slot]
-                    row = self._at(i.operands[i.form.pointer])
+                    row = self._at(i)
                     touched.setdefault((j, slot), []).append(row)
                     after.append(self._moved(i))
                     vector = i.form.name != "ldm"

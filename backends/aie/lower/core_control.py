@@ -34,7 +34,6 @@ class CoreControl(TileControl):
         pages, size, blocks = len(p.pages[weights_of]), t.page_bytes[weights_of], len(t.output_blocks(part))
         residual = blocks if t.layer.residual and finishes else 0
         held, layout = t.paging.held(weights_of), t.layout(weights_of)
-        first_control = core.weights + layout.lead + CONTROL_OFFSET
         told = Parameters(
             units=t.units,
             vectors=self.share.tiles,
@@ -45,8 +44,9 @@ class CoreControl(TileControl):
             awaited=t.units // t.tiles * t.streamed,
             within=self.share.steps.registers,
             chunks=t.unit_chunks(part),
-            weights=first_control,
-            weights_end=first_control + held * size,
+            weights=core.weights + layout.lead + CONTROL_OFFSET,
+            weights_end=core.weights + held * size,
+            weights_bytes=held * size,
             shift=t.layer.shifts.shift,
             added_shift=t.layer.shifts.residual_shift,
             blocks=BLOCKS_OFFSET + SPARSE_BYTES * t.sparse,

@@ -279,16 +279,6 @@ class Mode:
                 found.append((s, sources.index(column), len(sources)))
         return tuple(found)
 
-    @cached_property
-    def weight_columns(self) -> tuple[tuple[int, ...], ...]:
-        """The parts of the weights by the column whose shim they come through; () where some come through several."""
-        found: dict[int, list[int]] = {}
-        for s in self.weights():
-            if len(s.sources) > 1:
-                return ()
-            found.setdefault(s.memory.column, []).append(s.part)
-        return tuple(map(tuple, found.values()))
-
     @property
     def column_streams(self) -> int:
         """Streams of data with parts of their own that come through a column's shim."""

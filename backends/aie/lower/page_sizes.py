@@ -1,16 +1,16 @@
 """How large pages of weights are, and how many are in a core: what takes the fewest cycles, by how chunks lie in them (`paging`).
 
-What a ring passes over at its end comes for nothing, so that the best numbers of pages are those of which all streams fill every
-turn. While ways to compute a layer are ranked, a few are tried, for the stream that has most; for those that are left, many.
+What is left of the last page comes for nothing, and so does the little that a ring passes over at its end. While ways to compute
+a layer are ranked, a few are tried, for the stream that has most; for those that are left, many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, pairwise
-from math import ceil, inf
+from math import ceil
 from operator import mul
 
 from sparsec.backends.aie.lower.paging import Chunks, Paging, pages_of
@@ -19,6 +19,7 @@ _ALIGN = 32
 _RINGS = (3, 4, 6)  # pages
 _HELD = 12  # times the two chunks that take most, in the largest ring
 _KEPT = (60, 40, 24, 16, 8)  # pages of weights that stay
+_LONGEST = 32  # pages of a ring
 _COUNTED = 60  # pages at most that come one at a time
 _SEVERAL = (2, 4)  # chunks of one length in a page
 _WORTH = 0.97  # of the cost of pages of a chunk each
@@ -27,12 +28,7 @@ _WORD = 4  # bytes of a cycle
 _LARGE = 6144  # bytes of a page
 _FEW, _MANY = 6, 24  # numbers of pages that are tried for each ring, by the stream that has most
 _LIKELY = 5  # of many, for all streams
-_FEWER, _MORE = 0.6, 1.4  # times as many pages, between which streams of a column may have their own number of them
 _STEPS, _ALL = 8, 100  # sizes of pages that are tried for a number of them
-
-
-Columns = tuple[tuple[int, ...], ...]
-"""Streams of weights, by the column whose shim they come through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,6 @@ class Streams:
     _known: dict[tuple[Rates, bool, bool, int, bool], list[Paging]] = field(default_factory=dict)
     _many: dict[tuple[Rates, bool, int], list[_Tried]] = field(default_factory=dict)
     _made: dict[tuple[Rates, bool, _Tried], Paging | None] = field(default_factory=dict)
-    _by_column: dict[tuple[Paging, Rates, bool, int, Columns], Paging] = field(default_factory=dict)
 
     @cached_property
     def longest(self) -> int:
@@ -71,14 +66,13 @@ class Streams:
             self._known[key] = pagings(self.chunks, rates, kept=kept, again=again, room=room, several=several)
         return self._known[key]
 
-    def tightened(
-        self, paging: Paging, rates: Rates, *, again: bool, room: int, fits: Callable[[Paging], bool], columns: Columns = ()
-    ) -> Paging:
-        """The best ring that fits, out of more than there is time for while ways are ranked; of what holds all, the paging.
-        Pages are large only where these were, so that memory tiles have room for rings of them, too. Those streams that come
-        through the same of some `columns`, as they are filled in turns, have as many pages."""
-        if paging.alone or not paging.ring:
+    def tightened(self, paging: Paging, rates: Rates, *, again: bool, room: int, fits: Callable[[Paging], bool]) -> Paging:
+        """The best ring that fits, out of more than there is time for while ways are ranked, as long as fits; of what holds all,
+        the paging. Pages are large only where these were, so that memory tiles have room for rings of them, too."""
+        if not paging.ring:
             return paging
+        if paging.alone:
+            return self._longer(paging, again=again, fits=fits)
         best, key = paging, (rates, again, room)
         if key not in self._many:
             self._many[key] = sorted(_tried(self.chunks, rates, again, room, _MANY, _STEPS))
@@ -89,39 +83,18 @@ class Streams:
             made = self._made[rates, again, tried]
             if made and made.cost < best.cost and fits(made):
                 best = made
-        largest = range(room // best.ring // _ALIGN * _ALIGN, max(best.sizes), -_ALIGN)
-        limit = next((n for n in largest if fits(Paging((n,), (1,), best.ring, 0.0))), max(best.sizes))
-        made = self._apart(best, rates, again, limit, columns)
-        return made if made.cost < best.cost and fits(made) else best
+        return self._longer(best, again=again, fits=fits)
 
-    def _apart(self, paging: Paging, rates: Rates, again: bool, limit: int, columns: Columns) -> Paging:
-        """The ring with about as many pages of at most so many bytes, where streams of each of the `columns` have their own
-        number of them, so that least comes for nothing."""
-        key = (paging, rates, again, limit, columns)
-        if key not in self._by_column:
-            sizes, counts = list(paging.sizes), list(paging.counts)
-            for parts in columns:
-                own = [p for p in parts if counts[p]]
-                count = max((counts[p] for p in own), default=0)
-                for n in dict.fromkeys(_counted(n, paging.ring, again) for n in range(ceil(_FEWER * count), int(_MORE * count))):
-                    least = sum(counts[p] * sizes[p] for p in own)
-                    found = self._alike(own, paging.ring, n, again, min(limit, least // n)) if n >= paging.ring else []
-                    if found and n * sum(found) < least:
-                        for p, size in zip(own, found, strict=True):
-                            sizes[p], counts[p] = size, n
-            cost = rates.cost(counts, sizes)
-            self._by_column[key] = Paging(tuple(sizes), tuple(counts), paging.ring, cost)
-        return self._by_column[key]
-
-    def _alike(self, parts: Sequence[int], ring: int, count: int, again: bool, limit: int) -> list[int]:
-        """Sizes of so many pages of each of some streams, at most so many bytes; [] where chunks do not fit."""
-        found: list[int] = []
-        for p in parts:
-            size = _smallest(self.chunks[p], ring, count, again, _ALL, limit)
-            if size is None:
-                return []
-            found.append(size)
-        return found
+    def _longer(self, paging: Paging, *, again: bool, fits: Callable[[Paging], bool]) -> Paging:
+        """The same pages in the longest ring that fits, so that more of them come before a core has data."""
+        for ring in range(min(_LONGEST, *(n for n in paging.counts if n)), paging.ring, -1):
+            made = replace(paging, ring=ring)
+            if fits(made) and all(
+                made.alone or _enough(c, size, ring, count, again)
+                for c, size, count in zip(self.chunks, paging.sizes, paging.counts, strict=True)
+            ):
+                return made
+        return paging
 
 
 def own_pages(streams: Sequence[Chunks], rates: Rates, *, kept: bool) -> Paging:
@@ -234,16 +207,14 @@ def _counted(count: int, ring: int, again: bool) -> int:
     return count // ring * ring if again else count + count % 2 * (count > _COUNTED)
 
 
-def _smallest(chunks: Chunks, ring: int, count: int, again: bool, steps: int, limit: float = inf) -> int | None:
-    """The smallest pages that so many of are enough, out of about so many sizes, up to a `limit`; None where none is."""
+def _smallest(chunks: Chunks, ring: int, count: int, again: bool, steps: int) -> int | None:
+    """The smallest pages that so many of are enough, out of about so many sizes; None where none is."""
     if not chunks.lengths:
         return _ALIGN
     least = _aligned(chunks.ends[-1] / count)
     turns = -(-count // ring)
-    largest = _aligned((chunks.ends[-1] + turns * (max(chunks.lengths) + _ALIGN)) / count)
+    largest = _aligned(max((chunks.ends[-1] + turns * chunks.passed) / count, chunks.pair / (ring - 1) + _ALIGN))
     for size in range(least, largest + 1, _aligned((largest - least) / steps) or _ALIGN):
-        if size > limit:
-            return None
         if _enough(chunks, size, ring, count, again):
             return size
     return None

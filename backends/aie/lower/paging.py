@@ -1,7 +1,7 @@
 """Pages of weights: how chunks of their own lengths lie in what DMA channels move.
 
 A stream of weights is a core's chunks one behind the other, cut into pages of equal size, which is what descriptors move and
-locks count. A core holds a ring of pages, in which no chunk goes on from the end to the begin. Before it begins with a chunk it
+locks count. A core holds a ring of pages; blocks that reach its end go on at its begin. Before the core begins with a chunk it
 takes the pages that are new to it, and then gives back those in which nothing else is to come.
 """
 
@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, pairwise
+from operator import add
 from typing import NamedTuple
+
+from sparsec.backends.aie.core.program import HEADER_BYTES
 
 _ALIGN = 32
 
@@ -41,9 +44,19 @@ class Chunks:
         return list(accumulate(self.lengths, initial=0))
 
     @cached_property
+    def pair(self) -> int:
+        """Bytes of the two chunks, one behind the other, the last and the first among them, that have most."""
+        return max(map(add, self.lengths, (*self.lengths[1:], *self.lengths[:1])), default=0)
+
+    @cached_property
     def lead(self) -> int:
-        """Where a ring's first header is, whichever chunk comes there."""
+        """Where the header of a ring's first chunk is, of whichever chunk begins a turn."""
         return max(self.leads, default=0)
+
+    @property
+    def passed(self) -> int:
+        """Bytes of a ring that a turn passes over at most."""
+        return self.lead + HEADER_BYTES
 
     @cached_property
     def page(self) -> int:
@@ -65,12 +78,12 @@ class Layout:
 
     @staticmethod
     def of(starts: Sequence[int], chunks: Chunks, page: int, pages: int, turn: int, *, kept: bool) -> Layout:
-        """From where chunks are. A round goes on up to a multiple of `turn` pages."""
+        """From where chunks are. The next round begins at a multiple of `turn` pages."""
         if not starts:
             return Layout((), pages, 0, pages, (), 0)
         last = [(at + n - 1) // page for at, n in zip(starts, chunks.lengths, strict=True)]
         heads = [at + n for at, n in zip(starts, chunks.leads, strict=True)]
-        behind = [*heads[1:], (starts[-1] // (turn * page) + 1) * turn * page + heads[0]]
+        behind = [*heads[1:], _rounded(starts[-1] + chunks.lengths[-1], page, turn) * page + heads[0]]
         new = [b - a for a, b in pairwise([*last, pages + last[0]])]
         gone = [at // page for at in starts[1:]] + [pages]
         left = [b - a for a, b in pairwise([0, *gone])] if not kept else [0] * len(starts)
@@ -118,54 +131,65 @@ class Paging:
         return Layout.of(starts, chunks, size, count, turn, kept=not self.ring)
 
 
-class _Turn(NamedTuple):
-    """Chunks [first, end) in a turn of a ring, one behind the other: number i begins `shift` behind all before it, but the last
-    one where `last` says."""
+class _Run(NamedTuple):
+    """Chunks [first, end) that lie one behind the other: number i begins `shift` behind all before it."""
 
     first: int
     end: int
     shift: int
-    last: int
 
 
-def _turns(chunks: Chunks, page: int, ring: int, *, again: bool) -> list[_Turn] | None:
+def _runs(chunks: Chunks, page: int, ring: int, *, again: bool) -> list[_Run] | None:
     """How chunks follow one another through a ring; None where they do not fit.
 
-    While a core has a chunk it takes the next one: all pages from the first of one to the last of the other are in the ring. With
-    `again`, the first chunk follows the last one, from the begin of the ring on.
+    Blocks go on from the ring's end to its begin, but not what is before them, so that such a chunk begins with the next turn.
+    While a core has a chunk it takes the next one: all pages from the first of one to the last of the other are in the ring.
+    With `again`, the first chunk follows the last one, a number of whole turns behind its place.
     """
-    lengths, ends, leads, lead = chunks.lengths, chunks.ends, chunks.leads, chunks.lead
-    count, whole = len(lengths), ring * page
-    first, at, found = 0, 0, list[_Turn]()
-    while first < count:
-        shift = at + lead - leads[first] - ends[first]
-        at += whole
-        end = bisect_right(ends, at - shift, first) - 1
-        while end > first:
-            place = shift + ends[end - 1]
-            if end == count and not again:
-                break
-            following = end if end < count else 0
-            reach = (at + lead - leads[following] + lengths[following] - 1) // page - ring  # before it all pages are free
-            if place // page > reach:
-                break
-            place = at - lengths[end - 1]
-            if end - 1 > first and place // page > reach:
-                break
-            end -= 1
-        else:
-            return None
-        found.append(_Turn(first, end, shift, place))
-        first = end
-    return found
+    leads, ends, whole = chunks.leads, chunks.ends, ring * page
+    if not leads:
+        return []
+    if chunks.passed > whole:
+        return None
+    first, shift, border, found = 0, chunks.lead - leads[0], whole, list[_Run]()
+    while (at := bisect_right(ends, border - shift, first) - 1) < len(leads):
+        start = shift + ends[at]
+        if start < border < start + leads[at] + HEADER_BYTES:
+            found.append(_Run(first, at, shift))
+            first, shift = at, border + chunks.lead - leads[at] - ends[at]
+        border += whole
+    found.append(_Run(first, len(leads), shift))
+    return found if _within(chunks, found, page, ring, again=again) else None
+
+
+def _within(chunks: Chunks, runs: Sequence[_Run], page: int, ring: int, *, again: bool) -> bool:
+    """Whether a ring holds every chunk together with the next one."""
+
+    def held(at: int, then: int, length: int) -> bool:
+        return (then + length - 1) // page - at // page < ring
+
+    lengths, last = chunks.lengths, runs[-1].shift + chunks.ends[-2]
+    if again and not held(last, _rounded(last + lengths[-1], page, ring) * page + chunks.lead - chunks.leads[0], lengths[0]):
+        return False
+    if chunks.pair + chunks.passed <= (ring - 1) * page:
+        return True
+    starts = _starts(chunks, runs)
+    return held(starts[0], starts[0], lengths[0]) and all(map(held, starts, starts[1:], lengths[1:]))
+
+
+def _starts(chunks: Chunks, runs: Sequence[_Run]) -> list[int]:
+    return [r.shift + n for r in runs for n in chunks.ends[r.first : r.end]]
+
+
+def _rounded(end: int, page: int, turn: int) -> int:
+    """Pages up to an end, in bytes, and on to a multiple of `turn`."""
+    return -(-end // (page * turn)) * turn
 
 
 def in_ring(chunks: Chunks, page: int, ring: int, *, again: bool) -> list[int] | None:
     """Where chunks begin that follow one another through a ring, in bytes of all that has come; None where they do not fit."""
-    turns = _turns(chunks, page, ring, again=again)
-    if turns is None:
-        return None
-    return [at for t in turns for at in (*(t.shift + n for n in chunks.ends[t.first : t.end - 1]), t.last)]
+    runs = _runs(chunks, page, ring, again=again)
+    return None if runs is None else _starts(chunks, runs)
 
 
 def pages_of(chunks: Chunks, page: int, ring: int, *, again: bool) -> int | None:
@@ -174,8 +198,5 @@ def pages_of(chunks: Chunks, page: int, ring: int, *, again: bool) -> int | None
         return 0
     if not ring:
         return -(-chunks.ends[-1] // page)
-    turns = _turns(chunks, page, ring, again=again)
-    if turns is None:
-        return None
-    pages = -(-(turns[-1].last + chunks.lengths[-1]) // page)
-    return -(-pages // ring) * ring if again else pages
+    runs = _runs(chunks, page, ring, again=again)
+    return None if runs is None else _rounded(runs[-1].shift + chunks.ends[-1], page, ring if again else 1)

@@ -280,7 +280,7 @@ class Tiling:
         if not self.tight:
             return best
         fits = apart if apart(best) else lambda p: p.bytes <= room
-        return self._streams.tightened(best, rates, again=again, room=room, fits=fits, columns=self.mode.weight_columns)
+        return self._streams.tightened(best, rates, again=again, room=room, fits=fits)
 
     def gap_of(self, paging: Paging, more: int = 0) -> int:
         """Bytes in a core between data, which take so many `more`, and weights, so that a bank holds no more than one of both,

@@ -65,7 +65,7 @@ class Bench:
         blocks = len(chunks) * (1 + pairs)  # of results, and of the residual
         self.parameters = Parameters(
             *(len(tiles), vectors, DATA, 2 * DATA, first, 2 * first, 1 if kept else len(tiles)),
-            *(steps.registers, len(chunks), control, control + slots * SLOT, *shifts),
+            *(steps.registers, len(chunks), control, WEIGHTS + slots * SLOT, slots * SLOT, *shifts),
             *(BLOCKS_OFFSET + SPARSE_BYTES * pairs, PARTIAL[1] - PARTIAL[0]),
             *(1, slots, 1, blocks, 4 if pairs else 2, blocks, 1, 0 if kept else slots),
             apart=self.step,

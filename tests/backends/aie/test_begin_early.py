@@ -167,7 +167,7 @@ def test_tasks_that_find_a_full_queue_wait_until_cores_tell_that_they_have_all(o
         assert ops == [op for _, op in tasks if op in ops], "tasks of a queue stay in order"
 
 
-@pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (1000.0, 0), (2000.0, 2), (6000.0, 2)])
+@pytest.mark.parametrize(("time", "fewer"), [(0.0, 0), (500.0, 0), (2000.0, 2), (6000.0, 2)])
 def test_early_weights_in_equal_pieces_take_one_descriptor(time: float, fewer: int) -> None:
     """What comes early and what comes later are all words of the weights, once, with a descriptor of each channel for either and
     with one for both."""
