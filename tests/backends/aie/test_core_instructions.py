@@ -103,6 +103,23 @@ def test_pointers_are_loaded() -> None:
     assert after.p[1] == 68
 
 
+@pytest.mark.parametrize(("end", "at"), [(96, 64), (65, 64), (64, 32), (32, 32)])
+def test_loads_in_a_ring(end: int, at: int) -> None:
+    """What is at its end, or beyond, is meant a ring of 32 bytes before; the pointer goes on as it would without a ring."""
+    before, after = _ran("a.ldwr w3, p1, l9, 192", registers={18: end, 19: 32})
+    assert np.array_equal(after.w[3], before.memory[at : at + 32])
+    assert after.p[1] == 256
+    before, after = _ran("b.ldqr y1, p1, l9, -128", registers={18: end, 19: 32})
+    assert np.array_equal(np.concatenate([after.q(2), after.q(3)]), before.memory[at : at + 32])
+    assert after.p[1] == -64
+
+
+@pytest.mark.parametrize(("end", "expected"), [(75, 74), (74, 10), (20, 10)])
+def test_sums_in_a_ring(end: int, expected: int) -> None:
+    _, after = _ran("addl r4, r5, r6, l10", registers={5: 70, 6: 4, 20: end, 21: 64})
+    assert after.r[4] == expected
+
+
 @pytest.mark.parametrize(("third", "expected"), [(0, 3), (1, 7), (-1, 7)])
 def test_a_move_on_zero(third: int, expected: int) -> None:
     _, after = _ran("movz r20, r2, r31", registers={20: 7, 31: third})

@@ -68,8 +68,8 @@ def _must_run(run: Callable[[Nest, State, int], Ran | None]) -> Callable[[Nest, 
 
 
 def _pointers(data: int, weights: int, table: int) -> list[str]:
-    """Bundles that set p1, p4, p5 and the steps m0-m3."""
-    made = []
+    """Bundles that set p1, p4, p5, the steps m0-m3, and the ring l9, which weights are near the end of."""
+    made = [f"movi r18, {weights + 96}", "movi r19, 224"]
     for p, value in (("p1", data), ("p4", weights), ("p5", table), ("p3", RESULTS)):
         made += [f"movi r0, {value}", f"movp {p}, r0"]
     for m, value in (("m0", 32), ("m1", 64), ("m2", 0), ("m3", 32)):
@@ -87,9 +87,10 @@ def _plain_body(draw: st.DrawFn) -> list[str]:
         if kind:
             step = "32" if kind == "ldw" else f"m{draw(st.integers(0, 3))}"
             slots.append(f"a.{kind} w{draw(st.integers(0, 3))}, p1, {step}")
-        kind = draw(st.sampled_from(["", "ldw", "ldm"]))
-        if kind == "ldw":
-            slots.append(f"b.ldw w{draw(st.integers(4, 9))}, p4, {32 * draw(st.integers(-1, 2))}")
+        kind = draw(st.sampled_from(["", "ldw", "ldwr", "ldm"]))
+        if kind.startswith("ldw"):
+            ring = ", l9" if kind == "ldwr" else ""
+            slots.append(f"b.{kind} w{draw(st.integers(4, 9))}, p4{ring}, {32 * draw(st.integers(-1, 2))}")
         elif kind == "ldm":
             slots.append(f"b.ldm m{draw(st.integers(0, 3))}, p5, 2")
         kind = draw(st.sampled_from(["", "mac", "mace"]))
@@ -125,10 +126,16 @@ def _nest(draw: st.DrawFn) -> list[str]:
         first = begins
     body = [*first, "movi r2, " + str(inner), "loop r2, inner"]
     for c in accumulators:
-        loads = draw(st.sampled_from(["a.ldwm w1, p1, m0 | ", "a.ldw w2, p1, 32 | b.ldw w8, p4, 32 | ", "b.ldm m0, p5, 2 | "]))
+        loads = [
+            "a.ldwm w1, p1, m0 | ",
+            "a.ldw w2, p1, 32 | b.ldw w8, p4, 32 | ",
+            "b.ldwr w8, p4, l9, 32 | ",
+            "b.ldm m0, p5, 2 | ",
+        ]
         product = draw(st.sampled_from([f"mac c{c}, w1, x4, 0", f"mac c{c}, w2, x4, 1", f"mace c{c}, w2, w8, 1"]))
-        body.append(loads + product)
+        body.append(draw(st.sampled_from(loads)) + product)
     body += ["inner:", draw(st.sampled_from(["pmov p4, p6", "paddr p4, p6, r5", "nop"])), "pmov p5, p7"]
+    body += [draw(st.sampled_from(["addl r7, r5, r5, l9", "addl r18, r18, r5, l9", "nop"]))]
     body += [draw(st.sampled_from(["padd p1, 32", "b.ldw w13, p2, 32 | padd p1, -32", "nop"]))]
     if draw(st.booleans()):
         body.append("ups c0, w13, r4, 1")
