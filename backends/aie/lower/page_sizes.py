@@ -67,12 +67,10 @@ class Streams:
         return self._known[key]
 
     def tightened(self, paging: Paging, rates: Rates, *, again: bool, room: int, fits: Callable[[Paging], bool]) -> Paging:
-        """The best ring that fits, out of more than there is time for while ways are ranked, as long as fits; of what holds all,
-        the paging. Pages are large only where these were, so that memory tiles have room for rings of them, too."""
-        if not paging.ring:
+        """The best ring that fits, out of more than there is time for while ways are ranked; of what holds all, the paging.
+        Pages are large only where these were, so that memory tiles have room for rings of them, too."""
+        if paging.alone or not paging.ring:
             return paging
-        if paging.alone:
-            return self._longer(paging, again=again, fits=fits)
         best, key = paging, (rates, again, room)
         if key not in self._many:
             self._many[key] = sorted(_tried(self.chunks, rates, again, room, _MANY, _STEPS))
@@ -83,10 +81,13 @@ class Streams:
             made = self._made[rates, again, tried]
             if made and made.cost < best.cost and fits(made):
                 best = made
-        return self._longer(best, again=again, fits=fits)
+        return best
 
-    def _longer(self, paging: Paging, *, again: bool, fits: Callable[[Paging], bool]) -> Paging:
-        """The same pages in the longest ring that fits, so that more of them come before a core has data."""
+    def longest_ring(self, paging: Paging, *, again: bool, fits: Callable[[Paging], bool]) -> Paging:
+        """The same pages in the longest ring that fits, so that more of them come before a core has data; of what holds all, the
+        paging."""
+        if not paging.ring:
+            return paging
         for ring in range(min(_LONGEST, *(n for n in paging.counts if n)), paging.ring, -1):
             made = replace(paging, ring=ring)
             if fits(made) and all(

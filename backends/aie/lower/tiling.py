@@ -26,11 +26,12 @@ SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
 TRANSFER = 35  # cycles of a channel from one descriptor to the next
-CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
+_CONFLICTS = 0.5  # of the cycles of products, where all loads of data and weights meet in a bank
 _ALIGN = 32
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 _FEW_PARTS = 2  # where each takes several descriptors
 _TRIMMED = 8  # blocks of channels at most that come one by one, so that their planes have only the rows that are read
+_BUSY = 4  # times 4 vectors, for whose products by a block of weights a core takes as long as to get it
 _PIECES = 8  # of a core's residual of the only tile at most
 
 
@@ -276,11 +277,13 @@ class Tiling:
 
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
-        best = min(fitting, key=lambda p: p.cost * (1 if apart(p) else CONFLICTS))
+        best = min(fitting, key=lambda p: p.cost * self.conflicts(p))
         if not self.tight:
             return best
         fits = apart if apart(best) else lambda p: p.bytes <= room
-        return self._streams.tightened(best, rates, again=again, room=room, fits=fits)
+        tight = self._streams.tightened(best, rates, again=again, room=room, fits=fits)
+        waits = self.share.tiles < _BUSY
+        return self._streams.longest_ring(tight, again=again, fits=fits) if waits else tight
 
     def gap_of(self, paging: Paging, more: int = 0) -> int:
         """Bytes in a core between data, which take so many `more`, and weights, so that a bank holds no more than one of both,
@@ -288,6 +291,17 @@ class Tiling:
         first = paging.first_half
         demand = self._demand_beside_weights
         return -(demand["data"] + more + demand["residual"] + first) % self.bank_bytes
+
+    def conflicts(self, paging: Paging) -> float:
+        """Times what products take as loads of data and of weights meet in a bank: more than 1 where these are not apart. They
+        share one, and meet as often as both are from there."""
+        demand = self._demand_beside_weights
+        if self.gap_of(paging) <= self.core_bytes - sum(demand.values()) - paging.bytes:
+            return 1.0
+        behind = demand["data"] + demand["residual"]
+        bank = behind // self.bank_bytes * self.bank_bytes
+        data = max(0, demand["data"] - bank) / demand["data"]
+        return 1 + _CONFLICTS * data * min(1, (bank + self.bank_bytes - behind) / paging.bytes)
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the weights are."""
