@@ -32,9 +32,9 @@ _BEHIND = 2  # and of each cut behind other layers, where they are no more than 
 _DEARER = 1.4
 _HANDICAP = 1.02  # of ways that are not the cheapest by themselves: the model is about so exact
 _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
-_FEW_PARTS = (2, 4)  # of the output channels of a layer
+_FEW_PARTS = (2, 4)  # of the output channels of a layer that fits as a whole
 _UNLIKE = 0.1  # of a part's share of the cycles that there are for all, by which it may be dearer than others
-_PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer
+_PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer that does not
 _FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
 
@@ -84,9 +84,9 @@ class Fitting:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
-        as few as fit; another one in equal parts of its output channels, where locks count those of a part and not all of them,
-        and parts take less time; a product of computed tensors in parts of its heads. Of one row of results whose channels are
-        computed alike, cores may get channels of their own instead.
+        as few as fit; or in equal ones, if these take less time. So is another one, whose results locks cannot count, and a
+        product of computed tensors in parts of its heads. Of one row of results whose channels are computed alike, cores may get
+        channels of their own instead.
         """
         whole = self._whole(layer)
         if layer.computed:
@@ -150,14 +150,15 @@ class Fitting:
         return ()
 
     def _in_parts(self, layer: ConvLayer, whole: Tiling) -> tuple[Tiling, ...] | None:
-        """A layer of many output channels in parts, if that is cheaper than `whole`."""
-        if layer.depthwise or layer.output_blocks <= _MANY:
+        """A layer of many output channels in parts, or a depthwise one, whose tiles then have more rows, if that is cheaper than
+        `whole`."""
+        if not layer.depthwise and layer.output_blocks <= _MANY:
             return None
         best, least = None, estimate(self.machine, whole).cycles
-        for count in _FEW_PARTS:
-            size, rest = divmod(layer.output_blocks, count)
+        for count in (n for n in _FEW_PARTS if layer.output_blocks % n == 0):
+            size = layer.output_blocks // count
             made: list[Tiling] = []
-            for first in range(0, 0 if rest else layer.output_blocks, size):
+            for first in range(0, layer.output_blocks, size):
                 way = self._whole(layer.part(first, first + size), aim=least / count)
                 if isinstance(way, str):
                     break

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from models.byte_layer import ByteConv, chain_graph
+from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.choose import candidates
+from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
 from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
 from sparsec.backends.aie.lower.modes import modes
@@ -40,6 +41,24 @@ def test_a_layer_that_is_cheaper_in_parts_by_itself_is_whole_where_that_is_cheap
     assert [len(ways) for ways in parts] == [1, 2, 1]
     assert [len(ways) for ways in chosen] == [1, 1, 1]
     assert fitting.cycles({}, [t for ways in chosen for t in ways]) < fitting.cycles({}, [t for ways in parts for t in ways])
+
+
+@pytest.mark.parametrize(("channels", "size", "parts"), [(96, 112, 2), (96, 28, 1), (24, 112, 1)])
+def test_a_depthwise_layer_is_made_in_parts_where_that_is_cheaper(channels: int, size: int, parts: int) -> None:
+    """Every second row of 96 channels at 112 x 112: in halves of the channels, cores have room for two buffers of a row. Three
+    blocks of channels have no halves."""
+    rng, pads = np.random.default_rng(5), (1, 1, 1, 1)
+    graph = conv_graph(rng, (channels, channels), (size, size), (3, 3), stride=2, pads=pads, depthwise=True)
+    layer = conv_layer(graph, graph.nodes[0])
+    assert isinstance(layer, ConvLayer)
+    fitting = Fitting(graph, NPU, modes(NPU.grid))
+    ways = fitting.first(layer)
+    assert not isinstance(ways, str)
+    each = channels // 8 // parts
+    assert [(t.layer.first_block, t.layer.output_blocks) for t in ways] == [(n * each, each) for n in range(parts)]
+    whole = fitting._whole(layer)
+    assert isinstance(whole, Tiling)
+    assert whole in ways or sum(estimate(NPU, t).cycles for t in ways) < estimate(NPU, whole).cycles
 
 
 def test_what_one_pair_of_ways_shows_is_known_of_others_of_their_shape() -> None:
