@@ -78,22 +78,25 @@ class Fitting:
     passed_over: dict[str, str] = field(default_factory=dict)
     apart: set[str] = field(default_factory=set)
     _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # cuts of which the second does not begin as a whole
-    _wholes: dict[str, Tiling] = field(default_factory=dict)  # by node, of layers that by themselves are cheaper in parts
+    _wholes: dict[str, Tiling] = field(default_factory=dict)  # by node, of layers that by themselves are cheaper otherwise
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
         as few as fit; or in equal ones, if these take less time. So is another one, whose results locks cannot count, and a
-        product of computed tensors in parts of its heads. Of one row of results whose channels are computed alike, cores may get
-        channels of their own instead.
+        product of computed tensors in parts of its heads. Of one row of results, or maxima, whose channels are computed alike,
+        cores may get channels of their own instead.
         """
         whole = self._whole(layer)
         if layer.computed:
             return self._by_heads(layer, whole)
         passed_over = self.passed_over.pop(layer.node, "")
         fanned = self._fanned(layer)
-        if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
+        if fanned and isinstance(whole, str):
+            return fanned
+        if fanned and not isinstance(whole, str) and self._cycles(fanned) < self._cycles((whole,)):
+            self._wholes[layer.node] = whole
             return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
         return self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
@@ -132,16 +135,17 @@ class Fitting:
         return why
 
     def _fanned(self, layer: ConvLayer) -> tuple[Tiling, ...]:
-        """Means of whole images: there are no rows to cut, and weights are alike, so that parts of the channels take the places
-        of parts of the positions; what is left beside equal parts becomes layers of its own. () where that does not fit."""
+        """Means of whole images, where there are no rows to cut, and maxima, where parts of the rows would share some: weights
+        are alike, so that parts of the channels take the places of parts of the positions; what is left beside equal parts
+        becomes layers of its own. () where that does not fit, or cores would have no maxima."""
         extent = plane(self.graph.types[layer.y])
         assert extent is not None
-        if extent[1] > 1 or layer.residual:
+        if (extent[1] > 1 and not layer.maximum) or layer.residual:
             return ()
         for count in sorted({m.position_parts for m in self.ways} - {1}, reverse=True):
             for each in dict.fromkeys(-(-(layer.alike // count) // n) for n in _FANS):
                 way = self._whole(layer.fanned(count, each)) if each else ""
-                if isinstance(way, str):
+                if isinstance(way, str) or (layer.maximum and not way.all_cores):
                     continue
                 if count * each == layer.output_blocks:
                     return (way,)
@@ -188,10 +192,10 @@ class Fitting:
 
     def together(self, views: Mapping[str, View], tilings: Sequence[tuple[Tiling, ...]]) -> list[tuple[Tiling, ...]]:
         """Ways for layers that follow one another, which are the cheapest together; `tilings` are those that each layer takes
-        first. Of a layer that is made in parts these, or one way for the whole."""
+        first. Of a layer that is made in parts, or whose cores have channels of their own, these, or one way for the whole."""
         made, best = list(tilings), self._together(views, tilings)
         for i, ways in enumerate(tilings):
-            whole = self._wholes.get(ways[0].layer.node) if len(ways) > 1 else None
+            whole = self._wholes.get(ways[0].layer.node)
             if whole is not None:
                 other = [*made[:i], (whole,), *made[i + 1 :]]
                 found = self._together(views, other)

@@ -95,7 +95,7 @@ class Tiling:
     @cached_property
     def band(self) -> int:
         """Output rows of one part of the positions."""
-        return -(-self.height // self.mode.position_parts)
+        return -(-self.height // (1 if self.layer.fan > 1 else self.mode.position_parts))
 
     @cached_property
     def tiles(self) -> int:

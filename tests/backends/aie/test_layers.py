@@ -119,6 +119,21 @@ def test_maxima_of_windows(data: st.DataObject) -> None:
     _check(_graph({"x": x}, {}, [(op, ["x"], "y")], "y"), 3, layers=1, target=draw(TARGETS))
 
 
+@pytest.mark.parametrize(
+    ("channels", "size", "stride", "fans"),
+    [(128, (27, 27), 2, [16]), (280, (26, 30), 2, [16, 1]), (136, (34, 25), 1, [16, 1]), (64, (27, 27), 2, [1])],
+)
+def test_maxima_of_channels_that_cores_have_of_their_own(
+    channels: int, size: tuple[int, int], stride: int, fans: list[int]
+) -> None:
+    """Cores take rows once then, in tiles of several, the last of which has fewer; where channels are enough for all cores. What
+    is left beside equal parts is a layer of its own."""
+    pool = Pool("max", (3, 3), (stride, stride), (1, 1), (1, 0, 1, 1), ceil=True)
+    program = _check(_graph({"x": TensorType(DType.U8, (1, channels, *size))}, {}, [(pool, ["x"], "y")], "y"), 3, layers=1)
+    (part,) = (p for p in program.parts if isinstance(p, ArrayPart))
+    assert [p.layer.fan for p in part.plans] == fans
+
+
 @settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(data=st.data())
 def test_sums_leave_as_they_are(data: st.DataObject) -> None:
