@@ -94,7 +94,7 @@ class Tiling:
 
     @cached_property
     def band(self) -> int:
-        """Output rows of one part of the positions."""
+        """Output rows of one part of the positions; all of them where its place is taken by a part of the channels."""
         return -(-self.height // (1 if self.layer.fan > 1 else self.mode.position_parts))
 
     @cached_property

@@ -85,15 +85,16 @@ def _tightened(streams: list[Chunks], paging: Paging, room: int, *, again: bool)
 @settings(max_examples=200)
 @given(streams=_streams(), kept=st.booleans(), rounds=st.integers(1, 3), room=st.sampled_from([12_000, 40_000, 400_000]))
 def test_cores_have_whole_chunks_when_they_need_them(streams: list[Chunks], kept: bool, rounds: int, room: int) -> None:
-    """Every way to lay chunks into pages, tightened or not: chunks are there when they are taken and until the next one is, all
+    """Every way to lay chunks into pages, tightened or not, and in longer rings: chunks are there when they are taken and until the next one is, all
     pages that come are taken, none is left in locks, and rounds are alike."""
     again = rounds > 1 and not kept
     ways = pagings(streams, _RATES, kept=kept, again=again, room=room)
     assert ways[0] == own_pages(streams, _RATES, kept=kept)
     tight = [_tightened(streams, w, room, again=again) for w in ways[1:]]
     assert all(t.cost <= w.cost for t, w in zip(tight, ways[1:], strict=True))
-    for way in [*ways, *tight]:
-        assert way in ways[:1] or way.bytes <= room
+    long = [Streams(streams).longest_ring(w, again=again, fits=lambda p: p.bytes <= room) for w in [*ways, *tight]]
+    for way in [*ways, *tight, *long]:
+        assert way in ways[:1] or way.bytes <= room or way == long[0] == ways[0]
         for part, own in enumerate(streams):
             layout = way.layout(part, own, again=again)
             assert layout.pages == way.counts[part]
@@ -159,6 +160,7 @@ def test_rings_are_as_long_as_fits() -> None:
     """Of the pages of the best ring as many are in a core as there is room for, and no more than a stream has."""
     streams = [Chunks(tuple((32 * np.random.default_rng(n).integers(60, 150, 16)).tolist()), (0,) * 16) for n in range(8)]
     first = pagings(streams, _RATES, kept=False, again=False, room=6 * 4800)[-1]
-    found = [_tightened(streams, first, 4800 * n, again=False) for n in (6, 7, 10, 100)]
+    tight = _tightened(streams, first, 6 * 4800, again=False)
+    found = [Streams(streams).longest_ring(tight, again=False, fits=lambda p, n=n: p.bytes <= 4800 * n) for n in (6, 7, 10, 100)]
     assert all(0 < 4800 * n - p.bytes <= max(p.sizes) for n, p in zip((6, 7, 10), found, strict=False))
     assert found[-1].ring == max(found[-1].counts) > found[0].ring
