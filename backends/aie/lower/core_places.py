@@ -169,6 +169,12 @@ def _spans(starts: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
     return tuple((at, at + length) for at, length in starts if length)
 
 
+def weights_gap(machine: Machine, tiling: Tiling) -> int | None:
+    """Bytes in a core between data and weights, so that both are apart in banks; None where there is no room for that."""
+    gap = tiling.gap_of(tiling.paging)
+    return gap if gap <= machine.core.data_bytes - sum(tiling.core_demand.values()) else None
+
+
 def _usual(machine: Machine, tiling: Tiling) -> CorePlaces:
     """One behind the other, from the first byte on."""
     demand = tiling.core_demand

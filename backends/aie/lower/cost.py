@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.program import LEAST_BLOCKS
+from sparsec.backends.aie.lower.core_places import weights_gap
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE
 from sparsec.backends.aie.lower.leaving import Leaving
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, Portion, in_memory
 from sparsec.backends.aie.lower.modes import ARRIVING
-from sparsec.backends.aie.lower.tiling import TRANSFER, Tiling
+from sparsec.backends.aie.lower.tiling import CONFLICTS, TRANSFER, Tiling
 from sparsec.backends.aie.machine import Machine
 
 Array = np.ndarray[Any, Any]
@@ -192,7 +193,7 @@ def estimate(machine: Machine, t: Tiling, memory: Sequence[MemoryPlaces] | None 
     memory = in_memory(machine, t) if memory is None else memory
     mode, word = t.mode, machine.streams.bytes_per_cycle
     residual, beside = _behind(machine, t), _beside(machine, t)
-    compute = compute_cycles(t) * t.conflicts(t.paging)
+    compute = compute_cycles(t) * (1 if weights_gap(machine, t) is not None else CONFLICTS)
     unit = first = _unit(machine, t)
     data = _data(machine, t)
     pages = t.streamed * max(n * (size / word + TRANSFER) for size, n in zip(t.paging.sizes, t.paging.counts, strict=True))

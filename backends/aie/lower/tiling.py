@@ -26,7 +26,7 @@ SKIPPED_BYTES = 1280  # where residuals that are other cores' go
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
 LOCK_MAXIMUM = 63
 TRANSFER = 35  # cycles of a channel from one descriptor to the next
-_CONFLICTS = 0.5  # of the cycles of products, where all loads of data and weights meet in a bank
+CONFLICTS = 1.12  # times what cores take whose loads of data and weights meet in a bank
 _ALIGN = 32
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 _FEW_PARTS = 2  # where each takes several descriptors
@@ -277,7 +277,7 @@ class Tiling:
 
         counted = [p for p in found if not self.kept or max(p.counts) <= LOCK_MAXIMUM]
         fitting = [p for p in counted if p.bytes <= room] or found[:1]
-        best = min(fitting, key=lambda p: p.cost * self.conflicts(p))
+        best = min(fitting, key=lambda p: p.cost * (1 if apart(p) else CONFLICTS))
         if not self.tight:
             return best
         fits = apart if apart(best) else lambda p: p.bytes <= room
@@ -291,17 +291,6 @@ class Tiling:
         first = paging.first_half
         demand = self._demand_beside_weights
         return -(demand["data"] + more + demand["residual"] + first) % self.bank_bytes
-
-    def conflicts(self, paging: Paging) -> float:
-        """Times what products take as loads of data and of weights meet in a bank: more than 1 where these are not apart. They
-        share one, and meet as often as both are from there."""
-        demand = self._demand_beside_weights
-        if self.gap_of(paging) <= self.core_bytes - sum(demand.values()) - paging.bytes:
-            return 1.0
-        behind = demand["data"] + demand["residual"]
-        bank = behind // self.bank_bytes * self.bank_bytes
-        data = max(0, demand["data"] - bank) / demand["data"]
-        return 1 + _CONFLICTS * data * min(1, (bank + self.bank_bytes - behind) / paging.bytes)
 
     def layout(self, part: int) -> Layout:
         """Where the chunks of a part of the weights are."""

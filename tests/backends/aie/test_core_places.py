@@ -252,22 +252,3 @@ def _two_buffers(layer: ConvLayer) -> list[Tiling]:
     ways = candidates(NPU, layer, modes(NPU.grid), 28, 14)
     found = (t for t in ways if t.buffers == 2 and t.kept and not t.half_sums)
     return [t for t in found if sum(t.core_demand.values()) <= NPU.core.data_bytes][::9]
-
-
-def test_products_take_as_much_longer_as_data_and_weights_share_a_bank() -> None:
-    """Of weights that stay: nothing where these have banks of their own, and else half of the loads that are from the shared one
-    by both."""
-    graph = conv_graph(np.random.default_rng(2), (512, 512), (7, 7), (3, 3), pads=(1, 1, 1, 1), density=0.25)
-    layer = conv_layer(graph, graph.nodes[0])
-    assert not isinstance(layer, str)
-    found = set()
-    for t in candidates(NPU, layer, modes(NPU.grid), 7, 7):
-        if not t.kept or t.mode.weights_first or sum(t.core_demand.values()) > NPU.core.data_bytes:
-            continue
-        spans = _spans(t)
-        (_, end), (begin, behind) = max(s for name, s in spans.items() if name.startswith("data")), spans["weights"]
-        bank, first = begin // BANK * BANK, min(s[0] for name, s in spans.items() if name.startswith("data"))
-        shared = max(0, end - bank) / (end - first) * min(1, (bank + BANK - begin) / (behind - begin))
-        assert t.conflicts(t.paging) == pytest.approx(1 + shared / 2, rel=0.02)
-        found.add(shared > 0)
-    assert found == {False, True}
