@@ -85,8 +85,8 @@ def _tightened(streams: list[Chunks], paging: Paging, room: int, *, again: bool)
 @settings(max_examples=200)
 @given(streams=_streams(), kept=st.booleans(), rounds=st.integers(1, 3), room=st.sampled_from([12_000, 40_000, 400_000]))
 def test_cores_have_whole_chunks_when_they_need_them(streams: list[Chunks], kept: bool, rounds: int, room: int) -> None:
-    """Every way to lay chunks into pages, tightened or not, and in longer rings: chunks are there when they are taken and until the next one is, all
-    pages that come are taken, none is left in locks, and rounds are alike."""
+    """Every way to lay chunks into pages, tightened or not, and in longer rings: chunks are there when they are taken and until
+    the next one is, all pages that come are taken, none is left in locks, and rounds are alike."""
     again = rounds > 1 and not kept
     ways = pagings(streams, _RATES, kept=kept, again=again, room=room)
     assert ways[0] == own_pages(streams, _RATES, kept=kept)
