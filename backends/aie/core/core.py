@@ -16,7 +16,7 @@ from sparsec.backends.aie.core import loops
 from sparsec.backends.aie.core.assembly import bundle_text
 from sparsec.backends.aie.core.cascade import GET, Event, Events
 from sparsec.backends.aie.core.decoded import decoded
-from sparsec.backends.aie.core.execute import State, ringed, run_actions
+from sparsec.backends.aie.core.execute import State, around, run_actions
 from sparsec.backends.aie.core.instructions import Instruction, Slot
 from sparsec.backends.aie.core.nests import Ran
 from sparsec.backends.aie.core.timing import Latencies, Scoreboard
@@ -220,7 +220,8 @@ class Core:
 
     def _bank_conflict(self, pointers: Sequence[tuple[int, int]]) -> int:
         """Cycles that loads and stores of a bundle take beyond one, as a bank serves one at a time."""
-        at = [self.state.p[p] if ring < 0 else ringed(self.state, self.state.p[p], ring) for p, ring in pointers]
+        s = self.state
+        at = [s.p[p] if ring < 0 else around(s.p[p], *s.ring(ring)) for p, ring in pointers]
         banks = [address // self.bank_bytes for address in at]
         for bank in banks:
             if 0 <= bank < len(self.accesses):

@@ -112,6 +112,10 @@ class State:
         """The first (0) or last (1) 2 positions of accumulator `c` as float32 [2, 8] (a view)."""
         return self.floats(c)[2 * which : 2 * which + 2]
 
+    def ring(self, n: int) -> tuple[int, int]:
+        """The end and the bytes of the ring that the pair lN describes."""
+        return self.r[2 * n], self.r[2 * n + 1]
+
     def x(self, n: int) -> Array:
         """Register xN as 64 bytes (a copy)."""
         return self.w[2 * n : 2 * n + 2].reshape(64).copy()
@@ -144,15 +148,14 @@ def _wrap(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def ringed(s: State, address: int, ring: int) -> int:
-    """An address in the ring that the pair of registers `ring` has: one ring before where it is at its end or beyond."""
-    end, size = s.r[2 * ring : 2 * ring + 2]
-    return address - size if address >= end else address
+def around(address: Any, end: Any, size: Any) -> Any:
+    """An address, or an array of them, in a ring of so many bytes: one ring before where it is at its end or beyond."""
+    return address - size * (address >= end)
 
 
 def _load(s: State, o: tuple[int, ...], step: int, ring: int | None = None) -> Commit:
     address = s.p[o[1]]
-    data = s.read(address if ring is None else ringed(s, address, ring), 32, 32)
+    data = s.read(address if ring is None else around(address, *s.ring(ring)), 32, 32)
 
     def commit() -> None:
         s.w[o[0]] = data
@@ -404,7 +407,7 @@ ACTIONS: Mapping[str, Callable[[State, tuple[int, ...]], Commit]] = {
     "movh": lambda s, o: _set_list(s.r, o[0], _wrap((s.r[o[0]] & 0xFFFF) | o[1] << 16)),
     "addi": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + o[2])),
     "add": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] + s.r[o[2]])),
-    "addl": lambda s, o: _set_list(s.r, o[0], ringed(s, _wrap(s.r[o[1]] + s.r[o[2]]), o[3])),
+    "addl": lambda s, o: _set_list(s.r, o[0], around(_wrap(s.r[o[1]] + s.r[o[2]]), *s.ring(o[3]))),
     "sub": lambda s, o: _set_list(s.r, o[0], _wrap(s.r[o[1]] - s.r[o[2]])),
     "mov": lambda s, o: _set_list(s.r, o[0], s.r[o[1]]),
     "movp": lambda s, o: _set_list(s.p, o[0], s.r[o[1]]),

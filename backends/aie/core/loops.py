@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.aie.core.arithmetic import BF16, rows_of, transposed_bf16, widened
-from sparsec.backends.aie.core.execute import State
+from sparsec.backends.aie.core.execute import State, around
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle, Instruction, Slot
 from sparsec.backends.aie.core.sparse_b import MASK_BYTES, expand
 from sparsec.compiler.errors import ModelError
@@ -102,7 +102,7 @@ def run(state: State, body: Sequence[Bundle], times: int, bank_bytes: int) -> tu
 
 def vector_of(load: Instruction) -> int:
     """Which of a state's registers of 32 bytes a load sets."""
-    return load.operands[0] + (COUNTS["w"] if load.form.name in ("ldq", "ldqr") else 0)
+    return load.operands[0] + (COUNTS["w"] if load.form.fields[0].kind == "y" else 0)
 
 
 def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tuple[int, Slot], Array]:
@@ -127,8 +127,7 @@ def load_addresses(state: State, body: Sequence[Bundle], times: int) -> dict[tup
     for j, s, i in loads:
         found[j, s] = streams[i.operands[1]].at(j)
         if i.form.name in RINGED:
-            end, size = state.r[2 * i.operands[2] : 2 * i.operands[2] + 2]
-            found[j, s] = np.where(found[j, s] < end, found[j, s], found[j, s] - size)
+            found[j, s] = around(found[j, s], *state.ring(i.operands[2]))
     for p, stream in streams.items():
         state.p[p] = int(stream.after[-1])
     for m in steps:

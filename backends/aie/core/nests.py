@@ -22,7 +22,7 @@ import numpy as np
 
 from sparsec.backends.aie.core.affine import CAME, REGISTERS, Affine
 from sparsec.backends.aie.core.cascade import WORD_BYTES
-from sparsec.backends.aie.core.execute import VECTORS, State
+from sparsec.backends.aie.core.execute import VECTORS, State, around
 from sparsec.backends.aie.core.instructions import COUNTS, Bundle
 from sparsec.backends.aie.core.plan import Plan
 from sparsec.backends.aie.core.sums import Values
@@ -102,8 +102,7 @@ class Template:
     def into_rings(self, where: Array) -> None:
         """Of addresses, int64 [iterations, rows], those that are in rings, which go on from the begin behind the end."""
         if self._ringed.size:
-            rows, ends, sizes = (where[:, part] for part in self._ringed)
-            where[:, self._ringed[0]] = np.where(rows < ends, rows, rows - sizes)
+            where[:, self._ringed[0]] = around(*(where[:, part] for part in self._ringed))
 
     @property
     def nbytes(self) -> int:

@@ -132,7 +132,7 @@ class Tracer:
         self.rows.append(self.p[i.operands[i.form.pointer]])
         row = len(self.rows) - 1
         if i.form.name in loops.RINGED:
-            ring = self.r[2 * i.operands[2] : 2 * i.operands[2] + 2]
+            ring = self._pair(i.operands[2])
             known, at = self._ring
             if [id(n) for n in known] != [id(n) for n in ring]:
                 at = len(self.rows)
@@ -140,6 +140,10 @@ class Tracer:
                 self._ring = ring, at
             self.trace.ringed.append((row, at, at + 1))
         return row
+
+    def _pair(self, n: int) -> list[Array]:
+        """The registers r that ln is."""
+        return self.r[2 * n : 2 * n + 2]
 
     def _bundle(self, bundle: Bundle) -> tuple[int, ...]:
         trace, touched, after = self.trace, list[int](), list[tuple[list[Any], int, Any]]()
@@ -208,7 +212,7 @@ class Tracer:
             case "sub":
                 return r, o[0], r[o[1]] - r[o[2]]
             case "addl":
-                end, size = r[2 * o[3] : 2 * o[3] + 2]
+                end, size = self._pair(o[3])
                 total = r[o[1]] + r[o[2]]
                 return r, o[0], self.findings.add(Chosen(total - end, total, total - size, below=True))
             case "mov":

@@ -93,11 +93,12 @@ class Fitting:
             return self._by_heads(layer, whole)
         passed_over = self.passed_over.pop(layer.node, "")
         fanned = self._fanned(layer)
-        if fanned and isinstance(whole, str):
-            return fanned
-        if fanned and not isinstance(whole, str) and self._cycles(fanned) < self._cycles((whole,)):
-            self._wholes[layer.node] = whole
-            return fanned
+        if fanned:
+            if isinstance(whole, str):
+                return fanned
+            if self._cycles(fanned) < self._cycles((whole,)):
+                self._wholes[layer.node] = whole
+                return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
         return self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
 

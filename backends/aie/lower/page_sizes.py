@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 from math import ceil
 from operator import mul
 
@@ -189,9 +189,9 @@ class _Tried:
 def _tried(streams: Sequence[Chunks], rates: Rates, again: bool, room: int, tries: int, steps: int) -> Iterator[_Tried]:
     """Rings of at most so many bytes, each with so many numbers of pages, from pages as large as there is room for to those that
     two chunks need."""
-    totals, lengths = [c.ends[-1] for c in streams], [c.lengths for c in streams if c.lengths]
+    totals = [c.ends[-1] for c in streams]
     first = totals.index(max(totals))
-    pair = max(max((a + b for a, b in pairwise([*n, n[0]] if again else n)), default=max(n)) for n in lengths)
+    pair = max(c.pair_again if again else c.pair for c in streams)
     for ring in _RINGS:
         fewest, many = max(ring, totals[first] * ring // min(room, _HELD * pair)), totals[first] * (ring - 1) // pair
         more = max(0, min(many, _COUNTED) - fewest)
@@ -214,7 +214,7 @@ def _smallest(chunks: Chunks, ring: int, count: int, again: bool, steps: int) ->
         return _ALIGN
     least = _aligned(chunks.ends[-1] / count)
     turns = -(-count // ring)
-    largest = _aligned(max((chunks.ends[-1] + turns * chunks.passed) / count, chunks.pair / (ring - 1) + _ALIGN))
+    largest = _aligned(max((chunks.ends[-1] + turns * chunks.passed) / count, chunks.pair_again / (ring - 1) + _ALIGN))
     for size in range(least, largest + 1, _aligned((largest - least) / steps) or _ALIGN):
         if _enough(chunks, size, ring, count, again):
             return size

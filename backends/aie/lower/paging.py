@@ -45,8 +45,13 @@ class Chunks:
 
     @cached_property
     def pair(self) -> int:
-        """Bytes of the two chunks, one behind the other, the last and the first among them, that have most."""
-        return max(map(add, self.lengths, (*self.lengths[1:], *self.lengths[:1])), default=0)
+        """Bytes of the two chunks, one behind the other, that have most, or of the only one."""
+        return max(map(add, self.lengths, self.lengths[1:]), default=sum(self.lengths))
+
+    @cached_property
+    def pair_again(self) -> int:
+        """The same where the first one follows the last one."""
+        return max(self.pair, sum(self.lengths[:1]) + sum(self.lengths[-1:]))
 
     @cached_property
     def lead(self) -> int:
@@ -171,7 +176,7 @@ def _within(chunks: Chunks, runs: Sequence[_Run], page: int, ring: int, *, again
     lengths, last = chunks.lengths, runs[-1].shift + chunks.ends[-2]
     if again and not held(last, _rounded(last + lengths[-1], page, ring) * page + chunks.lead - chunks.leads[0], lengths[0]):
         return False
-    if chunks.pair + chunks.passed <= (ring - 1) * page:
+    if chunks.pair_again + chunks.passed <= (ring - 1) * page:
         return True
     starts = _starts(chunks, runs)
     return held(starts[0], starts[0], lengths[0]) and all(map(held, starts, starts[1:], lengths[1:]))

@@ -178,14 +178,21 @@ def test_chunks_have_their_own_lengths(kept: bool, splits: int, residual: bool) 
     w = graph.constants["w"] * np.repeat(np.repeat(filled, 8, 0), 8, 1).astype(np.int8)
     graph = replace(graph, constants={**graph.constants, "w": w})
     found = [t for t in _tilings(graph, Cut.BOTH) if t.kept is kept and t.splits == splits and not t.paging.alone]
+    around = False
     for several in (False, True):
         program = first_lowered(graph, [t for t in found if (t.tiles > 1) is several])
         part = program.parts[0]
         tiling = part.plans[0].tiling
         starts = [tiling.layout(p).starts for p in range(tiling.mode.channel_parts)]
         lengths = {int(n) for s in starts for n in np.diff(s)}
+        for p, own in enumerate(starts):
+            whole = tiling.paging.held(p) * tiling.page_bytes[p]
+            around |= any(
+                at // whole < (at + n - 1) // whole for at, n in zip(own, tiling._streams.chunks[p].lengths, strict=True)
+            )
         assert len(lengths) > 2 and len(part.weights) < 0.95 * max(lengths) * sum(map(len, starts))
         _check(graph, rng, program=program)
+    assert around is not kept, "blocks go on from the end of a ring to its begin"
 
 
 def test_layers_of_different_cuts_follow_each_other(trained: Graph) -> None:
