@@ -179,7 +179,8 @@ def _within(chunks: Chunks, runs: Sequence[_Run], page: int, ring: int, *, again
     if chunks.pair_again + chunks.passed <= (ring - 1) * page:
         return True
     starts = _starts(chunks, runs)
-    return held(starts[0], starts[0], lengths[0]) and all(map(held, starts, starts[1:], lengths[1:]))
+    begins = [0, *starts[1:]]  # pages before the first chunk, too, are given back behind it
+    return held(0, starts[0], lengths[0]) and all(map(held, begins, starts[1:], lengths[1:]))
 
 
 def _starts(chunks: Chunks, runs: Sequence[_Run]) -> list[int]:

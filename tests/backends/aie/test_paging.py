@@ -123,10 +123,17 @@ def test_a_ring_holds_two_chunks_wherever_they_meet(chunks: Chunks, page: int, r
         end = at + chunks.lengths[i]
         before = chunks.leads[(i + 1) % len(starts)] + HEADER_BYTES
         assert at // whole == (at + chunks.leads[i] + HEADER_BYTES - 1) // whole
-        assert (then + following[i] - 1) // page - at // page < ring
+        assert (then + following[i] - 1) // page - (at // page if i else 0) < ring  # with pages before the first one
         if then != end:
             assert then % whole + before == chunks.passed
             assert i == len(starts) - 1 or end // whole < (end + before - 1) // whole
+
+
+def test_pages_before_the_first_chunk_are_in_the_ring_with_it() -> None:
+    """Where a later chunk has more before its header than a page: six pages would do for both chunks alone."""
+    chunks = Chunks((96, 96), (0, 32))
+    assert (pages_of(chunks, 32, 6, again=False), pages_of(chunks, 32, 7, again=False)) == (None, 7)
+    assert pages_of(Chunks((96, 96), (0, 0)), 32, 6, again=False) == 6
 
 
 def _alike(size: int, lead: int, count: int) -> Chunks:
