@@ -43,8 +43,10 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
     for mode in modes:
         if mode.residual_streams > 1 and (layer.residual is None or layer.output_blocks % mode.channel_parts):
             continue
-        band = -(-height // mode.position_parts)
+        band = -(-height // (mode.position_parts // layer.fan))
         rows = sorted({-(-band // n) for n in range(1, min(band, MOST_TURNS) + 1)})
+        if mode.apart:  # results of a last tile of fewer rows would take descriptors of their own, of which there are few
+            rows = [n for n in rows if band % n == 0]
         if mode.chain > 1 and not _chainable(layer, mode.chain):
             continue
         for splits in _splits(layer, taps) if mode.chain == 1 else (1,):
@@ -131,7 +133,8 @@ def _fits(machine: Machine, t: Tiling) -> bool:
 def _plain(t: Tiling) -> bool:
     """Whether weights are constant, and whole sums made of tiles that come once, to which nothing is added."""
     layer = t.layer
-    return t.splits == t.groups == 1 and not (t.in_parts or t.sparse or layer.computed or layer.residual or layer.depthwise)
+    alone = not (layer.residual or layer.computed) and layer.depthwise == t.mode.apart
+    return t.splits == t.groups == 1 and alone and not (t.in_parts or t.sparse)
 
 
 def _places(machine: Machine, t: Tiling) -> tuple[MemoryPlaces, ...] | None:

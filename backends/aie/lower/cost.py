@@ -311,7 +311,7 @@ def compute_cycles(t: Tiling) -> float:
     if t.mode.chain > 1:
         return _chained_cycles(t)
     each = _sparse_chunks(t) if t.sparse else _dense_chunks(t)
-    return t.units * _TILE + float(np.bincount(np.arange(len(each)) % t.mode.channel_parts, each).max())
+    return t.units * _TILE + max(float(each[t.counts_of(part)].sum()) for part in range(t.mode.weight_parts))
 
 
 def _dense_chunks(t: Tiling) -> Array:
@@ -352,8 +352,7 @@ def _chained_cycles(t: Tiling) -> float:
 
 def last_unit(t: Tiling, compute: float) -> float:
     """Cycles of these, which a core computes, for the last unit of a layer."""
-    parts = range(1 if t.layer.fan > 1 else t.mode.position_parts)
-    last = max(t.share.tiles if t.full_tiles(p) == t.tiles else t.last_vectors(p) for p in parts)
+    last = max(t.share.tiles if t.full_tiles(p) == t.tiles else t.last_vectors(p) for p in range(t.bands))
     return compute * last / t.quads / (t.splits * t.groups)
 
 

@@ -35,6 +35,7 @@ _MANY = 2 * LOCK_MAXIMUM  # blocks of output channels
 _FEW_PARTS = (2, 4)  # of the output channels of a layer that fits as a whole
 _UNLIKE = 0.1  # of a part's share of the cycles that there are for all, by which it may be dearer than others
 _PARTS = (2, 4, 8, 16, 32)  # of the channels of a depthwise layer that does not
+_NEAR = 3  # layers before and behind one, by which it is decided whether it is made as a whole
 _FANS = (1, 2, 4)  # layers, one after the other, in which cores get channels of their own
 
 
@@ -79,14 +80,15 @@ class Fitting:
     apart: set[str] = field(default_factory=set)
     _late: dict[tuple[Any, Any], Begins] = field(default_factory=dict)  # cuts of which the second does not begin as a whole
     _wholes: dict[str, Tiling] = field(default_factory=dict)  # by node, of layers that by themselves are cheaper otherwise
+    _instead: dict[str, tuple[Tiling]] = field(default_factory=dict)  # those of them that are cheaper together with others
 
     def first(self, layer: ConvLayer) -> tuple[Tiling, ...] | str:
         """The cheapest way that fits; or why none of those that were tried does, as a clause.
 
         A core gets all channels of its positions. Where these are too many, a depthwise layer is made in parts of its channels,
         as few as fit; or in equal ones, if these take less time. So is another one, whose results locks cannot count, and a
-        product of computed tensors in parts of its heads. Of one row of results, or maxima, whose channels are computed alike,
-        cores may get channels of their own instead.
+        product of computed tensors in parts of its heads. Cores may get channels of their own instead, with weights of their own,
+        or those of one row of results, or maxima, whose channels are computed alike.
         """
         whole = self._whole(layer)
         if layer.computed:
@@ -100,7 +102,13 @@ class Fitting:
                 self._wholes[layer.node] = whole
                 return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
-        return self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
+        made = self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
+        apart = self._apart(layer)
+        if apart is None or not (isinstance(made, str) or self._cycles((apart,)) < self._cycles(made)):
+            return made
+        if not isinstance(whole, str):
+            self._wholes[layer.node] = whole
+        return (apart,)
 
     def _cycles(self, ways: tuple[Tiling, ...]) -> float:
         return sum(estimate(self.machine, t).cycles for t in ways)
@@ -154,6 +162,19 @@ class Fitting:
                 return () if isinstance(others, str) else (way, *others)
         return ()
 
+    def _apart(self, layer: ConvLayer) -> Tiling | None:
+        """A depthwise layer of which cores have channels, and weights, of their own, so that rows come to fewer of them more than
+        once; the cheapest number of parts of these."""
+        if not layer.depthwise or layer.residual or layer.maximum or layer.window.kernel == (1, 1):
+            return None
+        found: list[Tiling] = []
+        for count in sorted(
+            {n for m in self.ways if m.apart for n in range(2, m.position_parts + 1) if m.position_parts % n == 0}
+        ):
+            way = self._whole(layer.fanned_apart(count)) if count <= layer.output_blocks else ""
+            found += [] if isinstance(way, str) else [way]
+        return min(found, key=lambda t: estimate(self.machine, t).cycles, default=None)
+
     def _in_parts(self, layer: ConvLayer, whole: Tiling) -> tuple[Tiling, ...] | None:
         """A layer of many output channels in parts, or a depthwise one, whose tiles then have more rows, if that is cheaper than
         `whole`."""
@@ -193,15 +214,17 @@ class Fitting:
 
     def together(self, views: Mapping[str, View], tilings: Sequence[tuple[Tiling, ...]]) -> list[tuple[Tiling, ...]]:
         """Ways for layers that follow one another, which are the cheapest together; `tilings` are those that each layer takes
-        first. Of a layer that is made in parts, or whose cores have channels of their own, these, or one way for the whole."""
-        made, best = list(tilings), self._together(views, tilings)
+        first. Of a layer that is made in parts, or whose cores have channels of their own, these, or one way for the whole, once
+        and for all by what it takes with the layers near it."""
+        made = [self._instead.get(ways[0].layer.node, ways) for ways in tilings]
         for i, ways in enumerate(tilings):
-            whole = self._wholes.get(ways[0].layer.node)
+            whole = self._wholes.pop(ways[0].layer.node, None)
             if whole is not None:
-                other = [*made[:i], (whole,), *made[i + 1 :]]
-                found = self._together(views, other)
-                if found.cycles < best.cycles:
-                    made, best = other, found
+                near = slice(max(0, i - _NEAR), i + _NEAR + 1)
+                other = [*made[near.start : i], (whole,), *made[i + 1 : near.stop]]
+                if self._together(views, other).cycles < self._together(views, made[near]).cycles:
+                    made[i] = self._instead[whole.layer.node] = (whole,)
+        best = self._together(views, made)
         self.apart -= {t.layer.y for t in best.ways}
         self.apart |= best.apart
         chosen = iter(best.ways)
@@ -292,7 +315,7 @@ class Fitting:
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes(), aim)
         if key not in self.known.ranked:
-            ways = tuple(m for m in self.ways if layer.fan in (1, m.position_parts))
+            ways = tuple(m for m in self.ways if m.apart == layer.apart and (layer.apart or layer.fan in (1, m.position_parts)))
             self.known.ranked[key] = ranked(self.machine, _whole(layer), ways, height, width, aim)
         return self.known.ranked[key]
 

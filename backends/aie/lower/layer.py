@@ -57,7 +57,7 @@ class ConvLayer:
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
-    fan: int = 1  # parts of channels, each as large as it says, that are where others have parts of positions
+    fan: int = 1  # parts of channels, each as large as it says, that take places of parts of positions: so many bands have each
     thinned: Thinned | None = None  # what leaves for DDR in place of all results
     computed: Computed | None = None  # where `weights` are not constant: these are ones where blocks are then
 
@@ -71,14 +71,15 @@ class ConvLayer:
         extent = plane(graph.types[self.y])
         assert extent is not None
         each = 1 if self.depthwise else self.channels[0] // self.groups
-        return extent[1] * extent[2] * self.fan * self.channels[1] * (self.terms or kernel * each)
+        made = extent[0] if self.apart else self.fan * self.channels[1]
+        return extent[1] * extent[2] * made * (self.terms or kernel * each)
 
     def part_of(self, graph: Graph) -> tuple[int, int] | None:
         """The first and last of the node's channels that it makes, if it does not make all."""
         extent = plane(graph.types[self.y])
         assert extent is not None
         first = BLOCK * self.first_block
-        made = self.fan * self.channels[1]
+        made = extent[0] if self.apart else self.fan * self.channels[1]
         return (first, first + made - 1) if made < extent[0] else None
 
     def part(self, first: int, end: int) -> ConvLayer:
@@ -144,6 +145,21 @@ class ConvLayer:
     def fanned(self, count: int, each: int) -> ConvLayer:
         """The first blocks of channels, which are alike: `count` parts of `each` so many."""
         return replace(self.part(0, each), fan=count)
+
+    def fanned_apart(self, count: int) -> ConvLayer:
+        """All of its channels in `count` parts of one size, each with weights of its own; the last ones may overlap."""
+        channels = BLOCK * -(-self.output_blocks // count)
+        return replace(self, channels=(channels, channels), fan=count)
+
+    @property
+    def apart(self) -> bool:
+        """Whether parts of the channels that take places of parts of the positions have weights of their own."""
+        return self.fan > 1 and len(self.weights) > self.output_blocks
+
+    def fan_block(self, part: int) -> int:
+        """The first block of a part of the channels that takes places of parts of the positions."""
+        first = part * self.output_blocks
+        return min(first, len(self.weights) - self.output_blocks) if self.apart else first
 
     @property
     def result_size(self) -> int:

@@ -84,6 +84,13 @@ class MemoryControl(TileControl):
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         if t.layer.computed:
             return [chain for i in arrival.weights for chain in self._computed(places, i)]
+        if apart := self.evenly_apart(places, arrival):
+            first, count = arrival.weights[0], len(arrival.weights)
+            size, step = apart
+            dims = (Dim(1, size), Dim(step)) if step > size else ()
+            full = Release(OWN_LOCKS + self.locks(places, What.WEIGHTS, first).full, count)
+            made = MemoryDescriptor(OWN_WORDS + places.weights[first].at // 4, count * size, dims, release=full)
+            return [([(made, None, 0)], 1)]
         for i in arrival.weights:
             own, count = self.locks(places, What.WEIGHTS, i), places.weights[i].count
             size = t.page_bytes[places.weights[i].stream.part] // 4

@@ -211,12 +211,25 @@ class MemorySending(TileControl):
         for begin, times in behind_first((first, p.count), behind, t.tiles):
             yield from self.writer.start(tile, MM2S, channel, begin, times)
 
+    def _counted_by(self, at: tuple[int, int]) -> int | None:
+        """The lock that counts a portion of weights with others (`evenly_apart`), if one does."""
+        places, number = self.plan.memory[at[0]], at[1]
+        arrival = next(a for a in places.arrivals if number in a.weights)
+        if not self.evenly_apart(places, arrival):
+            return None
+        return OWN_LOCKS + self.locks(places, What.WEIGHTS, arrival.weights[0]).full
+
     def _send_pages(self, tile: Tile, stream: Stream) -> Iterator[Operation]:
         """All pages of weights, as often as tiles ask for them."""
         t, size, slots = self.tiling, self.tiling.page_bytes[stream.part] // 4, self.plan.memory[tile.column].slots
         sources = self.plan.sources(What.WEIGHTS, stream)
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
+            counted_by = self._counted_by(sources[0])
+            if counted_by is not None:
+                only = MemoryDescriptor(base, size, acquire=Acquire(counted_by))
+                yield from self.writer.chain(tile, MM2S, stream.channel, [(only, None, 0)], 1)
+                return
             if t.layer.computed:
                 page, times = sent(t, stream.part, base, slots, full, free)
                 yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in page], times * t.streamed)

@@ -86,9 +86,8 @@ def plan_layer(machine: Machine, tiling: Tiling, kinds: Sequence[Kind], core: Co
     """Place everything; in cores it may have its places. FitError when something is too large."""
     core = core or in_core(machine, tiling)
     pages = []
-    for part in range(tiling.mode.channel_parts):
-        rows = range(part, tiling.rows_of_counts, tiling.mode.channel_parts)
-        made = [_chunks(tiling, row, own, core, kinds) for own, row in enumerate(rows)]
+    for part in range(tiling.mode.weight_parts // tiling.mode.chain):
+        made = [_chunks(tiling, row, own, core, kinds) for own, row in enumerate(tiling.counts_of(part))]
         each = max(1, len(made) // tiling.groups)
         if tiling.mode.chain > 1:
             pages += [_pages(tiling, part * tiling.mode.chain + i, [b[i][0] for b in made]) for i in range(tiling.mode.chain)]
@@ -128,9 +127,10 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, row))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
+    source = own if tiling.mode.apart else row
     found: list[list[Chunk]] = []
     for split in range(tiling.inputs):
-        offsets, whole = (_sparse_blocks if tiling.sparse else _blocks)(tiling, row, split)
+        offsets, whole = _sparse_blocks(tiling, row, split) if tiling.sparse else _blocks(tiling, row, split, source)
         found.append([])
         if tiling.diagonal and not offsets:
             continue
@@ -143,8 +143,9 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     return found
 
 
-def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
-    """The nonzero blocks of 8 output channels and a part of the input channels: where their data are, and the blocks."""
+def _blocks(tiling: Tiling, block: int, split: int, source: int) -> tuple[list[int], Array]:
+    """The nonzero blocks of 8 output channels and a part of the input channels: where their data are, which are those of block
+    `source` if depthwise, and the blocks."""
     layer, share = tiling.layer, tiling.share
     w = layer.weights[block]  # [8, input blocks, 8, rows, columns], of depthwise ones [8, summands, 1, ...]
     within = range(w.shape[1] if layer.depthwise else share.blocks)
@@ -153,7 +154,7 @@ def _blocks(tiling: Tiling, block: int, split: int) -> tuple[list[int], Array]:
         for b in within:
             found = w[:, split * share.blocks + b, :, i, j]
             if found.any():
-                offsets.append(share.offset(block if layer.depthwise else b, i, j))
+                offsets.append(share.offset(source if layer.depthwise else b, i, j))
                 blocks.append(found.reshape(8) if layer.depthwise else found.T)
     return offsets, np.array(blocks, w.dtype).reshape((-1, 8) if layer.depthwise else (-1, 8, 8))
 

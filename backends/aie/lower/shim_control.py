@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 from sparsec.backends.aie.descriptors import Dim, Iteration, ShimDescriptor
 from sparsec.backends.aie.lower.geometry import Image
@@ -19,6 +20,27 @@ from sparsec.backends.aie.transaction import Operation
 WEIGHTS, ACTIVATIONS = 0, 1  # the program's arguments
 
 
+class _Piece(NamedTuple):
+    """A piece of an image: its first block and row, and how many rows, and blocks `step` apart, it has."""
+
+    block: int
+    row: int
+    rows: int
+    blocks: int
+    step: int = 1
+
+
+def _joined(pieces: Iterable[_Piece]) -> list[_Piece]:
+    """Pieces of an image, one behind the other, as one where blocks of the same rows follow one another."""
+    found: list[_Piece] = []
+    for p in pieces:
+        if found and found[-1]._replace(block=found[-1].block + found[-1].blocks, blocks=p.blocks) == p and p.step == 1:
+            found[-1] = found[-1]._replace(blocks=found[-1].blocks + p.blocks)
+        else:
+            found.append(p)
+    return found
+
+
 class ShimControl(TileControl):
     """Makes the operations of shims."""
 
@@ -29,15 +51,17 @@ class ShimControl(TileControl):
             patterns = self.leaving.patterns(tile.column, i)
             for n, pattern in enumerate(patterns):
                 parts, count, times = [], pattern.times, self.leaving.parts(tile.column, pattern)
+                pieces: list[_Piece] = []
                 for rows, blocks in self.leaving.together(tile.column, patterns, pattern):
                     part = self.mode.parts(tile.column, rows.row)[0]
                     first = t.first_row(part) + (pattern.first + rows.tile) * t.rows + rows.above
-                    at = (t.first_block(part) + blocks[0], first // every, 0)
-                    size = (len(blocks), rows.height, self.traffic.y.columns)
-                    steps = (blocks.step, 1)
-                    further = len(blocks) * blocks.step * self.traffic.y.height  # rows from one part of channels to the next
+                    at = (t.first_block(part) + blocks[0], first // every)
+                    pieces.append(_Piece(*at, rows.height, len(blocks), blocks.step))
+                for p in _joined(pieces) if times == 1 else pieces:
+                    size = (p.blocks, p.rows, self.traffic.y.columns)
+                    further = p.blocks * p.step * self.traffic.y.height  # rows from one part of channels to the next
                     turns = Iteration(pattern.period * t.rows // every, count) if count > 1 else Iteration(further, times)
-                    parts.append(self._image(self.traffic.y, at, size, turns, steps))
+                    parts.append(self._image(self.traffic.y, (p.block, p.row, 0), size, turns, (p.step, 1)))
                 last, apart = n == len(patterns) - 1, self.links.apart
                 before_last = apart and n == len(patterns) - 2 and patterns[-1].times == 1
                 begin = yield from self.writer.write(tile, i, parts)
@@ -75,14 +99,17 @@ class ShimControl(TileControl):
         """Tiles of data that come through a channel, each with its residual behind it, if that does not move by itself."""
         t, share, s = self.tiling, self.tiling.source, self.share.window.stride
         parts: Parts = []
+        pieces: list[_Piece] = []
         places = self.plan.memory[tile.column]
         above, left = share.window.pads
-        for p in (places.data[i] for i in arrival.data):
-            row, each = t.first_row(p.stream.part), share.blocks // t.parts
-            block = t.first_block(p.stream.part) + p.stream.step * share.blocks + p.first * each
-            size = (p.count * each, share.source_rows, share.source_columns)
-            steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
-            parts.append(self._image(self.traffic.x, (block, row * s - above, -left), size, tiles, steps))
+        for portion in (places.data[i] for i in arrival.data):
+            row, each = t.first_row(portion.stream.part), share.blocks // t.parts
+            block = t.first_block(portion.stream.part) + portion.stream.step * share.blocks + portion.first * each
+            pieces.append(_Piece(block, row * s - above, share.source_rows, portion.count * each))
+        steps, tiles = (1, s // share.row_step), Iteration(t.rows * s, t.tiles)
+        for p in _joined(pieces):
+            size = (p.blocks, p.rows, share.source_columns)
+            parts.append(self._image(self.traffic.x, (p.block, p.row, -left), size, tiles, steps))
         return parts if t.residual_in_turn else [*parts, *self.residual(tile, arrival)]
 
     def residual(self, tile: Tile, arrival: Arrival) -> Parts:

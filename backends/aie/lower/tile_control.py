@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sparsec.backends.aie.descriptors import Dim
 from sparsec.backends.aie.lower.chaining import counts_tiles
 from sparsec.backends.aie.lower.geometry import Image, Share
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import RESULT_PIECES, Leaving
-from sparsec.backends.aie.lower.memory_places import MemoryPlaces, What
+from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, What
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tiling import Tiling
@@ -19,6 +20,7 @@ from sparsec.backends.aie.registers import Grid
 from sparsec.compiler.errors import FitError
 
 _LOCKS = 32  # of a memory tile for one layer
+_WRAP = 1023  # words that a dimension of its descriptors counts
 NONE_QUEUED = (0, 0, 0)
 OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 
@@ -125,6 +127,18 @@ class TileControl:
     def locks(self, places: MemoryPlaces, what: What, number: int) -> Pair:
         """Of a portion in a memory tile: parts of tiles or pages."""
         return self._pair(self._pairs(places, what) + number)
+
+    def evenly_apart(self, places: MemoryPlaces, arrival: Arrival) -> tuple[int, int] | None:
+        """Words of the only pages of several cores, and from one to the next, where one descriptor brings all of them and the lock
+        of the first counts them."""
+        if not self.mode.apart or len(arrival.weights) < 2:
+            return None
+        portions = [places.weights[i] for i in arrival.weights]
+        sizes = {self.tiling.page_bytes[p.stream.part] for p in portions}
+        steps = {b.at - a.at for a, b in pairwise(portions)}
+        size, step = max(sizes) // 4, max(steps) // 4
+        alike = len(sizes) == len(steps) == 1 and (step == size or size < step <= _WRAP)
+        return (size, step) if alike else None
 
     def stream_lock(self, places: MemoryPlaces, number: int, stream: int) -> int:
         """What tells one of several streams that parts of a portion of data have come: the first, that it is full, the next one

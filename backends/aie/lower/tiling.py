@@ -93,9 +93,14 @@ class Tiling:
         return self.layer.computed.inner * self.layer.element.block_bytes
 
     @cached_property
+    def bands(self) -> int:
+        """Parts of the output rows: those of the positions that have the same part of the channels."""
+        return self.mode.position_parts // self.layer.fan
+
+    @cached_property
     def band(self) -> int:
-        """Output rows of one part of the positions; all of them where its place is taken by a part of the channels."""
-        return -(-self.height // (1 if self.layer.fan > 1 else self.mode.position_parts))
+        """Output rows of one part of the positions."""
+        return -(-self.height // self.bands)
 
     @cached_property
     def tiles(self) -> int:
@@ -148,7 +153,7 @@ class Tiling:
 
     def valid_rows(self, part: int) -> int:
         """Rows of a part's band that the output has."""
-        return self.height if self.layer.fan > 1 else max(0, min(self.band, self.height - part * self.band))
+        return max(0, min(self.band, self.height - self.first_row(part)))
 
     def full_tiles(self, part: int) -> int:
         """Tiles of a part's band of which the output has all rows."""
@@ -161,17 +166,28 @@ class Tiling:
     @cached_property
     def quads(self) -> int:
         """How often a core multiplies 4 vectors of all tiles, for a chunk: the one that has most to do."""
-        parts = range(1 if self.layer.fan > 1 else self.mode.position_parts)
-        full = ((self.full_tiles(p), self.last_vectors(p)) for p in parts)
+        full = ((self.full_tiles(p), self.last_vectors(p)) for p in range(self.bands))
         return max(n * self.share.tiles + (self.tiles - n) * last for n, last in full)
 
     def first_row(self, part: int) -> int:
         """The output's first row of a part's band."""
-        return 0 if self.layer.fan > 1 else part * self.band
+        return self._fan_place(part)[1] * self.band
 
     def first_block(self, part: int) -> int:
-        """The first block of channels of a part of the positions, where these are parts of the channels."""
-        return part * self.layer.output_blocks if self.layer.fan > 1 else 0
+        """The first block of channels of a part of the positions, where these are parts of the channels, too."""
+        return self.layer.fan_block(self._fan_place(part)[0])
+
+    def _fan_place(self, part: int) -> tuple[int, int]:
+        """The part of the channels, and the band, of a part of the positions: two that come and leave through one channel have
+        channels that follow one another, so that a descriptor of a shim serves both."""
+        if self.layer.fan == 1:
+            return 0, part
+        column, row = divmod(part, self.mode.groups[1])
+        place = column * self.mode.groups[1] + row // 2 + row % 2 * -(-self.mode.groups[1] // 2)
+        if self.layer.fan % 2:
+            return divmod(place, self.bands)
+        pair, second = divmod(place, 2)
+        return 2 * (pair // self.bands) + second, pair % self.bands
 
     @property
     def all_cores(self) -> bool:
@@ -207,6 +223,13 @@ class Tiling:
         """Blocks of output channels, or their pairs."""
         return self.layer.output_blocks // self.results_together
 
+    def counts_of(self, part: int) -> range:
+        """The rows of `counts` that cores with a part of the weights have, of all input channels if a chain shares these."""
+        if self.mode.apart:
+            first = self.first_block(part)
+            return range(first, first + self.layer.output_blocks)
+        return range(part, self.rows_of_counts, self.mode.channel_parts)
+
     @cached_property
     def all_pieces(self) -> Array:
         """Chunks of each part of the input channels, int [blocks of output channels]."""
@@ -222,7 +245,8 @@ class Tiling:
 
     @cached_property
     def _streams(self) -> Streams:
-        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain, self.sparse)
+        bands = self.bands if self.mode.apart else 0
+        key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain, self.sparse, bands)
         known = self.layer.streams
         if key not in known:
             known[key] = Streams(self._lengths())
@@ -230,7 +254,7 @@ class Tiling:
 
     def _lengths(self) -> list[Chunks]:
         """The chunks of each part of the weights, in the order in which cores take them."""
-        element, parts, most = self.layer.element, self.mode.channel_parts, int(self.all_pieces.max())
+        element, most = self.layer.element, int(self.all_pieces.max())
         each = PAIR_BYTES if self.sparse else LOAD_BYTES if self.layer.depthwise else element.block_bytes
         piece = np.arange(most)
         blocks = np.clip(self.counts[:, :, None] - piece * self.chunk_blocks, 0, self.chunk_blocks)
@@ -242,8 +266,9 @@ class Tiling:
         if self.diagonal:
             sizes[blocks == 0] = 0
         found = []
-        for p in range(parts):
-            own = [sizes[p::parts], leads[p::parts]]
+        for p in range(self.mode.weight_parts // self.mode.chain):
+            rows = list(self.counts_of(p))
+            own = [sizes[rows], leads[rows]]
             if self.mode.chain > 1:
                 found += [Chunks(tuple(n), tuple(m)) for n, m in zip(*(o[:, :, 0].T.tolist() for o in own), strict=True)]
                 continue
@@ -312,8 +337,7 @@ class Tiling:
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
-        parts = self.mode.channel_parts
-        return tuple(int(self.all_pieces[p::parts].sum()) for p in range(parts))
+        return tuple(int(self.all_pieces[list(self.counts_of(p))].sum()) for p in range(self.mode.channel_parts))
 
     def unit_chunks(self, part: int) -> int:
         """Chunks of a part of the channels that a unit is multiplied by."""
