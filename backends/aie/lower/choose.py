@@ -45,8 +45,6 @@ def _candidates(machine: Machine, layer: ConvLayer, modes: tuple[Mode, ...], hei
             continue
         band = -(-height // (mode.position_parts // layer.fan))
         rows = sorted({-(-band // n) for n in range(1, min(band, MOST_TURNS) + 1)})
-        if mode.apart:  # results of a last tile of fewer rows would take descriptors of their own, of which there are few
-            rows = [n for n in rows if band % n == 0]
         if mode.chain > 1 and not _chainable(layer, mode.chain):
             continue
         for splits in _splits(layer, taps) if mode.chain == 1 else (1,):
@@ -121,7 +119,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.mode.own and (t.layer.computed or not (t.kept or t.tiles == 1)):  # residuals come between whole pages, and once
         return False
-    if t.mode.weights_first and not (t.kept and t.buffers == 2 and _plain(t)):
+    if t.mode.weights_first and not (t.kept and t.buffers == (1 if t.mode.apart and t.units == 1 else 2) and _plain(t)):
         return False
     if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False
