@@ -43,7 +43,7 @@ def _needs(t: Tiling) -> list[tuple[str, _Around]]:
     """What a tiling reads and writes of its values."""
     layer, share = t.layer, t.source
     above, left = layer.window.pads
-    last = t.first_row(t.mode.position_parts - 1) + (t.tiles - 1) * t.rows  # the first row of the last tile
+    last = (t.bands - 1) * t.band + (t.tiles - 1) * t.rows  # the first row of the last tile
     below = last * share.window.stride - above + share.source_reach
     found = [(value, (0, 0, 0, 0)) for value in layer.made]
     found.append((layer.x, (above, left, below, share.source_columns - left)))

@@ -57,8 +57,7 @@ def sequence(
     beside that one's; when its results are there, the data follow.
 
     Where descriptors do not suffice for a layer beside the one before, results of that one leave in fewer pieces; where that is
-    not enough, weights of both come at once; and where that is not, results leave in as many pieces as leave room for what lets
-    data arrive, if any number does.
+    not enough, weights of both come at once.
 
     By layer, `cycles` says about how long it takes, `neighbours` whether results may stay in memory tiles, and go to DDR as well,
     which nobody waits for but the layer behind the next, `there` whether its data are in DDR before the layer before begins,
@@ -76,7 +75,6 @@ def sequence(
     early = [NOTHING, *(prefetched(a, b, here=p.here) for (a, b), p in zip(pairs, places[1:], strict=True))]
     taken = [NONE_QUEUED, *(taken_early(a.tiling, b.tiling, some) for (a, b), some in zip(pairs, early[1:], strict=True))]
     known: dict[_Asked, LayerControl] = {}
-    arrives: dict[int, int] = {}  # with so many pieces there is room for what lets the next layer's data arrive
     while True:
         made = _Sequence(part, known)
         for i, (placed, (_, traffic)) in enumerate(zip(places, layers, strict=True)):
@@ -89,7 +87,7 @@ def sequence(
                 plans[i + 1].tiling.rows if placed.joined else placed.plan.tiling.rows,
                 leaves=leaves[i],
                 apart=i + 1 < len(places) and follows[i + 1],
-                pieces=steps[i] if steps[i] > 0 else arrives.get(i, RESULT_PIECES) if steps[i] < _AT_ONCE else RESULT_PIECES,
+                pieces=steps[i] if steps[i] > 0 else RESULT_PIECES,
                 at_once=_AT_ONCE in steps[max(0, i - 1) : i + 1],
                 tells=i + 1 < len(plans)
                 and change_early(plans[i].tiling, plans[i + 1].tiling, leaves[i], more=any(early[i + 1])),
@@ -104,8 +102,6 @@ def sequence(
                     raise AllLeave([placed.plan.layer]) from exc
                 raise LimitError(str(exc), node=placed.plan.layer.node) from exc
         made.end()
-        for i in made.arriving:
-            arrives.setdefault(i - 1, max(steps[i - 1], 1))
         fewer = [i - 1 for i in made.crowded if steps[i - 1] >= _AT_ONCE]
         if not fewer and not made.unqueued:
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
@@ -126,7 +122,6 @@ class _Sequence:
         self.operations = part.moved(enable(part.grid))
         self.ends, self.late, self.links = [0], list[str](), list[Links]()
         self.crowded: list[int] = []  # layers that find too few descriptors beside the layer before
-        self.arriving: list[int] = []  # of these those for which there are enough to let data arrive
         self.unqueued: list[int] = []  # layers whose cores' tasks find no place in queues beside the layer before
         self._before: LayerControl | None = None
         self._awaited: list[Operation] = []  # results of the layer before the last one that still leave
@@ -209,7 +204,6 @@ class _Sequence:
                 return control, True, late and f"its weights come later: {late}"
             self.crowded.append(turn)
             if not links.here and not without_room(self.grid, control.arrived, before.taken):
-                self.arriving.append(turn)
                 return control, True, f"memory tiles learn later what to send: {why}"
         late = "" if before is None else f"{BEGINS_LATE}: {why}"
         return self._made(plan, traffic, links, None), False, late

@@ -129,7 +129,7 @@ class TileControl:
         return self._pair(self._pairs(places, what) + number)
 
     def evenly_apart(self, places: MemoryPlaces, arrival: Arrival) -> tuple[int, int] | None:
-        """Words of the only pages of several cores, and from one to the next, where one descriptor brings all of them and the lock
+        """Words of the only pages of several cores, and from one to the next, where one descriptor brings all, and the lock
         of the first counts them."""
         if not self.mode.apart or len(arrival.weights) < 2:
             return None

@@ -192,7 +192,7 @@ class Tiling:
     @property
     def all_cores(self) -> bool:
         """Whether all cores have results."""
-        return self.valid_rows(self.mode.position_parts - 1) > 0 and self.layer.output_blocks >= self.mode.channel_parts
+        return self.height > (self.bands - 1) * self.band and self.layer.output_blocks >= self.mode.channel_parts
 
     def output_blocks(self, part: int) -> range:
         """The blocks of output channels of a part of the channels: parts take turns, so that what comes for all of them in the

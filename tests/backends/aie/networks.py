@@ -58,13 +58,14 @@ def run_emitted(program: ArrayProgram, feeds: Mapping[str, Array], folder: Path)
     return ArrayModel(folder).run(feeds, host)
 
 
-def check_run(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> None:
+def check_run(program: ArrayProgram, graph: Graph, rng: np.random.Generator) -> ModelRun:
     """Run a program on random bytes: every output has to equal the interpreter's."""
     feeds = random_feeds(rng, graph)
     with tempfile.TemporaryDirectory() as folder:
         run = run_emitted(program, feeds, Path(folder))
     for name, expected in interpret(graph, feeds).items():
         assert np.array_equal(run.outputs[name], expected)
+    return run
 
 
 def compile_for(graph: Graph, target: str = "aie2:npu1") -> ArrayProgram:

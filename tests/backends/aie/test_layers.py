@@ -121,7 +121,7 @@ def test_maxima_of_windows(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(
     ("channels", "size", "stride", "fans"),
-    [(128, (27, 27), 2, [16]), (280, (26, 30), 2, [16, 1]), (136, (34, 25), 1, [16, 1]), (64, (27, 27), 2, [1])],
+    [(128, (27, 27), 2, [16]), (280, (26, 30), 2, [16, 1]), (136, (34, 25), 1, [16, 1]), (64, (27, 27), 2, [8])],
 )
 def test_maxima_of_channels_that_cores_have_of_their_own(
     channels: int, size: tuple[int, int], stride: int, fans: list[int]
