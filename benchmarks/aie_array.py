@@ -9,7 +9,8 @@ The network is compiled as a whole, seeded weights, dense and with shares of its
 and those of the product, have to be the interpreter's to the last bit. Cycles of a layer are from the end of the one before to
 its own end, and `at least` is the roofline of what was carried out: what the busiest resource, which is named, took at its full
 rate. `at most` is the speed-up over the dense layer that this resource allows: where it is below a goal, the resource forbids
-that. Cycles are a model's estimates. `aie_layers.py` compiles each layer by itself.
+that, and a line says for how many layers, and what the others reach together. Cycles are a model's estimates. `aie_layers.py`
+compiles each layer by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.aie_convolutions import LayerRow, Measured, beside, layers_table, measured
+from benchmarks.aie_convolutions import LayerRow, Measured, beside, layers_table, limits, measured
 from benchmarks.aie_layers import Shape, measure
 from benchmarks.aie_networks import measure as measure_network
 from sparsec.backends.aie.machine import machine_named
@@ -85,8 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows += columns[-1]
         goal = GOALS.get(density) if (options.network, options.target, options.size) == ("resnet50", "aie2:npu1", 224) else None
         whole.append(told(columns[-1][-1], goal))
+        if goal and density != 1 and (limited := limits(columns[-1], goal[1])):
+            whole.append(f"  {limited}")
         whole.append(f"  the whole network: {row.cycles:,} cycles, and {row.seconds:.0f} s of processor time to find out")
-        print(whole[-2], file=sys.stderr)
+        print(told(columns[-1][-1], goal), file=sys.stderr)
     for m in product(options.target, options.densities, peak):
         rows.append(m)
         goal = ("of peak", PRODUCT_GOAL) if m.density == 1 and options.target == "aie2:npu1" else None

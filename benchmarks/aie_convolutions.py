@@ -77,6 +77,31 @@ def beside(m: Measured, dense: Measured | None) -> Measured:
     return replace(m, speed_up=dense.cycles / m.cycles, at_most=dense.cycles / m.bound[1])
 
 
+def limits(found: Sequence[Measured], goal: float) -> str:
+    """A line about layers for which their busiest resource forbids a speed-up over the dense ones, and about the others; "" where
+    nothing dense was measured."""
+    layers = [m for m in found if m.layer != _ALL and m.speed_up is not None and m.at_most is not None]
+    forbidden = [m for m in layers if m.at_most is not None and m.at_most < goal]
+    others = [m for m in layers if m not in forbidden]
+    if not layers:
+        return ""
+    by = Counter[str]()
+    for m in forbidden:
+        by[m.bound[0]] += m.times
+    count, every = (sum(m.times for m in some) for some in (forbidden, layers))
+    told = f"by their busiest resource for {count} of {every} layers"
+    if forbidden:
+        told += f" ({', '.join(f'{name} {n}' for name, n in by.most_common())}), which are {_together(forbidden):.2f} times dense"
+    if others:
+        told += f"; the other {every - count} are {_together(others):.2f} times dense"
+    return f"{goal} times dense is forbidden {told}"
+
+
+def _together(layers: Sequence[Measured]) -> float:
+    """The speed-up of layers that all have one."""
+    return sum(m.times * m.cycles * (m.speed_up or 0.0) for m in layers) / sum(m.times * m.cycles for m in layers)
+
+
 def layers_table(found: Sequence[Sequence[Measured]]) -> str:
     """A line a layer, the densities beside one another."""
     head = ["layer", ">times", ">MMAC"]

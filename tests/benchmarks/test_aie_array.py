@@ -1,7 +1,7 @@
 """The table of the arrays' benchmark: means of equal layers, speed-ups, and what a roofline allows."""
 
 from benchmarks.aie_array import GOALS, told
-from benchmarks.aie_convolutions import LayerRow, layers_table, measured
+from benchmarks.aie_convolutions import LayerRow, layers_table, limits, measured
 
 DENSE = (
     LayerRow("a", 1000, 40, ("shim out", 20)),
@@ -38,6 +38,22 @@ def test_goals_are_met_or_missed_by_what_was_measured() -> None:
     dense, half = (measured(density, found, DENSE, peak=40)[-1] for density, found in BOTH)
     assert told(dense, GOALS[1.0]).endswith("66.7 % of peak, at least 100; goal 50 % of peak: met")
     assert told(half, GOALS[0.5]).endswith("1.43 times dense (at most 2.05), at least 73; goal 1.6 times dense: missed")
+
+
+def test_layers_for_which_a_goal_is_forbidden_are_told_from_the_others() -> None:
+    half = measured(0.5, HALF, DENSE, peak=40)
+    assert limits(half, 2.05) == (
+        "2.05 times dense is forbidden by their busiest resource for 1 of 3 layers (products 1), which are 2.00 times dense; "
+        "the other 2 are 1.25 times dense"
+    )
+    assert limits(half, 1.6) == (
+        "1.6 times dense is forbidden by their busiest resource for 0 of 3 layers; the other 3 are 1.43 times dense"
+    )
+    assert limits(half, 9) == (
+        "9 times dense is forbidden by their busiest resource for 3 of 3 layers (shim out 2, products 1), "
+        "which are 1.43 times dense"
+    )
+    assert limits(measured(0.5, HALF, (), peak=40), 1.6) == ""
 
 
 def test_even_rows_of_blocks_are_told_from_random_blocks() -> None:
