@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from sparsec.backends.aie.descriptor_forms import MOST_TURNS
 from sparsec.backends.aie.lower.circuits import keeps_way_out
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.geometry import BFLOAT16, BYTE, Window
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import leaving_rows, period_of
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.compiler.graph import Graph
 

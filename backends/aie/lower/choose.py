@@ -8,12 +8,13 @@ from math import inf
 
 from sparsec.backends.aie.descriptor_forms import CORE_STEP_BYTES, MOST_TURNS
 from sparsec.backends.aie.lower.cost import Estimate, at_least, estimate, explicit_descriptors
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.memory_places import MemoryPlaces, in_memory
 from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.operands import does_not_fit, regular
 from sparsec.backends.aie.lower.sparse import why_dense
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 

@@ -13,6 +13,7 @@ from sparsec.backends.aie.lower.chaining import readers
 from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.cost import Context, Estimate, estimate
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.geometry import plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
@@ -20,7 +21,7 @@ from sparsec.backends.aie.lower.modes import Mode
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.succession import Begins, Way, along, cycles_along, soon_along
 from sparsec.backends.aie.lower.tile_control import Traffic
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.views import View
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError, LimitError

@@ -8,12 +8,13 @@ from dataclasses import replace
 from sparsec.backends.aie.descriptor_forms import OWN_WORDS
 from sparsec.backends.aie.descriptors import OWN_LOCKS, Acquire, Dim, Iteration, MemoryDescriptor, Release
 from sparsec.backends.aie.lower.chaining import behind, by_lanes, counted, counts_tiles, tiles_at_once
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.geometry import LANES
 from sparsec.backends.aie.lower.leaving import Pattern, Rows, every_of
 from sparsec.backends.aie.lower.memory_places import Arrival, MemoryPlaces, What, granule
 from sparsec.backends.aie.lower.modes import LEAVING
 from sparsec.backends.aie.lower.tile_control import OVER_EACH_OTHER, Pair, TileControl
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import MM2S, S2MM, Parts
 from sparsec.backends.aie.registers import Tile
 from sparsec.backends.aie.transaction import Operation, write

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM, RING
 from sparsec.backends.aie.lower.modes import Stream
 from sparsec.backends.aie.lower.operands import held_bytes, ring_of
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, RING, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sparsec.backends.aie.descriptors import Acquire, Dim, Iteration, MemoryDescriptor, Release, ShimDescriptor
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.geometry import BLOCK, BYTE, TILE_VECTORS, Image
 from sparsec.backends.aie.lower.layer import ConvLayer
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 from sparsec.compiler.errors import FitError
 

@@ -10,9 +10,10 @@ from sparsec.backends.aie.lower.chaining import parts_of_one
 from sparsec.backends.aie.lower.circuits import keeps_results, keeps_way_out
 from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, likely_places
 from sparsec.backends.aie.lower.cost import estimate
+from sparsec.backends.aie.lower.cutting import LOCK_MAXIMUM
 from sparsec.backends.aie.lower.plan import LayerPlan
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
-from sparsec.backends.aie.lower.tiling import LOCK_MAXIMUM, Tiling
+from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine
 
 NOTHING = (False, False, False)
