@@ -123,7 +123,7 @@ def _layer(plan: LayerPlan, graph: Graph, ends: tuple[int, int]) -> dict[str, An
         "all_blocks": layer.computed_blocks if layer.computed else layer.all_blocks,
         "weights_from": layer.computed.value if layer.computed else None,
         "products": told_products(t),
-        "cut": t.mode.told,
+        "cut": t.told,
         "tiles": t.tiles,
         "rows": t.rows,
         "weights_kept": t.kept,

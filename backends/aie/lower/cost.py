@@ -352,7 +352,8 @@ def _chained_cycles(t: Tiling) -> float:
 
 def last_unit(t: Tiling, compute: float) -> float:
     """Cycles of these, which a core computes, for the last unit of a layer."""
-    last = max(t.share.tiles if t.full_tiles(p) == t.tiles else t.last_vectors(p) for p in range(t.bands))
+    parts = range(t.mode.position_parts)
+    last = max(t.share.tiles if t.full_tiles(p) == t.tiles else t.last_vectors(p) for p in parts)
     return compute * last / t.quads / (t.splits * t.groups)
 
 

@@ -69,6 +69,14 @@ class Cutting:
         """Parts of the output rows: those of the positions that have the same part of the channels."""
         return self.mode.position_parts // self.layer.fan
 
+    @property
+    def told(self) -> str:
+        """How it is cut, in words."""
+        if self.layer.fan == 1:
+            return self.mode.told
+        bands = f", each in {self.bands} bands of rows" if self.bands > 1 else ""
+        return f"{self.mode.told}, for positions {self.layer.fan} parts of the channels{bands}"
+
     @cached_property
     def band(self) -> int:
         """Output rows of one part of the positions."""
@@ -138,7 +146,7 @@ class Cutting:
     @cached_property
     def quads(self) -> int:
         """How often a core multiplies 4 vectors of all tiles, for a chunk: the one that has most to do."""
-        full = ((self.full_tiles(p), self.last_vectors(p)) for p in range(self.bands))
+        full = ((self.full_tiles(p), self.last_vectors(p)) for p in range(self.mode.position_parts))
         return max(n * self.share.tiles + (self.tiles - n) * last for n, last in full)
 
     def first_row(self, part: int) -> int:

@@ -57,7 +57,7 @@ class ConvLayer:
     groups: int = 1  # of channels, if not depthwise
     terms: int = 0  # products of a sum, where weights hold zeros that only fill up the kernel (0: all)
     first_block: int = 0  # of output channels, in the image of results: a layer may be made in several parts
-    fan: int = 1  # parts of channels, each as large as it says, that take places of parts of positions: so many bands have each
+    fan: int = 1  # parts of channels, each as large as it says, that take places of parts of the positions
     thinned: Thinned | None = None  # what leaves for DDR in place of all results
     computed: Computed | None = None  # where `weights` are not constant: these are ones where blocks are then
 

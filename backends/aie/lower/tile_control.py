@@ -137,7 +137,7 @@ class TileControl:
         sizes = {self.tiling.page_bytes[p.stream.part] for p in portions}
         steps = {b.at - a.at for a, b in pairwise(portions)}
         size, step = max(sizes) // 4, max(steps) // 4
-        alike = len(sizes) == len(steps) == 1 and (step == size or size < step <= _WRAP)
+        alike = len(sizes) == len(steps) == 1 and (step == size or (step > size and size <= _WRAP))
         return (size, step) if alike else None
 
     def stream_lock(self, places: MemoryPlaces, number: int, stream: int) -> int:
