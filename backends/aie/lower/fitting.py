@@ -94,25 +94,26 @@ class Fitting:
         whole = self._whole(layer)
         if layer.computed:
             return self._by_heads(layer, whole)
+        found = self._by_themselves(layer, whole)
+        if not isinstance(whole, str) and found != (whole,):
+            self._wholes[layer.node] = whole
+        return found
+
+    def _by_themselves(self, layer: ConvLayer, whole: Tiling | str) -> tuple[Tiling, ...] | str:
+        """The cheapest of one way for the whole layer, ways for its parts, and those in which cores have their own channels."""
         passed_over = self.passed_over.pop(layer.node, "")
         fanned = self._fanned(layer)
-        if fanned:
-            if isinstance(whole, str):
-                return fanned
-            if self._cycles(fanned) < self._cycles((whole,)):
-                self._wholes[layer.node] = whole
-                return fanned
+        if fanned and (isinstance(whole, str) or self._cycles(fanned) < self._cycles((whole,))):
+            return fanned
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
         made = self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
         passed_over = self.passed_over.pop(layer.node, "")
         apart = self._apart(layer)
         self.passed_over.pop(layer.node, "")
-        if apart is None or not (isinstance(made, str) or self._cycles((apart,)) < self._cycles(made)):
-            self.passed_over |= {layer.node: passed_over} if passed_over else {}
-            return made
-        if not isinstance(whole, str):
-            self._wholes[layer.node] = whole
-        return (apart,)
+        if apart and (isinstance(made, str) or self._cycles((apart,)) < self._cycles(made)):
+            return (apart,)
+        self.passed_over |= {layer.node: passed_over} if passed_over else {}
+        return made
 
     def _cycles(self, ways: tuple[Tiling, ...]) -> float:
         return sum(estimate(self.machine, t).cycles for t in ways)
@@ -163,7 +164,8 @@ class Fitting:
                     continue
                 if count * each == layer.output_blocks:
                     return (way,)
-                others = self.first(layer.part(count * each, layer.output_blocks))
+                left = layer.part(count * each, layer.output_blocks)
+                others = self._by_themselves(left, self._whole(left))
                 return () if isinstance(others, str) else (way, *others)
         return ()
 
@@ -200,8 +202,6 @@ class Fitting:
                     break
             if len(made) == count and (cycles := self._cycles(tuple(made))) < least:
                 best, least = tuple(made), cycles
-        if best is not None:
-            self._wholes[layer.node] = whole
         return best
 
     def _whole(self, layer: ConvLayer, aim: float = inf) -> Tiling | str:

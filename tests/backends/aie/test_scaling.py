@@ -100,6 +100,7 @@ def _graph(mean: str, shape: tuple[int, int, int], out: tuple[int, int], zero: i
     [
         (GLOBAL, (1280, 7, 7), (1, 1), [16]),
         (GLOBAL, (270, 13, 13), (1, 1), [16, 1]),  # 32 blocks, and one with what is left
+        (GLOBAL, (544, 7, 7), (1, 1), [16, 4]),  # 64 blocks, and 4 that cores have of their own as well
         (GLOBAL, (20, 3, 3), (1, 1), [1]),
         (POOL.format((3, 3), (1, 1), (1, 1, 1, 1)), (40, 9, 11), (9, 11), [4]),
         (POOL.format((3, 2), (2, 2), (0, 0, 0, 0)), (16, 13, 12), (6, 6), [1]),
