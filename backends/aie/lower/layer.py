@@ -162,6 +162,11 @@ class ConvLayer:
         return min(first, len(self.weights) - self.output_blocks) if self.apart else first
 
     @property
+    def made_blocks(self) -> int:
+        """Blocks of output channels, of all parts that take places of parts of the positions."""
+        return len(self.weights) if self.apart else self.fan * self.output_blocks
+
+    @property
     def result_size(self) -> int:
         """Bytes of a result."""
         return 4 if self.wide else self.element.bytes

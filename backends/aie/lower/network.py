@@ -10,7 +10,7 @@ from sparsec.backends.aie.core.program import PARAMETER_BYTES, Kind, core_progra
 from sparsec.backends.aie.lower.chaining import Neighbours, in_ddr_before, in_ddr_but_last
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting, Known
-from sparsec.backends.aie.lower.geometry import Image
+from sparsec.backends.aie.lower.geometry import BLOCK, Image, plane
 from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of, surroundings
 from sparsec.backends.aie.lower.leaving import every_of
@@ -29,7 +29,7 @@ from sparsec.backends.aie.machine import Machine
 from sparsec.backends.aie.part import part_of
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram, HostPart, Staying
 from sparsec.backends.aie.transaction import Transaction
-from sparsec.compiler.errors import FitError, LimitError
+from sparsec.compiler.errors import FitError, InternalError, LimitError
 from sparsec.compiler.graph import Graph
 
 _ROUNDS = 8  # of choosing ways, with what the rounds before have shown
@@ -161,9 +161,15 @@ def lower_with(
     host's, for `reasons`. LimitError where a tiling does not fit.
 
     `passed_over` says by node why the array computes it in none of the ways that were thought cheaper. Values that are `apart`
-    are not held in memory tiles until a later layer adds them, though they might be.
+    are not held in memory tiles until a later layer adds them, though they might be. InternalError where tilings do not make all
+    channels of a node.
     """
     ways = {node: t if isinstance(t, tuple) else (t,) for node, t in tilings.items()}
+    for node, found in ways.items():
+        extent, made = plane(graph.types[found[0].layer.y]), sum(t.layer.made_blocks for t in found)
+        assert extent is not None
+        if made != (blocks := -(-extent[0] // BLOCK)):
+            raise InternalError(f"the ways of layer {node!r} make {made} of its {blocks} blocks of channels")
     layers = {node: parts[0].layer for node, parts in ways.items()}
     cut = partition(graph, layers, layers_of(graph)[1] if reasons is None else reasons)
     used = [t for s in cut.segments if isinstance(s, ArraySegment) for layer in s.layers for t in ways[layer.node]]

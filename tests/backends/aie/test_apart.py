@@ -24,6 +24,7 @@ from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.registers import Kind, Tile
+from sparsec.compiler.errors import InternalError
 from sparsec.compiler.graph import Graph
 from tests.backends.aie.bfloat16_layers import convolution
 from tests.backends.aie.networks import check_run, compile_for
@@ -184,3 +185,14 @@ def test_pieces_of_an_image_that_follow_one_another_are_one() -> None:
         assert _joined(apart) == apart
     steps = [_Piece(0, 0, 2, 4, step=2), _Piece(4, 0, 2, 4, step=2)]
     assert _joined(steps) == steps
+
+
+def test_ways_make_all_channels_of_a_layer() -> None:
+    graph = _depthwise(64, 14)
+    (way, *_) = _ways(graph, NPU, 8)
+    some = replace(way, layer=_layer(graph).part(0, 4).fanned_apart(4))
+    message = "the ways of layer 'conv' make 4 of its 8 blocks of channels"
+    with pytest.raises(InternalError, match=message):
+        lower_with(graph, NPU, {"conv": some})
+    with pytest.raises(InternalError, match=message):
+        lower_with(graph, NPU, {"conv": (replace(way, layer=_layer(graph).part(4, 8).fanned_apart(4)),)})
