@@ -74,8 +74,8 @@ class Cutting:
         """How it is cut, in words."""
         if self.layer.fan == 1:
             return self.mode.told
-        bands = f", each in {self.bands} bands of rows" if self.bands > 1 else ""
-        return f"{self.mode.told}, for positions {self.layer.fan} parts of the channels{bands}"
+        bands = f", rows of each in {self.bands} bands" if self.bands > 1 else ""
+        return f"channels in {self.layer.fan} parts{bands}, in place of positions: {self.mode.told}"
 
     @cached_property
     def band(self) -> int:
