@@ -122,10 +122,9 @@ def test_each_core_gets_weights_of_its_own_channels() -> None:
     plan = plan_layer(NPU, way, kinds_of(way))
     alike = [[plan.pages[p] == plan.pages[q] for p in range(16)] for q in range(16)]
     assert alike == [[p == q for p in firsts] for q in firsts]
-    assert way.told == (
-        "positions over all cores, their own weights before data, for positions 8 parts of the channels, each in 2 bands of rows"
-    )
-    assert _ways(graph, NPU, 16)[0].told.endswith("for positions 16 parts of the channels")
+    told = "in place of positions: positions over all cores, their own weights before data"
+    assert way.told == f"channels in 8 parts, rows of each in 2 bands, {told}"
+    assert _ways(graph, NPU, 16)[0].told == f"channels in 16 parts, {told}"
 
 
 def test_no_other_layers_have_them() -> None:
