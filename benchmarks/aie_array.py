@@ -85,11 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns.append(measured(density, row.convolutions, dense, peak, even=row.even))
         rows += columns[-1]
         goal = GOALS.get(density) if (options.network, options.target, options.size) == ("resnet50", "aie2:npu1", 224) else None
-        whole.append(told(columns[-1][-1], goal))
+        line = told(columns[-1][-1], goal)
+        print(line, file=sys.stderr)
+        whole.append(line)
         if goal and density != 1 and (limited := limits(columns[-1], goal[1])):
             whole.append(f"  {limited}")
         whole.append(f"  the whole network: {row.cycles:,} cycles, and {row.seconds:.0f} s of processor time to find out")
-        print(told(columns[-1][-1], goal), file=sys.stderr)
     for m in product(options.target, options.densities, peak):
         rows.append(m)
         goal = ("of peak", PRODUCT_GOAL) if m.density == 1 and options.target == "aie2:npu1" else None

@@ -120,7 +120,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
         return False
     if t.mode.own and (t.layer.computed or not (t.kept or t.tiles == 1)):  # residuals come between whole pages, and once
         return False
-    if t.mode.weights_first and not (t.kept and t.buffers == (1 if t.mode.apart and t.units == 1 else 2) and _plain(t)):
+    if t.mode.weights_first and not (t.kept and t.buffers == (1 if t.mode.channelwise and t.units == 1 else 2) and _plain(t)):
         return False
     if t.tiles > MOST_TURNS or t.most_results > LOCK_MAXIMUM:
         return False
@@ -132,7 +132,7 @@ def _fits(machine: Machine, t: Tiling) -> bool:
 def _plain(t: Tiling) -> bool:
     """Whether weights are constant, and whole sums made of tiles that come once, to which nothing is added."""
     layer = t.layer
-    alone = not (layer.residual or layer.computed) and layer.depthwise == t.mode.apart
+    alone = not (layer.residual or layer.computed) and layer.depthwise == t.mode.channelwise
     return t.splits == t.groups == 1 and alone and not (t.in_parts or t.sparse)
 
 

@@ -15,7 +15,7 @@ from sparsec.backends.aie.lower.modes import Mode
 Array = np.ndarray[Any, Any]
 
 RING = 2  # tiles of data that a memory tile holds at a time, if it does not hold all
-LOCK_MAXIMUM = 63
+LOCK_MAXIMUM = 63  # that a lock counts to
 _PARTS = 4  # of a tile in a memory tile, if cores get it in fewer
 _FEW_PARTS = 2  # where each takes several descriptors
 _TRIMMED = 8  # blocks of channels at most that come one by one, so that their planes have only the rows that are read
@@ -205,7 +205,7 @@ class Cutting:
 
     def counts_of(self, part: int) -> range:
         """The rows of `counts` that cores with a part of the weights have, of all input channels if a chain shares these."""
-        if self.mode.apart:
+        if self.mode.channelwise:
             first = self.first_block(part)
             return range(first, first + self.layer.output_blocks)
         return range(part, self.rows_of_counts, self.mode.channel_parts)

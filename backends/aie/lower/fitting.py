@@ -108,10 +108,10 @@ class Fitting:
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
         made = self._by_channels(layer, whole) if isinstance(whole, str) else self._in_parts(layer, whole) or (whole,)
         passed_over = self.passed_over.pop(layer.node, "")
-        apart = self._apart(layer)
+        channelwise = self._channelwise(layer)
         self.passed_over.pop(layer.node, "")
-        if apart and (isinstance(made, str) or self._cycles((apart,)) < self._cycles(made)):
-            return (apart,)
+        if channelwise and (isinstance(made, str) or self._cycles((channelwise,)) < self._cycles(made)):
+            return (channelwise,)
         self.passed_over |= {layer.node: passed_over} if passed_over else {}
         return made
 
@@ -156,7 +156,7 @@ class Fitting:
         assert extent is not None
         if (extent[1] > 1 and not layer.maximum) or layer.residual:
             return ()
-        counts = self._fans(apart=False) if layer.maximum else {m.position_parts for m in self.ways} - {1}
+        counts = self._fans(channelwise=False) if layer.maximum else {m.position_parts for m in self.ways} - {1}
         for count in sorted(counts, reverse=True):
             for each in dict.fromkeys(-(-(layer.alike // count) // n) for n in _FANS):
                 way = self._whole(layer.fanned(count, each)) if each else ""
@@ -169,18 +169,19 @@ class Fitting:
                 return () if isinstance(others, str) else (way, *others)
         return ()
 
-    def _fans(self, *, apart: bool) -> set[int]:
+    def _fans(self, *, channelwise: bool) -> set[int]:
         """In how many parts the channels may be that take places of parts of the positions."""
-        return {n for m in self.ways if m.apart == apart for n in range(2, m.position_parts + 1) if m.position_parts % n == 0}
+        counts = {m.position_parts for m in self.ways if m.channelwise == channelwise}
+        return {n for count in counts for n in range(2, count + 1) if count % n == 0}
 
-    def _apart(self, layer: ConvLayer) -> Tiling | None:
+    def _channelwise(self, layer: ConvLayer) -> Tiling | None:
         """A depthwise layer of which cores have channels, and weights, of their own, so that rows come to fewer of them more than
         once; the cheapest number of parts of these."""
         if not layer.depthwise or layer.residual or layer.maximum or layer.window.kernel == (1, 1):
             return None
         found: list[Tiling] = []
-        for count in sorted(self._fans(apart=True)):
-            way = self._whole(layer.fanned_apart(count)) if count <= layer.output_blocks else ""
+        for count in sorted(self._fans(channelwise=True)):
+            way = self._whole(layer.fanned_channelwise(count)) if count <= layer.output_blocks else ""
             found += [] if isinstance(way, str) else [way]
         return min(found, key=lambda t: estimate(self.machine, t).cycles, default=None)
 
@@ -322,7 +323,7 @@ class Fitting:
         kind = (layer.element, layer.depthwise, layer.maximum, layer.wide, layer.residual is None, layer.two_of_four, finished)
         key = (layer.window, layer.channels, layer.fan, kind, turned, height, width, blocks.shape, blocks.tobytes(), aim)
         if key not in self.known.ranked:
-            ways = tuple(m for m in self.ways if m.apart == layer.apart and m.position_parts % layer.fan == 0)
+            ways = tuple(m for m in self.ways if m.channelwise == layer.channelwise and m.position_parts % layer.fan == 0)
             self.known.ranked[key] = ranked(self.machine, _whole(layer), ways, height, width, aim)
         return self.known.ranked[key]
 

@@ -85,9 +85,9 @@ class MemoryControl(TileControl):
         found: list[tuple[MemoryDescriptor, int]] = []  # and how often
         if t.layer.computed:
             return [chain for i in arrival.weights for chain in self._computed(places, i)]
-        if apart := self.evenly_apart(places, arrival):
+        if even := self.evenly_apart(places, arrival):
             first, count = arrival.weights[0], len(arrival.weights)
-            size, step = apart
+            size, step = even
             dims = (Dim(1, size), Dim(step)) if step > size else ()
             full = Release(OWN_LOCKS + self.locks(places, What.WEIGHTS, first).full, count)
             made = MemoryDescriptor(OWN_WORDS + places.weights[first].at // 4, count * size, dims, release=full)

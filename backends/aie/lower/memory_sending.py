@@ -223,13 +223,13 @@ class MemorySending(TileControl):
         """All pages of weights, as often as tiles ask for them."""
         t, size, slots = self.tiling, self.tiling.page_bytes[stream.part] // 4, self.plan.memory[tile.column].slots
         sources = self.plan.sources(What.WEIGHTS, stream)
+        counted_by = self._counted_by(sources[0])
+        if counted_by is not None:
+            only = MemoryDescriptor(self._place(tile, What.WEIGHTS, sources[0])[1], size, acquire=Acquire(counted_by))
+            yield from self.writer.chain(tile, MM2S, stream.channel, [(only, None, 0)], 1)
+            return
         if slots:
             p, base, full, free = self._source(tile, What.WEIGHTS, sources[0])
-            counted_by = self._counted_by(sources[0])
-            if counted_by is not None:
-                only = MemoryDescriptor(base, size, acquire=Acquire(counted_by))
-                yield from self.writer.chain(tile, MM2S, stream.channel, [(only, None, 0)], 1)
-                return
             if t.layer.computed:
                 page, times = sent(t, stream.part, base, slots, full, free)
                 yield from self.writer.chain(tile, MM2S, stream.channel, [(d, None, 0) for d in page], times * t.streamed)

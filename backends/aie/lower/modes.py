@@ -70,8 +70,8 @@ class Mode:
     In a `narrow` form results leave memory tiles through one channel, though there may be two, as the next layer wants the other.
 
     With `weights_first` each core's weights come before its data, through the same stream, so that memory tiles have two channels
-    for results: where each stream of data is one core's, and weights come once. These may be `apart`: each part of the positions
-    has its own, as parts of the channels take such places.
+    for results: where each stream of data is one core's, and weights come once. These may be `channelwise`: each part of the
+    positions has its own, as parts of the channels take such places.
     """
 
     cut: Cut
@@ -82,14 +82,14 @@ class Mode:
     part: Part | None = None
     narrow: bool = False
     weights_first: bool = False
-    apart: bool = False
+    channelwise: bool = False
 
     @property
     def told(self) -> str:
         """What it is, in words."""
         if self.weights_first:
-            alone = replace(self, weights_first=False, apart=False)
-            return f"{alone.told}, {'their own ' if self.apart else ''}weights before data"
+            alone = replace(self, weights_first=False, channelwise=False)
+            return f"{alone.told}, {'their own ' if self.channelwise else ''}weights before data"
         if self.chain > 1:
             return f"{self.cut.value}, input channels over chains of {self.chain} of them"
         if self.own:
@@ -126,8 +126,9 @@ class Mode:
 
     @cached_property
     def weight_parts(self) -> int:
-        """Parts that weights are cut in: those of the output channels, of each the parts of the input channels."""
-        return self.channel_parts * self.chain * (self.position_parts if self.apart else 1)
+        """Parts that weights are cut in: those of the output channels, of each the parts of the input channels; of all that for
+        each part of the positions, if these have weights of their own."""
+        return self.channel_parts * self.chain * (self.position_parts if self.channelwise else 1)
 
     def step(self, row: int) -> int:
         """The place of the cores in a row in their chains: 0 begins, the last one has results."""
@@ -140,7 +141,7 @@ class Mode:
     def weight_part(self, column: int, row: int) -> int:
         """The part of the weights of the core in a column and a row of cores."""
         positions, channels = self.parts(column, row)
-        return (positions * self.channel_parts * self.apart + channels) * self.chain + self.step(row)
+        return (positions * self.channel_parts * self.channelwise + channels) * self.chain + self.step(row)
 
     @property
     def residual_streams(self) -> int:
@@ -195,7 +196,7 @@ class Mode:
     def homes(self) -> tuple[Stream, ...]:
         """The streams of data of whole tiles, by part of the positions: where these stay, memory tiles that send them hold them,
         whether or not cores of a chain take parts of them from others."""
-        return replace(self, streams=1, chain=1, own=False, weights_first=False, apart=False).data()
+        return replace(self, streams=1, chain=1, own=False, weights_first=False, channelwise=False).data()
 
     def _chained_data(self) -> tuple[Stream, ...]:
         """The streams of data where each part of the input channels has its own: these are spread over the columns of a group."""
@@ -238,7 +239,7 @@ class Mode:
         if self.own:
             return tuple(self._own_weights())
         if self.weights_first:
-            return tuple(replace(s, part=s.part * self.chain * self.apart + s.step) for s in self.data())
+            return tuple(replace(s, part=s.part * self.chain * self.channelwise + s.step) for s in self.data())
         if few := self._few():
             parts = ((divmod(p, self.chain), at, sources) for p, (at, sources) in enumerate(few))
             return tuple(
@@ -362,8 +363,11 @@ def modes(grid: Grid) -> tuple[Mode, ...]:
     found = [Mode(cut, part.grid, part=None if part.whole else part) for cut in cuts]
     chained = [replace(mode, chain=n) for n in _CHAINS for mode in found if mode.sizes[1] % n == 0]
     first = (replace(mode, weights_first=True) for mode in (*found, *chained) if mode.channel_parts == 1 and mode.leaves_less)
-    apart = [replace(mode, weights_first=True, apart=True) for mode in found if mode.channel_parts == 1]
-    return (*(form for mode in found for form in _forms(mode)), *(mode for mode in (*chained, *first, *apart) if mode.possible))
+    channelwise = [replace(mode, weights_first=True, channelwise=True) for mode in found if mode.channel_parts == 1]
+    return (
+        *(form for mode in found for form in _forms(mode)),
+        *(mode for mode in (*chained, *first, *channelwise) if mode.possible),
+    )
 
 
 def _forms(mode: Mode) -> list[Mode]:

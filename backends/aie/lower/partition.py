@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.lower.views import View, views_of
 from sparsec.compiler.graph import Graph
 from sparsec.compiler.segments import segments

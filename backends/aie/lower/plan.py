@@ -127,7 +127,7 @@ def _chunks(tiling: Tiling, row: int, own: int, core: CorePlaces, kinds: Sequenc
     partial = core.partial[0] + further if tiling.in_parts else 0
     wanted = iter(_kinds(tiling, row))
     begins = dict(zip(kinds, entries(tuple(kinds)), strict=True))
-    source = own if tiling.mode.apart else row
+    source = own if tiling.mode.channelwise else row
     found: list[list[Chunk]] = []
     for split in range(tiling.inputs):
         offsets, whole = _sparse_blocks(tiling, row, split) if tiling.sparse else _blocks(tiling, row, split, source)

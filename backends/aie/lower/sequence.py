@@ -106,7 +106,7 @@ def sequence(
         if not fewer and not made.unqueued:
             return Sequenced(tuple(made.operations), tuple(made.ends), tuple(made.late), tuple(made.links), tuple(places))
         for i in fewer:
-            steps[i] -= 2 if steps[i] > 1 else 1
+            steps[i] -= 2 if steps[i] > 1 else 1  # one piece fewer through each of two channels
         if not fewer:  # with fewer pieces a layer may begin early after all
             for i in made.unqueued:
                 taken[i], early[i] = NONE_QUEUED, NOTHING

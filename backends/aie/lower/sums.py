@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sparsec.backends.aie.lower.layer import layer_of
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.compiler.dtypes import DType
 from sparsec.compiler.editor import GraphEditor
 from sparsec.compiler.graph import Graph, Node

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from sparsec.backends.aie.descriptor_forms import MEMORY
 from sparsec.backends.aie.descriptors import Dim
 from sparsec.backends.aie.lower.chaining import counts_tiles
 from sparsec.backends.aie.lower.geometry import Image, Share
@@ -20,7 +21,7 @@ from sparsec.backends.aie.registers import Grid
 from sparsec.compiler.errors import FitError
 
 _LOCKS = 32  # of a memory tile for one layer
-_WRAP = 1023  # words that a dimension of its descriptors counts
+_WRAP = MEMORY.fields["d0_wrap"].maximum  # words that a dimension of its descriptors counts
 NONE_QUEUED = (0, 0, 0)
 OVER_EACH_OTHER = (Dim(1, 8), Dim(1, 255), Dim(1))  # words that nobody needs: 2,040 of them in 262
 
@@ -131,7 +132,7 @@ class TileControl:
     def evenly_apart(self, places: MemoryPlaces, arrival: Arrival) -> tuple[int, int] | None:
         """Words of the only pages of several cores, and from one to the next, where one descriptor brings all, and the lock
         of the first counts them."""
-        if not self.mode.apart or len(arrival.weights) < 2:
+        if not self.mode.channelwise or len(arrival.weights) < 2:
             return None
         portions = [places.weights[i] for i in arrival.weights]
         sizes = {self.tiling.page_bytes[p.stream.part] for p in portions}

@@ -50,7 +50,7 @@ class Tiling(Cutting):
 
     @cached_property
     def _streams(self) -> Streams:
-        bands = self.bands if self.mode.apart else 0
+        bands = self.bands if self.mode.channelwise else 0
         key = (self.splits, self.groups, self.chunk_blocks, self.mode.channel_parts, self.mode.chain, self.sparse, bands)
         known = self.layer.streams
         if key not in known:

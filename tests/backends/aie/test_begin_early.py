@@ -16,12 +16,12 @@ from sparsec.backends.aie.descriptors import ShimDescriptor
 from sparsec.backends.aie.lower import sequence
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.control import LayerControl, Stage
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
 from sparsec.backends.aie.lower.prefetch import NOTHING
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.sequence import _staged, in_turn
 from sparsec.backends.aie.lower.tile_control import Links, Traffic
 from sparsec.backends.aie.lower.writer import queue_of

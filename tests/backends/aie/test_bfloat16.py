@@ -11,9 +11,10 @@ import pytest
 from sparsec.backends.aie.core.assembly import assemble, disassemble
 from sparsec.backends.aie.core.program import Kind, core_program, core_text, entries
 from sparsec.backends.aie.lower.choose import candidates, ranked
-from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart
 from sparsec.backends.aie.tolerance import compare

@@ -15,9 +15,10 @@ from sparsec.backends.aie.core.program import Kind
 from sparsec.backends.aie.lower.choose import candidates, ranked
 from sparsec.backends.aie.lower.chunks import Chunk, Steps
 from sparsec.backends.aie.lower.geometry import plane
-from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram

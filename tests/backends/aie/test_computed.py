@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.backends.aie.emit import emit
-from sparsec.backends.aie.lower.layer import layer_of
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.mlir import part_text
 from sparsec.backends.aie.program import ArrayPart, ArrayProgram
 from sparsec.backends.aie.simulate.model import ModelRun

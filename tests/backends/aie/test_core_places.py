@@ -14,9 +14,10 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower import network
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.core_places import CorePlaces, Used, comes_beside, in_core, likely_places
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import modes
 from sparsec.backends.aie.lower.prefetch import places_along
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tiling import SUM_BYTES, Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart

@@ -11,8 +11,9 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import estimate
 from sparsec.backends.aie.lower.fitting import Fitting
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.succession import Begins
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
@@ -51,7 +52,7 @@ def test_a_depthwise_layer_is_made_in_parts_where_that_is_cheaper(channels: int,
     graph = conv_graph(rng, (channels, channels), (size, size), (3, 3), stride=2, pads=pads, depthwise=True)
     layer = conv_layer(graph, graph.nodes[0])
     assert isinstance(layer, ConvLayer)
-    fitting = Fitting(graph, NPU, tuple(m for m in modes(NPU.grid) if not m.apart))
+    fitting = Fitting(graph, NPU, tuple(m for m in modes(NPU.grid) if not m.channelwise))
     ways = fitting.first(layer)
     assert not isinstance(ways, str)
     each = channels // 8 // parts

@@ -7,9 +7,9 @@ import pytest
 
 from models.byte_layer import ByteConv, bottlenecks, chain_graph
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.shim_control import ACTIVATIONS
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named

@@ -16,9 +16,9 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import compute_cycles
 from sparsec.backends.aie.lower.geometry import plane
-from sparsec.backends.aie.lower.layer import layer_of
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.simulate.report import LayerCycles

@@ -31,9 +31,9 @@ from sparsec.backends.aie.descriptors import (
 )
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower, lower_with
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.mlir import CoreFile, device_number, part_text
 from sparsec.backends.aie.registers import NPU1, Direction, Grid, Tile, address, describe, register_address

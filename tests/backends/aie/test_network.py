@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.choose import candidates, ranked
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.memory_places import What, in_memory
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.backends.aie.program import ArrayPart

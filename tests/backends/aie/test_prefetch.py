@@ -17,10 +17,10 @@ from models.byte_layer import ByteConv, bottlenecks, chain_graph
 from sparsec.backends.aie.lower import sequence
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.circuits import keeps_way_out
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.prefetch import NOTHING, first_is_there, narrowed, prefetched, taken
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.lower.writer import queue_of

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.circuits import keeps_way_out
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.memory_places import What, in_memory
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import Machine, machine_named
 from sparsec.backends.aie.program import ArrayPart

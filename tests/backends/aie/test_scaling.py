@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.layer import ConvLayer
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.lower.scaling import finished, fitting
 from sparsec.backends.aie.program import ArrayPart
 from sparsec.compiler.dtypes import DType

@@ -15,9 +15,9 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.core.sparse_b import PAIR_BYTES, compress, expand
 from sparsec.backends.aie.emit import emit
 from sparsec.backends.aie.lower.choose import candidates
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, modes
 from sparsec.backends.aie.lower.network import lower_with
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.sparse import told_products
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.geometry import Share, Window
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
 from sparsec.compiler.graph import Graph

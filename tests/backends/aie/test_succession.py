@@ -14,8 +14,9 @@ from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.chaining import Readers
 from sparsec.backends.aie.lower.choose import ranked
 from sparsec.backends.aie.lower.cost import ALONE, BEGUN, TAIL, USED, Context, at_least
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.modes import modes
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.succession import _IN_ONE_PIECE, Begins, Way, _Around, along, cycles_along, soon_along
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named

@@ -18,11 +18,12 @@ from sparsec.backends.aie.lower.chaining import counted, counts_tiles
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import Context, estimate
 from sparsec.backends.aie.lower.geometry import Thinned
-from sparsec.backends.aie.lower.layer import ConvLayer, conv_layer
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.leaving import Leaving, leaving_rows
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower, lower_with
 from sparsec.backends.aie.lower.partition import layers_of
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.shim_control import ACTIVATIONS
 from sparsec.backends.aie.lower.thinning import AllLeave, with_thinned
 from sparsec.backends.aie.lower.tiling import Tiling

@@ -14,10 +14,10 @@ from models.byte_layer import ByteConv, chain_graph, conv_graph
 from sparsec.backends.aie.lower.chaining import apart, parts_of_one
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.cost import Context, estimate
-from sparsec.backends.aie.lower.layer import conv_layer
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.prefetch import first_is_there, prefetched, taken
+from sparsec.backends.aie.lower.reading import conv_layer
 from sparsec.backends.aie.lower.tile_control import NONE_QUEUED
 from sparsec.backends.aie.lower.tiling import Tiling
 from sparsec.backends.aie.machine import machine_named
@@ -26,7 +26,7 @@ from sparsec.compiler.graph import Graph
 from tests.backends.aie.networks import check_run, first_lowered
 
 NPU = machine_named("aie2:npu1")
-FIRST = [m for m in modes(NPU.grid) if m.weights_first and not m.apart]
+FIRST = [m for m in modes(NPU.grid) if m.weights_first and not m.channelwise]
 
 
 def _ways(graph: Graph, node: int, mode: Mode) -> list[Tiling]:

@@ -13,11 +13,12 @@ from models.byte_layer import conv_graph
 from sparsec.backends.aie.lower.choose import candidates
 from sparsec.backends.aie.lower.control import LayerControl
 from sparsec.backends.aie.lower.fitting import Fitting
-from sparsec.backends.aie.lower.layer import ConvLayer, layer_of
+from sparsec.backends.aie.lower.layer import ConvLayer
 from sparsec.backends.aie.lower.layout import images_of
 from sparsec.backends.aie.lower.modes import Cut, Mode, modes
 from sparsec.backends.aie.lower.network import lower_with
 from sparsec.backends.aie.lower.plan import kinds_of, plan_layer
+from sparsec.backends.aie.lower.reading import layer_of
 from sparsec.backends.aie.lower.shim_control import _joined, _Piece
 from sparsec.backends.aie.lower.tile_control import Traffic
 from sparsec.backends.aie.lower.tiling import Tiling
@@ -38,14 +39,14 @@ def _layer(graph: Graph) -> ConvLayer:
     return layer
 
 
-def _apart(machine: Machine) -> Mode:
-    (mode,) = (m for m in modes(machine.grid) if m.apart)
+def _channelwise(machine: Machine) -> Mode:
+    (mode,) = (m for m in modes(machine.grid) if m.channelwise)
     return mode
 
 
 def _ways(graph: Graph, machine: Machine, fan: int) -> list[Tiling]:
     layer, (height, width) = _layer(graph), graph.types["y"].shape[2:]
-    return list(candidates(machine, layer.fanned_apart(fan), (_apart(machine),), height, width))
+    return list(candidates(machine, layer.fanned_channelwise(fan), (_channelwise(machine),), height, width))
 
 
 def _depthwise(channels: int, size: int, stride: int = 1) -> Graph:
@@ -88,7 +89,7 @@ def test_any_layer_is_exact(data: st.DataObject) -> None:
         weights = graph.constants["w"].copy()
         weights[: channels // 2, :, 0] = 0
         graph = replace(graph, constants=graph.constants | {"w": weights})
-    parts = _apart(machine).position_parts
+    parts = _channelwise(machine).position_parts
     fan = draw(st.sampled_from([n for n in range(2, parts + 1) if parts % n == 0 and n <= -(-channels // 8)] or [0]))
     ways = _ways(graph, machine, fan) if fan else []
     assume(ways)
@@ -103,8 +104,8 @@ def test_a_layer_takes_less_time_with_channels_of_its_cores_own(channels: int, s
     graph = _depthwise(channels, size, stride)
     program, layer = compile_for(graph), _layer(graph)
     (plan,) = _part(program).plans
-    assert (plan.layer.fan, plan.tiling.mode.apart) == (fan, True)
-    whole = Fitting(graph, NPU, tuple(m for m in modes(NPU.grid) if not m.apart)).first(layer)
+    assert (plan.layer.fan, plan.tiling.mode.channelwise) == (fan, True)
+    whole = Fitting(graph, NPU, tuple(m for m in modes(NPU.grid) if not m.channelwise)).first(layer)
     assert not isinstance(whole, str)
     assert all(t.layer.fan == 1 for t in whole)
     assert _cycles(program, graph) < 0.85 * _cycles(lower_with(graph, NPU, {layer.node: whole}), graph)
@@ -134,12 +135,12 @@ def test_no_other_layers_have_them() -> None:
         conv_graph(np.random.default_rng(0), (64, 64), (14, 14), (3, 3), pads=(1, 1, 1, 1)),
         conv_graph(np.random.default_rng(0), (64, 64), (14, 14), (1, 1), depthwise=True),
     ):
-        assert not any(plan.tiling.mode.apart for plan in _part(compile_for(graph)).plans)
+        assert not any(plan.tiling.mode.channelwise for plan in _part(compile_for(graph)).plans)
 
 
 def test_which_way_has_them() -> None:
     """That of positions over all cores: each stream brings one core's weights and data, and a column has two for results."""
-    mode = _apart(NPU)
+    mode = _channelwise(NPU)
     assert (mode.cut, mode.weights_first, mode.weight_parts) == (Cut.POSITIONS, True, 16)
     assert [s.part for s in mode.weights()] == [mode.weight_part(s.memory.column, s.channel) for s in mode.weights()]
     assert {mode.leaving(c) for c in range(4)} == {2}
@@ -149,7 +150,7 @@ def test_bfloat16_has_them_too() -> None:
     rng = np.random.default_rng(2)
     graph = convolution(rng, (320, 320), (14, 14), (3, 3), pads=(1, 1, 1, 1), depthwise=True)
     program = compile_for(graph)
-    assert [plan.tiling.mode.apart for plan in _part(program).plans] == [True]
+    assert [plan.tiling.mode.channelwise for plan in _part(program).plans] == [True]
     check_run(program, graph, rng)
 
 
@@ -171,7 +172,7 @@ def test_descriptors_serve_two_cores() -> None:
     weights = graph.constants["w"].copy()
     weights[:16, :, 1:] = 0  # the first core's page is shorter
     pruned = replace(graph, constants=graph.constants | {"w": weights})
-    other = replace(ways[0], layer=_layer(pruned).fanned_apart(16))
+    other = replace(ways[0], layer=_layer(pruned).fanned_channelwise(16))
     assert sum(_control(pruned, other).arrived[memory].values()) == 4 + 3
 
 
@@ -189,9 +190,9 @@ def test_pieces_of_an_image_that_follow_one_another_are_one() -> None:
 def test_ways_make_all_channels_of_a_layer() -> None:
     graph = _depthwise(64, 14)
     (way, *_) = _ways(graph, NPU, 8)
-    some = replace(way, layer=_layer(graph).part(0, 4).fanned_apart(4))
+    some = replace(way, layer=_layer(graph).part(0, 4).fanned_channelwise(4))
     message = "the ways of layer 'conv' make 4 of its 8 blocks of channels"
     with pytest.raises(InternalError, match=message):
         lower_with(graph, NPU, {"conv": some})
     with pytest.raises(InternalError, match=message):
-        lower_with(graph, NPU, {"conv": (replace(way, layer=_layer(graph).part(4, 8).fanned_apart(4)),)})
+        lower_with(graph, NPU, {"conv": (replace(way, layer=_layer(graph).part(4, 8).fanned_channelwise(4)),)})
